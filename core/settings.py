@@ -1,0 +1,147 @@
+"""What an engine is built from (`EngineSettings`) and what may change between two frames (`Look`)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used; the message names the setting, the value and what is allowed."""
+
+
+class Policy(StrEnum):
+    """How kept frames enter the feature bank (paper, section 4.3)."""
+
+    FIFO = "fifo"
+    MERGE = "merge"
+    OFF = "off"
+
+
+class Runtime(StrEnum):
+    """What runs the UNet call."""
+
+    EAGER = "eager"
+
+
+class OnSwitch(StrEnum):
+    """What becomes of the bank when the prompt changes."""
+
+    KEEP = "keep"
+    DECAY = "decay"
+    FLUSH = "flush"
+
+
+class Guidance(StrEnum):
+    """Classifier-free guidance, full or residual (StreamDiffusion, arXiv 2312.12491, section 3.2)."""
+
+    NONE = "none"
+    FULL = "full"
+    SELF_NEGATIVE = "self-negative"
+    ONETIME_NEGATIVE = "onetime-negative"
+
+
+def in_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise SettingsError unless `value` is a finite number with low <= value <= high."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SettingsError(f"{name} is {value!r}; it must be a number between {low:g} and {high:g}")
+    if not math.isfinite(value) or not low <= value <= high:
+        raise SettingsError(f"{name} is {value:g}; it must be between {low:g} and {high:g}")
+
+
+def _whole(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SettingsError(f"{name} is {value!r}; it must be a whole number between {low} and {high}")
+    in_range(name, value, low, high)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA file (safetensors, kohya or diffusers form) and the weight it is added with."""
+
+    path: str
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        in_range("lora weight", self.weight, -4, 4)
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What the engine is built from: a change means another engine.
+
+    width, height: pixels, multiples of 16. steps: denoising steps, the rows of the stream batch. slots: frames held
+    by a `fifo` bank (a `merge` bank holds one compact frame). guidance is here, not in the look, because it decides
+    how many rows one call has. Raises SettingsError.
+    """
+
+    model: str = "embedded"
+    width: int = 256
+    height: int = 256
+    steps: int = 2
+    policy: Policy = Policy.FIFO
+    slots: int = 1
+    guidance: Guidance = Guidance.NONE
+    dtype: str = "float32"
+    device: str = "cpu"
+    runtime: Runtime = Runtime.EAGER
+    loras: tuple[Lora, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height"):
+            _whole(name, getattr(self, name), 64, 2048)
+            if getattr(self, name) % 16:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be a multiple of 16")
+        _whole("steps", self.steps, 1, 16)
+        _whole("slots", self.slots, 1, 16)
+        if self.dtype not in ("float64", "float32", "float16", "bfloat16"):
+            raise SettingsError(f"dtype is {self.dtype!r}; it must be float64, float32, float16 or bfloat16")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the picture looks: may change between two frames.
+
+    strength: 0..1, how much of the noise schedule a frame goes through (SDEdit). seed: of the fixed noise. guidance:
+    scale of classifier-free guidance, used when EngineSettings.guidance is not none; residual: StreamDiffusion's
+    delta. fusion_strength and similarity_threshold: 0..1, paper section 4.2 (alpha and the cosine threshold); None
+    takes the model's own. interval: the bank keeps every interval-th frame; None takes the model's own.
+    skip_difference: a frame whose mean absolute difference to the last translated one is below this (grey levels,
+    0..255) shows the last result again, at most skip_limit times in a row; 0 never skips. Raises SettingsError.
+    """
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    strength: float = 0.5
+    seed: int = 0
+    guidance: float = 1.0
+    residual: float = 1.0
+    fusion_strength: float | None = None
+    similarity_threshold: float | None = None
+    interval: int | None = None
+    on_switch: OnSwitch = OnSwitch.KEEP
+    skip_difference: float = 0.0
+    skip_limit: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "negative_prompt"):
+            if not isinstance(getattr(self, name), str):
+                raise SettingsError(f"{name} is {getattr(self, name)!r}; it must be text")
+        in_range("strength", self.strength, 0.02, 1)
+        _whole("seed", self.seed, 0, 2**32 - 1)
+        in_range("guidance", self.guidance, 0, 30)
+        in_range("residual", self.residual, 0, 2)
+        if self.fusion_strength is not None:
+            in_range("fusion_strength", self.fusion_strength, 0, 1)
+        if self.similarity_threshold is not None:
+            in_range("similarity_threshold", self.similarity_threshold, -1, 1)
+        if self.interval is not None:
+            _whole("interval", self.interval, 1, 1000)
+        in_range("skip_difference", self.skip_difference, 0, 255)
+        _whole("skip_limit", self.skip_limit, 0, 100_000)
+
+
+def names(kind: type) -> list[str]:
+    """The names of a dataclass's fields, in order."""
+    return [f.name for f in fields(kind)]
