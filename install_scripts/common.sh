@@ -1,0 +1,93 @@
+# Sourced by run.sh and test.sh: sets up .venv once, then costs nothing. Needs bash 3.2, Python >= 3.11 and no more.
+# Sets ROOT (the checkout) and PY (the environment's python); `environment NAME EXTRAS` makes them ready.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV="$ROOT/.venv"
+PY="$VENV/bin/python"
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "error: $*"; exit 1; }
+
+# The first Python that will do: $PYTHON, then the machine's own, then the versioned ones (pyenv's too).
+find_python() {
+    local name
+    for name in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python3.14 python; do
+        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+            command -v "$name"
+            return
+        fi
+    done
+    fail "no Python >= 3.11 found. Install one (Debian, Ubuntu: sudo apt-get install python3 python3-venv;" \
+        "Fedora: sudo dnf install python3.12; macOS: brew install python@3.12), or name one: PYTHON=/path/to/python3 $0"
+}
+
+# What pip cannot install is named, with its remedy, before minutes go into a download.
+check_system() {
+    local python=$1 missing
+    "$python" -c 'import venv, ensurepip' >/dev/null 2>&1 ||
+        fail "$python has no venv module. Debian, Ubuntu: sudo apt-get install" \
+            "$("$python" -c 'import sys; print("python{}.{}-venv".format(*sys.version_info))')"
+    [ "$(uname -s)" = Linux ] || return 0
+    missing=$("$python" - <<'CHECK'
+import ctypes
+
+missing = []
+for library in ("libGL.so.1", "libgthread-2.0.so.0", "libxcb.so.1"):  # what opencv-python's wheel does not bring
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        missing.append(library)
+print(" ".join(missing))
+CHECK
+    ) || fail "$python does not run"
+    [ -z "$missing" ] ||
+        fail "OpenCV needs $missing, which this system lacks. Debian, Ubuntu: sudo apt-get install libgl1 libglib2.0-0 libxcb1;" \
+            "Fedora: sudo dnf install mesa-libGL glib2 libxcb; Arch: sudo pacman -S libglvnd glib2 libxcb"
+}
+
+# What an installation depends on, in one text: equal text, nothing to do.
+wanted() {
+    printf '%s\n%s\n' "$ROOT" "$1"
+    cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt"
+}
+
+has_nvidia() {
+    command -v nvidia-smi >/dev/null || [ -e /proc/driver/nvidia/version ] || [ -e /usr/lib/wsl/lib/libcuda.so.1 ]
+}
+
+# On Linux the ordinary torch wheel brings gigabytes of CUDA. Without an NVIDIA GPU take PyTorch's own CPU wheel, unless
+# pip is set up to find packages elsewhere: then it is asked alone.
+install_cpu_torch() {
+    [ "$(uname -s)" = Linux ] && [ "$(uname -m)" = x86_64 ] && ! has_nvidia || return 0
+    "$PY" -m pip config list 2>/dev/null | grep -Eq 'index-url|find-links|no-index' && return 0
+    "$PY" -c 'import torch' >/dev/null 2>&1 && return 0
+    say "No NVIDIA GPU found: installing the CPU build of PyTorch"
+    "$PY" -m pip install --quiet --no-deps --index-url https://download.pytorch.org/whl/cpu \
+        "$(grep '^torch==' "$ROOT/constraints.txt")" ||
+        say "PyTorch's CPU builds could not be reached: installing the ordinary build instead (several GB)"
+}
+
+# `environment run camera`: .venv holds the checkout with these extras, at the versions of constraints.txt.
+environment() {
+    local name=$1 extras=$2 python stamp
+    stamp="$VENV/.ready-$name"
+    if [ ! -e "$VENV/.installing" ] && "$PY" -c '' >/dev/null 2>&1 && wanted "$extras" | cmp -s - "$stamp"; then
+        return
+    fi
+    python=$(find_python) || exit 1
+    check_system "$python"
+    # An installation that was cut short, or a Python that has gone: begin again (pip's cache makes it quick).
+    if [ -e "$VENV/.installing" ] || ! "$PY" -m pip --version >/dev/null 2>&1; then
+        rm -rf "$VENV"
+        say "Making .venv with $python"
+        "$python" -m venv "$VENV" || { rm -rf "$VENV"; fail "$python could not make $VENV"; }
+    fi
+    touch "$VENV/.installing"
+    install_cpu_torch
+    say "Installing into .venv (the first time takes some minutes)"
+    "$PY" -m pip install --quiet --disable-pip-version-check --constraint "$ROOT/constraints.txt" \
+        --editable "$ROOT[$extras]" || fail "the installation did not finish; what pip says is above. Run the command again to retry"
+    "$PY" -c 'import cv2, torch' || fail "what was installed does not load; the line above says why"
+    wanted "$extras" >"$stamp"
+    rm -f "$VENV/.installing"
+}

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Sets up what is missing, then runs every check; with arguments, pytest alone with these arguments.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+environment test camera,dev
+cd "$ROOT"
+if [ $# -gt 0 ]; then
+    exec "$PY" -m pytest "$@"
+fi
+"$PY" -m ruff check .
+"$PY" -m ruff format --check .
+"$PY" -m mypy
+"$PY" -m pytest --cov --cov-report=term

@@ -1,0 +1,47 @@
+"""What every test shares: the reasons why a test for absent hardware or programs is skipped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# A busy machine is no failure: examples count, seconds do not.
+hypothesis.settings.register_profile("house", deadline=None)
+hypothesis.settings.load_profile("house")
+
+
+def _no_gpu() -> str | None:
+    import torch
+
+    return None if torch.cuda.is_available() else "no CUDA device"
+
+
+def _no_v4l2() -> str | None:
+    virtual = Path("/sys/devices/virtual/video4linux")  # where v4l2loopback's devices live
+    return None if virtual.is_dir() and any(virtual.iterdir()) else "no v4l2loopback device"
+
+
+def _no_obs() -> str | None:
+    return None if os.environ.get("OBS_HOST") else "no OBS Studio: OBS_HOST is not set"
+
+
+def _no_browser() -> str | None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return None if chromium and shutil.which("chromedriver") else "no chromium with chromedriver on the PATH"
+
+
+_ABSENT = {"gpu": _no_gpu, "v4l2": _no_v4l2, "obs": _no_obs, "browser": _no_browser}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests whose marker names something that this machine does not have."""
+    used = {name for name in _ABSENT if any(item.get_closest_marker(name) for item in items)}
+    reasons = {name: reason for name in used if (reason := _ABSENT[name]())}
+    for item in items:
+        for name, reason in reasons.items():
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
