@@ -1,0 +1,205 @@
+"""Reads the TOML files that people write: every unknown key, wrong type or odd value is told, none is guessed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+
+LARGEST_FILE = 64 * 1024  # bytes; ours are under 1 kB
+LONGEST_LINE = 300  # characters of an error
+
+Check = Callable[[str, object], object]
+"""Takes a dotted key and its value, gives the value to use; raises ValueError with what is allowed."""
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: on one line, and not longer than a line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def one_line(text: object) -> str:
+    """A text on one line of at most LONGEST_LINE characters, without control characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 3] + "..."
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Ends an error: "; did you mean ink?", or nothing if no known word is near."""
+    by_small = {one.casefold(): one for one in known}
+    near = difflib.get_close_matches(word.casefold()[:100], by_small, n=1)
+    return f"; did you mean {by_small[near[0]]}?" if near else ""
+
+
+def listed(words: Iterable[str], joint: str = "or") -> str:
+    """Words as a sentence has them: "keep, decay or flush"."""
+    *head, last = words
+    return f"{', '.join(head)} {joint} {last}" if head else last
+
+
+def text(longest: int, shortest: int = 1, fold: bool = False) -> Check:
+    """Checks for a text of `shortest` to `longest` characters on one line; blanks at its ends are taken off.
+
+    fold: line ends and runs of blanks become one blank, so that a prompt may be written on several lines.
+    """
+
+    def check(key: str, value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"{key} is {shown(value)}; it must be text in quotes")
+        kept = " ".join(value.split()) if fold else value.strip()
+        if any(not c.isprintable() for c in kept):
+            raise ValueError(f"{key} is {shown(value)}; it must be one line without control characters")
+        if len(kept) < shortest:
+            raise ValueError(f"{key} is empty; it must be a text")
+        if len(kept) > longest:
+            raise ValueError(f"{key} has {len(kept)} characters; it must have at most {longest}")
+        return kept
+
+    return check
+
+
+def flag(key: str, value: object) -> bool:
+    """Check for true or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} is {shown(value)}; it must be true or false")
+    return value
+
+
+def whole(low: int, high: int) -> Check:
+    """Checks for a whole number, low <= value <= high."""
+
+    def check(key: str, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"{key} is {shown(value)}; it must be a whole number between {low} and {high}")
+        return value
+
+    return check
+
+
+def number(low: float, high: float) -> Check:
+    """Checks for a finite number, low <= value <= high."""
+
+    def check(key: str, value: object) -> float:
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        if not right or not low <= value <= high or not math.isfinite(value):  # type: ignore[operator, arg-type]
+            raise ValueError(f"{key} is {shown(value)}; it must be a number between {low:g} and {high:g}")
+        return float(value)  # type: ignore[arg-type]
+
+    return check
+
+
+def choice(kind: type[StrEnum]) -> Check:
+    """Checks for one of an enumeration's words."""
+
+    def check(key: str, value: object) -> StrEnum:
+        words = [one.value for one in kind]
+        if value not in words:
+            hint = did_you_mean(value, words) if isinstance(value, str) else ""
+            raise ValueError(f"{key} is {shown(value)}; it must be {listed(words)}{hint}")
+        return kind(value)
+
+    return check
+
+
+def read_values(path: Path, schema: Mapping[str, Check]) -> dict[str, object]:
+    """The values of a TOML file by dotted key ("look.bank.interval"), each as its check in `schema` gave it.
+
+    Raises ValueError with one line that begins with the file's name.
+    """
+    try:
+        return check_values(_flat(_parsed(path), _tables(schema), schema), schema)
+    except ValueError as error:
+        raise ValueError(one_line(f"{path.name}: {error}")) from error
+
+
+def check_values(values: Mapping[str, object], schema: Mapping[str, Check]) -> dict[str, object]:
+    """Each value as its check gives it; raises ValueError."""
+    checked: dict[str, object] = {}
+    for key, value in values.items():
+        try:
+            checked[key] = schema[key](key, value)
+        except OverflowError as error:  # an integer of hundreds of digits
+            raise ValueError(f"{key} is {shown(value)}; that is far too large") from error
+    return checked
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Writes a text so that a reader, or a power cut, finds the old file or the new one; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # not *.toml: a folder watcher must not take the half-written file for a profile
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _parsed(path: Path) -> dict[str, object]:
+    try:
+        if not path.is_file():  # before open: a pipe would wait for ever
+            raise ValueError("no such file" if not path.exists() else "it is not a file")
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise ValueError(f"it cannot be read ({error.strerror or error})") from error
+    if len(raw) > LARGEST_FILE:
+        raise ValueError(f"it is larger than {LARGEST_FILE // 1024} KiB; that is no settings file of ours")
+    try:
+        content = raw.decode("utf-8-sig")  # Windows editors write the mark
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ValueError(f"it is not UTF-8 text (line {line}); save it as UTF-8") from error
+    try:
+        return tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"it is not valid TOML: {error}") from error
+    except (RecursionError, ValueError) as error:  # thousands of brackets, or of digits
+        raise ValueError("it is not valid TOML: nested too deep, or a number too long") from error
+
+
+def _tables(schema: Mapping[str, Check]) -> set[str]:
+    return {key[:dot] for key in schema for dot, sign in enumerate(key) if sign == "."}
+
+
+def _flat(
+    data: Mapping[str, object], tables: set[str], schema: Mapping[str, Check], within: str = ""
+) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for name, value in data.items():
+        key = within + name
+        if "." not in name and key in schema:
+            values[key] = value
+        elif "." not in name and key in tables:
+            if not isinstance(value, dict):
+                raise ValueError(f"{key} is {shown(value)}; it must be a table: [{key}]")
+            values |= _flat(value, tables, schema, key + ".")
+        else:
+            raise ValueError(_unknown(name, within, tables, schema))
+    return values
+
+
+def _unknown(name: str, within: str, tables: set[str], schema: Mapping[str, Check]) -> str:
+    key = within + name
+    here = [k.removeprefix(within) for k in [*schema, *tables] if k.startswith(within)]
+    here = list(dict.fromkeys(k for k in here if "." not in k))
+    if hint := did_you_mean(name, here):
+        return f"unknown key {key}{hint}"
+    if homes := [k for k in [*schema, *tables] if k.rpartition(".")[2] == name]:
+        return f"unknown key {key}; did you mean {homes[0]}?"
+    return f"unknown key {key}; known here: {listed(here, 'and')}"
