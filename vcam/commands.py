@@ -1,0 +1,183 @@
+"""What every surface (command line, panel, OBS, tray) may ask of the daemon, and what it says about itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+from vcam.errors import VcamError
+
+
+class CommandError(VcamError):
+    """A command that cannot be understood; the message names what is wrong and what is allowed."""
+
+
+class OnFailure(StrEnum):
+    """What is published when there is no translated picture: the card, the last picture, or the raw camera."""
+
+    CARD = "card"
+    HOLD = "hold"
+    RAW = "raw"
+
+
+@dataclass(frozen=True)
+class UseProfile:
+    """Switch to a profile, by id or name."""
+
+    profile: str
+
+
+@dataclass(frozen=True)
+class SetPrompt:
+    """Replace the current look's prompt, blending over transition_ms (None: the profile's own)."""
+
+    prompt: str
+    transition_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class ChangeLook:
+    """Change some fields of the current look (core.settings.Look), by name."""
+
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NextProfile:
+    """Switch to the profile after the current one."""
+
+
+@dataclass(frozen=True)
+class PreviousProfile:
+    """Switch to the profile before the current one."""
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Rest: the card is shown until Resume."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on after Pause or Panic."""
+
+
+@dataclass(frozen=True)
+class Panic:
+    """At once show a card that tells nothing, and nothing else, until Resume."""
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Empty the feature bank."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the daemon in order."""
+
+
+Command = (
+    UseProfile | SetPrompt | ChangeLook | NextProfile | PreviousProfile | Pause | Resume | Panic | Forget | Stop
+)  # fmt: skip
+
+_BY_NAME: dict[str, type[Any]] = {
+    "use": UseProfile,
+    "prompt": SetPrompt,
+    "look": ChangeLook,
+    "next": NextProfile,
+    "previous": PreviousProfile,
+    "pause": Pause,
+    "resume": Resume,
+    "panic": Panic,
+    "forget": Forget,
+    "stop": Stop,
+}
+PROMPT_LIMIT = 2000  # characters; far more than a text encoder reads
+_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "profile": (str, "text"),
+    "prompt": (str, "text"),
+    "transition_ms": ((int, type(None)), "a whole number of milliseconds"),
+    "changes": (dict, "an object of look fields"),
+}
+
+
+def to_json(command: Command) -> dict[str, Any]:
+    """The command as an object for JSON: {"command": "use", "profile": "ink"}."""
+    name = next(name for name, kind in _BY_NAME.items() if kind is type(command))
+    return {"command": name, **asdict(command)}
+
+
+def from_json(data: object) -> Command:
+    """The command that `to_json` wrote; raises CommandError for anything else."""
+    if not isinstance(data, dict) or not isinstance(data.get("command"), str):
+        raise CommandError('a command is an object with "command": one of ' + ", ".join(_BY_NAME))
+    name = data["command"]
+    if name not in _BY_NAME:
+        raise CommandError(f"unknown command {name[:40]!r}; there are: {', '.join(_BY_NAME)}")
+    kind = _BY_NAME[name]
+    known = {f.name for f in fields(kind)}
+    arguments = {key: value for key, value in data.items() if key != "command"}
+    for key, value in arguments.items():
+        if key not in known:
+            raise CommandError(f"{name}: unknown key {str(key)[:40]!r}; it takes {', '.join(sorted(known)) or 'none'}")
+        allowed, words = _TYPES[key]
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            raise CommandError(f"{name}: {key} must be {words}")
+        if isinstance(value, str) and (len(value) > PROMPT_LIMIT or not value.isprintable()):
+            raise CommandError(f"{name}: {key} must be one line of at most {PROMPT_LIMIT} characters")
+    if not 0 <= (arguments.get("transition_ms") or 0) <= 60_000:
+        raise CommandError(f"{name}: transition_ms must be between 0 and 60000")
+    try:
+        command: Command = kind(**arguments)
+    except TypeError:
+        missing = known - set(arguments)
+        raise CommandError(f"{name}: {', '.join(sorted(missing))} is missing") from None
+    return command
+
+
+@dataclass(frozen=True)
+class Status:
+    """What the daemon says about itself.
+
+    state: "starting", "running", "waiting" (for the source), "restarting", "failed", "paused", "panic" or "stopping";
+    reason: why, in words, "" while all is well. fps: translated per second; published_fps: published per second;
+    latency_ms: capture to publish, median. dropped: captured frames that were never translated.
+    """
+
+    state: str = "starting"
+    reason: str = ""
+    progress: float | None = None
+    profile: str = ""
+    profile_name: str = ""
+    prompt: str = ""
+    model: str = ""
+    runtime: str = ""
+    device: str = ""
+    source: str = ""
+    sink: str = ""
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    published_fps: float = 0.0
+    latency_ms: float = 0.0
+    captured: int = 0
+    translated: int = 0
+    published: int = 0
+    dropped: int = 0
+    restarts: int = 0
+    bank_bytes: int = 0
+    uptime_s: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """An object for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Status:
+        """The status that `to_json` wrote; keys that this version does not know are left out."""
+        known = {f.name for f in fields(Status)}
+        given = {key: value for key, value in data.items() if key in known}
+        return Status(**{**given, "notes": tuple(given.get("notes", ()))})
