@@ -1,5 +1,6 @@
+# shellcheck shell=bash
 # Sourced by run.sh and test.sh: sets up .venv once, then costs nothing. Needs bash 3.2, Python >= 3.11 and no more.
-# Sets ROOT (the checkout) and PY (the environment's python); `environment NAME EXTRAS` makes them ready.
+# Sets ROOT (the checkout) and PY (the environment's python); `environment run` or `environment test` makes them ready.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV="$ROOT/.venv"
@@ -47,8 +48,8 @@ CHECK
 
 # What an installation depends on, in one text: equal text, nothing to do.
 wanted() {
-    printf '%s\n%s\n' "$ROOT" "$1"
-    cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt"
+    printf '%s\n' "$ROOT"
+    cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" "$ROOT/install_scripts/common.sh"
 }
 
 has_nvidia() {
@@ -67,11 +68,12 @@ install_cpu_torch() {
         say "PyTorch's CPU builds could not be reached: installing the ordinary build instead (several GB)"
 }
 
-# `environment run camera`: .venv holds the checkout with these extras, at the versions of constraints.txt.
+# `environment run`: .venv holds the checkout and all that running it needs, at the versions of constraints.txt.
+# `environment test`: the same, and what the checks need.
 environment() {
-    local name=$1 extras=$2 python stamp
-    stamp="$VENV/.ready-$name"
-    if [ ! -e "$VENV/.installing" ] && "$PY" -c '' >/dev/null 2>&1 && wanted "$extras" | cmp -s - "$stamp"; then
+    local purpose=$1 extras=camera python quiet=--quiet
+    [ "$purpose" = run ] || extras=camera,obs,dev
+    if [ ! -e "$VENV/.installing" ] && "$PY" -c '' >/dev/null 2>&1 && wanted | cmp -s - "$VENV/.ready-$purpose"; then
         return
     fi
     python=$(find_python) || exit 1
@@ -84,10 +86,13 @@ environment() {
     fi
     touch "$VENV/.installing"
     install_cpu_torch
-    say "Installing into .venv (the first time takes some minutes)"
-    "$PY" -m pip install --quiet --disable-pip-version-check --constraint "$ROOT/constraints.txt" \
-        --editable "$ROOT[$extras]" || fail "the installation did not finish; what pip says is above. Run the command again to retry"
-    "$PY" -c 'import cv2, torch' || fail "what was installed does not load; the line above says why"
-    wanted "$extras" >"$stamp"
+    say "Installing into .venv: the first time takes some minutes"
+    [ -t 2 ] && quiet= # a person sees pip's progress
+    "$PY" -m pip install $quiet --disable-pip-version-check --constraint "$ROOT/constraints.txt" \
+        --editable "${ROOT}[$extras]" >&2 ||
+        fail "the installation did not finish: pip says why above. The same command tries again"
+    "$PY" -c 'import cv2, torch' || fail "what was installed does not load: the line above says why"
+    wanted >"$VENV/.ready-run"
+    [ "$purpose" = run ] || wanted >"$VENV/.ready-$purpose"
     rm -f "$VENV/.installing"
 }

@@ -3,5 +3,5 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-environment run camera
+environment run
 exec "$PY" -m vcam run "$@"

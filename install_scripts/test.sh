@@ -3,7 +3,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-environment test camera,dev
+environment test
 cd "$ROOT"
 if [ $# -gt 0 ]; then
     exec "$PY" -m pytest "$@"

@@ -1,0 +1,74 @@
+# Dot-sourced by run.ps1 and test.ps1: the Windows twin of common.sh. Sets $Root and $Py; Enter-Environment makes them ready.
+
+$ErrorActionPreference = "Stop"
+$Root = Split-Path -Parent $PSScriptRoot
+$Venv = Join-Path $Root ".venv"
+$Py = Join-Path $Venv "Scripts\python.exe"
+
+function Stop-With([string] $Message) {
+    [Console]::Error.WriteLine("error: $Message")
+    exit 1
+}
+
+# The first Python that will do, as a command with its first arguments: $env:PYTHON, the launcher's, then the machine's own.
+function Find-Python {
+    $candidates = @()
+    if ($env:PYTHON) { $candidates += , @($env:PYTHON) }
+    foreach ($version in "3.13", "3.12", "3.11", "3.14") { $candidates += , @("py", "-$version") }
+    $candidates += , @("python")
+    $candidates += , @("python3")
+    foreach ($candidate in $candidates) {
+        $command, $rest = $candidate
+        if (-not (Get-Command $command -ErrorAction SilentlyContinue)) { continue }
+        # Windows PowerShell turns what a program writes to stderr into errors: silence them for this probe.
+        $ErrorActionPreference = "Continue"
+        & $command @rest -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>&1 | Out-Null
+        $works = $LASTEXITCODE -eq 0
+        $ErrorActionPreference = "Stop"
+        if ($works) { return , $candidate }
+    }
+    Stop-With "no Python >= 3.11 found. Install one (winget install Python.Python.3.12), or name one in `$env:PYTHON"
+}
+
+# What an installation depends on, in one text: equal text, nothing to do.
+function Get-Wanted {
+    $files = "pyproject.toml", "constraints.txt", "install_scripts\common.ps1"
+    return ($Root + "`n" + (($files | ForEach-Object { Get-Content -Raw (Join-Path $Root $_) }) -join "`n"))
+}
+
+# On Windows the ordinary torch wheel has no CUDA: with an NVIDIA GPU take PyTorch's own CUDA wheel.
+function Install-CudaTorch {
+    if (-not (Get-Command nvidia-smi -ErrorAction SilentlyContinue)) { return }
+    $torch = Get-Content (Join-Path $Root "constraints.txt") | Where-Object { $_ -like "torch==*" }
+    Write-Host "NVIDIA GPU found: installing the CUDA build of PyTorch (several GB)"
+    & $Py -m pip install --no-deps --index-url https://download.pytorch.org/whl/cu130 $torch
+    if ($LASTEXITCODE -ne 0) { Write-Host "PyTorch's CUDA builds could not be reached: installing the CPU build instead" }
+}
+
+# Enter-Environment run | test: .venv holds the checkout and all that this purpose needs, at the versions of constraints.txt.
+function Enter-Environment([string] $Purpose) {
+    $extras = if ($Purpose -eq "run") { "camera" } else { "camera,obs,dev" }
+    $stamp = Join-Path $Venv ".ready-$Purpose"
+    $unfinished = Join-Path $Venv ".installing"
+    $wanted = Get-Wanted
+    if ((Test-Path $Py) -and (Test-Path $stamp) -and -not (Test-Path $unfinished)) {
+        if ([IO.File]::ReadAllText($stamp) -ceq $wanted) { return }
+    }
+    $command, $rest = Find-Python
+    if ((Test-Path $unfinished) -or -not (Test-Path $Py)) {
+        if (Test-Path $Venv) { Remove-Item -Recurse -Force $Venv }
+        Write-Host "Making .venv with $command $rest"
+        & $command @rest -m venv $Venv
+        if ($LASTEXITCODE -ne 0) { Stop-With "$command could not make $Venv" }
+    }
+    New-Item -ItemType File -Force $unfinished | Out-Null
+    Install-CudaTorch
+    Write-Host "Installing into .venv: the first time takes some minutes"
+    & $Py -m pip install --disable-pip-version-check --constraint (Join-Path $Root "constraints.txt") --editable "${Root}[$extras]"
+    if ($LASTEXITCODE -ne 0) { Stop-With "the installation did not finish: pip says why above. The same command tries again" }
+    & $Py -c "import cv2, torch"
+    if ($LASTEXITCODE -ne 0) { Stop-With "what was installed does not load: the lines above say why" }
+    [IO.File]::WriteAllText((Join-Path $Venv ".ready-run"), $wanted)
+    [IO.File]::WriteAllText($stamp, $wanted)
+    Remove-Item $unfinished
+}

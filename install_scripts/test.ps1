@@ -1,0 +1,16 @@
+# Sets up what is missing, then runs every check; with arguments, pytest alone with these arguments.
+. (Join-Path $PSScriptRoot "common.ps1")
+
+Enter-Environment test
+Push-Location $Root
+try {
+    if ($args.Count -gt 0) {
+        & $Py -m pytest @args
+        exit $LASTEXITCODE
+    }
+    foreach ($check in @("ruff", "check", "."), @("ruff", "format", "--check", "."), @("mypy"), @("pytest", "--cov", "--cov-report=term")) {
+        & $Py -m @check
+        if ($LASTEXITCODE -ne 0) { exit $LASTEXITCODE }
+    }
+}
+finally { Pop-Location }
