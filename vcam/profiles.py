@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, SettingsError
+from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, SettingsError, names
 from vcam.tomlfiles import (
     Check,
     check_values,
@@ -248,7 +248,7 @@ def engine_settings(
 ) -> EngineSettings:
     """What to build the engine from: what is given here, over the profile, over the model's own description.
 
-    default_model: where neither says one. Raises SettingsError, ProfileError, core.models.ModelError.
+    default_model: where neither says one. Raises SettingsError, core.models.ModelError.
     """
     from core.models import describe
 
@@ -270,10 +270,6 @@ def engine_settings(
     own = describe(str(asked["model"]))
     for key in ("width", "height", "steps", "policy", "slots"):
         asked.setdefault(key, getattr(own, key))
-    for lora in _loras(asked):
-        if not Path(lora.path).is_file():
-            name = profile.id if profile else ""
-            raise ProfileError(one_line(f"{name}: no LoRA file {lora.path}; put it there or mend engine.loras"), name)
     return EngineSettings(**asked)  # type: ignore[arg-type]
 
 
@@ -341,13 +337,13 @@ def _model(model: str, home: Path) -> str:
     return str(_beside(home, model)) if "/" in model or "\\" in model else model
 
 
+_BANK_KEYS: dict[str, Check] = {name: _look(name) for name in ("fusion_strength", "similarity_threshold", "interval")}
 _LOOK_KEYS: dict[str, Check] = {
+    **{name: _look(name) for name in names(Look) if name not in _BANK_KEYS},
     "prompt": text(1000, fold=True),
     "negative_prompt": text(1000, shortest=0, fold=True),
-    **{name: _look(name) for name in ("strength", "seed", "guidance", "residual", "skip_difference", "skip_limit")},
     "on_switch": choice(OnSwitch),
 }
-_BANK_KEYS: dict[str, Check] = {name: _look(name) for name in ("fusion_strength", "similarity_threshold", "interval")}
 _ENGINE_KEYS: dict[str, Check] = {
     "model": text(1000),
     **{name: _held_by(EngineSettings, name) for name in ("width", "height", "steps", "slots")},
