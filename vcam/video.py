@@ -356,7 +356,7 @@ def _eight_bit(channel: npt.NDArray[Any]) -> Pixels:
         return np.asarray(channel >> 8, np.uint8)
     if channel.dtype == np.uint8:
         return np.asarray(channel, np.uint8)
-    return np.rint(np.clip(channel, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(channel, 0, 1) * 255), np.uint8)
 
 
 def _read_video(media: Media, note: Note) -> Iterator[Picture]:
