@@ -60,10 +60,10 @@ has_nvidia() {
 # pip is set up to find packages elsewhere: then it is asked alone.
 install_cpu_torch() {
     [ "$(uname -s)" = Linux ] && [ "$(uname -m)" = x86_64 ] && ! has_nvidia || return 0
-    "$PY" -m pip config list 2>/dev/null | grep -Eq 'index-url|find-links|no-index' && return 0
+    case $("$PY" -m pip config list 2>/dev/null) in *index-url* | *find-links* | *no-index*) return 0 ;; esac
     "$PY" -c 'import torch' >/dev/null 2>&1 && return 0
     say "No NVIDIA GPU found: installing the CPU build of PyTorch"
-    "$PY" -m pip install --quiet --no-deps --index-url https://download.pytorch.org/whl/cpu \
+    "$PY" -m pip install --quiet --retries 1 --no-deps --index-url https://download.pytorch.org/whl/cpu \
         "$(grep '^torch==' "$ROOT/constraints.txt")" ||
         say "PyTorch's CPU builds could not be reached: installing the ordinary build instead (several GB)"
 }
