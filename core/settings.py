@@ -108,7 +108,8 @@ class Look:
     delta. fusion_strength and similarity_threshold: 0..1, paper section 4.2 (alpha and the cosine threshold); None
     takes the model's own. interval: the bank keeps every interval-th frame; None takes the model's own.
     skip_difference: a frame whose mean absolute difference to the last translated one is below this (grey levels,
-    0..255) shows the last result again, at most skip_limit times in a row; 0 never skips. Raises SettingsError.
+    0..255) shows the last result again, at most skip_limit times in a row; 0 never skips. wander: degrees per frame
+    by which the noise of text-to-image streaming turns; 0 keeps one noise. Raises SettingsError.
     """
 
     prompt: str = ""
@@ -123,6 +124,7 @@ class Look:
     on_switch: OnSwitch = OnSwitch.KEEP
     skip_difference: float = 0.0
     skip_limit: int = 10
+    wander: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
@@ -140,6 +142,7 @@ class Look:
             _whole("interval", self.interval, 1, 1000)
         in_range("skip_difference", self.skip_difference, 0, 255)
         _whole("skip_limit", self.skip_limit, 0, 100_000)
+        in_range("wander", self.wander, 0, 90)
 
 
 def names(kind: type) -> list[str]:

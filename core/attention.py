@@ -1,0 +1,161 @@
+"""Extended attention and feature fusion (paper, sections 4.1 and 4.2), and what carries them into diffusers.
+
+Pure functions at the heart. The processors and wrappers hold no state: the bank comes in, and the features seen go out,
+by a keyword argument of the call.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from core.bank import Bank, Reading, Seen, read, take
+
+
+class BankCall(NamedTuple):
+    """What travels with one UNet call: the bank, how to read it, and the features seen, which the layers fill in."""
+
+    bank: Bank
+    reading: Reading
+    seen: Seen
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
+    """Multi-head attention: query [rows, m, channels], keys and values [rows, n, channels] -> [rows, m, channels]."""
+    # [rows, heads, n, channels/heads]
+    q, k, v = (t.reshape(t.shape[0], t.shape[1], heads, -1).transpose(1, 2) for t in (query, keys, values))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def extend(now: Tensor, ring: Tensor, fresh: Tensor) -> Tensor:
+    """[K_now ; K_bank]: now [rows, tokens, channels], ring [rows, slots, tokens, channels] -> [rows, n, channels]."""
+    return torch.cat([now, read(ring, now, fresh)], dim=1)
+
+
+def fuse(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor) -> Tensor:
+    """Each token moves towards its most similar token of the bank, where their cosine is over the threshold.
+
+    own [rows, tokens, channels], ring [rows, slots, tokens, channels], strength and threshold [rows].
+    """
+    banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
+    similarity = F.normalize(own, dim=-1) @ F.normalize(banked, dim=-1).transpose(1, 2)  # [rows, tokens, slots*tokens]
+    best, index = similarity.max(dim=-1)
+    mixed = torch.lerp(own, take(banked, index), strength[:, None, None])
+    return torch.where((best > threshold[:, None])[..., None], mixed, own)
+
+
+def fuse_at(place: str, own: Tensor, call: BankCall) -> Tensor:
+    """`own` [rows, tokens, channels] fused with the bank at `place`; what flows on is also what is banked."""
+    name = f"{place}.feature"
+    ring = call.bank.get(name)
+    fused = own if ring is None else fuse(own, ring, call.reading.strength, call.reading.threshold)
+    call.seen[name] = fused
+    return fused
+
+
+class SelfAttention:
+    """A diffusers attention processor: self-attention that also looks at the bank of its layer."""
+
+    def __init__(self, layer: str, fuses: bool) -> None:
+        self.layer = layer
+        self.fuses = fuses
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        bank_call: BankCall | None = None,
+    ) -> Tensor:
+        """hidden_states [rows, tokens, channels] -> the same shape."""
+        assert bank_call is not None
+        query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
+        key_name, value_name = f"{self.layer}.key", f"{self.layer}.value"
+        bank_call.seen[key_name], bank_call.seen[value_name] = key, value
+        if key_name in bank_call.bank:
+            fresh = bank_call.reading.fresh
+            key = extend(key, bank_call.bank[key_name], fresh)
+            value = extend(value, bank_call.bank[value_name], fresh)
+        out = attn.to_out[0](attend(query, key, value, attn.heads))
+        return fuse_at(self.layer, out, bank_call) if self.fuses else out
+
+
+class CrossAttention:
+    """A diffusers attention processor: plain cross-attention, which names the bank's keyword and leaves it alone."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        bank_call: BankCall | None = None,
+    ) -> Tensor:
+        """hidden_states [rows, tokens, channels], encoder_hidden_states [rows, words, width] -> as hidden_states."""
+        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        out: Tensor = attn.to_out[0](attend(attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text), attn.heads))
+        return out
+
+
+class FusedTransformerBlock(nn.Module):
+    """A transformer block whose output is fused with the bank."""
+
+    def __init__(self, place: str, block: nn.Module) -> None:
+        super().__init__()
+        self.place = place
+        self.block = block
+
+    def forward(self, hidden_states: Tensor, *, cross_attention_kwargs: dict[str, Any], **kwargs: Any) -> Tensor:
+        """hidden_states [rows, tokens, channels] -> the same shape."""
+        out = self.block(hidden_states, cross_attention_kwargs=cross_attention_kwargs, **kwargs)
+        return fuse_at(self.place, out, cross_attention_kwargs["bank_call"])
+
+
+class FusedUpBlock(nn.Module):
+    """An up block whose output [rows, channels, height, width] is fused with the bank, a pixel being a token."""
+
+    has_cross_attention = True  # so that diffusers hands over cross_attention_kwargs, with the bank in it
+
+    def __init__(self, place: str, block: nn.Module) -> None:
+        super().__init__()
+        self.place = place
+        self.block = block
+        self.attends = bool(getattr(block, "has_cross_attention", False))
+
+    @property
+    def resnets(self) -> nn.ModuleList:
+        """The inner block's, whose number diffusers asks for."""
+        return self.block.resnets  # type: ignore[return-value]
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        temb: Tensor,
+        res_hidden_states_tuple: tuple[Tensor, ...],
+        upsample_size: int | None = None,
+        *,
+        cross_attention_kwargs: dict[str, Any],
+        **attention: Any,
+    ) -> Tensor:
+        """hidden_states [rows, channels, height, width] -> as the inner block."""
+        if self.attends:
+            attention["cross_attention_kwargs"] = cross_attention_kwargs
+        else:
+            attention = {}
+        out: Tensor = self.block(
+            hidden_states=hidden_states,
+            temb=temb,
+            res_hidden_states_tuple=res_hidden_states_tuple,
+            upsample_size=upsample_size,
+            **attention,
+        )
+        tokens = out.flatten(2).transpose(1, 2)  # [rows, height*width, channels]
+        fused = fuse_at(self.place, tokens, cross_attention_kwargs["bank_call"])
+        return fused.transpose(1, 2).reshape(out.shape)

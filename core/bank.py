@@ -1,0 +1,171 @@
+"""The feature bank: fixed-shape ring buffers of past features, as plain tensors and pure functions.
+
+A bank maps a name to a ring `[rows, slots, tokens, channels]`. A self-attention layer `L` owns `L.key` and `L.value`; a
+place `P` where features are fused owns `P.feature`. Rows are the rows of one UNet call. Paper: section 4.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core.settings import Policy
+
+Bank = dict[str, Tensor]
+Seen = dict[str, Tensor]  # the features of one call: name -> [rows, tokens, channels]
+Layout = dict[str, tuple[int, int]]  # name -> (tokens, channels)
+
+
+class Reading(NamedTuple):
+    """How each row of a call reads its bank, as tensors so that a change is no other graph.
+
+    fresh: bool [rows], the row has no past yet and reads its own features. strength and threshold: float [rows], paper
+    section 4.2; a threshold above 1 fuses nothing.
+    """
+
+    fresh: Tensor
+    strength: Tensor
+    threshold: Tensor
+
+
+def empty(layout: Layout, rows: int, slots: int, dtype: torch.dtype, device: torch.device) -> Bank:
+    """A bank of zeros; its rows must be read as fresh until they have been filled."""
+    return {
+        name: torch.zeros(rows, slots, tokens, channels, dtype=dtype, device=device)
+        for name, (tokens, channels) in layout.items()
+    }
+
+
+def bank_bytes(layout: Layout, rows: int, slots: int, dtype: torch.dtype) -> int:
+    """Bytes that `empty` will take."""
+    return sum(math.prod(shape) for shape in layout.values()) * rows * slots * dtype.itemsize
+
+
+def read(ring: Tensor, now: Tensor, fresh: Tensor) -> Tensor:
+    """The ring as one bag of tokens `[rows, slots*tokens, channels]`; a fresh row's bag is its own features.
+
+    A softmax over a bag that repeats the row's own keys equals plain attention, so a start needs no other graph.
+    """
+    return torch.where(fresh[:, None, None, None], now[:, None], ring).flatten(1, 2)
+
+
+def write(bank: Bank, seen: Seen, slots: Tensor) -> Bank:
+    """The bank with `seen` in the slots marked by `slots` (bool [rows, slots])."""
+    mask = slots[:, :, None, None]
+    return {name: torch.where(mask, seen[name][:, None], ring) for name, ring in bank.items()}
+
+
+def mark(slots: int, writes: Sequence[Sequence[int]]) -> Tensor:
+    """The bool [rows, slots] mask of the slots that each row writes."""
+    return torch.tensor([[slot in row for slot in range(slots)] for row in writes], dtype=torch.bool)
+
+
+def permutation(seed: int, frame: int, tokens: int) -> Tensor:
+    """The random order of 2*tokens tokens for one frame's merge: first half sources, second half destinations."""
+    # the same for every row and layer, so that a frame is merged alike at whatever time its row is computed
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + frame) % 2**63)
+    return torch.randperm(2 * tokens, generator=generator)
+
+
+def merge(bank: Bank, seen: Seen, orders: Mapping[int, Tensor]) -> Bank:
+    """Dynamic merging (paper, section 4.3): bank and current tokens are merged into one compact slot.
+
+    bank: rings with one slot. orders: tokens -> int64 [rows, 2*tokens], a permutation per row. Each source is averaged
+    into the destination of most similar key; values and features follow their layer's keys, and a place that is no
+    attention layer follows its own features.
+    """
+    merged: Bank = {}
+    plans: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+    for name, ring in bank.items():
+        guide = guide_of(name, bank)
+        both = torch.cat([ring[:, 0], seen[name]], dim=1)  # [rows, 2*tokens, channels]
+        if guide not in plans:
+            keys = torch.cat([bank[guide][:, 0], seen[guide]], dim=1)
+            plans[guide] = _plan(keys, orders[ring.shape[2]].to(keys.device))
+        merged[name] = _average(both, *plans[guide])[:, None]
+    return merged
+
+
+def guide_of(name: str, bank: Mapping[str, Tensor]) -> str:
+    """The entry by whose similarity `name` is merged: its attention layer's keys, or itself."""
+    place = name.rpartition(".")[0]
+    for guide in (f"{place}.key", f"{place}.attn1.key"):
+        if guide in bank:
+            return guide
+    return name
+
+
+def _plan(keys: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(sources, destinations, target, count): token indices, the destination of each source, and group sizes."""
+    tokens = keys.shape[1] // 2
+    sources, destinations = order[:, :tokens], order[:, tokens:]
+    unit = F.normalize(keys, dim=-1)
+    similarity = take(unit, sources) @ take(unit, destinations).transpose(1, 2)  # [rows, sources, destinations]
+    target = similarity.argmax(dim=-1)
+    ones = torch.ones_like(target, dtype=keys.dtype)
+    # scatter_add and a division: scatter_reduce(mean) exports to a wrong ONNX graph
+    count = torch.ones_like(ones).scatter_add(1, target, ones)
+    return sources, destinations, target, count
+
+
+def _average(both: Tensor, sources: Tensor, destinations: Tensor, target: Tensor, count: Tensor) -> Tensor:
+    base, added = take(both, destinations), take(both, sources)
+    total = base.scatter_add(1, target[..., None].expand_as(added), added)
+    return total / count[..., None]
+
+
+def take(tokens: Tensor, index: Tensor) -> Tensor:
+    """tokens [rows, n, channels] at index [rows, m] -> [rows, m, channels]."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def update(
+    bank: Bank,
+    seen: Seen,
+    positions: tuple[int, ...],
+    ages: Sequence[int],
+    *,
+    policy: Policy,
+    interval: int,
+    seed: int,
+) -> tuple[Bank, tuple[int, ...]]:
+    """The bank after a call whose row r worked on the frame of age ages[r] (frames since the bank was emptied).
+
+    positions[r] is the slot that row r writes next; the positions after the call come back with the bank.
+    Age 0 fills every slot; afterwards every interval-th frame is kept: the ring's oldest slot takes it (`fifo`), or it
+    is merged into the compact slot (`merge`). A negative age is a row that holds no frame yet.
+    """
+    if not bank:
+        return bank, positions
+    slots = next(iter(bank.values())).shape[1]
+    due = [age > 0 and age % interval == 0 for age in ages]
+    filled = [tuple(range(slots)) if age == 0 else () for age in ages]
+    if policy is Policy.FIFO:
+        writes = [(slot,) if now else full for slot, now, full in zip(positions, due, filled, strict=True)]
+        after = tuple((slot + now) % slots for slot, now in zip(positions, due, strict=True))
+        return _write(bank, seen, writes), after
+    bank = _write(bank, seen, filled)
+    rows = [row for row, now in enumerate(due) if now]
+    if rows:
+        bank = _merge_rows(bank, seen, rows, ages, seed)
+    return bank, positions
+
+
+def _write(bank: Bank, seen: Seen, writes: Sequence[Sequence[int]]) -> Bank:
+    if not any(writes):
+        return bank
+    ring = next(iter(bank.values()))
+    return write(bank, seen, mark(ring.shape[1], writes).to(ring.device))
+
+
+def _merge_rows(bank: Bank, seen: Seen, rows: list[int], ages: Sequence[int], seed: int) -> Bank:
+    tokens = {ring.shape[2] for ring in bank.values()}
+    orders = {n: torch.stack([permutation(seed, ages[row], n) for row in rows]) for n in tokens}
+    index = torch.tensor(rows, device=next(iter(bank.values())).device)
+    part = merge({n: t[index] for n, t in bank.items()}, {n: seen[n][index] for n in bank}, orders)
+    return {name: ring.index_copy(0, index, part[name]) for name, ring in bank.items()}

@@ -1,0 +1,221 @@
+"""Engine: the one stateful object; pictures in, pictures out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core import models, prompts, schedule, stream
+from core.settings import EngineSettings, Guidance, Look, OnSwitch, Policy, SettingsError
+
+Picture = NDArray[np.uint8]  # RGB [height, width, 3]
+
+_DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes at once
+
+
+class Engine:
+    """Translates a stream of pictures by StreamV2V; complete when built, not thread-safe."""
+
+    def __init__(self, settings: EngineSettings, look: Look) -> None:
+        """Loads the model. Raises core.models.ModelError, SettingsError."""
+        self.settings = settings
+        self._model = models.load(settings)
+        self._dtype = next(self._model.unet.parameters()).dtype
+        self._device = next(self._model.unet.parameters()).device
+        slots = settings.slots if settings.policy is Policy.FIFO else 1
+        self._state = stream.start(
+            self._model.layout,
+            settings.steps,
+            slots,
+            settings.guidance,
+            self._model.latent,
+            self._dtype,
+            self._device,
+        )
+        self.bank_bytes = sum(ring.nbytes for ring in self._state.bank.values())
+        self._decay = _Decay(0, 0)
+        self._skip = _Skip(None, None, 0)
+        self._calls = 0
+        self._last_latent: Tensor | None = None
+        self._blend = prompts.still(self._model.encoder(look.prompt))
+        self._plan = self._planned(look)
+        self.look = look
+
+    @property
+    def delay(self) -> int:
+        """How many frames a result is behind its picture."""
+        return self.settings.steps - 1
+
+    def set_look(self, look: Look, frames: int = 0) -> None:
+        """The look from the next frame on; prompts blend over `frames` frames.
+
+        Raises SettingsError, and then changes nothing.
+        """
+        plan = self._planned(look)
+        target = self._model.encoder(look.prompt)
+        if look.prompt != self.look.prompt:
+            self._switch_bank(look.on_switch, frames)
+        self._plan, self.look = plan, look
+        self._blend = prompts.towards(self._blend, target, frames)
+        self._skip = _Skip(None, None, 0)
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Encode prompts ahead, so that a switch to them costs nothing."""
+        for text in texts:
+            self._model.encoder(text)
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The prompt's words that this model does not know and ignores."""
+        return self._model.encoder.unknown_words(prompt)
+
+    def forget(self) -> None:
+        """Empty the bank: the next picture is its first."""
+        self._state = stream.forget(self._state)
+
+    @torch.inference_mode()
+    def translate(self, picture: Picture) -> Picture | None:
+        """The translation of the picture given `delay` calls ago, None in the first `delay` calls.
+
+        picture: RGB uint8 [height, width, 3] of the settings' size; ValueError for anything else.
+        """
+        self._check(picture)
+        repeated = self._skip.take(picture, self.look)
+        if repeated is not None:
+            return repeated
+        self._last_latent = self._encode(picture)
+        result = self._advance(self._last_latent)
+        self._skip = _Skip(picture.copy(), result, 0)
+        return result
+
+    @torch.inference_mode()
+    def drain(self) -> Iterator[Picture]:
+        """The translations still in flight, oldest first; afterwards the stream starts anew."""
+        if self._last_latent is None:
+            return
+        for _ in range(self.delay):
+            result = self._advance(self._last_latent)
+            if result is not None:
+                yield result
+        self._calls, self._last_latent = 0, None
+        self.forget()
+
+    @torch.inference_mode()
+    def imagine(self) -> Picture | None:
+        """Text-to-image streaming: the next picture of the prompt, without any input; None in the first `delay` calls.
+
+        Raises SettingsError where the model can only translate.
+        """
+        if not self._model.description.text_to_image:
+            raise SettingsError(
+                f"model {self._model.description.name!r} only translates pictures; text-to-image needs an SD 1.5 model"
+            )
+        noise = self._noise(self.look.seed)
+        turn = torch.tensor(np.deg2rad(self.look.wander * self._calls))
+        # a turn from one noise towards another keeps the variance, so every moment is noise as good as the first
+        noise = noise * turn.cos() + self._noise(self.look.seed + 1) * turn.sin()
+        plan = self._plan._replace(rows=self._rows(1.0), noise=noise)
+        return self._advance(torch.zeros(1, *self._model.latent, dtype=self._dtype, device=self._device), plan)
+
+    def _advance(self, latent: Tensor, plan: stream.Plan | None = None) -> Picture | None:
+        plan = self._decay.apply(self._plan if plan is None else plan)._replace(text=self._blend.text)
+        clean, self._state = stream.step(self._model.unet, plan, self._state, latent)
+        self._blend, self._decay = self._blend.next(), self._decay.next()
+        self._calls += 1
+        return self._decode(clean) if self._calls > self.delay else None
+
+    def _planned(self, look: Look) -> stream.Plan:
+        own = self._model.description
+        if look.guidance != 1 and self.settings.guidance is Guidance.NONE:
+            raise SettingsError(
+                f"guidance is {look.guidance:g}, but the engine was built without; set guidance of the engine to "
+                "self-negative, onetime-negative or full"
+            )
+        return stream.Plan(
+            rows=self._rows(look.strength),
+            noise=self._noise(look.seed),
+            prediction=self._model.schedule.prediction,
+            text=self._model.encoder(look.prompt),
+            negative_text=self._model.encoder(look.negative_prompt),
+            guidance=self.settings.guidance,
+            scale=look.guidance,
+            residual=look.residual,
+            policy=self.settings.policy,
+            interval=own.interval if look.interval is None else look.interval,
+            fusion_strength=own.fusion_strength if look.fusion_strength is None else look.fusion_strength,
+            threshold=own.similarity_threshold if look.similarity_threshold is None else look.similarity_threshold,
+            seed=look.seed,
+        )
+
+    def _rows(self, strength: float) -> schedule.Rows:
+        plan = self._model.schedule
+        chosen = schedule.timesteps(plan.kind, self.settings.steps, strength, len(plan.alphas_cumprod))
+        return schedule.rows(plan, chosen, self._dtype, self._device)
+
+    def _noise(self, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
+        noise = torch.randn(self.settings.steps, *self._model.latent, generator=generator)
+        return noise.to(self._device, self._dtype)
+
+    def _switch_bank(self, on_switch: OnSwitch, frames: int) -> None:
+        if on_switch is OnSwitch.FLUSH:
+            self.forget()
+        elif on_switch is OnSwitch.DECAY:
+            self._decay = _Decay(0, frames or _DECAY_FRAMES)
+
+    def _check(self, picture: Picture) -> None:
+        wanted = (self.settings.height, self.settings.width, 3)
+        if picture.shape != wanted or picture.dtype != np.uint8:
+            raise ValueError(f"the picture is {picture.dtype} {picture.shape}; it must be uint8 {wanted}")
+
+    def _encode(self, picture: Picture) -> Tensor:
+        """RGB uint8 [height, width, 3] -> latent [1, channels, h, w]."""
+        values = torch.from_numpy(np.ascontiguousarray(picture)).to(self._device)
+        values = values.permute(2, 0, 1)[None].to(self._dtype) / 127.5 - 1
+        encoded = self._model.vae.encode(values)
+        latent: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        return latent * float(self._model.vae.config.scaling_factor)
+
+    def _decode(self, latent: Tensor) -> Picture:
+        """latent [1, channels, h, w] -> RGB uint8 [height, width, 3]."""
+        values = self._model.vae.decode(latent / self._model.vae.config.scaling_factor).sample
+        levels = ((values[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        picture: Picture = levels.permute(1, 2, 0).contiguous().cpu().numpy()
+        return picture
+
+
+@dataclasses.dataclass(frozen=True)
+class _Decay:
+    """A bank's way out after a switch: old features lose their pull, and every frame is kept."""
+
+    done: int
+    frames: int
+
+    def apply(self, plan: stream.Plan) -> stream.Plan:
+        if self.done >= self.frames:
+            return plan
+        return plan._replace(interval=1, fusion_strength=plan.fusion_strength * self.done / self.frames)
+
+    def next(self) -> _Decay:
+        return self if self.done >= self.frames else _Decay(self.done + 1, self.frames)
+
+
+class _Skip:
+    """Similar-frame skip: the last picture that was translated, and its result."""
+
+    def __init__(self, picture: Picture | None, result: Picture | None, repeats: int) -> None:
+        self.picture, self.result, self.repeats = picture, result, repeats
+
+    def take(self, picture: Picture, look: Look) -> Picture | None:
+        """The last result where `picture` is as good as the same, else None."""
+        if look.skip_difference == 0 or self.picture is None or self.result is None or self.repeats >= look.skip_limit:
+            return None
+        difference = np.abs(picture.astype(np.int16) - self.picture).mean()
+        if difference >= look.skip_difference:
+            return None
+        self.repeats += 1
+        return self.result

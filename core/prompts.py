@@ -1,0 +1,78 @@
+"""Text to embeddings: encoding, a cache of what was encoded, and blending from one prompt to the next."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+_CACHED = 256  # prompts; one of SD 1.5 takes 118 kB in fp16
+
+
+class Encoder:
+    """Prompts to embeddings [1, words, width] by a CLIP text encoder; what was encoded is kept."""
+
+    def __init__(self, tokenizer: Any, text_encoder: Any, dtype: torch.dtype) -> None:
+        self._tokenizer = tokenizer
+        self._text_encoder = text_encoder
+        self._dtype = dtype
+        self._cache: OrderedDict[str, Tensor] = OrderedDict()
+
+    @torch.no_grad()
+    def __call__(self, prompt: str) -> Tensor:
+        """The prompt's embedding; text beyond the encoder's length is cut off, as diffusers does."""
+        if prompt in self._cache:
+            self._cache.move_to_end(prompt)
+            return self._cache[prompt]
+        length = self._text_encoder.config.max_position_embeddings
+        tokens = self._tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        device = self._text_encoder.device
+        embedding: Tensor = self._text_encoder(tokens.input_ids.to(device))[0].to(self._dtype)
+        self._cache[prompt] = embedding
+        if len(self._cache) > _CACHED:
+            self._cache.popitem(last=False)
+        return embedding
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """The words that the tokenizer has no token for; none for a byte-level tokenizer such as SD 1.5's."""
+        unknown = self._tokenizer.unk_token_id
+        if unknown is None or self._tokenizer.unk_token == self._tokenizer.eos_token:
+            return []
+        words = dict.fromkeys(re.findall(r"[\w'-]+", prompt))
+        return [word for word in words if unknown in self._tokenizer(word, add_special_tokens=False).input_ids]
+
+
+class Blend(NamedTuple):
+    """On the way from one prompt's embeddings to another's; done counts to frames."""
+
+    origin: Tensor
+    target: Tensor
+    done: int
+    frames: int
+
+    @property
+    def share(self) -> float:
+        """0..1, how far on the way."""
+        return 1.0 if self.done >= self.frames else self.done / self.frames
+
+    @property
+    def text(self) -> Tensor:
+        """The embedding of this moment."""
+        return self.target if self.share >= 1 else torch.lerp(self.origin, self.target, self.share)
+
+    def next(self) -> Blend:
+        """One frame later."""
+        return self if self.share >= 1 else self._replace(done=self.done + 1)
+
+
+def still(text: Tensor) -> Blend:
+    """No blending: that embedding."""
+    return Blend(text, text, 0, 0)
+
+
+def towards(blend: Blend, target: Tensor, frames: int) -> Blend:
+    """From where the blend is now to the target in `frames` frames; 0 is at once. The first step is taken already."""
+    return Blend(blend.text, target, min(1, frames), frames)

@@ -1,0 +1,117 @@
+"""One call: (latents, timesteps, text, bank, reading) -> (prediction, features seen)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+
+from core.attention import BankCall, CrossAttention, FusedTransformerBlock, FusedUpBlock, SelfAttention
+from core.bank import Bank, Layout, Reading, Seen
+
+
+class Net(Protocol):
+    """What every runtime offers."""
+
+    def __call__(
+        self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
+    ) -> tuple[Tensor, Seen]:
+        """latents [rows, channels, h, w], timesteps [rows], text [rows, words, width] -> (prediction, features seen).
+
+        The prediction has the latents' shape and is what the scheduler's prediction_type says. With an empty bank it
+        is the stock UNet's.
+        """
+        ...
+
+
+class BankedUNet(nn.Module):
+    """A diffusers UNet whose self-attention and named places read a bank; it takes over the given UNet."""
+
+    def __init__(self, unet: UNet2DConditionModel, places: Iterable[str]) -> None:
+        """places: names of attention layers, transformer blocks or up blocks; ValueError for any other name."""
+        super().__init__()
+        wanted = set(places)
+        self.self_attentions = self_attentions(unet)
+        modules = dict(unet.named_modules())
+        processors: dict[str, Any] = {}
+        for name in unet.attn_processors:
+            layer = name.removesuffix(".processor")
+            banked = layer in self.self_attentions
+            processors[name] = SelfAttention(layer, layer in wanted) if banked else CrossAttention()
+        unet.set_attn_processor(processors)
+        for place in sorted(wanted - set(self.self_attentions)):
+            module = modules.get(place)
+            parent, _, child = place.rpartition(".")
+            if parent == "up_blocks" and module is not None:
+                unet.up_blocks[int(child)] = FusedUpBlock(place, module)
+            elif isinstance(module, BasicTransformerBlock):
+                modules[parent].register_module(child, FusedTransformerBlock(place, module))
+            else:
+                raise ValueError(
+                    f"fusion place {place!r} is none of this UNet's self-attentions, transformer blocks or up blocks"
+                )
+        self.unet = unet
+
+    def forward(
+        self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
+    ) -> tuple[Tensor, Seen]:
+        """See Net."""
+        seen: Seen = {}
+        call = BankCall(bank, reading, seen)
+        (prediction,) = self.unet(
+            latents,
+            timesteps,
+            encoder_hidden_states=text,
+            cross_attention_kwargs={"bank_call": call},
+            return_dict=False,
+        )
+        return prediction, seen
+
+
+class PlainUNet(nn.Module):
+    """A diffusers UNet as it is: no bank is read, nothing is seen."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(
+        self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
+    ) -> tuple[Tensor, Seen]:
+        """See Net."""
+        (prediction,) = self.unet(latents, timesteps, encoder_hidden_states=text, return_dict=False)
+        return prediction, {}
+
+
+def self_attentions(unet: UNet2DConditionModel) -> list[str]:
+    """The names of the self-attention layers (attn1), in the order in which they run."""
+    names = [name.removesuffix(".processor") for name in unet.attn_processors if ".attn1." in name]
+    # diffusers lists up blocks before the mid block but runs them after
+    order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
+    return sorted(names, key=lambda name: order[name.partition(".")[0]])
+
+
+def default_places(unet: UNet2DConditionModel) -> tuple[str, ...]:
+    """Where the paper fuses (section 4.2): the attention outputs of the mid block and of the first two up blocks."""
+    low = ("mid_block.", "up_blocks.0.", "up_blocks.1.")
+    return tuple(name for name in self_attentions(unet) if name.startswith(low))
+
+
+def layout(config: Mapping[str, Any], places: Iterable[str] | None, height: int, width: int) -> Layout:
+    """The shapes of the bank of a UNet of that configuration at latents of height x width, without any weights."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(dict(config))
+        net = BankedUNet(unet, default_places(unet) if places is None else places)
+        flag = torch.empty(1)
+        _, seen = net(
+            torch.empty(1, int(config["in_channels"]), height, width),
+            torch.empty(1),
+            torch.empty(1, 2, int(config["cross_attention_dim"])),
+            {},
+            Reading(flag, flag, flag),
+        )
+    return {name: (feature.shape[1], feature.shape[2]) for name, feature in seen.items()}
