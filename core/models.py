@@ -172,19 +172,20 @@ def _quiet() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    libraries: tuple[Any, Any] = (diffusers_logging, transformers_logging)
+    transformers: Any = transformers_logging
+    libraries = (diffusers_logging, transformers)
     before = [library.get_verbosity() for library in libraries]
-    bar = transformers_logging.is_progress_bar_enabled()
+    bar = transformers.is_progress_bar_enabled()
     for library in libraries:
         library.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers.disable_progress_bar()
     try:
         yield
     finally:
         for library, verbosity in zip(libraries, before, strict=True):
             library.set_verbosity(verbosity)
         if bar:
-            transformers_logging.enable_progress_bar()
+            transformers.enable_progress_bar()
 
 
 def _check_part(folder: Path, part: str, kinds: Sequence[str]) -> None:
