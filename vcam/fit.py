@@ -41,7 +41,7 @@ def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
 
 
 def pad_to(picture: Picture, size: tuple[int, int], badge: bool = False) -> Picture:
-    """The whole `picture` as large as it fits into `size` (width, height), on a soft, dark copy of itself; new array."""
+    """The whole `picture` as large as it fits into `size` (width, height), on a dark blur of itself; new array."""
     width, height = size
     rows, columns = picture.shape[:2]
     scale = min(width / columns, height / rows)
@@ -75,9 +75,7 @@ def _badge(unit: int) -> Picture:
     size = int(height * 0.62)
     face = cv2.FontFace(_FONT)
     left, top, wide, high = cv2.getTextSize((width, height), "AI", (0, 0), face, size, 700)
-    cv2.putText(
-        text, "AI", ((width - wide) // 2 - left, (height - high) // 2 - top), (255, 255, 255), face, size, 700
-    )
+    cv2.putText(text, "AI", ((width - wide) // 2 - left, (height - high) // 2 - top), (255, 255, 255), face, size, 700)
     ink = cv2.resize(text, (width // scale, height // scale), interpolation=cv2.INTER_AREA)
     opacity = cv2.resize(shape, (width // scale, height // scale), interpolation=cv2.INTER_AREA)
     return np.dstack([ink, np.maximum(opacity, ink[..., 0])])

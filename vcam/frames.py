@@ -26,54 +26,60 @@ class Frame:
 
 
 class FrameSource(Protocol):
-    """Where frames come from.
-
-    `read` waits at most `timeout_s` and gives the next frame, or None if there is none yet. `trouble` then says why,
-    in words for the user ("" while all is well). A source mends itself: after trouble, read() is simply called again.
-    `close` ends it; it does not raise.
-    """
+    """Where frames come from. It mends itself: after trouble, `read` is simply called again."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the user calls it."""
 
     @property
-    def trouble(self) -> str: ...
+    def trouble(self) -> str:
+        """Why there are no frames, in words for the user; "" while all is well."""
 
-    def read(self, timeout_s: float) -> Frame | None: ...
+    def read(self, timeout_s: float) -> Frame | None:
+        """The next frame, waited for at most about timeout_s; None if there is none yet."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End it; does not raise."""
 
 
 class FrameSink(Protocol):
-    """Where pictures go: `send` takes one of exactly `size` (width, height) and does not keep it.
-
-    tick: which beat of the pacer this is; beats may be left out, never repeated. `send` raises VcamError if the
-    picture could not be delivered; the next call may work again. `close` ends the sink and does not raise.
-    """
+    """Where pictures go."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the user calls it."""
 
     @property
-    def size(self) -> tuple[int, int]: ...
+    def size(self) -> tuple[int, int]:
+        """Width and height of every picture it takes."""
 
-    def send(self, picture: Picture, tick: int) -> None: ...
+    def send(self, picture: Picture, tick: int) -> None:
+        """Take a picture of exactly `size` for the pacer's beat `tick`, and do not keep it.
 
-    def close(self) -> None: ...
+        Beats may be left out, never repeated. Raises VcamError if it was not delivered; the next may be.
+        """
+
+    def close(self) -> None:
+        """End it; does not raise."""
 
 
 class Translator(Protocol):
-    """Turns frames into translated frames.
-
-    `translate` takes a frame of any size, waits for at most about `PATIENCE_S`, and gives the newest translated
-    frame (its captured_s and index are those of the frame it shows, its size the engine's) or None when there is
-    nothing new: starting, warming up, failed. `state` says which. Called from one thread; the rest from any.
-    """
-
-    def translate(self, frame: Frame | None) -> Frame | None: ...
+    """Turns frames into translated frames. One thread calls `translate`; `state` may be read from any."""
 
     @property
-    def state(self) -> TranslatorState: ...
+    def ready(self) -> bool:
+        """Whether a frame given now would be begun at once."""
+
+    @property
+    def state(self) -> TranslatorState:
+        """What it is doing."""
+
+    def translate(self, frame: Frame | None) -> Frame | None:
+        """Give it a frame of any size, or None; wait a moment (0.1 s at most) for the newest translated frame.
+
+        That has the captured_s and index of the frame it shows. None: nothing new, see `state`.
+        """
 
 
 @dataclass(frozen=True)
@@ -99,13 +105,14 @@ class LatestSlot(Generic[T]):
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._value: T | None = None
+        self._newest: T | None = None
         self._dropped = 0
 
     def put(self, value: T) -> None:
         """Replace what is held, at once."""
         with self._condition:
             self._dropped += self._value is not None
-            self._value = value
+            self._value = self._newest = value
             self._condition.notify()
 
     def take(self, timeout_s: float = 0.0) -> T | None:
@@ -117,9 +124,14 @@ class LatestSlot(Generic[T]):
             return value
 
     def clear(self) -> None:
-        """Forget what is held; it does not count as dropped."""
+        """Forget everything; it does not count as dropped."""
         with self._condition:
-            self._value = None
+            self._value = self._newest = None
+
+    @property
+    def newest(self) -> T | None:
+        """The value of the last put, taken or not."""
+        return self._newest
 
     @property
     def dropped(self) -> int:

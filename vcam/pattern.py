@@ -125,7 +125,7 @@ def _talk(time_s: float) -> tuple[float, float]:
 def draw_person(time_s: float, size: tuple[int, int]) -> Picture:
     """The test picture at a time (s) and size (width, height): RGB uint8 [height, width, 3], the same for the same."""
     width, height = size
-    picture = _room(width, height).copy()
+    picture: Picture = _room(width, height).copy()
     canvas = _Canvas(picture)
     t = time_s
     sway = 0.022 * math.sin(t * 0.9) + 0.012 * math.sin(t * 2.3)

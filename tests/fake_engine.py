@@ -1,0 +1,76 @@
+"""Engines for tests: ordinary, small implementations of what vcam.worker needs; some of them misbehave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+
+import numpy as np
+
+from core.settings import EngineSettings, Look, SettingsError
+from vcam.frames import Picture
+from vcam.worker import Report
+
+
+class FakeEngine:
+    """Inverts the picture; a look's seed is added to its red. The prompt says how to misbehave."""
+
+    bank_bytes = 1000
+
+    def __init__(self, settings: EngineSettings, look: Look, frame_s: float = 0.0) -> None:
+        self.settings, self.look, self.frame_s = settings, look, frame_s
+        self.delay = settings.steps - 1
+        self.pictures: list[Picture] = []
+        self.prepared: list[str] = []
+        self.calls = 0
+
+    def translate(self, picture: Picture) -> Picture | None:
+        self.calls += 1
+        words = self.look.prompt.split()
+        if "raise" in words or ("raise-once" in words and self.calls == 2):
+            raise RuntimeError("CUDA error: an illegal\nmemory access was encountered")
+        if "hang" in words and self.calls > 2:
+            time.sleep(3600)
+        if "die" in words and self.calls > 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "exit" in words:
+            os._exit(3)
+        end = time.perf_counter() + self.frame_s
+        while time.perf_counter() < end:  # works, does not sleep: it takes a core away as an engine does
+            np.sort(np.arange(20_000)[::-1])
+        self.pictures.append(picture.copy())
+        if len(self.pictures) <= self.delay:
+            return None
+        result = 255 - self.pictures.pop(0)
+        result[..., 0] += np.uint8(self.look.seed)
+        return result
+
+    def set_look(self, look: Look, frames: int = 0) -> None:
+        if look.prompt == "refuse":
+            raise SettingsError("guidance is 2, but the engine was built without")
+        self.look = look
+
+    def prepare(self, prompts: Iterable[str]) -> None:
+        self.prepared.extend(prompts)
+
+    def forget(self) -> None:
+        self.pictures.clear()
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        return [word for word in prompt.split() if word.startswith("xyz")]
+
+
+def make(settings: EngineSettings, look: Look, threads: int, report: Report) -> FakeEngine:
+    """A good one; settings of the model "absent" cannot be had, those of "broken" raise, of "slow" take their time."""
+    report("loading", 0.5)
+    if settings.model == "absent":
+        raise SettingsError("there is no model 'absent'; there are: fake")
+    if settings.model == "broken":
+        raise RuntimeError("out of memory")
+    if settings.model == "dies":
+        os._exit(7)
+    if settings.model == "slow-start":
+        time.sleep(1)
+    return FakeEngine(settings, look, 0.1 if settings.model == "busy" else 0.0)

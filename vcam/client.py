@@ -1,0 +1,111 @@
+"""Talks to the running daemon, for the command line: quick, standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from vcam.commands import Command, Status, to_json
+from vcam.errors import VcamError
+
+SESSION_FILE = "session.json"
+LOCK_FILE = "daemon.lock"
+_NOBODY = "no StreamV2V Camera is running; start one with: vcam run"
+
+
+def state_folder() -> Path:
+    """Where the running daemon leaves its address, token and lock (VCAM_STATE_FOLDER overrides); need not exist."""
+    if folder := os.environ.get("VCAM_STATE_FOLDER"):
+        return Path(folder)
+    name = "streamv2v-camera"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", tempfile.gettempdir())) / name
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / name
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(runtime) / name
+    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / name
+
+
+def write_session(folder: Path, port: int, token: str) -> None:
+    """Leave address and token for the clients, in a file that only this user can read."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / SESSION_FILE
+    part = folder / f".{SESSION_FILE}.{os.getpid()}"
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump({"pid": os.getpid(), "port": port, "token": token}, file)
+    part.replace(path)
+
+
+def status(folder: Path | None = None) -> Status:
+    """What the daemon says about itself; raises VcamError if none runs."""
+    return Status.from_json(_ask("GET", "/api/v1/status", None, folder))
+
+
+def send(command: Command, folder: Path | None = None) -> Status:
+    """Have the daemon carry out the command; its status afterwards. Raises VcamError with its words if refused."""
+    return Status.from_json(_ask("POST", "/api/v1/command", to_json(command), folder))
+
+
+def profiles(folder: Path | None = None) -> list[dict[str, Any]]:
+    """The daemon's profiles: id, name, description, current."""
+    answer: list[dict[str, Any]] = _ask("GET", "/api/v1/profiles", None, folder)["profiles"]
+    return answer
+
+
+def panel_link(folder: Path | None = None) -> str:
+    """A fresh link to the panel, good for one use."""
+    return str(_ask("POST", "/api/v1/link", {}, folder)["link"])
+
+
+def describe(status: Status) -> str:
+    """The status in a few lines for a terminal."""
+    lines = [
+        f"{status.state}" + (f": {status.reason}" if status.reason else ""),
+        f"  profile   {status.profile_name or status.profile or '-'}  ({status.prompt})",
+        f"  source    {status.source}",
+        f"  sink      {status.sink}, {status.width}x{status.height} at {status.published_fps:.1f} fps",
+        f"  engine    {status.model} on {status.device or '-'} ({status.runtime or '-'}), {status.fps:.1f} fps, "
+        f"bank {status.bank_bytes / 2**20:.1f} MiB, restarts {status.restarts}",
+        f"  latency   {status.latency_ms:.0f} ms from capture to publish",
+        f"  frames    {status.captured} captured, {status.translated} translated, {status.dropped} dropped, "
+        f"{status.published} published in {status.uptime_s:.0f} s",
+    ]
+    return "\n".join(lines + [f"  note      {note}" for note in status.notes])
+
+
+def _ask(method: str, path: str, body: dict[str, Any] | None, folder: Path | None) -> dict[str, Any]:
+    try:
+        session = json.loads(((folder or state_folder()) / SESSION_FILE).read_text())
+        port, token = int(session["port"]), str(session["token"])
+    except FileNotFoundError:
+        raise VcamError(_NOBODY) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise VcamError(
+            f"{(folder or state_folder()) / SESSION_FILE} cannot be read ({error}); run vcam again"
+        ) from error
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        data = json.loads(answer.read())
+    except ConnectionRefusedError:
+        raise VcamError(_NOBODY) from None
+    except TimeoutError:
+        raise VcamError("the daemon does not answer; end it (Ctrl-C in its window) and start it again") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise VcamError(
+            f"port {port} answers, but not as a StreamV2V Camera ({error}); start vcam run again"
+        ) from error
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise VcamError(str(data.get("error", f"refused with status {answer.status}")))
+    return dict(data)

@@ -1,0 +1,660 @@
+"""`vcam run`: builds the parts, owns threads and processes, applies commands, shuts down in order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+from core.settings import EngineSettings, Look, OnSwitch, Policy, Runtime, SettingsError, names
+from vcam import client, fit, sinks, sources
+from vcam.commands import (
+    ChangeLook,
+    Command,
+    CommandError,
+    Forget,
+    NextProfile,
+    OnFailure,
+    Panic,
+    Pause,
+    PreviousProfile,
+    Resume,
+    SetPrompt,
+    Status,
+    Stop,
+    UseProfile,
+)
+from vcam.errors import VcamError
+from vcam.fit import Card
+from vcam.frames import Frame, FrameSink, FrameSource, LatestSlot, Picture, TranslatorState
+from vcam.loops import Counts, Gate, Ready, capture_loop, publish_loop, translate_loop
+from vcam.profiles import Profile, ProfileError, engine_settings, find_profile, load_profiles
+from vcam.worker import CORE_ENGINE, Limits, WorkerTranslator
+
+DEFAULT_SIZE = (640, 480)
+DEFAULT_PROFILE = "claymation"
+HOLD_S = 1.5  # how long the last translation stands in for the next
+HOLD_FRAMES = 4  # ... or this many of the engine's own frames, if that is longer: a slow engine is no failure
+RAW_S = 1.0  # how old a camera picture may be that stands in, if the user chose so
+BEAT_S = 0.1  # how often the daemon looks at itself
+_FAREWELL = Card("Camera off", "StreamV2V Camera is not running", tone="blank")
+_PANIC = Card("Camera off", tone="blank")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `vcam run` was asked for; None: not given, the program chooses.
+
+    source: auto, camera, camera:NAME, pattern or a file. sink: auto, camera, none or a file. size: width and height
+    published. frames: stop after so many published. The fields from model to guidance are handed to
+    profiles.engine_settings. threads: the engine's CPU threads.
+    """
+
+    source: str = "auto"
+    sink: str = "auto"
+    profile: str | None = None
+    prompt: str | None = None
+    size: tuple[int, int] | None = None
+    fps: float = 30.0
+    frames: int | None = None
+    panel: bool = True
+    open_panel: bool = False
+    port: int = 8787
+    on_failure: OnFailure = OnFailure.CARD
+    mirror: bool = False
+    model: str | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    policy: Policy | None = None
+    slots: int | None = None
+    runtime: Runtime | None = None
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+    profiles_folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run did. publish_interval_ms: p50, p95, max; latency_ms (capture to publish): p50, p95."""
+
+    captured: int
+    translated: int
+    published: int
+    dropped: int
+    publish_interval_ms: dict[str, float]
+    latency_ms: dict[str, float]
+    model: str
+    runtime: str
+    profile: str
+    source: str
+    sink: str
+    restarts: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """An object for JSON."""
+        return asdict(self)
+
+
+def say(text: str) -> None:
+    """Tell the user what was chosen and what happened."""
+    print(f"vcam: {text}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of; tests put others in place."""
+
+    engine: str = CORE_ENGINE
+    settings_of: Callable[[Profile, RunOptions], EngineSettings] = field(
+        default=lambda profile, options: settings_for(profile, options)
+    )
+    open_source: Callable[[RunOptions], FrameSource] = field(default=lambda options: choose_source(options))
+    open_sink: Callable[[RunOptions], FrameSink] = field(default=lambda options: choose_sink(options))
+    state_folder: Callable[[], Path] = client.state_folder
+    limits: Limits = field(default_factory=Limits)
+    clock: Callable[[], float] = time.perf_counter
+    signals: bool = True
+
+
+def run(options: RunOptions, parts: Parts | None = None) -> RunReport:
+    """Run the camera until SIGINT, SIGTERM, `vcam stop` or options.frames; raises VcamError, ProfileError, ..."""
+    stop = threading.Event()
+    parts = parts or Parts()
+    with _signals_set(stop) if parts.signals else contextlib.nullcontext(), _only_one(parts.state_folder()):
+        return Daemon(options, parts, stop).run()
+
+
+# ------------------------------------------------------------------------------------------------ choosing the parts
+
+
+def settings_for(profile: Profile, options: RunOptions) -> EngineSettings:
+    """The engine's settings: the command line over the profile over the model's description."""
+    given = ("model", "width", "height", "steps", "policy", "slots", "runtime", "device", "dtype")
+    return engine_settings(profile, **{name: getattr(options, name) for name in given})
+
+
+def choose_source(options: RunOptions) -> FrameSource:
+    """The source that was asked for; auto: the first real camera, else the test picture, and says which."""
+    wanted, size = options.source, options.size or DEFAULT_SIZE
+    if wanted == "auto":
+        cameras = sources.list_cameras()
+        if cameras:
+            say(f"source: {cameras[0].name} (the first camera found)")
+            return sources.Webcam(cameras[0].identity, size, options.fps)
+        say("source: the test picture, because no camera was found (--source FILE takes a video)")
+        return sources.Pattern(size, options.fps)
+    if wanted == "pattern":
+        return sources.Pattern(size, options.fps)
+    if wanted == "camera" or wanted.startswith("camera:"):
+        name = wanted.partition(":")[2]
+        if name.casefold() == sources.OUR_NAME.casefold():
+            sources.choose_camera(name, [])  # says why not
+        return sources.Webcam(name, size, options.fps)
+    return sources.VideoLoop(Path(wanted))
+
+
+def choose_sink(options: RunOptions) -> FrameSink:
+    """The sink that was asked for; auto: the virtual camera, else none, and says which and why."""
+    size = options.size or DEFAULT_SIZE
+    if options.sink != "auto":
+        return sinks.open_sink(options.sink, size, options.fps)
+    try:
+        sink = sinks.open_sink("camera", size, options.fps)
+        say(f"sink: {sink.name}")
+    except VcamError as error:
+        say(f"sink: none, the panel's preview alone; {error}")
+        sink = sinks.open_sink("none", size, options.fps)
+    return sink
+
+
+def engine_threads(options: RunOptions) -> int:
+    """The engine's CPU threads: all cores up to two, else all but one, which is left to camera and publisher."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return options.threads or (cores if cores <= 2 else cores - 1)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the lock that says a daemon runs; the system gives it back however the process ends."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / client.LOCK_FILE
+    with open(path, "a+") as file:
+        if not _locked(file):
+            file.seek(0)
+            pid = file.read().strip() or "unknown"
+            raise VcamError(f"StreamV2V Camera runs already (pid {pid}); to end it: vcam stop")
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(1000)  # a byte that nobody reads
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _signals_set(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set `stop`, also while the parts are still being built."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# -------------------------------------------------------------------------------------------------------- what is shown
+
+
+def describe(
+    stopping: bool, panic: bool, paused: bool, engine: TranslatorState, source_trouble: str
+) -> tuple[str, str, float | None]:
+    """The daemon's state, the reason and the progress (see Status)."""
+    if stopping:
+        return "stopping", "", None
+    if panic:
+        return "panic", "", None
+    if paused:
+        return "paused", "", None
+    if engine.phase in ("failed", "restarting", "starting"):
+        return engine.phase, engine.text, engine.progress
+    if source_trouble:
+        return "waiting", source_trouble, None
+    return "running", "", None
+
+
+def card_for(state: str, reason: str, progress: float | None) -> Card:
+    """The card that a state shows."""
+    match state:
+        case "starting" | "running":
+            return Card("Starting", _sentence(reason), progress)
+        case "restarting":
+            return Card("One moment", _sentence(reason), progress)
+        case "waiting":
+            return Card("Waiting for the camera", _sentence(reason), tone="warning")
+        case "failed":
+            return Card("No picture", _sentence(reason), tone="warning")
+        case "paused":
+            return Card("Paused", tone="calm")
+        case "panic":
+            return _PANIC
+        case _:
+            return _FAREWELL
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def changed(look: Look, changes: Mapping[str, Any]) -> Look:
+    """The look with some fields changed; raises CommandError for a field that does not exist or a bad value."""
+    known = names(Look)
+    for key in changes:
+        if key not in known:
+            raise CommandError(f"a look has no {str(key)[:40]!r}; it has {', '.join(known)}")
+    try:
+        given = dict(changes)
+        if "on_switch" in given:
+            given["on_switch"] = OnSwitch(given["on_switch"])
+        return replace(look, **given)
+    except (SettingsError, ValueError, TypeError) as error:
+        raise CommandError(f"look: {error}") from error
+
+
+# ----------------------------------------------------------------------------------------------------------- the daemon
+
+
+class Daemon:
+    """One run: complete when built (sink and source open, nothing runs), `run` blocks until its end.
+
+    `submit`, `status`, `profiles` and `preview` may be called from any thread.
+    """
+
+    def __init__(self, options: RunOptions, parts: Parts, stop: threading.Event) -> None:
+        self._options, self._parts, self._stop = options, parts, stop
+        self._clock = parts.clock
+        self._profiles, problems = load_profiles(options.profiles_folder)
+        for problem in problems:
+            say(str(problem))
+        self._profile = self._first_profile(problems)
+        self._settings = parts.settings_of(self._profile, options)
+        self._look = self._profile.look
+        if options.prompt is not None:
+            self._look = replace(self._look, prompt=options.prompt)
+        self._size = options.size or DEFAULT_SIZE
+        self._sink = parts.open_sink(options)
+        try:
+            self._source = parts.open_source(options)
+        except BaseException:
+            self._sink.close()
+            raise
+        self._translator = WorkerTranslator(
+            self._settings,
+            self._look,
+            factory=parts.engine,
+            threads=engine_threads(options),
+            mirror=options.mirror,
+            limits=parts.limits,
+            clock=parts.clock,
+        )
+        self._translator.prepare([self._look.prompt, *(one.look.prompt for one in self._profiles.values())])
+        self._captured: LatestSlot[Frame] = LatestSlot()
+        self._translated: LatestSlot[Ready] = LatestSlot()
+        self._counts = Counts()
+        self._commands: queue.SimpleQueue[tuple[Command, Future[None]]] = queue.SimpleQueue()
+        self._paused = self._panic = False
+        self._sink_trouble = ""
+        self._faults: dict[str, str] = {}
+        self._started_s = self._clock()
+        self._raw: tuple[Frame, Picture] | None = None
+        self._gate = Gate(fit.draw_card(card_for("starting", "", 0.0), self._size))
+        self._preview: Picture = self._gate.card
+        self._control_note = ""
+
+    def _first_profile(self, problems: list[ProfileError]) -> Profile:
+        if self._options.profile is not None:
+            return find_profile(self._options.profile, self._profiles, problems)
+        if not self._profiles:
+            raise VcamError("there are no profiles; install StreamV2V Camera again, or give --profile")
+        return self._profiles.get(DEFAULT_PROFILE) or next(iter(self._profiles.values()))
+
+    # ---- for the control surfaces, from any thread
+
+    def submit(self, command: Command) -> Future[None]:
+        """Queue a command; the future ends when it was carried out, or with the VcamError or ValueError of a refusal."""
+        done: Future[None] = Future()
+        self._commands.put((command, done))
+        return done
+
+    @property
+    def preview(self) -> Picture:
+        """What was published last."""
+        return self._preview
+
+    def profiles(self) -> list[dict[str, Any]]:
+        """All profiles: id, name, description, prompt, current."""
+        current = self._profile.id
+        return [
+            {
+                "id": one.id,
+                "name": one.name,
+                "description": one.description,
+                "prompt": one.look.prompt,
+                "current": one.id == current,
+            }
+            for one in self._profiles.values()
+        ]
+
+    def look(self) -> dict[str, Any]:
+        """The look as it is now."""
+        return asdict(self._look)
+
+    def status(self) -> Status:
+        """The state of everything."""
+        engine, now, counts = self._translator.state, self._clock(), self._counts
+        state, reason, progress = describe(self._stop.is_set(), self._panic, self._paused, engine, self._source.trouble)
+        facts = engine.facts or {}
+        notes = [note for note in (self._sink_trouble, *self._faults.values()) if note]
+        if state != "failed" and engine.phase == "running" and engine.text:
+            notes.append(engine.text)
+        return Status(
+            state=state,
+            reason=reason,
+            progress=progress,
+            profile=self._profile.id,
+            profile_name=self._profile.name,
+            prompt=self._look.prompt,
+            model=str(facts.get("model", self._settings.model)),
+            runtime=str(facts.get("runtime", self._settings.runtime)),
+            device=str(facts.get("device", self._settings.device)),
+            source=self._source.name,
+            sink=self._sink.name,
+            width=self._size[0],
+            height=self._size[1],
+            fps=round(counts.translated_rate.per_second(now), 2),
+            published_fps=round(counts.published_rate.per_second(now), 2),
+            latency_ms=counts.latency.quantile_ms(0.5),
+            captured=counts.captured,
+            translated=counts.translated,
+            published=counts.published,
+            dropped=self._captured.dropped,
+            restarts=engine.restarts,
+            bank_bytes=int(facts.get("bank_bytes", 0)),
+            uptime_s=round(now - self._started_s, 1),
+            notes=tuple(notes),
+        )
+
+    # ---- the run
+
+    def run(self) -> RunReport:
+        """Start everything, carry out commands until the end, shut down in order."""
+        options, stop = self._options, self._stop
+        publisher = threading.Thread(target=self._publish, name="vcam-publish", daemon=True)
+        others = [
+            threading.Thread(target=self._capture, name="vcam-capture", daemon=True),
+            threading.Thread(target=self._translate, name="vcam-translate", daemon=True),
+        ]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(0.001)  # the publisher waits at most this long for another thread's Python
+        try:
+            publisher.start()
+            for thread in others:
+                thread.start()
+            with self._control():
+                while not stop.is_set():
+                    self._beat()
+        finally:
+            stop.set()
+            publisher.join(5)
+            self._farewell()
+            for thread in others:
+                thread.join(10)
+            self._source.close()
+            self._refuse_the_rest()
+            sys.setswitchinterval(interval)
+        if fault := self._faults.get("publish"):
+            raise VcamError(f"publishing ended: {fault}; please report this with the lines above")
+        return self._report(options)
+
+    def _beat(self) -> None:
+        """Carry out the commands that come within BEAT_S, then look at the state and draw its card."""
+        end = self._clock() + BEAT_S
+        while (left := end - self._clock()) > 0 and not self._stop.is_set():
+            try:
+                command, done = self._commands.get(timeout=left)
+            except queue.Empty:
+                break
+            try:
+                self._apply(command)
+            except (VcamError, ValueError) as error:
+                done.set_exception(error)
+            else:
+                self._set_gate()
+                done.set_result(None)
+        self._set_gate()
+
+    def _refuse_the_rest(self) -> None:
+        while True:
+            try:
+                _, done = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            done.set_exception(VcamError("StreamV2V Camera is ending"))
+
+    def _set_gate(self) -> None:
+        engine = self._translator.state
+        only_card = self._panic or self._paused
+        state, reason, progress = describe(False, self._panic, self._paused, engine, self._source.trouble)
+        hold_s = max(HOLD_S, HOLD_FRAMES * engine.frame_s)
+        if self._options.on_failure is OnFailure.HOLD:
+            hold_s = float("inf")
+        raw = self._raw_picture if self._options.on_failure is OnFailure.RAW else lambda: None
+        if only_card and not self._gate.only_card:
+            # close first, draw then: a panic shall not wait for a picture
+            self._gate = replace(self._gate, card=fit.draw_card(_PANIC, self._size), only_card=True, raw=lambda: None)
+        card = fit.draw_card(card_for(state, reason, progress), self._size, self._clock())
+        self._gate = Gate(card, only_card, hold_s, raw)
+
+    def _raw_picture(self) -> Picture | None:
+        """The camera as it is, for those who chose --on-failure raw; drawn once a frame."""
+        frame = self._captured.newest
+        if frame is None or self._clock() - frame.captured_s > RAW_S:
+            return None
+        if self._raw is None or self._raw[0] is not frame:
+            self._raw = frame, fit.crop_to(frame.picture, self._size, self._options.mirror)
+        return self._raw[1]
+
+    # ---- the threads
+
+    def _publish(self) -> None:
+        try:
+            publish_loop(
+                self._sink,
+                self._translated,
+                lambda: self._gate,
+                self._options.fps,
+                self._counts,
+                self._stop,
+                frames=self._options.frames,
+                shown=self._show,
+                trouble=self._say_sink_trouble,
+                clock=self._clock,
+            )
+        except Exception as error:  # noqa: BLE001  nothing can be published any more: end, and say why
+            traceback.print_exc()
+            self._faults["publish"] = f"{type(error).__name__}: {error}"
+            self._stop.set()
+
+    def _show(self, picture: Picture) -> None:
+        self._preview = picture
+
+    def _say_sink_trouble(self, text: str) -> None:
+        if text != self._sink_trouble:
+            say(text or "the sink takes pictures again")
+        self._sink_trouble = text
+
+    def _capture(self) -> None:
+        self._again_and_again(
+            "capture",
+            lambda: capture_loop(self._source, self._captured, self._counts, self._stop, self._resting),
+        )
+
+    def _translate(self) -> None:
+        try:
+            self._again_and_again(
+                "translate",
+                lambda: translate_loop(
+                    self._captured,
+                    self._translator,
+                    self._finish,
+                    self._translated,
+                    self._counts,
+                    self._stop,
+                    self._clock,
+                    self._resting,
+                ),
+            )
+        finally:
+            self._translator.close()  # here: on Linux the child dies with the thread that made it
+
+    def _again_and_again(self, name: str, loop: Callable[[], None]) -> None:
+        """Run a loop; should it raise what nobody foresaw, say so and run it again: the camera goes on."""
+        while not self._stop.is_set():
+            try:
+                loop()
+            except Exception as error:  # noqa: BLE001  a fault of ours: it is printed, and shown in the status
+                traceback.print_exc()
+                self._faults[name] = f"{name} failed ({type(error).__name__}: {error}) and was started again"
+                self._stop.wait(1)
+
+    def _resting(self) -> bool:
+        return self._paused or self._panic
+
+    def _finish(self, picture: Picture) -> Picture:
+        return fit.pad_to(picture, self._size, self._profile.badge)
+
+    def _farewell(self) -> None:
+        """The last picture that readers of the camera keep seeing."""
+        with contextlib.suppress(VcamError):
+            if not isinstance(self._sink, sinks.VideoFile):
+                self._sink.send(fit.draw_card(_FAREWELL, self._size), self._counts.published + 1)
+        self._sink.close()
+
+    @contextlib.contextmanager
+    def _control(self) -> Iterator[None]:
+        """The panel and the API, while the body runs."""
+        if not self._options.panel:
+            yield
+            return
+        from vcam.control.server import Server
+
+        with Server(self, self._options.port, self._parts.state_folder()) as server:
+            if server.port != self._options.port:
+                say(f"port {self._options.port} is taken; the panel is at port {server.port}")
+            link = server.link()
+            say(f"panel: {link}")
+            if self._options.open_panel:
+                threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
+            yield
+
+    # ---- commands
+
+    def _apply(self, command: Command) -> None:
+        match command:
+            case UseProfile(text):
+                self._use(text)
+            case NextProfile():
+                self._use(self._neighbour(1))
+            case PreviousProfile():
+                self._use(self._neighbour(-1))
+            case SetPrompt(prompt, transition_ms):
+                given = self._profile.transition_ms if transition_ms is None else transition_ms
+                self._set_look(replace(self._look, prompt=prompt), given)
+            case ChangeLook(changes):
+                self._set_look(changed(self._look, changes), self._profile.transition_ms)
+            case Pause():
+                self._paused = True
+            case Panic():
+                self._panic = True
+                self._translated.clear()
+                self._captured.clear()
+            case Resume():
+                self._translated.clear()
+                self._captured.clear()
+                self._paused = self._panic = False
+                if self._translator.state.phase == "failed":
+                    self._translator.use(self._settings, self._look)
+            case Forget():
+                self._translator.forget()
+            case Stop():
+                self._stop.set()
+
+    def _use(self, text: str) -> None:
+        self._profiles, problems = load_profiles(self._options.profiles_folder)  # as they are on the disk now
+        profile = find_profile(text, self._profiles, problems)
+        self._settings = self._parts.settings_of(profile, self._options)
+        self._profile = profile
+        self._set_look(profile.look, profile.transition_ms)
+
+    def _neighbour(self, step: int) -> str:
+        ids = list(self._profiles)
+        at = ids.index(self._profile.id) if self._profile.id in ids else -1
+        return ids[(at + step) % len(ids)]
+
+    def _set_look(self, look: Look, transition_ms: int) -> None:
+        self._look = look
+        self._translator.use(self._settings, look, transition_ms)
+
+    def _report(self, options: RunOptions) -> RunReport:
+        counts, facts = self._counts, self._translator.state.facts or {}
+        interval, latency = counts.interval, counts.latency
+        return RunReport(
+            captured=counts.captured,
+            translated=counts.translated,
+            published=counts.published,
+            dropped=self._captured.dropped,
+            publish_interval_ms={
+                "p50": interval.quantile_ms(0.5),
+                "p95": interval.quantile_ms(0.95),
+                "max": round(interval.max_ms, 3),
+            },
+            latency_ms={"p50": latency.quantile_ms(0.5), "p95": latency.quantile_ms(0.95)},
+            model=str(facts.get("model", self._settings.model)),
+            runtime=str(facts.get("runtime", self._settings.runtime)),
+            profile=self._profile.id,
+            source=self._source.name,
+            sink=self._sink.name,
+            restarts=self._translator.state.restarts,
+            seconds=round(self._clock() - self._started_s, 2),
+        )

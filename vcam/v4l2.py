@@ -1,0 +1,132 @@
+"""The few V4L2 calls that OpenCV and pyvirtualcam leave out (Linux): who a device is, its controls, healing it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+OUR_LABEL = "StreamV2V Camera"
+LOOPBACK_DRIVER = "v4l2 loopback"
+_QUERYCAP = 0x80685600  # struct v4l2_capability, 104 bytes
+_QUERYCTRL = 0xC0445624  # struct v4l2_queryctrl, 68 bytes
+_S_CTRL = 0xC008561C  # struct v4l2_control: id, value
+_STREAMON = 0x40045612
+_BUF_TYPE_OUTPUT = 2
+_CAP_CAPTURE = 0x1
+_CAP_OUTPUT = 0x2
+_NEXT_CTRL = 0x80000000
+
+
+@dataclass(frozen=True)
+class Device:
+    """A V4L2 node: its path, the card's name, driver, bus address, and whether it now captures or takes pictures."""
+
+    path: str
+    name: str
+    driver: str
+    bus: str
+    captures: bool
+    takes_output: bool
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether a program, not a lens, is behind it."""
+        return self.driver == LOOPBACK_DRIVER
+
+
+def query(path: str, name: str = "") -> Device:
+    """What the node at `path` says about itself; raises OSError (EACCES, ENOENT, ...)."""
+    with _opened(path) as fd:
+        answer = bytearray(104)
+        fcntl.ioctl(fd, _QUERYCAP, answer)
+    driver, card, bus, _, _, caps = struct.unpack_from("<16s32s32sIII", answer)
+    return Device(
+        path, _text(card) or name, _text(driver), _text(bus), bool(caps & _CAP_CAPTURE), bool(caps & _CAP_OUTPUT)
+    )
+
+
+def devices(sysfs: Path = Path("/sys/class/video4linux"), dev: Path = Path("/dev")) -> list[Device]:
+    """All V4L2 nodes in the order of their numbers; one that may not be opened is listed by name, capturing."""
+    found = []
+    nodes = [node for node in sysfs.glob("video*") if node.name[5:].isdigit()] if sysfs.is_dir() else []
+    for node in sorted(nodes, key=lambda node: int(node.name[5:])):
+        path, name = str(dev / node.name), _read(node / "name")
+        try:
+            found.append(query(path, name))
+        except OSError:
+            driver = LOOPBACK_DRIVER if "virtual" in str(node.resolve()) else ""
+            found.append(Device(path, name, driver, "", captures=True, takes_output=False))
+    return found
+
+
+def identity(device: Device, by_id: Path = Path("/dev/v4l/by-id")) -> str:
+    """What stays the same when the camera comes back under another number: udev's by-id name, else bus and name."""
+    if by_id.is_dir():
+        for link in sorted(by_id.iterdir()):
+            if os.path.realpath(link) == os.path.realpath(device.path):
+                return link.name
+    return f"{device.bus}/{device.name}"
+
+
+def heal(path: str) -> None:
+    """Give a v4l2loopback 0.12 device, which refuses every writer after the first, back its output side.
+
+    Harmless where it is not needed; raises OSError if the device cannot be opened.
+    """
+    with _opened(path) as fd, contextlib.suppress(OSError):  # EINVAL is the usual answer, and does its work
+        fcntl.ioctl(fd, _STREAMON, struct.pack("i", _BUF_TYPE_OUTPUT))
+    query(path)
+
+
+def set_control(path: str, name: str, value: int) -> bool:
+    """Set a control of the device by its name; False if the device has none of that name."""
+    with _opened(path) as fd:
+        number = _NEXT_CTRL
+        while True:
+            entry = bytearray(struct.pack("<I64x", number))
+            try:
+                fcntl.ioctl(fd, _QUERYCTRL, entry)
+            except OSError:
+                return False
+            number, _, label = struct.unpack_from("<II32s", entry)
+            if _text(label).lower().replace(" ", "_") == name:
+                fcntl.ioctl(fd, _S_CTRL, struct.pack("<Ii", number, value))
+                return True
+            number |= _NEXT_CTRL
+
+
+def holders(path: str, proc: Path = Path("/proc")) -> list[str]:
+    """Programs that have the device open, as "name (pid N)", as far as this user may see."""
+    found = []
+    for process in proc.iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if any(os.readlink(fd) == path for fd in (process / "fd").iterdir()):
+                found.append(f"{_read(process / 'comm')} (pid {process.name})")
+    return found
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _text(raw: bytes) -> str:
+    return raw.split(b"\0")[0].decode("utf-8", "replace").strip()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
