@@ -205,7 +205,7 @@ def _write(writer: Writer, picture: Picture, translated: Pixels) -> None:
     writer.write(picture._replace(rgb=resized(translated, width, height)))
 
 
-def _ahead(items: Iterable[T], depth: int) -> Generator[T]:
+def _ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """`items`, made by a thread of their own up to `depth` ahead; their errors are raised here."""
     queue: Queue[tuple[Any, BaseException | None]] = Queue(depth)
     closed = threading.Event()

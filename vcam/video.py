@@ -611,6 +611,7 @@ class _VideoWriter:
         self._uneven = False
         codec, options = _ENCODERS.get(suffix, _X264)
         with _errors_of(target):
+            self._part.touch()  # PyAV opens the file at the first picture: an unwritable place is to be said now
             self._container: OutputContainer = av.open(str(self._part), "w")
             self._stream = cast(VideoStream, self._container.add_stream(codec, rate=like.rate, options=options))
         self._clock = 1 / like.rate if self._even_rate else _clock(like.tick, like.rate)
@@ -718,7 +719,10 @@ def _usual(matrix: int) -> int:
 def _clock(tick: Fraction, rate: Fraction) -> Fraction:
     """A clock that holds both the source's ticks and whole pictures at `rate`, when there is one of sensible size."""
     common = Fraction(1, lcm(tick.denominator, rate.numerator))
-    return common if common.denominator <= 1_000_000 else Fraction(1, max(tick.denominator, 1000))
+    if common.denominator <= 1_000_000:
+        return common
+    fine = tick.denominator * -(-10_000 // tick.denominator)
+    return Fraction(1, min(fine, 1_000_000))
 
 
 class _Sound:
@@ -743,7 +747,7 @@ class _Sound:
                 note(f"{like.path}: its {codec} sound cannot be carried over ({_reason(error)}); written without it")
         streams = [s for s in self._input.streams.audio if s.index in self._copies or s.index in self._encodes]
         packets = self._input.demux(streams) if streams else iter(())
-        self._packets = cast(Iterator[Packet[AudioStream]], packets)
+        self._packets = cast("Iterator[Packet[AudioStream]]", packets)
         self._held: Packet[AudioStream] | None = None
         self._note, self._path, self._damaged = note, like.path, False
 

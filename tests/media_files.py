@@ -1,0 +1,116 @@
+"""Small films, sounds and pictures made by PyAV, whose content tells which picture it is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+BITS = 8
+
+
+def numbered(number: int, width: int = 64, height: int = 48) -> np.ndarray:
+    """A picture [height, width, 3] that carries `number` (0..255) as eight dark or bright columns in its upper half."""
+    rgb = np.full((height, width, 3), 128, np.uint8)
+    edges = np.linspace(0, width, BITS + 1).astype(int)
+    for bit in range(BITS):
+        rgb[: height // 2, edges[bit] : edges[bit + 1]] = 230 if number >> bit & 1 else 25
+    rgb[height // 2 :, :, 0] = np.linspace(40, 210, width, dtype=np.uint8)
+    return rgb
+
+
+def number_of(rgb: np.ndarray) -> int:
+    """The number that `numbered` put in."""
+    height, width = rgb.shape[:2]
+    edges = np.linspace(0, width, BITS + 1).astype(int)
+    columns = [rgb[height // 8 : height // 3, a : max(b, a + 1)].mean() for a, b in itertools.pairwise(edges)]
+    return sum(1 << bit for bit, value in enumerate(columns) if value > 128)
+
+
+def film(
+    path: Path,
+    pictures: Sequence[np.ndarray] | int = 12,
+    *,
+    codec: str = "libx264",
+    rate: Fraction | int = 25,
+    times: Sequence[Fraction] | None = None,
+    sound: str | None = None,
+    sound_rate: int = 48000,
+    rotation: int | None = None,
+    mirror: bool = False,
+    pixel_format: str | None = None,
+    size: tuple[int, int] = (64, 48),
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    aspect: Fraction | None = None,
+) -> Path:
+    """Write a film with PyAV; `times` (s) gives it an uneven rate, `sound` names the sound's codec."""
+    if isinstance(pictures, int):
+        pictures = [numbered(i, *size) for i in range(pictures)]
+    rate = Fraction(rate)
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream: Any = container.add_stream(codec, rate=rate, options=options or {})
+        stream.height, stream.width = pictures[0].shape[:2]
+        odd = stream.height % 2 or stream.width % 2
+        default = {"mjpeg": "yuvj420p", "libvpx-vp9": "yuv420p"}.get(codec, "yuv444p" if odd else "yuv420p")
+        stream.pix_fmt = pixel_format or default
+        clock = Fraction(1, 90000) if times is not None else 1 / rate
+        stream.codec_context.time_base = clock
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if rotation is not None:
+            stream.set_display_rotation(rotation, hflip=mirror)
+        listened: Any = container.add_stream(sound, rate=sound_rate) if sound else None
+        if listened is not None:
+            listened.layout = "stereo"
+            if sound == "pcm_s16le":
+                listened.format = "s16"
+        for index, rgb in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")
+            frame.pts = index if times is None else round(times[index] / clock)
+            frame.time_base = clock
+            frame.duration = 1 if times is None else 0
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if listened is not None:
+            _hum(container, listened, len(pictures) / rate, sound_rate)
+    return path
+
+
+def _hum(container: Any, stream: Any, seconds: Fraction, rate: int) -> None:
+    count = int(seconds * rate)
+    wave = np.sin(np.arange(count) * 2 * np.pi * 440 / rate)
+    samples = (np.stack([wave, wave]) * 8000).astype(np.int16)
+    size = stream.frame_size or 1024
+    for start in range(0, count, size):
+        piece = samples[:, start : start + size].T.reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="s16", layout="stereo")
+        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def image(path: Path, pixels: np.ndarray) -> Path:
+    """Write a picture: RGB, RGBA or grey, 8 or 16 bits."""
+    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(pixels.shape[2] if pixels.ndim == 3 else 1)
+    done, data = cv2.imencode(path.suffix, np.ascontiguousarray(pixels[..., order] if order else pixels))
+    assert done
+    path.write_bytes(bytes(data))
+    return path
+
+
+def sound_of(path: Path) -> tuple[list[str], float, float]:
+    """The codecs of a film's sound, and its first and last second."""
+    with av.open(str(path)) as container:
+        codecs = [s.codec_context.name for s in container.streams.audio]
+        if not codecs:
+            return [], 0.0, 0.0
+        frames = [f for f in container.decode(audio=0) if f.time is not None]
+        last = frames[-1]
+        return codecs, float(frames[0].time), float(last.time) + last.samples / last.sample_rate
