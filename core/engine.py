@@ -7,13 +7,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from core import models, prompts, schedule, stream
+from core.models import Picture
 from core.settings import EngineSettings, Guidance, Look, OnSwitch, Policy, SettingsError
-
-Picture = NDArray[np.uint8]  # RGB [height, width, 3]
 
 _DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes at once
 
@@ -25,8 +23,6 @@ class Engine:
         """Loads the model. Raises core.models.ModelError, SettingsError."""
         self.settings = settings
         self._model = models.load(settings)
-        self._dtype = next(self._model.unet.parameters()).dtype
-        self._device = next(self._model.unet.parameters()).device
         slots = settings.slots if settings.policy is Policy.FIFO else 1
         self._state = stream.start(
             self._model.layout,
@@ -34,8 +30,8 @@ class Engine:
             slots,
             settings.guidance,
             self._model.latent,
-            self._dtype,
-            self._device,
+            self._model.dtype,
+            self._model.device,
         )
         self.bank_bytes = sum(ring.nbytes for ring in self._state.bank.values())
         self._decay = _Decay(0, 0)
@@ -87,7 +83,7 @@ class Engine:
         repeated = self._skip.take(picture, self.look)
         if repeated is not None:
             return repeated
-        self._last_latent = self._encode(picture)
+        self._last_latent = self._model.encode(picture)
         result = self._advance(self._last_latent)
         self._skip = _Skip(picture.copy(), result, 0)
         return result
@@ -119,14 +115,16 @@ class Engine:
         # a turn from one noise towards another keeps the variance, so every moment is noise as good as the first
         noise = noise * turn.cos() + self._noise(self.look.seed + 1) * turn.sin()
         plan = self._plan._replace(rows=self._rows(1.0), noise=noise)
-        return self._advance(torch.zeros(1, *self._model.latent, dtype=self._dtype, device=self._device), plan)
+        return self._advance(
+            torch.zeros(1, *self._model.latent, dtype=self._model.dtype, device=self._model.device), plan
+        )
 
     def _advance(self, latent: Tensor, plan: stream.Plan | None = None) -> Picture | None:
         plan = self._decay.apply(self._plan if plan is None else plan)._replace(text=self._blend.text)
-        clean, self._state = stream.step(self._model.unet, plan, self._state, latent)
+        clean, self._state = stream.step(self._model.net, plan, self._state, latent)
         self._blend, self._decay = self._blend.next(), self._decay.next()
         self._calls += 1
-        return self._decode(clean) if self._calls > self.delay else None
+        return self._model.decode(clean) if self._calls > self.delay else None
 
     def _planned(self, look: Look) -> stream.Plan:
         own = self._model.description
@@ -154,12 +152,12 @@ class Engine:
     def _rows(self, strength: float) -> schedule.Rows:
         plan = self._model.schedule
         chosen = schedule.timesteps(plan.kind, self.settings.steps, strength, len(plan.alphas_cumprod))
-        return schedule.rows(plan, chosen, self._dtype, self._device)
+        return schedule.rows(plan, chosen, self._model.dtype, self._model.device)
 
     def _noise(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
         noise = torch.randn(self.settings.steps, *self._model.latent, generator=generator)
-        return noise.to(self._device, self._dtype)
+        return noise.to(self._model.device, self._model.dtype)
 
     def _switch_bank(self, on_switch: OnSwitch, frames: int) -> None:
         if on_switch is OnSwitch.FLUSH:
@@ -171,21 +169,6 @@ class Engine:
         wanted = (self.settings.height, self.settings.width, 3)
         if picture.shape != wanted or picture.dtype != np.uint8:
             raise ValueError(f"the picture is {picture.dtype} {picture.shape}; it must be uint8 {wanted}")
-
-    def _encode(self, picture: Picture) -> Tensor:
-        """RGB uint8 [height, width, 3] -> latent [1, channels, h, w]."""
-        values = torch.from_numpy(np.ascontiguousarray(picture)).to(self._device)
-        values = values.permute(2, 0, 1)[None].to(self._dtype) / 127.5 - 1
-        encoded = self._model.vae.encode(values)
-        latent: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        return latent * float(self._model.vae.config.scaling_factor)
-
-    def _decode(self, latent: Tensor) -> Picture:
-        """latent [1, channels, h, w] -> RGB uint8 [height, width, 3]."""
-        values = self._model.vae.decode(latent / self._model.vae.config.scaling_factor).sample
-        levels = ((values[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        picture: Picture = levels.permute(1, 2, 0).contiguous().cpu().numpy()
-        return picture
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from core.settings import EngineSettings, Lora, Policy, SettingsError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor
 
     from core.bank import Layout
     from core.prompts import Encoder
     from core.schedule import Schedule
+    from core.unet import Net
+
+Picture = NDArray[np.uint8]  # RGB [height, width, 3]
 
 EMBEDDED = Path(__file__).with_name("embedded_model")
 _BUILT_IN = {"embedded": EMBEDDED}
@@ -66,12 +73,15 @@ class Model:
     """Loaded parts, in evaluation mode, on the settings' device and dtype."""
 
     description: ModelDescription
-    unet: nn.Module  # core.unet.Net
-    vae: Any
+    net: Net
+    encode: Callable[[Picture], Tensor]  # RGB uint8 [height, width, 3] -> latent [1, channels, h, w]
+    decode: Callable[[Tensor], Picture]
     encoder: Encoder
     schedule: Schedule
     layout: Layout
     latent: tuple[int, int, int]  # channels, height, width
+    dtype: torch.dtype
+    device: torch.device
 
 
 def available() -> list[str]:
@@ -135,13 +145,34 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
         part.eval().requires_grad_(False).to(device)
     return Model(
         description=description,
-        unet=net,
-        vae=vae,
+        net=net,
+        encode=partial(_encode, vae),
+        decode=partial(_decode, vae),
         encoder=Encoder(tokenizer, text_encoder, dtype),
         schedule=schedule,
         layout={} if settings.policy is Policy.OFF else layout,
         latent=latent,
+        dtype=dtype,
+        device=device,
     )
+
+
+def _encode(vae: Any, picture: Picture) -> Tensor:
+    import torch
+
+    values = torch.from_numpy(np.ascontiguousarray(picture)).to(vae.device)
+    encoded = vae.encode(values.permute(2, 0, 1)[None].to(vae.dtype) / 127.5 - 1)
+    latent: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    return latent * float(vae.config.scaling_factor)
+
+
+def _decode(vae: Any, latent: Tensor) -> Picture:
+    import torch
+
+    values = vae.decode(latent / vae.config.scaling_factor).sample
+    levels = ((values[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    picture: Picture = levels.permute(1, 2, 0).contiguous().cpu().numpy()
+    return picture
 
 
 def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescription:
