@@ -74,11 +74,12 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def check_published_size(key: str, size: tuple[int, int]) -> tuple[int, int]:
-    """The size itself if a virtual camera can have it; raises ValueError."""
-    if any(side < 64 or side > 4096 or side % 2 for side in size):
-        raise ValueError(f"{key} is {size[0]}x{size[1]}; both sides must be even and between 64 and 4096")
-    return size
+def check_published_size(key: str, value: object) -> tuple[int, int]:
+    """The size of `parse_size` if a virtual camera can have it; raises ValueError."""
+    width, height = value if isinstance(value, tuple) else (0, 0)
+    if any(side < 64 or side > 4096 or side % 2 for side in (width, height)):
+        raise ValueError(f"{key} is {width}x{height}; both sides must be even and between 64 and 4096")
+    return width, height
 
 
 def check_dtype(key: str, value: object) -> str:

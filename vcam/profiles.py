@@ -131,7 +131,7 @@ def find_profile(text: str, profiles: Mapping[str, Profile], problems: Iterable[
     if named:
         ids = listed([one.id for one in named], "and")
         raise ProfileError(f"{shown(text)} is the name of more than one profile: {ids}; use the id")
-    words = [*profiles, *(one.name for one in profiles.values())]
+    words = [*(one.name for one in profiles.values()), *profiles]  # of equal ones the last counts: the id
     hint = did_you_mean(wanted, words) or (f"; there are {listed(profiles, 'and')}" if profiles else "")
     raise ProfileError(one_line(f"no profile {shown(text)}{hint or '; there are none'}"), wanted)
 

@@ -112,6 +112,17 @@ def choice(kind: type[StrEnum]) -> Check:
     return check
 
 
+def each(check_one: Check) -> Check:
+    """Checks all members of a list."""
+
+    def check(key: str, value: object) -> list[object]:
+        if not isinstance(value, list):
+            raise ValueError(f"{key} is {shown(value)}; it must be a list")
+        return [check_one(key, one) for one in value]
+
+    return check
+
+
 def read_values(path: Path, schema: Mapping[str, Check]) -> dict[str, object]:
     """The values of a TOML file by dotted key ("look.bank.interval"), each as its check in `schema` gave it.
 

@@ -1,0 +1,71 @@
+"""vcam bench: the arithmetic, with a clock and an engine made for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from core.settings import EngineSettings, Look, Policy, SettingsError
+from vcam.bench import HEAD, WARM_UP_FRAMES, Row, bench, settings_to_measure, table
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeEngine:
+    """Loads in 3 s; the first three calls take 1 s each, then 10 ms, every tenth 30 ms."""
+
+    def __init__(self, clock: Clock, settings: EngineSettings) -> None:
+        clock.now += 3
+        self.clock, self.settings, self.calls = clock, settings, 0
+        self.bank_bytes = 2**20
+
+    def translate(self, picture: NDArray[np.uint8], /) -> NDArray[np.uint8] | None:
+        assert picture.shape == (self.settings.height, self.settings.width, 3)
+        assert picture.dtype == np.uint8
+        self.calls += 1
+        self.clock.now += 1 if self.calls <= 3 else 0.03 if self.calls % 10 == 0 else 0.01
+        return None if self.calls < self.settings.steps else picture
+
+
+def test_warm_up_counts_apart() -> None:
+    clock = Clock()
+    heard: list[Row] = []
+    settings = EngineSettings(steps=2, width=64, height=128, policy=Policy.MERGE)
+    report = bench(
+        [settings], Look(), frames=100, make_engine=lambda s, _: FakeEngine(clock, s), clock=clock, each=heard.append
+    )
+    (row,) = report.rows
+    assert heard == [row]
+    assert (row.steps, row.bank, row.width, row.height, row.frames) == (2, "merge", 64, 128, 100)
+    assert row.load_s == pytest.approx(3)
+    assert row.warm_up_s == pytest.approx(3 + 0.01 * (WARM_UP_FRAMES + 1 - 3))
+    assert row.fps == pytest.approx(100 / (90 * 0.01 + 10 * 0.03))
+    assert row.p50_ms == pytest.approx(10)
+    assert row.p95_ms == pytest.approx(30)
+    assert report.machine["cores"]
+    assert report.machine["torch"]
+
+
+def test_all_combinations_once() -> None:
+    plain = EngineSettings(width=320, height=256)
+    chosen = settings_to_measure(plain)
+    assert len(chosen) == len(set(chosen)) == 9
+    assert {(one.steps, one.policy) for one in chosen} == {(s, p) for s in (1, 2, 4) for p in Policy}
+    assert {(one.width, one.height) for one in chosen} == {(320, 256)}
+    assert len(settings_to_measure(plain, [1], [Policy.OFF], [(64, 64), (128, 64)])) == 2
+    with pytest.raises(SettingsError, match="width is 65; it must be a multiple of 16"):
+        settings_to_measure(plain, sizes=[(65, 64)])
+
+
+def test_table_has_columns_under_their_heads() -> None:
+    row = Row(2, "fifo", 256, 256, 40, 9.87, 101.2, 120.9, 1.0, 1.0, 5 * 2**20)
+    head, line = table([row]).split("\n")
+    assert head == HEAD
+    assert line == "256x256         2  fifo     9.9    101.2    120.9        5.0"
+    assert len(head) == len(line)
