@@ -352,7 +352,7 @@ class Daemon:
     # ---- for the control surfaces, from any thread
 
     def submit(self, command: Command) -> Future[None]:
-        """Queue a command; the future ends when it was carried out, or with the VcamError or ValueError of a refusal."""
+        """Queue a command; the future ends when it was done, or with the VcamError or ValueError that refused it."""
         done: Future[None] = Future()
         self._commands.put((command, done))
         return done

@@ -210,7 +210,10 @@ def _reason(error: Exception) -> str:
 
 
 def open_sink(
-    wanted: str, size: tuple[int, int], fps: float, camera: Callable[[tuple[int, int], float], FrameSink] = VirtualCamera
+    wanted: str,
+    size: tuple[int, int],
+    fps: float,
+    camera: Callable[[tuple[int, int], float], FrameSink] = VirtualCamera,
 ) -> FrameSink:
     """The sink that `wanted` names: camera, none, or a file; raises VcamError."""
     if wanted == "none":

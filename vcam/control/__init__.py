@@ -1,0 +1,1 @@
+"""The control server: API and panel on the loopback address."""
