@@ -197,14 +197,29 @@ def test_result_for_people_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().out == ("b.mp4: 3 frames in 0.5 s (6.0 fps); ink, embedded at 64x48, eager, bank fifo\n")
 
 
-def test_interrupted_translation_says_what_was_kept(
+def test_interrupted_translation_ends_with_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake(monkeypatch, translate, "translate", translated(interrupted=True))
     assert cli.main(["translate", "a", "b", "--json"]) == 130
     out, err = capsys.readouterr()
     assert json.loads(out)["interrupted"] is True
-    assert err == "vcam: interrupted: b.mp4 holds the 3 frames that were done\n"
+    assert err == ""
+
+
+def test_words_that_the_model_ignores_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(monkeypatch, translate, "translate", translated())
+    described = ModelDescription("small", Path(), words=("a", "person", "talking", "oil", "painting"))
+    monkeypatch.setattr(models, "describe", lambda name: described)
+    assert cli.main(["translate", "a", "b", "--prompt", "Oil painting, a wizard talking, wizard's hat"]) == 0
+    assert capsys.readouterr().err == (
+        "vcam: note: the model small does not know wizard, wizard's, hat; "
+        "it ignores such words (`vcam models` lists its styles)\n"
+    )
+    assert cli.main(["translate", "a", "b", "--profile", "oil"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 BAD_VALUES = {

@@ -142,7 +142,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runtime", metavar="R", help="what runs the network (eager)")
+    parser.add_argument("--runtime", metavar="R", help="what runs the network")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps or xpu")
     parser.add_argument("--dtype", metavar="T", help="float32, float16, bfloat16 or float64")
 
@@ -156,7 +156,8 @@ def _run(args: argparse.Namespace) -> int:
     _check(args)
     config = load_config()
     profile = _profile(args.profile, config)
-    _engine(args, profile, config, args.engine_size)  # what cannot work is said before a camera opens
+    settings = _engine(args, profile, config, args.engine_size)  # what cannot work is said before a camera opens
+    _note_unknown_words(args.prompt or profile.look.prompt, settings.model)
 
     from vcam.daemon import RunOptions, run
 
@@ -193,6 +194,7 @@ def _translate(args: argparse.Namespace) -> int:
     profile = None if args.prompt is not None else _profile(args.profile, config)
     settings = _engine(args, profile, config, args.size)
     look = _look(args, profile, settings.model)
+    _note_unknown_words(look.prompt, settings.model)
 
     from vcam.translate import translate
 
@@ -212,10 +214,7 @@ def _translate(args: argparse.Namespace) -> int:
         f"{report.profile or look.prompt}, {report.model} at {report.engine_width}x{report.engine_height}, "
         f"{report.runtime}, bank {report.bank}",
     )
-    if report.interrupted:
-        _say(f"interrupted: {report.target} holds the {report.frames_out} frames that were done")
-        return _INTERRUPTED
-    return 0
+    return _INTERRUPTED if report.interrupted else 0  # what was kept is among the notes on stderr
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -537,6 +536,22 @@ def _look(args: argparse.Namespace, profile: Profile | None, model: str) -> Look
     look = profile.look if profile else Look(prompt=args.prompt, strength=describe(model).strength)
     given = {"strength": args.strength, "seed": args.seed}
     return replace(look, **{key: value for key, value in given.items() if value is not None})
+
+
+def _note_unknown_words(prompt: str, model: str) -> None:
+    """Says which words the model ignores: a small one knows few."""
+    import re
+
+    from core.models import describe
+
+    own = describe(model)
+    known = {word for words in own.words for word in words.casefold().split()}
+    unknown = [word for word in re.findall(r"[\w'-]+", prompt.casefold()) if word not in known]
+    if known and unknown:
+        _say(
+            f"note: the model {own.name} does not know {', '.join(dict.fromkeys(unknown))}; "
+            "it ignores such words (`vcam models` lists its styles)"
+        )
 
 
 def _start_logging(debug: bool) -> None:
