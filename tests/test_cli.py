@@ -161,7 +161,7 @@ def test_translate_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys:
     assert settings == EngineSettings(
         width=320, height=256, steps=4, policy=Policy.MERGE, slots=2, dtype="float64", runtime=Runtime.EAGER
     )
-    assert look == Look(prompt="ink drawing, a person talking", strength=0.3, seed=5)
+    assert look == Look(prompt="ink, a person talking", strength=0.3, seed=5)
     assert call.kwargs == {"frames": 9, "size": (320, 256), "profile": "ink"}
     report = last_json(capsys)
     keys = {"frames_in", "frames_out", "seconds", "fps", "model", "runtime", "profile", "bank"}

@@ -95,7 +95,7 @@ def test_shipped_profiles_all_load(tmp_path: Path) -> None:
 
 def test_shipped_profile_that_changes_who_one_is_carries_the_badge(tmp_path: Path) -> None:
     profiles, _ = load_profiles(tmp_path)
-    assert {id for id, one in profiles.items() if one.badge} <= {"gold"}
+    assert {id for id, one in profiles.items() if one.badge} == {"gold", "marble"}
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
