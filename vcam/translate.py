@@ -122,7 +122,7 @@ def translate(
     with _stop_on_signal() as stop, writing(target, media, noted) as writer:
         engine = (make_engine or _real_engine)(settings, look)
         started = time.monotonic()
-        with _shown(progress, limit) as show:
+        with shown(progress, limit) as show:
             pictures = _until(stop, islice(read(media, noted), frames))
             count_in, count_out = _run(engine, pictures, writer, (width, height), lambda done: show(done, limit))
         seconds = time.monotonic() - started
@@ -275,7 +275,7 @@ def _stop_on_signal() -> Iterator[threading.Event]:
 
 
 @contextlib.contextmanager
-def _shown(progress: bool | Progress, total: int | None) -> Iterator[Progress]:
+def shown(progress: bool | Progress, total: int | None) -> Iterator[Progress]:
     """Where progress is told: the caller's function, a bar with the time left on stderr, or nowhere."""
     if callable(progress):
         yield progress
