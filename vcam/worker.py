@@ -477,11 +477,12 @@ class WorkerTranslator:
         mirror: bool = False,
         limits: Limits = Limits(),
         clock: Clock = time.perf_counter,
+        sleep: Callable[[float], object] = time.sleep,
         start: Callable[[EngineSettings, Look], EngineProcess] | None = None,
     ) -> None:
         self._start = start or (lambda s, k: EngineProcess(s, k, factory, threads, limits, clock))
         self._wanted = (settings, look)
-        self._limits, self._clock, self._mirror = limits, clock, mirror
+        self._limits, self._clock, self._sleep, self._mirror = limits, clock, sleep, mirror
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._current: EngineProcess | None = None
         self._beside: EngineProcess | None = None
@@ -588,7 +589,7 @@ class WorkerTranslator:
         if waitable:
             multiprocessing.connection.wait(waitable, PATIENCE_S)
         elif not self.ready:
-            time.sleep(PATIENCE_S)
+            self._sleep(PATIENCE_S)
 
     def _step(self) -> Frame | None:
         shown = None
@@ -607,8 +608,8 @@ class WorkerTranslator:
             self._drop_beside()
         if self._current is not None and self._current.refused:
             self._note, self._current.refused = f"the change was not possible: {self._current.refused}", ""
-        if self._current is not None and self._current.pictures >= 3:
-            self._failures = 0
+        if self._failures and self._current is not None and self._current.pictures >= 3:
+            self._failures, self._note = 0, ""
         if self._current is not None and self._current.failure:
             self._bury(self._current)
         return shown

@@ -55,11 +55,14 @@ _HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 ]
-_CLOSED_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>StreamV2V Camera</title>
-<link rel="icon" href="data:,"><body><h1>StreamV2V Camera</h1><p>This page needs a fresh link. In a terminal: <code>vcam panel</code></p></body>
-</html>"""
-_ENTER_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>StreamV2V Camera</title>
-<meta http-equiv="refresh" content="0; url=/"><link rel="icon" href="data:,"><body><a href="/">StreamV2V Camera</a></body></html>"""
+_HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><title>StreamV2V Camera</title>
+<link rel="icon" href="data:,">"""
+_CLOSED_PAGE = f"""{_HEAD}
+<body><h1>StreamV2V Camera</h1><p>This page needs a fresh link. In a terminal: <code>vcam panel</code></p></body></html>
+"""
+_ENTER_PAGE = f"""{_HEAD}
+<meta http-equiv="refresh" content="0; url=/"><body><a href="/">StreamV2V Camera</a></body></html>
+"""
 
 
 class Surface(Protocol):
