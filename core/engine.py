@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +36,8 @@ class Engine:
         )
         self.bank_bytes = sum(ring.nbytes for ring in self._state.bank.values())
         self._decay = _Decay(0, 0)
-        self._skip = _Skip(None, None, 0)
+        self._skip = _Skip()
+        self._turned = 0.0  # degrees that the noise of imagine() has wandered
         self._calls = 0
         self._last_latent: Tensor | None = None
         self._blend = prompts.still(self._model.encoder(look.prompt))
@@ -58,7 +60,7 @@ class Engine:
             self._switch_bank(look.on_switch, frames)
         self._plan, self.look = plan, look
         self._blend = prompts.towards(self._blend, target, frames)
-        self._skip = _Skip(None, None, 0)
+        self._skip = _Skip()
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Encode prompts ahead, so that a switch to them costs nothing."""
@@ -72,6 +74,7 @@ class Engine:
     def forget(self) -> None:
         """Empty the bank: the next picture is its first."""
         self._state = stream.forget(self._state)
+        self._skip = _Skip()
 
     @torch.inference_mode()
     def translate(self, picture: Picture) -> Picture | None:
@@ -80,12 +83,16 @@ class Engine:
         picture: RGB uint8 [height, width, 3] of the settings' size; ValueError for anything else.
         """
         self._check(picture)
-        repeated = self._skip.take(picture, self.look)
-        if repeated is not None:
-            return repeated
+        similar = self._skip.similar(picture, self.look)
+        changing = self._blend.share < 1 or not self._decay.over
+        shown = self._skip.result
+        if similar and not changing and shown is not None and self._skip.ready(self.delay, self.look):
+            self._skip = self._skip._replace(repeats=self._skip.repeats + 1)
+            return shown.copy()
         self._last_latent = self._model.encode(picture)
         result = self._advance(self._last_latent)
-        self._skip = _Skip(picture.copy(), result, 0)
+        still = -1 if changing else self._skip.still + 1 if similar else 0
+        self._skip = _Skip(picture.copy(), None if result is None else result.copy(), still)
         return result
 
     @torch.inference_mode()
@@ -93,12 +100,14 @@ class Engine:
         """The translations still in flight, oldest first; afterwards the stream starts anew."""
         if self._last_latent is None:
             return
-        for _ in range(self.delay):
-            result = self._advance(self._last_latent)
-            if result is not None:
-                yield result
-        self._calls, self._last_latent = 0, None
-        self.forget()
+        try:
+            for _ in range(self.delay):
+                result = self._advance(self._last_latent)
+                if result is not None:
+                    yield result
+        finally:  # also where the caller takes only some of them
+            self._calls, self._last_latent = 0, None
+            self.forget()
 
     @torch.inference_mode()
     def imagine(self) -> Picture | None:
@@ -111,7 +120,8 @@ class Engine:
                 f"model {self._model.description.name!r} only translates pictures; text-to-image needs an SD 1.5 model"
             )
         noise = self._noise(self.look.seed)
-        turn = torch.tensor(np.deg2rad(self.look.wander * self._calls))
+        turn = torch.tensor(np.deg2rad(self._turned))
+        self._turned += self.look.wander
         # a turn from one noise towards another keeps the variance, so every moment is noise as good as the first
         noise = noise * turn.cos() + self._noise(self.look.seed + 1) * turn.sin()
         plan = self._plan._replace(rows=self._rows(1.0), noise=noise)
@@ -167,6 +177,8 @@ class Engine:
 
     def _check(self, picture: Picture) -> None:
         wanted = (self.settings.height, self.settings.width, 3)
+        if not isinstance(picture, np.ndarray):
+            raise ValueError(f"the picture is a {type(picture).__name__}; it must be an array, uint8 {wanted}")
         if picture.shape != wanted or picture.dtype != np.uint8:
             raise ValueError(f"the picture is {picture.dtype} {picture.shape}; it must be uint8 {wanted}")
 
@@ -178,27 +190,37 @@ class _Decay:
     done: int
     frames: int
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.done >= self.frames
+
     def apply(self, plan: stream.Plan) -> stream.Plan:
-        if self.done >= self.frames:
+        if self.over:
             return plan
         return plan._replace(interval=1, fusion_strength=plan.fusion_strength * self.done / self.frames)
 
     def next(self) -> _Decay:
-        return self if self.done >= self.frames else _Decay(self.done + 1, self.frames)
+        return self if self.over else _Decay(self.done + 1, self.frames)
 
 
-class _Skip:
-    """Similar-frame skip: the last picture that was translated, and its result."""
+class _Skip(NamedTuple):
+    """Similar-frame skip: the last picture that was translated and what was shown for it.
 
-    def __init__(self, picture: Picture | None, result: Picture | None, repeats: int) -> None:
-        self.picture, self.result, self.repeats = picture, result, repeats
+    still: how many pictures in a row before it were as good as the same. repeats: how often the result was shown again.
+    """
 
-    def take(self, picture: Picture, look: Look) -> Picture | None:
-        """The last result where `picture` is as good as the same, else None."""
-        if look.skip_difference == 0 or self.picture is None or self.result is None or self.repeats >= look.skip_limit:
-            return None
-        difference = np.abs(picture.astype(np.int16) - self.picture).mean()
-        if difference >= look.skip_difference:
-            return None
-        self.repeats += 1
-        return self.result
+    picture: Picture | None = None
+    result: Picture | None = None
+    still: int = 0
+    repeats: int = 0
+
+    def similar(self, picture: Picture, look: Look) -> bool:
+        """Whether `picture` is as good as the last one."""
+        if look.skip_difference == 0 or self.picture is None:
+            return False
+        return bool(np.abs(picture.astype(np.int16) - self.picture).mean() < look.skip_difference)
+
+    def ready(self, delay: int, look: Look) -> bool:
+        """Whether the result may be shown again: it is `delay` frames old, so all those must have been the same."""
+        return self.still >= delay and self.repeats < look.skip_limit
