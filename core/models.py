@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.settings import EngineSettings, Lora, Policy, SettingsError
+from core.settings import EngineSettings, Look, Policy, Runtime, SettingsError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from core.bank import Layout
+    from core.net import Net
     from core.prompts import Encoder
     from core.schedule import Schedule
-    from core.unet import Net
 
 Picture = NDArray[np.uint8]  # RGB [height, width, 3]
 
 EMBEDDED = Path(__file__).with_name("embedded_model")
 _BUILT_IN = {"embedded": EMBEDDED}
 _DESCRIPTION = "streamv2v.json"
+_SCHEDULES = ("lcm", "turbo")  # core.schedule.ScheduleKind, which imports torch
 _PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl", "*.msgpack", "*.h5")
 _PARTS = {
     "unet": ("UNet2DConditionModel",),
@@ -91,8 +92,8 @@ def available() -> list[str]:
 
 def describe(name: str) -> ModelDescription:
     """The description of a model by name or folder; reads JSON only. Raises ModelError."""
-    folder = _BUILT_IN.get(name, Path(name).expanduser())
-    if not folder.is_dir():
+    folder = _folder(name)
+    if folder is None:
         known = ", ".join(available())
         raise ModelError(
             f"model {name!r} is neither a known name ({known}) nor a folder; give the path of a diffusers folder"
@@ -106,13 +107,27 @@ def describe(name: str) -> ModelDescription:
     own = _json(folder / _DESCRIPTION) if (folder / _DESCRIPTION).exists() else {}
     try:
         return _description(name, folder, own)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{folder / _DESCRIPTION}: {error!r}; see docs/models.md for its keys") from error
+    except ModelError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{folder / _DESCRIPTION}: {_line(error)}; docs/models.md lists its keys") from error
+
+
+def _folder(name: str) -> Path | None:
+    try:
+        folder = _BUILT_IN.get(name) or Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name too long for the system, or of another user's home
+        return None
 
 
 def load(settings: EngineSettings) -> Model:
     """The settings' model, its LoRAs fused. Raises ModelError, SettingsError."""
     description = describe(settings.model)
+    if settings.runtime is Runtime.ONNX:
+        from core.runtimes import onnx
+
+        return onnx.load(description, settings)
     with _quiet():
         return _load(description, settings)
 
@@ -120,18 +135,21 @@ def load(settings: EngineSettings) -> Model:
 def _load(description: ModelDescription, settings: EngineSettings) -> Model:
     import torch
 
+    from core import loras
     from core import unet as unets
-    from core.prompts import Encoder
+    from core.prompts import clip
 
     folder = description.folder
     dtype, device = getattr(torch, settings.dtype), _device(settings.device)
-    schedule = _schedule(description)
-    unet, vae = _part(folder, "unet", dtype), _part(folder, "vae", dtype)
-    text_encoder, tokenizer = _text_encoder(folder, dtype), _tokenizer(folder)
+    schedule = betas_schedule(description)
+    unet, vae, text_encoder = (part(folder, name, dtype) for name in ("unet", "vae", "text_encoder"))
+    tokenizer = _tokenizer(folder)
     _check_shapes(folder, unet.config, vae.config, text_encoder.config)
     if settings.loras:
-        _fuse_loras(unet, vae, text_encoder, tokenizer, settings.loras)
+        loras.fuse(unet, text_encoder, settings.loras)
     factor = 2 ** (len(_widths(vae.config)) - 1)
+    if settings.width % factor or settings.height % factor:
+        raise ModelError(f"{folder}: its VAE needs multiples of {factor}; {settings.width}x{settings.height} is none")
     latent = (int(unet.config.in_channels), settings.height // factor, settings.width // factor)
     try:
         layout = unets.layout(unet.config, description.places, latent[1], latent[2])
@@ -141,14 +159,14 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
         raise ModelError(
             f"{folder}: its UNet cannot run at {settings.width}x{settings.height}: {_line(error)}"
         ) from error
-    for part in (net, vae, text_encoder):
-        part.eval().requires_grad_(False).to(device)
+    for module in (net, vae, text_encoder):
+        module.eval().requires_grad_(False).to(device)
     return Model(
         description=description,
         net=net,
         encode=partial(_encode, vae),
         decode=partial(_decode, vae),
-        encoder=Encoder(tokenizer, text_encoder, dtype),
+        encoder=clip(tokenizer, text_encoder, dtype),
         schedule=schedule,
         layout={} if settings.policy is Policy.OFF else layout,
         latent=latent,
@@ -160,7 +178,7 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
 def _encode(vae: Any, picture: Picture) -> Tensor:
     import torch
 
-    values = torch.from_numpy(np.ascontiguousarray(picture)).to(vae.device)
+    values = torch.from_numpy(picture.copy()).to(vae.device)  # a copy, for the picture may be read-only
     encoded = vae.encode(values.permute(2, 0, 1)[None].to(vae.dtype) / 127.5 - 1)
     latent: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
     return latent * float(vae.config.scaling_factor)
@@ -179,22 +197,49 @@ def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescri
     known = {"name", "licence", "schedule", "width", "height", "steps", "strength", "text_to_image"}
     plain = {key: own[key] for key in known & own.keys()}
     fusion, bank = own.get("fusion", {}), own.get("bank", {})
+    for key, table in (("fusion", fusion), ("bank", bank)):
+        if not isinstance(table, dict):
+            raise ValueError(f"{key} is {table!r}; it must be an object")
     if (folder / "scheduler" / "scheduler_config.json").exists() and "schedule" not in own:
         trailing = _json(folder / "scheduler" / "scheduler_config.json").get("timestep_spacing") == "trailing"
         plain["schedule"] = "turbo" if trailing else "lcm"
     default = ModelDescription(name, folder)
-    return ModelDescription(
+    description = ModelDescription(
         **{"name": name, **plain},
         folder=folder,
-        places=tuple(fusion["places"]) if "places" in fusion else None,
-        fusion_strength=float(fusion.get("strength", default.fusion_strength)),
-        similarity_threshold=float(fusion.get("threshold", default.similarity_threshold)),
+        places=_texts("fusion.places", fusion["places"]) if "places" in fusion else None,
+        fusion_strength=fusion.get("strength", default.fusion_strength),
+        similarity_threshold=fusion.get("threshold", default.similarity_threshold),
         policy=Policy(bank.get("policy", default.policy)),
-        slots=int(bank.get("slots", default.slots)),
-        interval=int(bank.get("interval", default.interval)),
-        styles=tuple(own.get("styles", ())),
-        words=tuple(own.get("words", ())),
+        slots=bank.get("slots", default.slots),
+        interval=bank.get("interval", default.interval),
+        styles=_texts("styles", own.get("styles", ())),
+        words=_texts("words", own.get("words", ())),
     )
+    _check(description)
+    return description
+
+
+def _texts(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        raise ValueError(f"{key} is {value!r}; it must be a list of texts")
+    return tuple(value)
+
+
+def _check(own: ModelDescription) -> None:
+    """Raise ValueError unless an engine can be built of the description's values."""
+    EngineSettings(width=own.width, height=own.height, steps=own.steps, slots=own.slots)
+    Look(
+        strength=own.strength,
+        fusion_strength=own.fusion_strength,
+        similarity_threshold=own.similarity_threshold,
+        interval=own.interval,
+    )
+    if own.schedule not in _SCHEDULES:
+        raise ValueError(f"schedule is {own.schedule!r}; it must be {' or '.join(_SCHEDULES)}")
+    if not isinstance(own.text_to_image, bool):
+        raise ValueError(f"text_to_image is {own.text_to_image!r}; it must be true or false")
+    _texts("name and licence", [own.name, own.licence])
 
 
 @contextmanager
@@ -227,16 +272,24 @@ def _check_part(folder: Path, part: str, kinds: Sequence[str]) -> None:
             f"{folder}: {part}/config.json is missing; a diffusers folder with an SD 1.5-shaped {part} is needed"
         )
     config = _json(where / "config.json")
-    kind = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
-    if kind not in kinds:
-        raise ModelError(f"{where}: it is a {kind}; it must be {' or '.join(kinds)}")
-    if not any(where.glob("*.safetensors")):
+    given = (config.get("_class_name"), config.get("architectures"))
+    if not any(value in (kind, [kind]) for value in given for kind in kinds):
+        raise ModelError(f"{where}: it is a {given[0] or given[1]}; it must be {' or '.join(kinds)}")
+    if not _weights(where):
         pickles = sorted(p.name for pattern in _PICKLES for p in where.glob(pattern))
         if pickles:
             raise ModelError(
                 f"{where / pickles[0]}: pickled weights can run code and are refused; convert them to safetensors"
             )
-        raise ModelError(f"{where}: there are no weights (*.safetensors)")
+        raise ModelError(f"{where}: there are no weights ({_stem(where)}.safetensors); fetch the model again")
+
+
+def _stem(where: Path) -> str:
+    return "model" if where.name == "text_encoder" else "diffusion_pytorch_model"
+
+
+def _weights(where: Path) -> list[str]:
+    return sorted(path.name for path in where.glob(f"{_stem(where)}*.safetensors"))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -258,7 +311,7 @@ def _device(name: str) -> torch.device:
 
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         raise SettingsError(f"device is {name!r}; it cannot be used here ({_line(error)}); use cpu") from error
     return device
@@ -272,27 +325,23 @@ def _diffusers() -> Any:
 
 def _variant(where: Path) -> str | None:
     """The variant in the weights' file name (`model.fp16.safetensors`), where there is no plain file."""
-    files = sorted(p.name for p in where.glob("*.safetensors"))
+    files = _weights(where)
     plain = [name for name in files if name.count(".") == 1]
-    return None if plain or not files else files[0].split(".")[1].split("-")[0]
+    return None if plain else files[0].split(".")[1].split("-")[0]
 
 
-def _part(folder: Path, part: str, dtype: torch.dtype) -> Any:
-    """A diffusers model of the folder, every weight of which was found."""
-    where = folder / part
-    kind = getattr(_diffusers(), _json(where / "config.json")["_class_name"])
-    return _pretrained(kind, where, dtype, variant=_variant(where))
+def part(folder: Path, name: str, dtype: torch.dtype) -> Any:
+    """The folder's unet, vae or text_encoder, every weight of which was found. Raises ModelError."""
+    where = folder / name
+    config = _json(where / "config.json")
+    if name == "text_encoder":
+        from transformers import CLIPTextModel
 
-
-def _text_encoder(folder: Path, dtype: torch.dtype) -> Any:
-    from transformers import CLIPTextModel
-
-    return _pretrained(CLIPTextModel, folder / "text_encoder", dtype, variant=_variant(folder / "text_encoder"))
+        return _pretrained(CLIPTextModel, where, dtype, _variant(where))
+    return _pretrained(getattr(_diffusers(), config["_class_name"]), where, dtype, _variant(where))
 
 
 def _pretrained(kind: Any, where: Path, dtype: torch.dtype, variant: str | None) -> Any:
-    from safetensors import SafetensorError
-
     try:
         model, report = kind.from_pretrained(
             str(where),
@@ -302,7 +351,7 @@ def _pretrained(kind: Any, where: Path, dtype: torch.dtype, variant: str | None)
             output_loading_info=True,
             variant=variant,
         )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
+    except Exception as error:  # the libraries raise whatever a broken file leads them to
         raise ModelError(
             f"{where}: the weights do not fit its config.json ({_line(error)}); fetch the model again"
         ) from error
@@ -319,33 +368,38 @@ def _tokenizer(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # tokenizers raises plain Exception
         raise ModelError(f"{folder / 'tokenizer'}: cannot be loaded ({_line(error)}); fetch the model again") from error
 
 
-def _schedule(description: ModelDescription) -> Schedule:
+def betas_schedule(description: ModelDescription) -> Schedule:
+    """The model's noise schedule, from its scheduler_config.json. Raises ModelError."""
+    import torch
+
     from core.schedule import Prediction, Schedule, ScheduleKind
 
     path = description.folder / "scheduler" / "scheduler_config.json"
     config = _json(path)
+    kind = config.get("beta_schedule", "linear")
+    if kind not in ("linear", "scaled_linear"):
+        raise ModelError(f"{path}: beta_schedule is {kind!r}; it must be linear or scaled_linear")
+    for key in ("trained_betas", "rescale_betas_zero_snr"):
+        if config.get(key):
+            raise ModelError(f"{path}: {key} is set, which is not supported; only linear and scaled_linear betas are")
+    power = 1 if kind == "linear" else 2
     try:
-        # every scheduler of diffusers shares these keys; DDIM's constructor turns them into alphas_cumprod
-        keys = (
-            "num_train_timesteps",
-            "beta_start",
-            "beta_end",
-            "beta_schedule",
-            "trained_betas",
-            "rescale_betas_zero_snr",
-        )
-        betas = _diffusers().DDIMScheduler(**{key: config[key] for key in keys if key in config})
+        start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
+        count = int(config.get("num_train_timesteps", 1000))
+        if not (0 < start <= end < 1 and count >= 50):
+            raise ValueError(f"betas from {start:g} to {end:g} in {count} timesteps are no noise schedule")
+        betas = torch.linspace(start ** (1 / power), end ** (1 / power), count, dtype=torch.float64) ** power
         return Schedule(
-            betas.alphas_cumprod.double(),
+            torch.cumprod(1 - betas, 0),
             ScheduleKind(description.schedule),
             Prediction(config.get("prediction_type", "epsilon")),
         )
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise ModelError(f"{path}: {_line(error)}") from error
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path}: {_line(error)}; fetch the model again") from error
 
 
 def _widths(vae: Any) -> Sequence[int]:
@@ -365,26 +419,3 @@ def _check_shapes(folder: Path, unet: Any, vae: Any, text: Any) -> None:
             f"{folder}: the UNet's cross_attention_dim is {unet.cross_attention_dim}, the text encoder's hidden_size "
             f"{text.hidden_size}; they must be equal (SDXL models do not fit)"
         )
-
-
-def _fuse_loras(unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, loras: Sequence[Lora]) -> None:
-    """Add the LoRAs to the weights, in place."""
-    library = _diffusers()
-    pipeline = library.StableDiffusionPipeline(
-        vae, text_encoder, tokenizer, unet, library.LCMScheduler(), None, None, requires_safety_checker=False
-    )
-    for number, lora in enumerate(loras):
-        path = Path(lora.path).expanduser()
-        if path.suffix != ".safetensors":
-            raise ModelError(f"LoRA {path}: only .safetensors files are taken; pickled weights can run code")
-        if not path.is_file():
-            raise ModelError(f"LoRA {path}: there is no such file")
-        try:
-            pipeline.load_lora_weights(
-                str(path.parent), weight_name=path.name, adapter_name=f"lora{number}", local_files_only=True
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-            raise ModelError(f"LoRA {path}: it does not fit this model ({_line(error)})") from error
-    pipeline.set_adapters([f"lora{n}" for n in range(len(loras))], [lora.weight for lora in loras])
-    pipeline.fuse_lora()
-    pipeline.unload_lora_weights()

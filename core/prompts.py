@@ -1,9 +1,10 @@
-"""Text to embeddings: encoding, a cache of what was encoded, and blending from one prompt to the next."""
+"""Text to embeddings: a cache of what was encoded, and blending from one prompt to the next."""
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -13,36 +14,46 @@ _CACHED = 256  # prompts; one of SD 1.5 takes 118 kB in fp16
 
 
 class Encoder:
-    """Prompts to embeddings [1, words, width] by a CLIP text encoder; what was encoded is kept."""
+    """Prompts to embeddings [1, words, width]; what was encoded is kept."""
 
-    def __init__(self, tokenizer: Any, text_encoder: Any, dtype: torch.dtype) -> None:
-        self._tokenizer = tokenizer
-        self._text_encoder = text_encoder
-        self._dtype = dtype
+    def __init__(self, embed: Callable[[str], Tensor], known: Callable[[str], bool]) -> None:
+        """embed: a prompt's embedding. known: whether the text encoder has a token for a word."""
+        self._embed = embed
+        self._known = known
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
 
-    @torch.no_grad()
     def __call__(self, prompt: str) -> Tensor:
         """The prompt's embedding; text beyond the encoder's length is cut off, as diffusers does."""
         if prompt in self._cache:
             self._cache.move_to_end(prompt)
             return self._cache[prompt]
-        length = self._text_encoder.config.max_position_embeddings
-        tokens = self._tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        device = self._text_encoder.device
-        embedding: Tensor = self._text_encoder(tokens.input_ids.to(device))[0].to(self._dtype)
+        embedding = self._embed(prompt)
         self._cache[prompt] = embedding
         if len(self._cache) > _CACHED:
             self._cache.popitem(last=False)
         return embedding
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """The words that the tokenizer has no token for; none for a byte-level tokenizer such as SD 1.5's."""
-        unknown = self._tokenizer.unk_token_id
-        if unknown is None or self._tokenizer.unk_token == self._tokenizer.eos_token:
-            return []
+        """The words that the text encoder ignores; none where it reads bytes, as SD 1.5's does."""
         words = dict.fromkeys(re.findall(r"[\w'-]+", prompt))
-        return [word for word in words if unknown in self._tokenizer(word, add_special_tokens=False).input_ids]
+        return [word for word in words if not self._known(word)]
+
+
+def clip(tokenizer: Any, text_encoder: Any, dtype: torch.dtype) -> Encoder:
+    """An encoder of transformers' tokenizer and CLIPTextModel."""
+    length = text_encoder.config.max_position_embeddings
+    unknown = None if tokenizer.unk_token == tokenizer.eos_token else tokenizer.unk_token_id
+
+    @torch.no_grad()
+    def embed(prompt: str) -> Tensor:
+        tokens = tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        embedding: Tensor = text_encoder(tokens.input_ids.to(text_encoder.device))[0].to(dtype)
+        return embedding
+
+    def known(word: str) -> bool:
+        return unknown is None or unknown not in tokenizer(word, add_special_tokens=False).input_ids
+
+    return Encoder(embed, known)
 
 
 class Blend(NamedTuple):

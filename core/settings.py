@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
@@ -23,6 +22,7 @@ class Runtime(StrEnum):
     """What runs the UNet call."""
 
     EAGER = "eager"
+    ONNX = "onnx"
 
 
 class OnSwitch(StrEnum):
@@ -46,14 +46,27 @@ def in_range(name: str, value: float, low: float, high: float) -> None:
     """Raise SettingsError unless `value` is a finite number with low <= value <= high."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SettingsError(f"{name} is {value!r}; it must be a number between {low:g} and {high:g}")
-    if not math.isfinite(value) or not low <= value <= high:
-        raise SettingsError(f"{name} is {value:g}; it must be between {low:g} and {high:g}")
+    if not low <= value <= high:  # which nan is not either
+        raise SettingsError(f"{name} is {value!r}; it must be between {low:g} and {high:g}")
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise SettingsError(f"{name} is {value!r}; it must be a whole number between {low} and {high}")
     in_range(name, value, low, high)
+
+
+def _text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise SettingsError(f"{name} is {value!r}; it must be text")
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise SettingsError(f"{name} is {value!r}; it holds half a character")
+
+
+def _choice(name: str, value: object, kind: type[StrEnum]) -> None:
+    # the plain text "fifo" equals Policy.FIFO but is not it
+    if not isinstance(value, kind):
+        raise SettingsError(f"{name} is {value!r}; it must be a {kind.__name__}: {', '.join(kind)}")
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,7 @@ class Lora:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
+        _text("lora path", self.path)
         in_range("lora weight", self.weight, -4, 4)
 
 
@@ -95,6 +109,12 @@ class EngineSettings:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be a multiple of 16")
         _whole("steps", self.steps, 1, 16)
         _whole("slots", self.slots, 1, 16)
+        for name, kind in (("policy", Policy), ("guidance", Guidance), ("runtime", Runtime)):
+            _choice(name, getattr(self, name), kind)
+        for name in ("model", "device"):
+            _text(name, getattr(self, name))
+        if not isinstance(self.loras, tuple) or not all(isinstance(lora, Lora) for lora in self.loras):
+            raise SettingsError(f"loras is {self.loras!r}; it must be a tuple of Lora")
         if self.dtype not in ("float64", "float32", "float16", "bfloat16"):
             raise SettingsError(f"dtype is {self.dtype!r}; it must be float64, float32, float16 or bfloat16")
 
@@ -128,8 +148,7 @@ class Look:
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
-            if not isinstance(getattr(self, name), str):
-                raise SettingsError(f"{name} is {getattr(self, name)!r}; it must be text")
+            _text(name, getattr(self, name))
         in_range("strength", self.strength, 0.02, 1)
         _whole("seed", self.seed, 0, 2**32 - 1)
         in_range("guidance", self.guidance, 0, 30)
@@ -140,6 +159,7 @@ class Look:
             in_range("similarity_threshold", self.similarity_threshold, -1, 1)
         if self.interval is not None:
             _whole("interval", self.interval, 1, 1000)
+        _choice("on_switch", self.on_switch, OnSwitch)
         in_range("skip_difference", self.skip_difference, 0, 255)
         _whole("skip_limit", self.skip_limit, 0, 100_000)
         in_range("wander", self.wander, 0, 90)

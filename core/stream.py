@@ -16,9 +16,9 @@ from torch import Tensor
 from core import bank as banks
 from core import schedule as schedules
 from core.bank import Bank, Layout, Reading
+from core.net import Net
 from core.schedule import Prediction, Rows
 from core.settings import Guidance, Policy
-from core.unet import Net
 
 _NEVER = 2.0  # a cosine is never over this: nothing is fused
 

@@ -1,9 +1,9 @@
-"""One call: (latents, timesteps, text, bank, reading) -> (prediction, features seen)."""
+"""The one call (core.net.Net) on a diffusers UNet: stock modules, with the bank as arguments and results."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
@@ -12,20 +12,6 @@ from torch import Tensor, nn
 
 from core.attention import BankCall, CrossAttention, FusedTransformerBlock, FusedUpBlock, SelfAttention
 from core.bank import Bank, Layout, Reading, Seen
-
-
-class Net(Protocol):
-    """What every runtime offers."""
-
-    def __call__(
-        self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
-    ) -> tuple[Tensor, Seen]:
-        """latents [rows, channels, h, w], timesteps [rows], text [rows, words, width] -> (prediction, features seen).
-
-        The prediction has the latents' shape and is what the scheduler's prediction_type says. With an empty bank it
-        is the stock UNet's.
-        """
-        ...
 
 
 class BankedUNet(nn.Module):
@@ -59,7 +45,7 @@ class BankedUNet(nn.Module):
     def forward(
         self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
     ) -> tuple[Tensor, Seen]:
-        """See Net."""
+        """See core.net.Net."""
         seen: Seen = {}
         call = BankCall(bank, reading, seen)
         (prediction,) = self.unet(
@@ -82,7 +68,7 @@ class PlainUNet(nn.Module):
     def forward(
         self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
     ) -> tuple[Tensor, Seen]:
-        """See Net."""
+        """See core.net.Net."""
         (prediction,) = self.unet(latents, timesteps, encoder_hidden_states=text, return_dict=False)
         return prediction, {}
 

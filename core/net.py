@@ -1,0 +1,23 @@
+"""The one call that every runtime offers."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from core.bank import Bank, Reading, Seen
+
+
+class Net(Protocol):
+    """(latents, timesteps, text, bank, reading) -> (prediction, features seen)."""
+
+    def __call__(
+        self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
+    ) -> tuple[Tensor, Seen]:
+        """latents [rows, channels, h, w], timesteps [rows], text [rows, words, width] -> (prediction, features seen).
+
+        The prediction has the latents' shape and is what the scheduler's prediction_type says. With an empty bank it
+        is the stock UNet's.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The engine's calls run in other ways than eager PyTorch."""
