@@ -57,18 +57,15 @@ class VirtualCamera:
             device = device or find_device()
             prepare_device(device)
         self.size = size
-        self._device = device
         try:
             self._camera: Any = _open(pyvirtualcam, size, fps, device, backend)
         except (RuntimeError, KeyError, ValueError, OSError) as error:
             raise VcamError(_why_refused(device, str(error))) from error
         self.name = f"{OUR_NAME} ({self._camera.device})"
-
-    def sustain(self) -> None:
-        """Have the device repeat the last picture for its readers even when this process is gone (Linux)."""
-        if sys.platform == "linux" and self._device is not None:
+        if sys.platform == "linux" and backend is None and device is not None:
             with contextlib.suppress(OSError):  # an old module: the pacer alone must do
-                v4l2.set_control(self._device, "sustain_framerate", 1)
+                # readers get the last picture again and again, even when this process is gone
+                v4l2.set_control(device, "sustain_framerate", 1)
 
     def send(self, picture: Picture, tick: int) -> None:
         """Show the picture to whoever reads the camera."""
