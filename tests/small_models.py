@@ -6,7 +6,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 LATENT_CHANNELS = 4
-LATENT_SIZE = 16
+LATENT_SIZE = 8
 TEXT_TOKENS = 5
 TEXT_WIDTH = 16
 
