@@ -225,7 +225,7 @@ def test_words_that_the_model_ignores_are_named(
 BAD_VALUES = {
     "strength is nan; it must be between 0.02 and 1": "translate a b --strength nan",
     "strength is inf; it must be between 0.02 and 1": "translate a b --strength inf",
-    "strength is -1; it must be between 0.02 and 1": "translate a b --strength -1",
+    "strength is -1.0; it must be between 0.02 and 1": "translate a b --strength -1",
     "seed is -1; it must be between 0 and 4.29497e+09": "translate a b --seed -1",
     "steps is 0; it must be between 1 and 16": "translate a b --steps 0",
     "slots is 99; it must be between 1 and 16": "translate a b --slots 99",

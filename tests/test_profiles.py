@@ -208,6 +208,8 @@ BAD = {
     + "[engine]\nloras = [{ path = 'x', wieght = 1 }]",
     "engine.loras[0].weight is nan; it must be a number between -4 and 4": SMALL
     + "[engine]\nloras = [{ path = 'x', weight = nan }]",
+    "engine.loras[0].weight is a number of thousands of digits; it must be a number": SMALL
+    + f"[engine]\nloras = [{{ path = 'x', weight = 0x{'f' * 9000} }}]",
     "it is not valid TOML: Expected '=' after a key in a key/value pair (at line 2, column 5)": "name = 'x'\nlook\n",
     "it is not valid TOML: Cannot overwrite a value (at line 2, column 11)": "name = 'x'\nname = 'y'\n",
     "it is not valid TOML": "a = " + "[" * 20_000,

@@ -431,7 +431,9 @@ def _unexpected(error: Exception) -> str:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    from vcam.tomlfiles import one_line
+
+    return one_line(error)
 
 
 def _say(text: str) -> None:

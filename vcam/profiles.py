@@ -16,6 +16,7 @@ from vcam.tomlfiles import (
     did_you_mean,
     flag,
     listed,
+    number,
     one_line,
     read_values,
     shown,
@@ -310,11 +311,7 @@ def _lora_list(key: str, value: object) -> tuple[Lora, ...]:
         if "path" not in one:
             raise ValueError(f'{where}.path is missing; write path = "x.safetensors"')
         path = str(text(1000)(f"{where}.path", one["path"]))
-        weight = one.get("weight", 1.0)
-        try:
-            loras.append(Lora(path, weight))
-        except SettingsError as error:
-            raise ValueError(f"{where}.weight is {shown(weight)}; it must be a number between -4 and 4") from error
+        loras.append(Lora(path, number(-4, 4)(f"{where}.weight", one.get("weight", 1.0))))  # type: ignore[arg-type]
     return tuple(loras)
 
 
