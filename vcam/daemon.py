@@ -48,6 +48,7 @@ HOLD_S = 1.5  # how long the last translation stands in for the next
 HOLD_FRAMES = 4  # ... or this many of the engine's own frames, if that is longer: a slow engine is no failure
 RAW_S = 1.0  # how old a camera picture may be that stands in, if the user chose so
 BEAT_S = 0.1  # how often the daemon looks at itself
+_ENDING = "StreamV2V Camera is ending"
 _FAREWELL = Card("Camera off", "StreamV2V Camera is not running", tone="blank")
 _PANIC = Card("Camera off", tone="blank")
 
@@ -354,7 +355,10 @@ class Daemon:
     def submit(self, command: Command) -> Future[None]:
         """Queue a command; the future ends when it was done, or with the VcamError or ValueError that refused it."""
         done: Future[None] = Future()
-        self._commands.put((command, done))
+        if self._stop.is_set():
+            done.set_exception(VcamError(_ENDING))
+        else:
+            self._commands.put((command, done))
         return done
 
     @property
@@ -470,7 +474,7 @@ class Daemon:
                 _, done = self._commands.get_nowait()
             except queue.Empty:
                 return
-            done.set_exception(VcamError("StreamV2V Camera is ending"))
+            done.set_exception(VcamError(_ENDING))
 
     def _set_gate(self) -> None:
         engine = self._translator.state

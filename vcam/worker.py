@@ -24,7 +24,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from core.settings import EngineSettings, Look
-from vcam import fit
 from vcam.frames import Frame, Picture, TranslatorState
 
 CORE_ENGINE = "vcam.worker:core_engine"
@@ -346,6 +345,8 @@ class EngineProcess:
 
     def give(self, frame: Frame, mirror: bool) -> None:
         """Hand a frame over; only while idle."""
+        from vcam import fit  # OpenCV: the child shall not load it
+
         assert self._given is not None
         size = (self.settings.width, self.settings.height)
         self._given[:] = fit.crop_to(frame.picture, size, mirror)
