@@ -59,7 +59,7 @@ class Source:
     name = "fake camera"
 
     def __init__(self) -> None:
-        self.trouble, self.raises, self.index, self.closed = "", False, 0, False
+        self.trouble, self.raises, self.index, self.closed, self.rests = "", False, 0, False, 0
 
     def read(self, timeout_s: float) -> Frame | None:
         time.sleep(0.01)
@@ -70,6 +70,9 @@ class Source:
             return None
         self.index += 1
         return Frame(np.full((48, 64, 3), RAW, np.uint8), time.perf_counter(), self.index - 1)
+
+    def rest(self) -> None:
+        self.rests += 1
 
     def close(self) -> None:
         self.closed = True
@@ -284,6 +287,7 @@ def test_pause_shows_its_card_and_the_engine_rests(tmp_path: Path) -> None:
         translated, sent = at_work.daemon.status().translated, at_work.sink.sent
         at_work.until(lambda: at_work.sink.sent > sent + 10)
         assert at_work.daemon.status().translated <= translated + 1
+        at_work.until(lambda: at_work.source.rests > 0)
         at_work.do(Forget())
         at_work.do(Resume())
         at_work.until(lambda: at_work.sink.shows_translation)

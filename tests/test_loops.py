@@ -159,13 +159,17 @@ class Source:
     name, trouble = "fake", ""
 
     def __init__(self, frames: list[Frame | None], stop: threading.Event) -> None:
-        self.frames, self.stop = iter(frames), stop
+        self.frames, self.stop, self.rests = iter(frames), stop, 0
 
     def read(self, timeout_s: float) -> Frame | None:
         frame = next(self.frames, None)
         if frame is None:
             self.stop.set()
         return frame
+
+    def rest(self) -> None:
+        self.rests += 1
+        self.stop.set()
 
     def close(self) -> None: ...
 
@@ -175,13 +179,21 @@ def frames(count: int) -> Iterator[Frame]:
         yield Frame(picture(index), index / 10, index)
 
 
-@pytest.mark.parametrize("resting", [False, True])
-def test_capture_moves_every_frame_to_the_slot_unless_resting(resting: bool) -> None:
+def test_capture_moves_every_frame_to_the_slot() -> None:
     stop, slot, counts = threading.Event(), LatestSlot[Frame](), Counts()
-    capture_loop(Source([*frames(5), None], stop), slot, counts, stop, lambda: resting)
+    capture_loop(Source([*frames(5), None], stop), slot, counts, stop)
     newest = slot.take()
-    assert counts.captured == (0 if resting else 5)
-    assert (newest is None) if resting else (newest is not None and newest.index == 4)
+    assert counts.captured == 5
+    assert newest is not None
+    assert newest.index == 4
+
+
+def test_while_resting_the_source_rests_and_nothing_is_captured() -> None:
+    stop, slot, counts = threading.Event(), LatestSlot[Frame](), Counts()
+    source = Source([*frames(5), None], stop)
+    capture_loop(source, slot, counts, stop, lambda: True)
+    assert source.rests == 1
+    assert (counts.captured, slot.take()) == (0, None)
 
 
 class Inverter:

@@ -270,6 +270,19 @@ def _tick(world: World, grey: int) -> int:
     return grey
 
 
+def test_resting_lets_the_camera_go_and_reading_takes_it_again() -> None:
+    world = World()
+    webcam = world.webcam()
+    until(webcam, a_frame, world)
+    webcam.rest()
+    webcam.rest()
+    assert world.captures[0].released.wait(10)
+    assert len(world.opened) == 1
+    until(webcam, a_frame, world)
+    assert len(world.opened) == 2
+    webcam.close()
+
+
 def test_grey_cameras_are_cameras_too() -> None:
     world = World()
     webcam = world.webcam()

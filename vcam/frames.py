@@ -39,6 +39,9 @@ class FrameSource(Protocol):
     def read(self, timeout_s: float) -> Frame | None:
         """The next frame, waited for at most about timeout_s; None if there is none yet."""
 
+    def rest(self) -> None:
+        """Let the device go (a camera's light goes out) until the next `read`; does not raise."""
+
     def close(self) -> None:
         """End it; does not raise."""
 

@@ -81,8 +81,12 @@ def capture_loop(
     stop: threading.Event,
     resting: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Move frames from the source to the slot until `stop`; while `resting`, frames are taken and let go."""
+    """Move frames from the source to the slot until `stop`; while `resting`, the source rests too."""
     while not stop.is_set():
+        if resting():
+            source.rest()
+            stop.wait(IDLE_S)
+            continue
         frame = source.read(IDLE_S)
         if frame is not None and not resting():
             counts.captured += 1

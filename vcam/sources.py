@@ -232,12 +232,17 @@ class Webcam:
         self._index += 1
         return Frame(picture, captured_s, self._index)
 
-    def close(self) -> None:
+    def rest(self) -> None:
         """Let the camera go; its light goes out once a blocked driver call has ended."""
         if self._reader is not None:
             self._reader.leave()
             self._reader.join(0.5)
             self._reader = None
+            self._trouble = f"opening {self.name}"
+
+    def close(self) -> None:
+        """Let the camera go for good."""
+        self.rest()
 
     def _open(self, timeout_s: float) -> bool:
         now = self._clock()
@@ -328,6 +333,9 @@ class Pattern:
         self._index = due
         return Frame(draw_person(due / self._fps, self._size), self._clock(), due)
 
+    def rest(self) -> None:
+        """Nothing to let go of."""
+
     def close(self) -> None:
         """Nothing to let go of."""
 
@@ -373,6 +381,9 @@ class VideoLoop:
             shown, self._next = self._next, next(self._frames, None)
         self._index += 1
         return Frame(shown[1], self._clock(), self._index)
+
+    def rest(self) -> None:
+        """A file may stay open."""
 
     def close(self) -> None:
         """Close the file."""
