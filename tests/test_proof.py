@@ -471,7 +471,7 @@ def test_permutations_differ_from_frame_to_frame_and_from_seed_to_seed() -> None
 
 def run_ring(slots: int, rows: int, interval: int, frames: int) -> list[list[list[int]]]:
     """What each row's ring holds before each call, where frame j's only feature is the number j; oldest not first."""
-    bank = banks.empty({"l.key": (1, 1)}, rows, slots, torch.float64, DEVICE)
+    bank = {"l.key": torch.full((rows, slots, 1, 1), -7.0, dtype=torch.float64)}  # what no frame has left there
     positions: tuple[int, ...] = (0,) * rows
     history = []
     for call in range(frames):
