@@ -36,7 +36,7 @@ class FakeEngine:
 def test_warm_up_counts_apart() -> None:
     clock = Clock()
     heard: list[Row] = []
-    settings = EngineSettings(steps=2, width=64, height=128, policy=Policy.MERGE)
+    settings = EngineSettings(steps=2, width=64, height=128, policy=Policy.MERGE, device="cpu")
     report = bench(
         [settings], Look(), frames=100, make_engine=lambda s, _: FakeEngine(clock, s), clock=clock, each=heard.append
     )
@@ -48,6 +48,7 @@ def test_warm_up_counts_apart() -> None:
     assert row.fps == pytest.approx(100 / (90 * 0.01 + 10 * 0.03))
     assert row.p50_ms == pytest.approx(10)
     assert row.p95_ms == pytest.approx(30)
+    assert (row.runtime, row.device) == (settings.runtime, "cpu")
     assert report.machine["cores"]
     assert report.machine["torch"]
 
@@ -64,8 +65,8 @@ def test_all_combinations_once() -> None:
 
 
 def test_table_has_columns_under_their_heads() -> None:
-    row = Row(2, "fifo", 256, 256, 40, 9.87, 101.2, 120.9, 1.0, 1.0, 5 * 2**20)
+    row = Row(2, "fifo", 256, 256, 40, 9.87, 101.2, 120.9, 1.0, 1.0, 5 * 2**20, "eager", "cpu", "float32")
     head, line = table([row]).split("\n")
     assert head == HEAD
-    assert line == "256x256         2  fifo     9.9    101.2    120.9        5.0"
-    assert len(head) == len(line)
+    assert line == "256x256         2  fifo     9.9    101.2    120.9        5.0  eager cpu float32"
+    assert line.index("eager") == head.index("run by")

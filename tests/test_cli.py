@@ -14,7 +14,7 @@ import pytest
 
 from core import models
 from core.models import ModelDescription, ModelError
-from core.settings import EngineSettings, Look, Policy, Runtime
+from core.settings import EngineSettings, Look, Policy
 from vcam import bench, cli, client, commands, daemon, evaluate, sources, translate
 from vcam.commands import OnFailure, Status
 from vcam.errors import VcamError
@@ -158,9 +158,7 @@ def test_translate_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys:
     assert cli.main([*argv.split(), "--size", "320x256", "--dtype", "float64", "--json"]) == 0
     source, target, settings, look = call.args
     assert (source, target) == (Path("a.mp4"), Path("b.mp4"))
-    assert settings == EngineSettings(
-        width=320, height=256, steps=4, policy=Policy.MERGE, slots=2, dtype="float64", runtime=Runtime.EAGER
-    )
+    assert settings == EngineSettings(width=320, height=256, steps=4, policy=Policy.MERGE, slots=2, dtype="float64")
     assert look == Look(prompt="ink, a person talking", strength=0.3, seed=5)
     assert call.kwargs == {"frames": 9, "size": (320, 256), "profile": "ink"}
     report = last_json(capsys)
@@ -235,9 +233,9 @@ BAD_VALUES = {
     "--frames is 0; it must be a whole number between 1 and 1000000000": "translate a b --frames 0",
     "--frames is -5; it must be a whole number between 1 and 1000000000": "translate a b --frames -5",
     "--bank is 'lifo'; it must be fifo, merge or off; did you mean fifo?": "translate a b --bank lifo",
-    "--runtime is 'rocket'; it must be eager": "translate a b --runtime rocket",
-    "--device is 'gpu'; it must be cpu, cuda, cuda:1, mps or xpu": "translate a b --device gpu",
-    "--dtype is 'half'; it must be float32, float16, bfloat16 or float64": "translate a b --dtype half",
+    "--runtime is 'rocket'; it must be auto, ": "translate a b --runtime rocket",
+    "--device is 'gpu'; it must be auto, cpu, cuda, cuda:1, mps or xpu": "translate a b --device gpu",
+    "--dtype is 'half'; it must be auto, float32, float16, bfloat16 or float64": "translate a b --dtype half",
     "no profile 'inc'; did you mean ink?": "translate a b --profile inc",
     "model 'nope' is neither a known name": "translate a b --model nope",
     "--fps is 0.0; it must be a number between 1 and 240": "run --fps 0",
@@ -374,6 +372,11 @@ def test_run_passes_everything_on(
     out = last_json(capsys)
     assert out["published"] == 7
     assert out["publish_interval_ms"] == {"p50": 33.3, "p95": None, "max": 40.0}
+    assert cli.main(["run"]) == 0
+    assert capsys.readouterr().out == (
+        "7 pictures published in 0.3 s, every 33.3 ms (95 % within nan ms); "
+        "9 captured, 8 translated, 90 ms behind; neon, embedded, eager\n"
+    )
 
 
 def test_eval_prints_each_figure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -397,10 +400,13 @@ def test_bench_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: 
     class Engine:
         bank_bytes = 0
 
+        def __init__(self, settings: EngineSettings) -> None:
+            self.settings = settings
+
         def translate(self, picture: Any) -> Any:
             return picture
 
-    threads = fake(monkeypatch, bench, "_real_engine", lambda settings, look: Engine())
+    threads = fake(monkeypatch, bench, "_real_engine", lambda settings, look: Engine(settings))
     argv = ["bench", "--steps", "1,2", "--bank", "off", "--size", "64x64", "--frames", "3"]
     assert cli.main(argv) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -410,7 +416,7 @@ def test_bench_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: 
         ["64x64", "2", "off"],
     ]
     assert threads.args == (None,)
-    assert lines[3].startswith("embedded, eager, cpu float32; processor ")
+    assert lines[3].startswith("embedded; processor ")
     assert cli.main([*argv, "--json"]) == 0
     out, err = capsys.readouterr()
     report = json.loads(out)

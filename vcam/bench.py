@@ -25,8 +25,9 @@ WARM_UP_FRAMES = 5  # beside those that fill the pipe: kernels are chosen and me
 
 
 class EngineLike(Protocol):
-    """What is measured: core.engine.Engine."""
+    """What is measured: core.engine.Engine. settings: as resolved, no `auto` in it."""
 
+    settings: EngineSettings
     bank_bytes: int
 
     def translate(self, picture: NDArray[np.uint8], /) -> NDArray[np.uint8] | None:
@@ -52,6 +53,9 @@ class Row:
     load_s: float
     warm_up_s: float
     bank_bytes: int
+    runtime: str
+    device: str
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,6 @@ class BenchReport:
     """All rows, and what they were measured on (`machine`: hardware, threads and versions)."""
 
     model: str
-    runtime: str
-    device: str
-    dtype: str
     machine: dict[str, object]
     rows: tuple[Row, ...]
 
@@ -103,8 +104,7 @@ def bench(
     for settings in chosen:
         rows.append(_measured(settings, look, frames, make_engine, clock))
         each(rows[-1])
-    first = chosen[0]
-    return BenchReport(first.model, first.runtime, first.device, first.dtype, machine(first.device), tuple(rows))
+    return BenchReport(chosen[0].model, machine(rows[0].device), tuple(rows))
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -112,7 +112,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([HEAD, *(line(row) for row in rows)])
 
 
-HEAD = "size        steps  bank     fps   p50 ms   p95 ms   bank MiB"
+HEAD = "size        steps  bank     fps   p50 ms   p95 ms   bank MiB  run by"
 
 
 def line(row: Row) -> str:
@@ -120,7 +120,7 @@ def line(row: Row) -> str:
     size = f"{row.width}x{row.height}"
     return (
         f"{size:<10}  {row.steps:>5}  {row.bank:<5} {row.fps:>6.1f} {row.p50_ms:>8.1f} {row.p95_ms:>8.1f} "
-        f"{row.bank_bytes / 2**20:>10.1f}"
+        f"{row.bank_bytes / 2**20:>10.1f}  {row.runtime} {row.device} {row.dtype}"
     )
 
 
@@ -176,6 +176,9 @@ def _measured(
         load_s=loaded - started,
         warm_up_s=warm - loaded,
         bank_bytes=engine.bank_bytes,
+        runtime=engine.settings.runtime.value,
+        device=engine.settings.device,
+        dtype=engine.settings.dtype,
     )
 
 

@@ -142,9 +142,9 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runtime", metavar="R", help="what runs the network")
-    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps or xpu")
-    parser.add_argument("--dtype", metavar="T", help="float32, float16, bfloat16 or float64")
+    parser.add_argument("--runtime", metavar="R", help="what runs the model: auto, eager or onnx (auto)")
+    parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1, mps or xpu (auto)")
+    parser.add_argument("--dtype", metavar="T", help="auto, float32, float16, bfloat16 or float64 (auto)")
 
 
 # --- verbs -------------------------------------------------------------------------------------------------------
@@ -179,8 +179,15 @@ def _run(args: argparse.Namespace) -> int:
         width=width,
         height=height,
     )
-    report = run(options).to_json()
-    _print_result(args, report, "\n".join(f"{key}: {value}" for key, value in report.items()))
+    report = run(options)
+    interval, latency = report.publish_interval_ms, report.latency_ms
+    _print_result(
+        args,
+        report.to_json(),
+        f"{report.published} pictures published in {report.seconds:.1f} s, every {interval['p50']:.1f} ms (95 % within "
+        f"{interval['p95']:.1f} ms); {report.captured} captured, {report.translated} translated, "
+        f"{latency['p50']:.0f} ms behind; {report.profile}, {report.model}, {report.runtime}",
+    )
     return 0
 
 
@@ -258,7 +265,7 @@ def _bench(args: argparse.Namespace) -> int:
         each=lambda row: print(line(row), file=stream, flush=True),
     )
     facts = ", ".join(f"{key} {value}" for key, value in report.machine.items() if value is not None)
-    _print_result(args, asdict(report), f"{report.model}, {report.runtime}, {report.device} {report.dtype}; {facts}")
+    _print_result(args, asdict(report), f"{report.model}; {facts}")
     return 0
 
 

@@ -85,7 +85,7 @@ def check_published_size(key: str, value: object) -> tuple[int, int]:
 def check_dtype(key: str, value: object) -> str:
     """The type's name if the engine can compute in it; raises ValueError."""
     if value not in DTYPES:
-        raise ValueError(f"{key} is {shown(value)}; it must be float32, float16, bfloat16 or float64")
+        raise ValueError(f"{key} is {shown(value)}; it must be auto, float32, float16, bfloat16 or float64")
     return str(value)
 
 
@@ -93,7 +93,7 @@ def check_device(key: str, value: object) -> str:
     """The name if it looks like a torch device; raises ValueError."""
     kind, colon, index = str(value).partition(":")
     if kind not in DEVICES or (colon and not (index.isdecimal() and len(index) < 4)):
-        raise ValueError(f"{key} is {shown(value)}; it must be cpu, cuda, cuda:1, mps or xpu")
+        raise ValueError(f"{key} is {shown(value)}; it must be auto, cpu, cuda, cuda:1, mps or xpu")
     return str(value)
 
 
@@ -107,8 +107,8 @@ def _size(key: str, value: object) -> tuple[int, int]:
     return check_published_size(key, size)
 
 
-DTYPES = ("float32", "float16", "bfloat16", "float64")
-DEVICES = ("cpu", "cuda", "mps", "xpu")
+DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 FPS = number(1, 240)
 PORT = whole(1024, 65_535)
 THREADS = whole(1, 256)
