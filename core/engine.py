@@ -22,8 +22,8 @@ class Engine:
 
     def __init__(self, settings: EngineSettings, look: Look) -> None:
         """Loads the model. Raises core.models.ModelError, SettingsError."""
-        self.settings = settings
         self._model = models.load(settings)
+        self.settings = self._model.settings
         slots = settings.slots if settings.policy is Policy.FIFO else 1
         self._state = stream.start(
             self._model.layout,

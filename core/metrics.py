@@ -62,6 +62,8 @@ def raft_flow(weights: Path | None = None) -> Flow:
         models: Any = importlib.import_module("torchvision.models.optical_flow")  # not a dependency of ours
     except ImportError as error:
         raise MetricError("RAFT needs torchvision: pip install torchvision, or use the flow dis") from error
+    except RuntimeError as error:  # its compiled half was built for another torch
+        raise MetricError("this torchvision does not fit this torch; install its twin, or use the flow dis") from error
     if weights is None:
         cached = sorted((Path(torch.hub.get_dir()) / "checkpoints").glob("raft_*.pth"))
         if not cached:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,9 @@ _PARTS = {
     "vae": ("AutoencoderTiny", "AutoencoderKL"),
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
 }
+
+
+ONNX_GRAPHS = {"encoder": "vae", "unet": "unet", "decoder": "vae", "text_encoder": "text_encoder"}  # graph: weights
 
 
 class ModelError(ValueError):
@@ -71,8 +74,9 @@ class ModelDescription:
 
 @dataclass(frozen=True)
 class Model:
-    """Loaded parts, in evaluation mode, on the settings' device and dtype."""
+    """Loaded parts, in evaluation mode, on the settings' device and dtype; settings have nothing left to decide."""
 
+    settings: EngineSettings
     description: ModelDescription
     net: Net
     encode: Callable[[Picture], Tensor]  # RGB uint8 [height, width, 3] -> latent [1, channels, h, w]
@@ -124,12 +128,35 @@ def _folder(name: str) -> Path | None:
 def load(settings: EngineSettings) -> Model:
     """The settings' model, its LoRAs fused. Raises ModelError, SettingsError."""
     description = describe(settings.model)
+    settings = resolve(settings, description)
     if settings.runtime is Runtime.ONNX:
         from core.runtimes import onnx
 
         return onnx.load(description, settings)
     with _quiet():
         return _load(description, settings)
+
+
+def resolve(settings: EngineSettings, description: ModelDescription) -> EngineSettings:
+    """The settings with every `auto` decided: a CUDA device if there is one, and the quickest runtime that fits."""
+    import torch
+
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "float16" if device.startswith("cuda") else "float32"
+    runtime = settings.runtime
+    if runtime is Runtime.AUTO:
+        graphs = has_graphs(description.folder) and (device, dtype, settings.loras) == ("cpu", "float32", ())
+        runtime = Runtime.ONNX if graphs else Runtime.EAGER
+    return replace(settings, device=device, dtype=dtype, runtime=runtime)
+
+
+def has_graphs(folder: Path) -> bool:
+    """Whether the model folder holds the graphs of the onnx runtime."""
+    return all((folder / "onnx" / f"{graph}.onnx").is_file() for graph in ONNX_GRAPHS)
 
 
 def _load(description: ModelDescription, settings: EngineSettings) -> Model:
@@ -155,13 +182,14 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
         layout = unets.layout(unet.config, description.places, latent[1], latent[2])
         places = unets.default_places(unet) if description.places is None else description.places
         net = unets.BankedUNet(unet, places) if settings.policy is not Policy.OFF else unets.PlainUNet(unet)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, TypeError) as error:  # what diffusers raises at inputs that it misses
         raise ModelError(
             f"{folder}: its UNet cannot run at {settings.width}x{settings.height}: {_line(error)}"
         ) from error
     for module in (net, vae, text_encoder):
         module.eval().requires_grad_(False).to(device)
     return Model(
+        settings=settings,
         description=description,
         net=net,
         encode=partial(_encode, vae),

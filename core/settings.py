@@ -19,8 +19,9 @@ class Policy(StrEnum):
 
 
 class Runtime(StrEnum):
-    """What runs the UNet call."""
+    """What runs the model. auto: the quickest that this model and machine allow (core.models.resolve)."""
 
+    AUTO = "auto"
     EAGER = "eager"
     ONNX = "onnx"
 
@@ -87,7 +88,8 @@ class EngineSettings:
 
     width, height: pixels, multiples of 16. steps: denoising steps, the rows of the stream batch. slots: frames held
     by a `fifo` bank (a `merge` bank holds one compact frame). guidance is here, not in the look, because it decides
-    how many rows one call has. Raises SettingsError.
+    how many rows one call has. device: auto, or one of torch's; dtype: auto (float16 on a GPU, float32 on the CPU) or
+    one of torch's. Raises SettingsError.
     """
 
     model: str = "embedded"
@@ -97,9 +99,9 @@ class EngineSettings:
     policy: Policy = Policy.FIFO
     slots: int = 1
     guidance: Guidance = Guidance.NONE
-    dtype: str = "float32"
-    device: str = "cpu"
-    runtime: Runtime = Runtime.EAGER
+    dtype: str = "auto"
+    device: str = "auto"
+    runtime: Runtime = Runtime.AUTO
     loras: tuple[Lora, ...] = ()
 
     def __post_init__(self) -> None:
@@ -115,8 +117,8 @@ class EngineSettings:
             _text(name, getattr(self, name))
         if not isinstance(self.loras, tuple) or not all(isinstance(lora, Lora) for lora in self.loras):
             raise SettingsError(f"loras is {self.loras!r}; it must be a tuple of Lora")
-        if self.dtype not in ("float64", "float32", "float16", "bfloat16"):
-            raise SettingsError(f"dtype is {self.dtype!r}; it must be float64, float32, float16 or bfloat16")
+        if self.dtype not in ("auto", "float64", "float32", "float16", "bfloat16"):
+            raise SettingsError(f"dtype is {self.dtype!r}; it must be auto, float64, float32, float16 or bfloat16")
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def test_picture_i_shows_picture_i_whatever_the_delay(tmp_path: Path, steps: int
     report = run(source, tmp_path / "out.mp4", EngineSettings(width=64, height=64, steps=steps))
     assert negative_numbers(tmp_path / "out.mp4") == list(range(frames))
     assert (report.frames_in, report.frames_out, report.interrupted) == (frames, frames, False)
-    assert (report.model, report.runtime, report.bank) == ("embedded", "eager", "fifo")
+    assert (report.model, report.runtime, report.bank) == ("embedded", "auto", "fifo")
     assert (report.width, report.height) == (64, 48)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 

@@ -34,6 +34,10 @@ class EngineLike(Protocol):
     """What `translate` asks of an engine (core.engine.Engine)."""
 
     @property
+    def settings(self) -> EngineSettings:
+        """With what it was built, nothing left to choose."""
+
+    @property
     def delay(self) -> int:
         """Pictures between one and its translation."""
 
@@ -138,7 +142,7 @@ def translate(
         seconds=round(seconds, 3),
         fps=round(count_out / seconds, 3) if seconds else 0.0,
         model=settings.model,
-        runtime=str(settings.runtime),
+        runtime=str(engine.settings.runtime),
         profile=profile,
         bank=str(settings.policy),
         source=str(source),

@@ -110,6 +110,10 @@ class Engine(Protocol):
     """What the child needs of core.engine.Engine."""
 
     @property
+    def settings(self) -> EngineSettings:
+        """With what it was built."""
+
+    @property
     def delay(self) -> int:
         """Frames between a picture and its translation."""
 
@@ -205,8 +209,8 @@ def _load(pipe: Connection, settings: EngineSettings, look: Look, factory: str, 
         _Ready(
             {
                 "model": settings.model,
-                "runtime": str(settings.runtime),
-                "device": settings.device,
+                "runtime": str(engine.settings.runtime),
+                "device": engine.settings.device,
                 "delay": engine.delay,
                 "bank_bytes": engine.bank_bytes,
                 "pid": os.getpid(),

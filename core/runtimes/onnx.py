@@ -19,21 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.bank import Bank, Layout, Reading, Seen
-from core.models import Model, ModelDescription, ModelError, Picture, betas_schedule
+from core.models import ONNX_GRAPHS, Model, ModelDescription, ModelError, Picture, betas_schedule, has_graphs
 from core.net import Net
 from core.prompts import Encoder
 from core.settings import EngineSettings, Policy, SettingsError
 
 FOLDER = "onnx"
-_GRAPHS = {"encoder": "vae", "unet": "unet", "decoder": "vae", "text_encoder": "text_encoder"}  # graph: weights' part
 _LAYOUT = "streamv2v.layout"  # in the UNet graph's metadata: name -> [times halved, channels]
 _PROBE = 64  # latents' height and width where the layout is measured: may be halved six times
 _SMALL = 1024  # bytes; smaller constants stay in the graph
-
-
-def has_graphs(folder: Path) -> bool:
-    """Whether the model folder holds the exported graphs."""
-    return all((folder / FOLDER / f"{graph}.onnx").is_file() for graph in _GRAPHS)
 
 
 def load(description: ModelDescription, settings: EngineSettings) -> Model:
@@ -47,13 +41,14 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
         )
     if settings.loras:
         raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
-    sessions = {graph: _session(folder, graph, part) for graph, part in _GRAPHS.items()}
+    sessions = {graph: _session(folder, graph, part) for graph, part in ONNX_GRAPHS.items()}
     unet = sessions["unet"]
     channels = int(unet.get_inputs()[0].shape[1])
     factor = int(sessions["decoder"].get_modelmeta().custom_metadata_map["factor"])
     latent = (channels, settings.height // factor, settings.width // factor)
     layout = _layout(unet.get_modelmeta().custom_metadata_map, latent[1], latent[2])
     return Model(
+        settings=settings,
         description=description,
         net=_net(unet, layout),
         encode=_encode(sessions["encoder"]),
