@@ -211,9 +211,9 @@ def test_words_that_the_model_ignores_are_named(
     fake(monkeypatch, translate, "translate", translated())
     described = ModelDescription("small", Path(), words=("a", "person", "talking", "oil", "painting"))
     monkeypatch.setattr(models, "describe", lambda name: described)
-    assert cli.main(["translate", "a", "b", "--prompt", "Oil painting, a wizard talking, wizard's hat"]) == 0
+    assert cli.main(["translate", "a", "b", "--prompt", "Oil-painting, a wizard talking, wizard's hat"]) == 0
     assert capsys.readouterr().err == (
-        "vcam: note: the model small does not know wizard, wizard's, hat; "
+        "vcam: note: the model small does not know wizard, wizards, hat; "
         "it ignores such words (`vcam models` lists its styles)\n"
     )
     assert cli.main(["translate", "a", "b", "--profile", "oil"]) == 0

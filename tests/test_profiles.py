@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 import types
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.models import EMBEDDED, describe
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, SettingsError
 from vcam import profiles as under_test
 from vcam.profiles import (
@@ -91,6 +93,13 @@ def test_shipped_profiles_all_load(tmp_path: Path) -> None:
         assert one.description
         assert one.look.prompt.endswith(", a person talking")
         assert not one.engine, "shipped profiles run on any machine: the model's description decides"
+
+
+@pytest.mark.skipif(not EMBEDDED.is_dir(), reason="the embedded model is not there yet")
+def test_embedded_model_knows_every_word_of_the_shipped_profiles() -> None:
+    words = set(describe("embedded").words)
+    for one in load_profiles(Path("/nowhere")).profiles.values():
+        assert set(re.findall(r"\w+", one.look.prompt)) <= words, one.id
 
 
 def test_shipped_profile_that_changes_who_one_is_carries_the_badge(tmp_path: Path) -> None:

@@ -554,9 +554,8 @@ def _note_unknown_words(prompt: str, model: str) -> None:
     from core.models import describe
 
     own = describe(model)
-    known = {word for words in own.words for word in words.casefold().split()}
-    unknown = [word for word in re.findall(r"[\w'-]+", prompt.casefold()) if word not in known]
-    if known and unknown:
+    unknown = [word for word in re.findall(r"\w+", prompt.lower().replace("'", "")) if word not in own.words]
+    if own.words and unknown:
         _say(
             f"note: the model {own.name} does not know {', '.join(dict.fromkeys(unknown))}; "
             "it ignores such words (`vcam models` lists its styles)"
