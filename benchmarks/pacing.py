@@ -37,8 +37,8 @@ class BusyEngine:
     delay = 0
     bank_bytes = 0
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
+    def __init__(self, settings: EngineSettings, threads: int) -> None:
+        self.settings, self.threads = settings, threads
 
     def translate(self, picture: Picture) -> Picture:
         """The same picture, later."""
@@ -72,7 +72,7 @@ def _multiply(end: float) -> None:
 
 def busy_engine(settings: EngineSettings, look: Look, threads: int, report: Report) -> BusyEngine:
     """As vcam.worker wants it."""
-    return BusyEngine(threads)
+    return BusyEngine(settings, threads)
 
 
 def main() -> int:

@@ -6,6 +6,8 @@ machine (an emulator) is no failure: nothing here is measured in seconds.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -154,6 +156,49 @@ def test_a_camera_is_found_and_read_by_name() -> None:
     assert frames[-1].picture.shape == (240, 320, 3)
     assert frames[-1].picture.std() > 5
     assert camera.trouble == ""
+
+
+def read_until(camera: sources.Webcam, done: Callable[[Frame | None], bool]) -> None:
+    until(lambda: done(camera.read(0.5)), f"it did not happen; trouble: {camera.trouble!r}")
+
+
+def test_a_frozen_camera_is_told_and_goes_on() -> None:
+    physical()
+    feed = os.environ.get("VCAMLAB_FEED_PID")
+    if feed is None:
+        pytest.skip("nobody says who feeds the camera (VCAMLAB_FEED_PID)")
+    camera = sources.Webcam("Physical Camera", (320, 240), 15)
+    try:
+        read_until(camera, lambda frame: frame is not None)
+        os.kill(int(feed), signal.SIGSTOP)
+        try:
+            read_until(camera, lambda frame: "gives no pictures" in camera.trouble or "stopped" in camera.trouble)
+        finally:
+            os.kill(int(feed), signal.SIGCONT)
+        read_until(camera, lambda frame: frame is not None)
+        assert camera.trouble == ""
+    finally:
+        camera.close()
+
+
+def test_an_unplugged_camera_is_told_and_taken_again_when_it_is_back() -> None:
+    driver = Path("/sys/bus/platform/drivers/vivid")
+    if not driver.is_dir() or not os.access(driver / "unbind", os.W_OK):
+        pytest.skip("no simulated camera (vivid) that can be unplugged")
+    device = next(path.name for path in driver.iterdir() if path.name.startswith("vivid."))
+    name = next(camera.name for camera in sources.list_cameras() if "vivid" in camera.name)
+    camera = sources.Webcam(name, (320, 180), 15)
+    try:
+        read_until(camera, lambda frame: frame is not None)
+        (driver / "unbind").write_text(device)
+        try:
+            read_until(camera, lambda frame: camera.trouble == f"{name} is not there: plug it in again")
+        finally:
+            (driver / "bind").write_text(device)
+        read_until(camera, lambda frame: frame is not None)
+        assert camera.trouble == ""
+    finally:
+        camera.close()
 
 
 def test_the_whole_way_from_the_physical_camera_to_another_program(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def _room(width: int, height: int) -> Picture:
     down = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     across = np.linspace(0, 1, width, dtype=np.float32)[None, :, None]
     wall = np.array((214, 196, 168), np.float32) * (1.04 - 0.22 * down) * (1.05 - 0.18 * across)
-    picture = np.clip(wall, 0, 255).astype(np.uint8)
+    picture: Picture = np.clip(wall, 0, 255).astype(np.uint8)
     canvas = _Canvas(picture)
     half = width / height / 2
     # window at the left: sky, hills, sun, frame

@@ -114,6 +114,10 @@ class Engine(Protocol):
         """With what it was built."""
 
     @property
+    def settings(self) -> EngineSettings:
+        """With every `auto` decided."""
+
+    @property
     def delay(self) -> int:
         """Frames between a picture and its translation."""
 
@@ -159,7 +163,7 @@ def _child(
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     with contextlib.suppress(OSError, AttributeError):
-        os.nice(5)  # the pacer in the parent goes first
+        os.nice(2)  # the pacer in the parent goes first, without starving the engine on a busy machine
     memory = SharedMemory(memory_name)
     given, result = _views(memory, settings)
     try:
