@@ -440,6 +440,12 @@ def test_a_second_one_is_refused_with_the_first_ones_number(tmp_path: Path) -> N
         pass
 
 
+def test_a_state_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VcamError, match="set VCAM_STATE_FOLDER"):
+        run(OPTIONS, Parts(state_folder=lambda: tmp_path / "file" / "state"))
+
+
 def test_the_panel_is_served_and_the_client_switches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with running(tmp_path, replace(OPTIONS, panel=True, port=18787)) as at_work:
         at_work.until((tmp_path / client.SESSION_FILE).exists)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -174,6 +175,24 @@ def test_ticks_that_were_left_out_are_filled_so_that_time_is_time(tmp_path: Path
 def test_a_file_to_which_nothing_was_sent_does_not_come_to_be(tmp_path: Path) -> None:
     VideoFile(tmp_path / "a.mp4", SIZE, 30).close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_could_not_be_completed_does_not_get_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sink = VideoFile(tmp_path / "a.mp4", SIZE, 30)
+    sink.send(picture(90), 0)
+
+    def full(packets: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    container = sink._container
+    sink._container = SimpleNamespace(mux=full, close=container.close)
+    with pytest.raises(VcamError, match="cannot be written: No space left on device"):
+        sink.send(picture(90), 500)
+    sink.close()
+    assert not (tmp_path / "a.mp4").exists()
+    assert "could not be completed: No space left on device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

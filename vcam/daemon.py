@@ -191,9 +191,13 @@ def engine_threads(options: RunOptions) -> int:
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Hold the lock that says a daemon runs; the system gives it back however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / client.LOCK_FILE
-    with open(path, "a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = open(folder / client.LOCK_FILE, "a+")  # noqa: SIM115  closed below
+    except OSError as error:
+        reason = f"{folder} cannot be used ({error.strerror}): set VCAM_STATE_FOLDER to a folder of your own"
+        raise VcamError(reason) from error
+    with lock as file:
         if not _locked(file):
             file.seek(0)
             pid = file.read().strip() or "unknown"

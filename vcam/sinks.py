@@ -190,16 +190,16 @@ class VideoFile:
         self._next += 1
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
-        with contextlib.suppress(OSError, self._av.FFmpegError):
+        """Finish the file and give it its name; one that could not be finished keeps the name it had until here."""
+        try:
             self._container.mux(self._stream.encode(None))
-        with contextlib.suppress(OSError, self._av.FFmpegError):
             self._container.close()
-        with contextlib.suppress(OSError):
             if self._next:
                 self._part.replace(self._path)
             else:
                 self._part.unlink()
+        except (OSError, self._av.FFmpegError) as error:
+            print(f"vcam: {self._path} could not be completed: {_reason(error)}; see {self._part}", file=sys.stderr)
 
 
 def _reason(error: Exception) -> str:

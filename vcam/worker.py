@@ -114,10 +114,6 @@ class Engine(Protocol):
         """With what it was built."""
 
     @property
-    def settings(self) -> EngineSettings:
-        """With every `auto` decided."""
-
-    @property
     def delay(self) -> int:
         """Frames between a picture and its translation."""
 
