@@ -1,0 +1,1 @@
+"""How the embedded model is made, from nothing: data, teachers, text encoder, VAE and UNet."""

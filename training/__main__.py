@@ -1,0 +1,111 @@
+"""`python -m training`: make the data, train autoencoder, text encoder and UNet, and write the model folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPTextModel
+
+from training import lessons, unet, vae
+from training.export import export
+
+STAGES = ("data", "vae", "decoder", "unet", "export")
+
+
+def recorder(path: Path) -> Callable[[dict[str, float]], None]:
+    """Append each record to a JSON-lines file and show it."""
+
+    def record(values: dict[str, float]) -> None:
+        line = json.dumps({name: round(value, 5) for name, value in values.items()})
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        print(path.stem, line, file=sys.stderr, flush=True)
+
+    return record
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser("python -m training", description=__doc__)
+    made.add_argument(
+        "stages", nargs="*", help=f"which stages, of {', '.join(STAGES)} (default: data vae unet)", metavar="STAGE"
+    )
+    made.add_argument("--cache", type=Path, default=Path("training/cache"), help="pictures, checkpoints and logs")
+    made.add_argument("--out", type=Path, default=Path("core/embedded_model"), help="the model folder to write")
+    made.add_argument("--shards", type=int, default=26, help="shards of pictures to make")
+    made.add_argument("--pictures", type=int, default=20, help="pictures in a shard")
+    made.add_argument("--vae-minutes", type=float, default=15)
+    made.add_argument("--vae-crop", type=int, default=64, help="pixels")
+    made.add_argument("--unet-minutes", type=float, default=60, help="a run that was cut short goes on where it was")
+    made.add_argument("--batch-factor", type=int, default=1, help="multiplies all batch sizes; 16 for a large GPU")
+    made.add_argument("--save-minutes", type=float, default=4)
+    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = parser().parse_args(arguments)
+    stages = given.stages or ["data", "vae", "unet"]
+    if unknown := sorted(set(stages) - set(STAGES)):
+        print(f"training: unknown stage {', '.join(unknown)}; choose from {', '.join(STAGES)}", file=sys.stderr)
+        return 2
+    device, cache = torch.device(given.device), given.cache
+    cache.mkdir(parents=True, exist_ok=True)
+
+    def write(text: CLIPTextModel, net: UNet2DConditionModel) -> None:
+        size = export(given.out, text, net, AutoencoderTiny.from_pretrained(cache / "vae"))
+        print(f"wrote {given.out}: {size / 1e6:.2f} MB", file=sys.stderr)
+
+    if "data" in stages:
+        lessons.make(cache / "data", given.seed, given.shards, given.pictures, 256, given.workers)
+    if "vae" in stages:
+        vae.train(
+            lessons.load(cache / "data"),
+            cache / "vae",
+            seconds=given.vae_minutes * 60,
+            batch=8 * given.batch_factor,
+            size=given.vae_crop,
+            seed=given.seed,
+            device=device,
+            log=recorder(cache / "vae.jsonl"),
+        )
+    if "decoder" in stages:
+        vae.train(
+            lessons.load(cache / "data"),
+            cache / "vae",
+            seconds=given.vae_minutes * 60,
+            batch=8 * given.batch_factor,
+            size=given.vae_crop,
+            seed=given.seed,
+            device=device,
+            log=recorder(cache / "decoder.jsonl"),
+            decoder_only=True,
+        )
+    if "unet" in stages:
+        phases = unet.times(unet.PHASES, given.batch_factor)
+        unet.train(
+            lessons.load(cache / "data"),
+            cache,
+            seconds=given.unet_minutes * 60,
+            phases=phases,
+            seed=given.seed,
+            device=device,
+            log=recorder(cache / "unet.jsonl"),
+            save_every=given.save_minutes * 60,
+            export=write,
+        )
+    if "export" in stages:
+        write(*unet.averaged(cache / "unet.pt"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

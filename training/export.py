@@ -1,0 +1,71 @@
+"""The model folder: diffusers layout, fp16 safetensors, and our own description of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPTextModel
+
+from training import words
+from training.teachers import TEACHERS
+from training.unet import scheduler
+
+INDEX = {
+    "_class_name": "StableDiffusionImg2ImgPipeline",
+    "_diffusers_version": "0.30.0",
+    "feature_extractor": [None, None],
+    "image_encoder": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "LCMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderTiny"],
+}
+
+DROPPED = {
+    "text_encoder": ("_name_or_path", "dtype"),
+    "unet": ("_name_or_path",),
+    "vae": ("_name_or_path", "block_out_channels"),  # diffusers writes the second and warns when it reads it
+}
+
+
+def description() -> dict[str, object]:
+    """What the engine is told of the model (streamv2v.json)."""
+    return {
+        "name": "embedded",
+        "licence": "Apache-2.0",
+        "schedule": "lcm",
+        "width": 256,
+        "height": 256,
+        "steps": 2,
+        "strength": 0.5,
+        "text_to_image": False,
+        "fusion": {"places": ["up_blocks.2"], "strength": 0.8, "threshold": 0.98},
+        "bank": {"policy": "fifo", "slots": 1, "interval": 1},
+        "styles": list(TEACHERS),
+        "words": words.vocabulary(),
+    }
+
+
+def write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def export(folder: Path, text: CLIPTextModel, unet: UNet2DConditionModel, vae: AutoencoderTiny) -> int:
+    """Write the whole model folder; returns its size in bytes."""
+    for part, name in ((text, "text_encoder"), (unet, "unet"), (vae, "vae")):
+        part.to(torch.float16).save_pretrained(folder / name, safe_serialization=True)
+        part.float()
+        config = folder / name / "config.json"
+        found = {k: v for k, v in json.loads(config.read_text()).items() if k not in DROPPED[name]}
+        write_json(config, found)
+    words.tokenizer().save_pretrained(folder / "tokenizer")
+    scheduler().save_pretrained(folder / "scheduler")
+    write_json(folder / "model_index.json", INDEX)
+    write_json(folder / "streamv2v.json", description())
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

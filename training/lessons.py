@@ -1,0 +1,80 @@
+"""The data set on disk: clean and degraded pictures, and what each style makes of them, as plain uint8 arrays."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data import Photographs, Picture, base_picture, degrade
+from training.teachers import ATTRIBUTES, LINED, TEACHERS, analyse, lesson
+
+Bytes = NDArray[np.uint8]
+DEGRADED = 2  # versions of each input beside the clean one
+
+
+class Shard(NamedTuple):
+    """Pictures made by one worker: `inputs` [pictures, 1 + DEGRADED, h, w, 3], `targets` [lessons, h, w, 3]."""
+
+    inputs: Bytes
+    targets: Bytes
+    lessons: list[tuple[int, str, str]]  # picture, style, attribute of each target
+
+
+def to_bytes(picture: Picture) -> Bytes:
+    return np.round(picture * 255).astype(np.uint8)
+
+
+def make_shard(folder: Path, number: int, seed: int, pictures: int, size: int) -> None:
+    """Draw pictures and let all teachers work on them; does nothing when the shard is there."""
+    where = folder / f"{number:03d}"
+    if (where / "lessons.json").exists():
+        return
+    cv2.setNumThreads(1)
+    where.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng([seed, number])
+    photographs = Photographs()
+    inputs, targets, index = [], [], []
+    for picture_number in range(pictures):
+        picture = base_picture(random, size, photographs)
+        inputs.append([to_bytes(picture)] + [to_bytes(degrade(picture, random)) for _ in range(DEGRADED)])
+        known = analyse(picture)
+        wanted: list[tuple[str, str]] = [(style, "") for style in TEACHERS]
+        names = list(ATTRIBUTES)
+        for style in TEACHERS:
+            if random.random() < 0.35:
+                choice = names + ["thick", "thin"] * 3 if style in LINED else names
+                wanted.append((style, str(random.choice(choice))))
+        wanted += [("", str(name)) for name in random.choice(names, 3, replace=False)]
+        for style, attribute in wanted:
+            # an attribute alone is put on the picture itself, unbalanced
+            made = lesson(known, style, attribute) if style else ATTRIBUTES[attribute](picture)
+            targets.append(to_bytes(made))
+            index.append((picture_number, style, attribute))
+    np.save(where / "inputs.npy", np.array(inputs))
+    np.save(where / "targets.npy", np.array(targets))
+    (where / "lessons.json").write_text(json.dumps(index))
+
+
+def make(folder: Path, seed: int, shards: int, pictures: int, size: int, workers: int) -> None:
+    """Make `shards` shards of `pictures` pictures each; those that are there already stay."""
+    with ProcessPoolExecutor(workers) as pool:
+        jobs = [pool.submit(make_shard, folder, number, seed, pictures, size) for number in range(shards)]
+        for job in jobs:
+            job.result()
+
+
+def load(folder: Path) -> list[Shard]:
+    """All finished shards, memory-mapped."""
+    found = []
+    for path in sorted(folder.glob("*/lessons.json")):
+        index = [(int(n), str(style), str(attribute)) for n, style, attribute in json.loads(path.read_text())]
+        found.append(Shard(np.load(path.parent / "inputs.npy", "r"), np.load(path.parent / "targets.npy", "r"), index))
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no finished shard; run `python -m training data` first")
+    return found

@@ -1,0 +1,53 @@
+"""`python -m training.sheet`: held-out pictures (rows) in all styles (columns)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from training.data import Picture, held_out
+from training.run import load, translate
+from training.teachers import TEACHERS
+
+
+def captioned(picture: Picture, text: str) -> Picture:
+    """The picture under a white strip with a caption."""
+    strip = np.ones((24, picture.shape[1], 3), np.float32)
+    cv2.putText(strip, text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([strip, picture])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m training.sheet", description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path("core/embedded_model"))
+    parser.add_argument("--out", type=Path, default=Path("docs/contact-sheet.jpg"))
+    parser.add_argument("--size", type=int, default=256, help="pixels")
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--strength", type=float, default=0.5)
+    parser.add_argument("--columns", type=int, default=7)
+    given = parser.parse_args(arguments)
+    parts = load(given.model)
+    sheet = []
+    for name, picture in held_out(given.size).items():
+        cells = [captioned(picture, name)]
+        cells += [
+            captioned(translate(parts, picture, style, steps=given.steps, strength=given.strength), style)
+            for style in TEACHERS
+        ]
+        cells += [np.ones_like(cells[0])] * (-len(cells) % given.columns)
+        sheet += [np.concatenate(cells[at : at + given.columns], 1) for at in range(0, len(cells), given.columns)]
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    data = np.round(np.concatenate(sheet)[..., ::-1] * 255).astype(np.uint8)
+    if not cv2.imwrite(str(given.out), data, [cv2.IMWRITE_JPEG_QUALITY, 80]):
+        print(f"training.sheet: {given.out} cannot be written", file=sys.stderr)
+        return 1
+    print(f"{given.out}: {given.out.stat().st_size / 1e3:.0f} kB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

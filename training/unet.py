@@ -1,0 +1,392 @@
+"""The text encoder and the UNet: trained together, on the noised photograph's latent, towards the teacher's latent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderTiny, LCMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+from training import words
+from training.lessons import Shard
+from training.optimiser import Muon, rate, split
+from training.vae import LATENTS, SPREAD, pyramid_loss
+
+STRENGTH = ((0, 0.0), (100, 0.15), (200, 0.4), (300, 0.7), (400, 0.92), (480, 1.0), (600, 1.0), (850, 1.1))
+IDENTITY = 0.07  # share of lessons in which nothing is asked for and nothing shall change
+BLENDED = 0.08  # share in which two prompts are mixed half way, as while one blends into the next
+
+
+def scheduler() -> LCMScheduler:
+    """The noise schedule (that of Stable Diffusion) and the few-step sampler."""
+    return LCMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="epsilon",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        original_inference_steps=50,
+        steps_offset=0,
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    """The untrained UNet: three levels, attention at the two lower ones, pooled text for the rest."""
+    unet = UNet2DConditionModel(
+        sample_size=32,
+        in_channels=LATENTS,
+        out_channels=LATENTS,
+        block_out_channels=(64, 96, 96),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=64,
+        attention_head_dim=[2, 3, 3],
+        norm_num_groups=16,
+        resnet_time_scale_shift="scale_shift",
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
+    )
+    with torch.no_grad():
+        unet.conv_in.weight.div_(SPREAD)
+        unet.conv_out.weight.zero_()
+    return unet
+
+
+def build_text(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
+    """The untrained text encoder."""
+    torch_text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=256,
+            projection_dim=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=words.LENGTH,
+            hidden_act="gelu",
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            initializer_factor=1.0,
+        )
+    )
+    with torch.no_grad():
+        for name, weight in torch_text.named_parameters():
+            if "token_embedding" in name:
+                weight.normal_(0, 0.5)
+            elif "position_embedding" in name:
+                weight.normal_(0, 0.1)
+    return torch_text
+
+
+def amount(timestep: Tensor) -> Tensor:
+    """How much of the style the first step shall bring at a timestep: this is what strength means."""
+    knots, values = zip(*STRENGTH, strict=True)
+    return torch.from_numpy(np.interp(timestep.cpu().numpy(), knots, values)).float().to(timestep.device)
+
+
+class Lesson(NamedTuple):
+    """Whole latents (as the encoder gives them) of one picture and of what it shall become, and the words for it."""
+
+    given: Tensor
+    clean: Tensor
+    wanted: Tensor
+    prompts: tuple[str, str]
+    mix: float  # weight of the second prompt
+
+
+class Latents:
+    """Latents of all pictures and lessons, encoded when first asked for and kept."""
+
+    def __init__(self, shards: list[Shard], vae: AutoencoderTiny, seed: int) -> None:
+        self.shards, self.vae, self.random = shards, vae, np.random.default_rng(seed)
+        self.kept: dict[tuple[int, str, int], Tensor] = {}
+        self.of_picture = [
+            [
+                [n for n, lesson in enumerate(shard.lessons) if lesson[0] == picture]
+                for picture in range(len(shard.inputs))
+            ]
+            for shard in shards
+        ]
+
+    def encode(self, wanted: list[tuple[int, str, int]]) -> None:
+        """Make sure that these are there; they are (shard, "input" or "target", row)."""
+        missing = sorted({key for key in wanted if key not in self.kept})
+        if not missing:
+            return
+        rows = []
+        for shard, kind, row in missing:
+            inputs, targets, _ = self.shards[shard]
+            rows.append(inputs.reshape(-1, *inputs.shape[2:])[row] if kind == "input" else targets[row])
+        device = next(self.vae.parameters()).device
+        pictures = torch.from_numpy(np.stack(rows)).to(device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+            made = self.vae.encoder(pictures.contiguous(memory_format=torch.channels_last)).float().half()
+        self.kept.update(zip(missing, made, strict=True))
+
+    def draw(self, count: int) -> list[Lesson]:
+        """Random lessons."""
+        plans, needed = [], []
+        for _ in range(count):
+            shard = int(self.random.integers(len(self.shards)))
+            inputs, _, lessons = self.shards[shard]
+            picture = int(self.random.integers(len(inputs)))
+            versions = inputs.shape[1]
+            clean = (shard, "input", picture * versions)
+            given = (shard, "input", picture * versions + int(self.random.integers(versions)))
+            targets, prompts = [], []
+            mix = float(self.random.uniform(0, 1)) if self.random.random() < BLENDED else 0.0
+            for _ in range(2 if mix else 1):
+                if self.random.random() < IDENTITY:
+                    targets.append(clean)
+                    prompts.append(words.prompt(self.random, "", "") if self.random.random() < 0.7 else "")
+                else:
+                    row = int(self.random.choice(self.of_picture[shard][picture]))
+                    targets.append((shard, "target", row))
+                    prompts.append(words.prompt(self.random, *lessons[row][1:]))
+            plans.append((given, clean, targets, prompts, mix))
+            needed += [given, clean, *targets]
+        self.encode(needed)
+        found = []
+        for given, clean, targets, prompts, mix in plans:
+            wanted = self.kept[targets[0]].float()
+            if mix:
+                wanted = wanted.lerp(self.kept[targets[1]].float(), mix)
+            pair = (prompts[0], prompts[-1])
+            found.append(Lesson(self.kept[given].float(), self.kept[clean].float(), wanted, pair, mix))
+        return found
+
+
+class Eye(nn.Module):
+    """A linear stand-in for the decoder, fitted by least squares: a convolution and a pixel shuffle; a cheap loss."""
+
+    def __init__(self, latents: Tensor, pictures: Tensor) -> None:
+        super().__init__()
+        patches = F.unfold(latents, 3, padding=1).mT.flatten(0, 1)  # [n*tokens, channels*9]
+        patches = torch.cat([patches, torch.ones(len(patches), 1)], 1)
+        blocks = F.pixel_unshuffle(pictures, 8).flatten(2).mT.flatten(0, 1)  # [n*tokens, 192]
+        gram = patches.T @ patches + 1e-2 * torch.eye(patches.shape[1])
+        solved = torch.linalg.solve(gram, patches.T @ blocks)
+        self.weight = nn.Buffer(solved[:-1].T.reshape(192, latents.shape[1], 3, 3).contiguous())
+        self.bias = nn.Buffer(solved[-1].contiguous())
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return F.pixel_shuffle(F.conv2d(latents, self.weight, self.bias, padding=1), 8)
+
+
+class Batch(NamedTuple):
+    """What is carried to the next iteration, where these pictures go through their second step."""
+
+    now: Tensor  # predicted x0, scaled
+    wanted: Tensor
+    ids: Tensor  # [n, 2, tokens]
+    mix: Tensor
+    timestep: Tensor
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Until `until` of the run: windows of `window` latents, `batch` of them, the real decoder's loss on `decoded`."""
+
+    until: float
+    window: int
+    batch: int
+    decoded: int
+
+
+def times(phases: tuple[Phase, ...], factor: int) -> tuple[Phase, ...]:
+    """The same phases with larger batches."""
+    return tuple(Phase(p.until, p.window, p.batch * factor, p.decoded * factor) for p in phases)
+
+
+PHASES = (Phase(0.62, 16, 24, 0), Phase(0.9, 24, 14, 2), Phase(1.01, 32, 8, 2))
+
+
+def predict(unet: UNet2DConditionModel, noisy: Tensor, timestep: Tensor, text: Tensor, alphas: Tensor) -> Tensor:
+    """Predicted x0 (scaled latents)."""
+    a = alphas[timestep].view(-1, 1, 1, 1)
+    with torch.autocast(noisy.device.type, torch.bfloat16):
+        noise = unet(noisy, timestep, text).sample
+    return (noisy - (1 - a).sqrt() * noise.float()) / a.sqrt()
+
+
+def train(
+    shards: list[Shard],
+    folder: Path,
+    *,
+    seconds: float,
+    phases: tuple[Phase, ...] = PHASES,
+    seed: int,
+    device: torch.device,
+    log: Callable[[dict[str, float]], None],
+    save_every: float,
+    export: Callable[[CLIPTextModel, UNet2DConditionModel], None],
+) -> None:
+    """Train for `seconds`, going on from `folder`/unet.pt; `export` gets the averaged models at each save."""
+    torch.manual_seed(seed)
+    vae = (
+        AutoencoderTiny.from_pretrained(folder / "vae")
+        .to(device, memory_format=torch.channels_last)
+        .requires_grad_(False)
+    )
+    scale = float(vae.config.scaling_factor)
+    latents = Latents(shards, vae, seed + int(time.time()) % 1000 if (folder / "unet.pt").exists() else seed)
+    tokenizer = words.tokenizer()
+    text, unet = build_text(tokenizer).to(device), build_unet().to(device, memory_format=torch.channels_last)
+    both = nn.ModuleDict({"text": text, "unet": unet})
+    optimiser = Muon(*split(both, outside=("unet.conv_in", "unet.conv_out")))
+    average = {name: weight.detach().clone() for name, weight in both.named_parameters()}
+    step, spent, carried = 0, 0.0, None
+    state = folder / "unet.pt"
+    if state.exists():
+        was = torch.load(state, map_location=device, weights_only=True)
+        both.load_state_dict(was["both"])
+        optimiser.load_state_dict(was["optimiser"])
+        average, step, spent = was["average"], was["step"], was["spent"]
+    eye = fit_eye(shards, vae, device)
+    alphas = scheduler().alphas_cumprod.to(device)
+    run = torch.compile(unet, dynamic=True) if device.type == "cuda" else unet
+    random = np.random.default_rng([seed, step])
+    begin = time.monotonic() - spent
+    saved = spent
+    sums: dict[str, float] = {}
+    while (spent := time.monotonic() - begin) < seconds:
+        part = spent / seconds
+        phase = next(p for p in phases if part < p.until)
+        old = carried if carried is not None and carried.now.shape[-1] == phase.window else None
+        fresh = phase.batch - (len(old.now) if old else 0)
+        lessons = latents.draw(fresh)
+        cuts = random.integers(0, lessons[0].given.shape[-1] - phase.window + 1, (fresh, 2))
+
+        def stack(pictures: list[Tensor], at: object = cuts, window: int = phase.window) -> Tensor:
+            cut = [p[:, y : y + window, x : x + window] for p, (y, x) in zip(pictures, at, strict=True)]  # type: ignore[call-overload]
+            return torch.stack(cut).to(device) * scale
+
+        kind = random.random(fresh)
+        chosen = np.where(
+            kind < 0.55,
+            random.integers(440, 561, fresh),
+            np.where(kind < 0.88, random.integers(40, 440, fresh), random.integers(560, 851, fresh)),
+        )
+        timestep = torch.from_numpy(chosen).to(device)
+        clean, wanted, given = (
+            stack([getattr(lesson, name) for lesson in lessons]) for name in ("clean", "wanted", "given")
+        )
+        wanted = clean.lerp(wanted, amount(timestep).view(-1, 1, 1, 1))
+        ids = tokenizer(
+            [p for lesson in lessons for p in lesson.prompts],
+            padding="max_length",
+            truncation=True,
+            return_tensors="pt",
+        )
+        tokens = ids.input_ids.view(fresh, 2, -1).to(device)
+        mix = torch.tensor([lesson.mix for lesson in lessons], device=device)
+        start, target, when = given, wanted, timestep
+        if old:
+            start, target = torch.cat([given, old.now]), torch.cat([wanted, old.wanted])
+            tokens, mix, when = (
+                torch.cat([tokens, old.ids]),
+                torch.cat([mix, old.mix]),
+                torch.cat([timestep, old.timestep]),
+            )
+        a = alphas[when].view(-1, 1, 1, 1)
+        noisy = a.sqrt() * start + (1 - a).sqrt() * torch.randn_like(start)
+        hidden = text(tokens.flatten(0, 1)).last_hidden_state.view(len(tokens), 2, words.LENGTH, -1)
+        hidden = hidden[:, 0].lerp(hidden[:, 1], mix.view(-1, 1, 1))
+        made = predict(run, noisy.contiguous(memory_format=torch.channels_last), when, hidden, alphas)
+        # late timesteps magnify the error: without a weight they would drown the others
+        weight = (1.6 * a.sqrt() / (1 - a).sqrt()).clamp(max=1)
+        error = (made - target) / SPREAD * weight
+        huber = (error.square() + 0.01).sqrt().mean() - 0.1
+        near = target + (made - target) * weight
+        seen = pyramid_loss(eye(near / scale), eye(target / scale))
+        loss = huber + 0.7 * seen
+        if phase.decoded:
+            some = torch.from_numpy(random.integers(0, len(made), phase.decoded)).to(device)
+            y, x = random.integers(0, phase.window - 16 + 1, 2)
+            with torch.autocast(device.type, torch.bfloat16):
+                pair = torch.cat([near[some], target[some]])[..., y : y + 16, x : x + 16] / scale
+                shown = vae.decoder(pair.contiguous(memory_format=torch.channels_last)).float()
+            loss = loss + 0.5 * pyramid_loss(shown[: phase.decoded], shown[phase.decoded :])
+        loss.backward()
+        speed = rate(part)
+        optimiser.step(4e-3 * speed, 8e-3 * speed)  # the second also moves conv_out, which starts at zero
+        go_on = torch.from_numpy(random.permutation(fresh)[: phase.batch * 3 // 8]).to(device)
+        later = torch.from_numpy(random.uniform(0.25, 0.75, len(go_on))).to(device)
+        carried = Batch(
+            made.detach()[go_on], wanted[go_on], tokens[go_on], mix[go_on], (timestep[go_on] * later).long().clamp(40)
+        )
+        step += 1
+        with torch.no_grad():
+            for name, weight in both.named_parameters():
+                average[name].lerp_(weight, max(0.01, 10 / (step + 10)))
+        for name, value in (("loss", loss), ("latent", huber), ("pixels", seen)):
+            sums[name] = sums.get(name, 0.0) + value.item()
+        if step % 25 == 0:
+            log(
+                {
+                    "step": step,
+                    "seconds": spent,
+                    "window": phase.window,
+                    **{name: value / 25 for name, value in sums.items()},
+                }
+            )
+            sums = {}
+        if spent - saved > save_every:
+            saved = spent
+            save(state, both, optimiser, average, step, spent, export)
+    save(state, both, optimiser, average, step, spent, export)
+
+
+def save(
+    state: Path,
+    both: nn.ModuleDict,
+    optimiser: Muon,
+    average: dict[str, Tensor],
+    step: int,
+    spent: float,
+    export: Callable[[CLIPTextModel, UNet2DConditionModel], None],
+) -> None:
+    """Write the checkpoint, then export the averaged weights."""
+    part = state.with_suffix(".part")
+    torch.save(
+        {
+            "both": both.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "average": average,
+            "step": step,
+            "spent": spent,
+        },
+        part,
+    )
+    part.replace(state)
+    export(*averaged(state))
+
+
+def averaged(state: Path) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+    """The models with the averaged weights of a checkpoint."""
+    average = torch.load(state, map_location="cpu", weights_only=True)["average"]
+    both = nn.ModuleDict({"text": build_text(words.tokenizer()), "unet": build_unet()})
+    with torch.no_grad():
+        for name, weight in both.named_parameters():
+            weight.copy_(average[name])
+    return both["text"], both["unet"]  # type: ignore[return-value]
+
+
+def fit_eye(shards: list[Shard], vae: AutoencoderTiny, device: torch.device) -> Eye:
+    """Fit the linear stand-in on pictures of the data set and what the decoder makes of them."""
+    rows = np.concatenate([shard.targets[:: max(1, len(shard.targets) // 8)] for shard in shards])[:96]
+    pictures = torch.from_numpy(rows).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(device)
+    with torch.no_grad():
+        latents = vae.encoder(pictures)
+        return Eye(latents.cpu(), vae.decoder(latents).cpu()).to(device)
