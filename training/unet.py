@@ -209,7 +209,7 @@ def times(phases: tuple[Phase, ...], factor: int) -> tuple[Phase, ...]:
     return tuple(Phase(p.until, p.window, p.batch * factor, p.decoded * factor) for p in phases)
 
 
-PHASES = (Phase(0.62, 16, 24, 0), Phase(0.9, 24, 14, 2), Phase(1.01, 32, 8, 2))
+PHASES = (Phase(0.6, 16, 24, 0), Phase(0.9, 24, 14, 2), Phase(1.01, 32, 8, 2))
 
 
 def predict(unet: UNet2DConditionModel, noisy: Tensor, timestep: Tensor, text: Tensor, alphas: Tensor) -> Tensor:
@@ -244,7 +244,7 @@ def train(
     tokenizer = words.tokenizer()
     text, unet = build_text(tokenizer).to(device), build_unet().to(device, memory_format=torch.channels_last)
     both = nn.ModuleDict({"text": text, "unet": unet})
-    optimiser = Muon(*split(both, outside=("unet.conv_in", "unet.conv_out")))
+    optimiser = Muon(*split(both, outside=("unet.conv_out",)))
     average = {name: weight.detach().clone() for name, weight in both.named_parameters()}
     step, spent, carried = 0, 0.0, None
     state = folder / "unet.pt"
@@ -320,7 +320,7 @@ def train(
             loss = loss + 0.5 * pyramid_loss(shown[: phase.decoded], shown[phase.decoded :])
         loss.backward()
         speed = rate(part)
-        optimiser.step(4e-3 * speed, 8e-3 * speed)  # the second also moves conv_out, which starts at zero
+        optimiser.step(4e-3 * speed, 3e-3 * speed)
         go_on = torch.from_numpy(random.permutation(fresh)[: phase.batch * 3 // 8]).to(device)
         later = torch.from_numpy(random.uniform(0.25, 0.75, len(go_on))).to(device)
         carried = Batch(

@@ -16,7 +16,7 @@ from training.lessons import Shard
 from training.optimiser import Muon, rate, split
 
 LATENTS = 24
-SPREAD = 4.0  # diffusion works on latents of this standard deviation: less noise, finer detail
+SPREAD = 10.0  # diffusion works on latents of this standard deviation: noise leaves the features of a face alone
 WIDE, CONSTANT = 32, 31  # encoder width; the channel that carries the constant 1
 
 
