@@ -47,6 +47,7 @@ DEFAULT_PROFILE = "claymation"
 HOLD_S = 1.5  # how long the last translation stands in for the next
 HOLD_FRAMES = 4  # ... or this many of the engine's own frames, if that is longer: a slow engine is no failure
 RAW_S = 1.0  # how old a camera picture may be that stands in, if the user chose so
+END_S = 10.0  # how long a thread may take to end; a driver that hangs is left behind
 BEAT_S = 0.1  # how often the daemon looks at itself
 _ENDING = "StreamV2V Camera is ending"
 _FAREWELL = Card("Camera off", "StreamV2V Camera is not running", tone="blank")
@@ -444,10 +445,8 @@ class Daemon:
                     self._beat()
         finally:
             stop.set()
-            publisher.join(5)
-            self._farewell()
-            for thread in others:
-                thread.join(10)
+            for thread in (publisher, *others):
+                thread.join(END_S)
             self._source.close()
             self._refuse_the_rest()
             sys.setswitchinterval(interval)
@@ -523,6 +522,8 @@ class Daemon:
             traceback.print_exc()
             self._faults["publish"] = f"{type(error).__name__}: {error}"
             self._stop.set()
+        finally:
+            self._farewell()  # in this thread: nobody else may be at the sink while it sends
 
     def _show(self, picture: Picture) -> None:
         self._preview = picture

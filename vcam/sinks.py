@@ -138,10 +138,10 @@ def _why_refused(device: str | None, message: str) -> str:
 
 
 class VideoFile:
-    """An H.264 (or the suffix's) video file at a constant rate, under its final name only once it is complete.
+    """An H.264 video file, one picture a beat, under its final name only once it is complete.
 
-    A picture that was left out is filled with the one before, so that time in the file is time on the clock.
-    Raises VcamError if the file cannot be written.
+    Where a beat was left out the picture before lasts longer, so that time in the file is time on the clock: to
+    encode it again would make a machine that is late later still. Raises VcamError if the file cannot be written.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
@@ -167,34 +167,24 @@ class VideoFile:
             with contextlib.suppress(OSError):
                 self._part.unlink()
             raise VcamError(f"{path} cannot be written: {_reason(error)}") from error
-        self._next = 0
         self._first: int | None = None
-        self._last: Any = None
 
     def send(self, picture: Picture, tick: int) -> None:
-        """Encode the picture for beat `tick`, and the one before again for the beats in between."""
+        """Encode the picture at the time of beat `tick`, counted from the first one."""
         self._first = tick if self._first is None else self._first
         try:
             frame = self._av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
-            while self._next < tick - self._first and self._last is not None:
-                self._encode(self._last)
-            self._encode(frame)
+            frame.pts, frame.time_base = tick - self._first, self._beat_s
+            self._container.mux(self._stream.encode(frame))
         except (OSError, self._av.FFmpegError) as error:
             raise VcamError(f"{self._path} cannot be written: {_reason(error)}") from error
-        self._last = frame
-
-    def _encode(self, frame: Any) -> None:
-        frame.pts = self._next
-        frame.time_base = self._beat_s
-        self._container.mux(self._stream.encode(frame))
-        self._next += 1
 
     def close(self) -> None:
         """Finish the file and give it its name; one that could not be finished keeps the name it had until here."""
         try:
             self._container.mux(self._stream.encode(None))
             self._container.close()
-            if self._next:
+            if self._first is not None:
                 self._part.replace(self._path)
             else:
                 self._part.unlink()
