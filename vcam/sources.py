@@ -36,6 +36,7 @@ SILENT_S = 3.0
 GIVE_UP_S = 10.0  # of silence, after which the camera is opened anew
 BLACK_S = 2.0
 RETRY_S = 1.0
+TIMEOUT_S = 0.5  # a read that fails this late was waited for in vain
 
 Clock = Callable[[], float]
 
@@ -150,12 +151,14 @@ class _Reader(threading.Thread):
                     return
                 self.opened.set()
                 while not self._leave.is_set():
+                    asked_s = self._clock()
                     good, picture = capture.read()
                     now = self._clock()
-                    if not good:
+                    if good:
+                        self.slot.put((_rgb(picture), now))
+                    elif now - asked_s < TIMEOUT_S:  # at once: it is gone; after a time: it is silent, and may go on
                         self.failure = "read"
                         return
-                    self.slot.put((_rgb(picture), now))
             finally:
                 capture.release()
         except cv2.error as error:  # a driver's nonsense; reported like a failed read
@@ -197,6 +200,7 @@ class Webcam:
         self._clock, self._sleep, self._cameras, self._opener = clock, sleep, cameras, opener
         self._camera: Camera | None = None
         self._reader: _Reader | None = None
+        self._left: tuple[_Reader, float] | None = None  # not yet ended, and until when that is waited for
         self._started_s = self._last_s = self._bright_s = self._next_try_s = clock()
         self._index = -1
         self._trouble = "opening the camera"
@@ -235,20 +239,25 @@ class Webcam:
     def rest(self) -> None:
         """Let the camera go; its light goes out once a blocked driver call has ended."""
         if self._reader is not None:
-            self._reader.leave()
-            self._reader.join(0.5)
-            self._reader = None
+            self._leave()
             self._trouble = f"opening {self.name}"
 
     def close(self) -> None:
         """Let the camera go for good."""
         self.rest()
+        if self._left is not None:
+            self._left[0].join(0.5)
 
     def _open(self, timeout_s: float) -> bool:
         now = self._clock()
         if now < self._next_try_s:
             self._sleep(min(timeout_s, self._next_try_s - now))
             return False
+        if self._left is not None:  # most cameras refuse a second handle, and some drivers break on it
+            reader, end_s = self._left
+            if now < end_s and not reader.ended.wait(timeout_s):
+                return False
+            self._left = None
         try:
             camera = self._camera = self._find()
         except VcamError as error:
@@ -284,9 +293,14 @@ class Webcam:
             self._trouble = f"{self.name} gives no pictures"
             if now - self._last_s < GIVE_UP_S:
                 return
-        reader.leave()
-        self._reader = None
+        self._leave()
         self._next_try_s = now + RETRY_S
+
+    def _leave(self) -> None:
+        """Let the reader end by itself: its driver may still be at it."""
+        if self._reader is not None:
+            self._reader.leave()
+            self._left, self._reader = (self._reader, self._clock() + OPEN_LIMIT_S), None
 
     def _why_ended(self, reader: _Reader) -> str:
         assert self._camera is not None
