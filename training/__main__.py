@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, UNet2DConditionModel
-from transformers import CLIPTextModel
 
 from training import lessons, unet, vae
 from training.export import export
+from training.parts import AutoencoderTiny, Text, Unet
 
 STAGES = ("data", "vae", "decoder", "unet", "export")
 
@@ -60,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     device, cache = torch.device(given.device), given.cache
     cache.mkdir(parents=True, exist_ok=True)
 
-    def write(text: CLIPTextModel, net: UNet2DConditionModel) -> None:
+    def write(text: Text, net: Unet) -> None:
         size = export(given.out, text, net, AutoencoderTiny.from_pretrained(cache / "vae"))
         print(f"wrote {given.out}: {size / 1e6:.2f} MB", file=sys.stderr)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.float32]  # [height, width, 3], RGB, 0..1
-Mask = NDArray[np.float32]  # [height, width], 0..1
+# float32 throughout; numpy's own annotations lose that at every second operation
+Picture: TypeAlias = NDArray[Any]  # [height, width, 3], RGB, 0..1
+Mask: TypeAlias = NDArray[Any]  # [height, width], 0..1
 Random = np.random.Generator
 
 PHOTOGRAPHS = (
@@ -36,6 +38,11 @@ HELD_OUT = {  # public domain or CC0; never trained on
     "chelsea the cat (CC0)": "skimage/data/chelsea.png",
     "coffee (CC0)": "skimage/data/coffee.png",
 }
+
+
+def f32(values: Any) -> NDArray[Any]:
+    """Numbers as a float32 array."""
+    return np.asarray(values, np.float32)
 
 
 def read_bundled(name: str) -> Picture:
@@ -92,21 +99,21 @@ def recolour(picture: Picture, random: Random, amount: float) -> Picture:
         angle = random.uniform(-np.pi, np.pi)
         out = out @ hue_rotation(angle)
     out = np.clip(out * (1 + amount * random.uniform(-0.4, 0.4, 3)), 0, 1)
-    return np.clip(out ** np.exp(random.uniform(-amount, amount)), 0, 1).astype(np.float32)
+    return f32(np.clip(out ** np.exp(random.uniform(-amount, amount)), 0, 1))
 
 
-def hue_rotation(angle: float) -> NDArray[np.float64]:
+def hue_rotation(angle: float) -> NDArray[Any]:
     """Matrix that turns colours about the grey axis (rows are colours)."""
     axis = np.full(3, 1 / np.sqrt(3))
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    matrix: NDArray[np.float64] = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    matrix: NDArray[Any] = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
     return matrix.T
 
 
 def colour(random: Random, low: float = 0.05, high: float = 0.95) -> Picture:
     """A random colour; half of them muted, as most things are."""
     c = random.uniform(low, high, 3)
-    return (c.mean() + (c - c.mean()) * random.uniform(0.2, 1.0)).astype(np.float32)
+    return f32(c.mean() + (c - c.mean()) * random.uniform(0.2, 1.0))
 
 
 def ellipse(size: int, centre: tuple[float, float], axes: tuple[float, float], angle: float = 0.0) -> Mask:
@@ -140,9 +147,10 @@ def smooth_noise(random: Random, size: int, cells: int) -> Mask:
     return cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-def blur(picture: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+def blur(picture: NDArray[Any], sigma: float) -> NDArray[Any]:
     """Gaussian blur."""
-    return cv2.GaussianBlur(picture, (0, 0), sigma) if sigma > 0.15 else picture
+    out: NDArray[Any] = cv2.GaussianBlur(picture, (0, 0), sigma) if sigma > 0.15 else picture
+    return out
 
 
 class Light:
@@ -159,13 +167,15 @@ class Light:
         height = blur(mask, max(1.0, roundness * size))
         dx, dy = cv2.Sobel(height, cv2.CV_32F, 1, 0), cv2.Sobel(height, cv2.CV_32F, 0, 1)
         slope = (dx * -self.direction[0] + dy * -self.direction[1]) * roundness * size * 0.5
-        return np.clip(1 - self.contrast * slope, 0.25, 1.7)
+        out: Mask = np.clip(1 - self.contrast * slope, 0.25, 1.7)
+        return out
 
 
 def paint(picture: Picture, mask: Mask, ink: Picture, factor: Mask | float = 1.0) -> Picture:
     """Lay a colour over a picture through a mask."""
     layer = np.clip(ink * (factor[..., None] if isinstance(factor, np.ndarray) else factor), 0, 1)
-    return picture + (layer - picture) * mask[..., None]
+    out: Picture = picture + (layer - picture) * mask[..., None]
+    return out
 
 
 def dead_leaves(random: Random, size: int, photographs: Photographs) -> Picture:
@@ -231,7 +241,7 @@ def room(random: Random, size: int, photographs: Photographs) -> Picture:
         x, y, green = (
             random.uniform(0, 1),
             random.uniform(0.4, 1),
-            colour(random, 0.05, 0.5) * np.float32([0.6, 1.4, 0.6]),
+            colour(random, 0.05, 0.5) * f32([0.6, 1.4, 0.6]),
         )
         for _ in range(int(random.integers(6, 20))):
             a, r = random.uniform(-np.pi, 0), random.uniform(0.05, 0.22)
@@ -241,14 +251,14 @@ def room(random: Random, size: int, photographs: Photographs) -> Picture:
         x, y, r = random.uniform(0, 1), random.uniform(0, 0.5), random.uniform(0.03, 0.09)
         glow = blur(ellipse(size, (x, y), (r * 2, r * 2)), size * r)
         picture = np.clip(
-            paint(picture + glow[..., None] * 0.4, ellipse(size, (x, y), (r, r)), np.float32([1, 0.95, 0.8])), 0, 1
+            paint(picture + glow[..., None] * 0.4, ellipse(size, (x, y), (r, r)), f32([1, 0.95, 0.8])), 0, 1
         )
     return blur(picture, random.choice([0, 0.5, 1, 2, 4]))
 
 
 def skin(random: Random) -> Picture:
     """A skin colour, from very light to very dark."""
-    tones = np.float32(
+    tones = f32(
         [
             [0.98, 0.85, 0.76],
             [0.93, 0.74, 0.62],
@@ -261,9 +271,12 @@ def skin(random: Random) -> Picture:
     )
     at = random.uniform(0, len(tones) - 1.001)
     low = int(at)
-    return np.clip(tones[low] + (tones[low + 1] - tones[low]) * (at - low) + random.normal(0, 0.02, 3), 0, 1).astype(
-        np.float32
-    )
+    return f32(np.clip(tones[low] + (tones[low + 1] - tones[low]) * (at - low) + random.normal(0, 0.02, 3), 0, 1))
+
+
+def bent(x: float, power: float) -> float:
+    """A power that keeps the sign: bends a circle towards a square."""
+    return float(np.sign(x) * np.abs(x) ** power)
 
 
 def person(
@@ -344,7 +357,7 @@ def person(
     )
     for side in (-1, 1):  # cheeks
         blush = blur(round_(side * 0.5, 0.3, 0.2, 0.2), 0.03 * size * scale) * random.uniform(0, 0.3)
-        picture = paint(picture, blush, tone * np.float32([1.1, 0.75, 0.75]))
+        picture = paint(picture, blush, tone * f32([1.1, 0.75, 0.75]))
     if random.random() < 0.3:  # beard
         beard = np.clip(round_(0, 0.62, jaw * 0.95, 0.75) - round_(0, 0.2, jaw, 0.55), 0, 1) * np.minimum(head, 1)
         picture = paint(picture, blur(beard, 0.006 * size) * random.uniform(0.4, 1), hair)
@@ -356,12 +369,10 @@ def person(
         socket = blur(round_(x, eye_y, eye_w * 1.5, eye_w * 1.1), 0.02 * size * scale)
         picture = paint(picture, socket * 0.35, tone * 0.55)
         white = round_(x, eye_y, eye_w, eye_w * 0.55 * opened)
-        picture = paint(picture, white, np.float32([0.93, 0.92, 0.9]))
+        picture = paint(picture, white, f32([0.93, 0.92, 0.9]))
         picture = paint(picture, round_(x + look, eye_y, eye_w * 0.5, eye_w * 0.5) * white, iris)
-        picture = paint(
-            picture, round_(x + look, eye_y, eye_w * 0.25, eye_w * 0.25) * white, np.float32([0.02, 0.02, 0.02])
-        )
-        picture = paint(picture, round_(x + look - 0.04, eye_y - 0.05, 0.035, 0.035) * white, np.float32([1, 1, 1]))
+        picture = paint(picture, round_(x + look, eye_y, eye_w * 0.25, eye_w * 0.25) * white, f32([0.02, 0.02, 0.02]))
+        picture = paint(picture, round_(x + look - 0.04, eye_y - 0.05, 0.035, 0.035) * white, f32([1, 1, 1]))
         lid = [place(x - eye_w, eye_y), place(x, eye_y - eye_w * 0.6 * opened), place(x + eye_w, eye_y)]
         picture = paint(picture, strokes(size, [lid], 0.007 * scale), tone * 0.3)
         lift = random.uniform(0.25, 0.38)
@@ -380,16 +391,16 @@ def person(
         random.uniform(0.28, 0.46),
         random.choice([0, 0, 0.06, 0.14, 0.25]),
     )
-    lips, smile = tone * np.float32([0.85, 0.55, 0.55]) * random.uniform(0.8, 1.15), random.uniform(-0.04, 0.12)
+    lips, smile = tone * f32([0.85, 0.55, 0.55]) * random.uniform(0.8, 1.15), random.uniform(-0.04, 0.12)
     picture = paint(picture, round_(0, mouth_y, mouth_w, 0.11 + gape), lips)
     if gape:
         inside = round_(0, mouth_y, mouth_w * 0.85, gape)
-        picture = paint(picture, inside, np.float32([0.2, 0.05, 0.06]))
+        picture = paint(picture, inside, f32([0.2, 0.05, 0.06]))
         if random.random() < 0.7:
             picture = paint(
                 picture,
                 round_(0, mouth_y - gape * 0.5, mouth_w * 0.65, gape * 0.4) * inside,
-                np.float32([0.95, 0.94, 0.9]),
+                f32([0.95, 0.94, 0.9]),
             )
     else:
         line = [place(-mouth_w, mouth_y - smile), place(0, mouth_y + smile * 0.4), place(mouth_w, mouth_y - smile)]
@@ -424,19 +435,22 @@ def person(
         thick = random.uniform(0.004, 0.014) * scale
         boxy = random.random() < 0.5
         turns = np.linspace(0, 2 * np.pi, 24)
-        shape = (lambda v: np.sign(v) * np.abs(v) ** 0.4) if boxy else (lambda v: v)
+        power = 0.4 if boxy else 1.0
         lines = []
         for side in (-1, 1):
             x = side * 0.42
             lines.append(
-                [place(x + lens_w * shape(np.cos(a)), eye_y + 0.03 + lens_h * shape(np.sin(a))) for a in turns]
+                [
+                    place(x + lens_w * bent(np.cos(a), power), eye_y + 0.03 + lens_h * bent(np.sin(a), power))
+                    for a in turns
+                ]
             )
             lines.append([place(side * (0.42 + lens_w), eye_y), place(side * 1.0, eye_y - 0.05)])
             lens = polygon(size, lines[-2])
             picture = paint(
                 picture,
                 lens * (random.choice([0.05, 0.12, 0.9], p=[0.6, 0.3, 0.1])),
-                np.float32(rim * 0.5 + [0.1, 0.15, 0.2]),
+                f32(rim * 0.5 + [0.1, 0.15, 0.2]),
             )
         lines.append([place(-0.42 + lens_w, eye_y), place(0, eye_y - 0.05), place(0.42 - lens_w, eye_y)])
         picture = paint(picture, strokes(size, lines, thick), rim)
@@ -535,5 +549,5 @@ def degrade(picture: Picture, random: Random) -> Picture:
     data = (np.clip(out, 0, 1) * 255).astype(np.uint8)
     if random.random() < 0.5:
         _, coded = cv2.imencode(".jpg", data[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(35, 95))])
-        data = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
-    return data.astype(np.float32) / 255
+        data = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))[..., ::-1]
+    return f32(data) / np.float32(255)

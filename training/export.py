@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, UNet2DConditionModel
-from transformers import CLIPTextModel
 
 from training import words
+from training.parts import Text, Unet, Vae
 from training.teachers import TEACHERS
 from training.unet import scheduler
 
@@ -56,7 +55,7 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def export(folder: Path, text: CLIPTextModel, unet: UNet2DConditionModel, vae: AutoencoderTiny) -> int:
+def export(folder: Path, text: Text, unet: Unet, vae: Vae) -> int:
     """Write the whole model folder; returns its size in bytes."""
     for part, name in ((text, "text_encoder"), (unet, "unet"), (vae, "vae")):
         part.to(torch.float16).save_pretrained(folder / name, safe_serialization=True)

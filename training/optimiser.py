@@ -17,7 +17,8 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     for _ in range(5):
         square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return x.mT if tall else x
+    out: Tensor = x.mT if tall else x
+    return out
 
 
 class Muon:
@@ -65,7 +66,8 @@ class Muon:
 
 def split(module: torch.nn.Module, *, outside: tuple[str, ...] = ()) -> tuple[list[Tensor], list[Tensor]]:
     """Parameters for Muon (matrices) and for Adam (vectors, embeddings, and names that start with `outside`)."""
-    matrices, others = [], []
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
     for name, weight in module.named_parameters():
         vector = weight.ndim < 2 or min(weight.shape[0], weight[0].numel()) < 4
         (others if vector or "embedding." in name or name.startswith(outside or ("\0",)) else matrices).append(weight)

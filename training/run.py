@@ -7,20 +7,30 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny, LCMScheduler, UNet2DConditionModel
-from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from training.data import Picture
+from training.parts import (
+    AutoencoderTiny,
+    CLIPTextModel,
+    LCMScheduler,
+    PreTrainedTokenizerFast,
+    Scheduler,
+    Text,
+    Unet,
+    UNet2DConditionModel,
+    Vae,
+    Words,
+)
 
 
 class Parts(NamedTuple):
     """All that a model folder holds."""
 
-    text: CLIPTextModel
-    tokenizer: PreTrainedTokenizerFast
-    unet: UNet2DConditionModel
-    vae: AutoencoderTiny
-    scheduler: LCMScheduler
+    text: Text
+    tokenizer: Words
+    unet: Unet
+    vae: Vae
+    scheduler: Scheduler
 
 
 def load(folder: Path) -> Parts:
@@ -52,4 +62,5 @@ def translate(
         predicted = parts.unet(latent, timestep, words).sample
         latent, clean = parts.scheduler.step(predicted, timestep, latent, generator=random, return_dict=False)
     made = parts.vae.decode(clean / parts.vae.config.scaling_factor).sample[0]
-    return made.permute(1, 2, 0).add(1).div(2).clamp(0, 1).numpy()
+    out: Picture = made.permute(1, 2, 0).add(1).div(2).clamp(0, 1).numpy()
+    return out

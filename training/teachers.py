@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import Mask, Picture, Random, blur
+from training.data import Mask, Picture, Random, blur, f32
 
-Array = NDArray[np.float32]
+Array: TypeAlias = NDArray[Any]
 
 
 def clip(picture: Array) -> Array:
@@ -19,7 +20,7 @@ def clip(picture: Array) -> Array:
 
 
 def grey(picture: Picture) -> Mask:
-    return (picture @ np.float32([0.299, 0.587, 0.114])).astype(np.float32)
+    return f32(picture @ f32([0.299, 0.587, 0.114]))
 
 
 def saturate(picture: Picture, amount: float) -> Picture:
@@ -36,18 +37,16 @@ def steps(x: Array, levels: int, sharpness: float = 3.0) -> Array:
     """Soft posterising."""
     scaled = x * levels
     floor = np.floor(scaled)
-    return ((floor + 0.5 + 0.5 * np.tanh(sharpness * (scaled - floor - 0.5)) / np.tanh(sharpness / 2)) / levels).astype(
-        np.float32
-    )
+    return f32((floor + 0.5 + 0.5 * np.tanh(sharpness * (scaled - floor - 0.5)) / np.tanh(sharpness / 2)) / levels)
 
 
 def ramp(x: Mask, colours: list[tuple[float, float, float]]) -> Picture:
     """Gradient map: 0 is the first colour, 1 the last."""
-    table = np.float32(colours)
+    table = f32(colours)
     at = np.clip(x, 0, 1) * (len(table) - 1)
     low = np.minimum(at.astype(int), len(table) - 2)
     part = (at - low)[..., None]
-    return (table[low] * (1 - part) + table[low + 1] * part).astype(np.float32)
+    return f32(table[low] * (1 - part) + table[low + 1] * part)
 
 
 def level(x: Mask) -> Mask:
@@ -89,7 +88,8 @@ def along(picture: Array, tangent: Array, length: int) -> Array:
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
     total, count = picture.copy(), 1
     for sign in (-1.0, 1.0):
-        at, before = grid.copy(), tangent * sign
+        at: Array = grid.copy()
+        before: Array = tangent * sign
         for _ in range(length // 2):
             at = at + before * 2
             here = cv2.remap(tangent, at[..., 0], at[..., 1], cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
@@ -102,7 +102,7 @@ def along(picture: Array, tangent: Array, length: int) -> Array:
 def lines(light: Mask, thickness: float = 1.0, softness: float = 10.0, bias: float = 0.008) -> Mask:
     """Dark contours by a difference of Gaussians: 1 on lines, 0 elsewhere."""
     narrow, wide = blur(light, 0.9 * thickness), blur(light, 1.6 * 0.9 * thickness + 0.5)
-    return np.tanh(np.maximum(wide - narrow - bias, 0) * softness * 6).astype(np.float32)
+    return f32(np.tanh(np.maximum(wide - narrow - bias, 0) * softness * 6))
 
 
 def edges(light: Mask, thickness: float = 1.0, gain: float = 4.0) -> Mask:
@@ -143,7 +143,7 @@ def crayon(a: Analysis, thickness: float) -> Picture:
     detail = (grey(a.picture) - grey(a.flat)) * 3.0
     colours = saturate(strokes, 1.7)
     cover = clip(0.85 - 0.7 * smoothstep(a.light, 0.35, 0.9) + detail)
-    paper = np.float32([0.99, 0.97, 0.93])
+    paper = f32([0.99, 0.97, 0.93])
     ripple = 0.5 + 0.5 * np.sin(2 * np.pi * 22 * blur(a.light, 1.5))
     out = paper + (colours - paper) * clip(cover * (0.85 + 0.15 * ripple))[..., None]
     return clip(out * (1 - 0.7 * lines(a.light, 1.3 * thickness)[..., None] * (1 - colours * 0.5)))
@@ -154,7 +154,7 @@ def oil(a: Analysis, thickness: float) -> Picture:
     sharp = clip(smeared + 1.2 * (smeared - blur(smeared, 2.5)))
     relief = emboss(along(grey(a.picture + 1.5 * (a.picture - blur(a.picture, 2.0))), a.tangent, 8), 3.0)
     rich = saturate(sharp, 1.4)
-    rich = clip(rich * np.float32([1.04, 0.99, 0.9]))
+    rich = clip(rich * f32([1.04, 0.99, 0.9]))
     return clip(rich + 0.11 * relief[..., None])
 
 
@@ -165,7 +165,7 @@ def watercolour(a: Analysis, thickness: float) -> Picture:
     rim = np.maximum(blur(light, 3.5) - light, 0) * 2.4 + 0.45 * edges(a.light, 0.9, 2.5)
     bloom = np.sin(2 * np.pi * 5 * blur(light, 4.0)) * 0.05
     out = wash * (1 - np.minimum(rim, 0.6) + bloom)[..., None]
-    paper = np.float32([1.0, 0.99, 0.96])
+    paper = f32([1.0, 0.99, 0.96])
     return clip(paper - (paper - clip(out)) * (0.92 - 0.6 * smoothstep(light, 0.55, 0.95))[..., None])
 
 
@@ -181,11 +181,11 @@ def anime(a: Analysis, thickness: float) -> Picture:
     light = grey(a.flat)
     cel = smoothstep(light, 0.24, 0.32) * 0.6 + smoothstep(light, 0.56, 0.63) * 0.4
     colours = saturate(a.flat / (light[..., None] + 0.15) * 0.62, 1.25)
-    shade = np.float32([0.55, 0.48, 0.74])
-    fill = clip(colours * (shade + (np.float32([1.22, 1.16, 1.12]) - shade) * cel[..., None]))
+    shade = f32([0.55, 0.48, 0.74])
+    fill = clip(colours * (shade + (f32([1.22, 1.16, 1.12]) - shade) * cel[..., None]))
     fill = clip(fill + 0.25 * blur(np.maximum(fill - 0.75, 0), 4))
     line = lines(a.light, 0.85 * thickness, 16.0)[..., None]
-    return clip(fill * (1 - line) + np.float32([0.2, 0.1, 0.28]) * line)
+    return clip(fill * (1 - line) + f32([0.2, 0.1, 0.28]) * line)
 
 
 def neon(a: Analysis, thickness: float) -> Picture:
@@ -193,7 +193,7 @@ def neon(a: Analysis, thickness: float) -> Picture:
     hue = ramp(smoothstep(blur(a.light, 3.0), 0.15, 0.85), [(0.2, 0.3, 1.0), (1.0, 0.1, 0.85), (0.1, 0.95, 1.0)])
     core = edge[..., None] * hue
     glow = blur(core, 3.0) * 0.9 + blur(core, 8.0) * 0.6
-    return clip(a.soft * np.float32([0.05, 0.03, 0.1]) + glow + core * 0.9 + (edge**3)[..., None] * 0.5)
+    return clip(a.soft * f32([0.05, 0.03, 0.1]) + glow + core * 0.9 + (edge**3)[..., None] * 0.5)
 
 
 def ink(a: Analysis, thickness: float) -> Picture:
@@ -289,7 +289,7 @@ def woodblock(a: Analysis, thickness: float) -> Picture:
     cool = ramp(tone, [(0.07, 0.14, 0.30), (0.20, 0.38, 0.52), (0.58, 0.70, 0.70), (0.95, 0.91, 0.80)])
     hot = ramp(tone, [(0.25, 0.09, 0.10), (0.70, 0.28, 0.18), (0.90, 0.66, 0.45), (0.97, 0.90, 0.76)])
     line = np.maximum(lines(a.light, 1.0 * thickness, 16.0), edges(a.light, 0.9 * thickness, 2.5) ** 2)[..., None]
-    return clip((cool + (hot - cool) * warm) * (1 - line) + np.float32([0.05, 0.08, 0.18]) * line)
+    return clip((cool + (hot - cool) * warm) * (1 - line) + f32([0.05, 0.08, 0.18]) * line)
 
 
 def van_gogh(a: Analysis, thickness: float) -> Picture:
@@ -322,7 +322,7 @@ def cyberpunk(a: Analysis, thickness: float) -> Picture:
         [(0.04, 0.0, 0.14), (0.0, 0.28, 0.45), (0.75, 0.12, 0.6), (1.0, 0.55, 0.8), (0.85, 1.0, 1.0)],
     )
     glow = blur(np.maximum(tone - 0.5, 0), 4.0) * 0.9
-    edge = edges(a.light, 0.9, 3.0)[..., None] * np.float32([0.0, 0.5, 0.55])
+    edge = edges(a.light, 0.9, 3.0)[..., None] * f32([0.0, 0.5, 0.55])
     return clip(saturate(tone * 0.75 + a.soft * 0.25, 1.15) + glow + edge * 0.6)
 
 
@@ -354,7 +354,7 @@ LINED = ("pencil sketch", "crayon", "cartoon", "anime", "neon", "ink", "woodbloc
 
 def tint(red: float, green: float, blue: float) -> Callable[[Picture], Picture]:
     def apply(picture: Picture) -> Picture:
-        ink = np.float32([red, green, blue])
+        ink = f32([red, green, blue])
         toned = grey(picture)[..., None] ** 0.9 * (0.25 + ink * 1.05)
         return clip(picture * 0.35 + toned * 0.65)
 
@@ -362,10 +362,10 @@ def tint(red: float, green: float, blue: float) -> Callable[[Picture], Picture]:
 
 
 ATTRIBUTES: dict[str, Callable[[Picture], Picture]] = {
-    "warm": lambda p: clip(p * np.float32([1.15, 1.0, 0.72]) + np.float32([0.05, 0.01, 0])),
-    "cold": lambda p: clip(p * np.float32([0.72, 0.96, 1.15]) + np.float32([0, 0.01, 0.05])),
-    "night": lambda p: clip(saturate(p, 0.7) ** 1.3 * np.float32([0.34, 0.42, 0.72])),
-    "day": lambda p: clip(p**0.72 * np.float32([1.08, 1.06, 0.98]) + 0.03),
+    "warm": lambda p: clip(p * f32([1.15, 1.0, 0.72]) + f32([0.05, 0.01, 0])),
+    "cold": lambda p: clip(p * f32([0.72, 0.96, 1.15]) + f32([0, 0.01, 0.05])),
+    "night": lambda p: clip(saturate(p, 0.7) ** 1.3 * f32([0.34, 0.42, 0.72])),
+    "day": lambda p: clip(p**0.72 * f32([1.08, 1.06, 0.98]) + 0.03),
     "monochrome": lambda p: np.repeat(grey(p)[..., None], 3, -1),
     "vivid": lambda p: saturate(clip((p - 0.5) * 1.15 + 0.5), 1.8),
     "pastel": lambda p: clip(saturate(p, 0.6) * 0.5 + 0.48),

@@ -11,13 +11,23 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderTiny, LCMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from training import words
 from training.lessons import Shard
 from training.optimiser import Muon, rate, split
+from training.parts import (
+    AutoencoderTiny,
+    CLIPTextConfig,
+    CLIPTextModel,
+    LCMScheduler,
+    Scheduler,
+    Text,
+    Unet,
+    UNet2DConditionModel,
+    Vae,
+    Words,
+)
 from training.vae import LATENTS, SPREAD, pyramid_loss
 
 STRENGTH = ((0, 0.0), (100, 0.15), (200, 0.4), (300, 0.7), (400, 0.92), (480, 1.0), (600, 1.0), (850, 1.1))
@@ -25,7 +35,7 @@ IDENTITY = 0.07  # share of lessons in which nothing is asked for and nothing sh
 BLENDED = 0.08  # share in which two prompts are mixed half way, as while one blends into the next
 
 
-def scheduler() -> LCMScheduler:
+def scheduler() -> Scheduler:
     """The noise schedule (that of Stable Diffusion) and the few-step sampler."""
     return LCMScheduler(
         beta_start=0.00085,
@@ -39,7 +49,7 @@ def scheduler() -> LCMScheduler:
     )
 
 
-def build_unet() -> UNet2DConditionModel:
+def build_unet() -> Unet:
     """The untrained UNet: three levels, attention at the two lower ones, pooled text for the rest."""
     unet = UNet2DConditionModel(
         sample_size=32,
@@ -62,7 +72,7 @@ def build_unet() -> UNet2DConditionModel:
     return unet
 
 
-def build_text(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
+def build_text(tokenizer: Words) -> Text:
     """The untrained text encoder."""
     torch_text = CLIPTextModel(
         CLIPTextConfig(
@@ -108,7 +118,7 @@ class Lesson(NamedTuple):
 class Latents:
     """Latents of all pictures and lessons, encoded when first asked for and kept."""
 
-    def __init__(self, shards: list[Shard], vae: AutoencoderTiny, seed: int) -> None:
+    def __init__(self, shards: list[Shard], vae: Vae, seed: int) -> None:
         self.shards, self.vae, self.random = shards, vae, np.random.default_rng(seed)
         self.kept: dict[tuple[int, str, int], Tensor] = {}
         self.of_picture = [
@@ -212,12 +222,13 @@ def times(phases: tuple[Phase, ...], factor: int) -> tuple[Phase, ...]:
 PHASES = (Phase(0.6, 16, 24, 0), Phase(0.9, 24, 14, 2), Phase(1.01, 32, 8, 2))
 
 
-def predict(unet: UNet2DConditionModel, noisy: Tensor, timestep: Tensor, text: Tensor, alphas: Tensor) -> Tensor:
+def predict(unet: Unet, noisy: Tensor, timestep: Tensor, text: Tensor, alphas: Tensor) -> Tensor:
     """Predicted x0 (scaled latents)."""
     a = alphas[timestep].view(-1, 1, 1, 1)
     with torch.autocast(noisy.device.type, torch.bfloat16):
         noise = unet(noisy, timestep, text).sample
-    return (noisy - (1 - a).sqrt() * noise.float()) / a.sqrt()
+    clean: Tensor = (noisy - (1 - a).sqrt() * noise.float()) / a.sqrt()
+    return clean
 
 
 def train(
@@ -230,7 +241,7 @@ def train(
     device: torch.device,
     log: Callable[[dict[str, float]], None],
     save_every: float,
-    export: Callable[[CLIPTextModel, UNet2DConditionModel], None],
+    export: Callable[[Text, Unet], None],
 ) -> None:
     """Train for `seconds`, going on from `folder`/unet.pt; `export` gets the averaged models at each save."""
     torch.manual_seed(seed)
@@ -246,7 +257,8 @@ def train(
     both = nn.ModuleDict({"text": text, "unet": unet})
     optimiser = Muon(*split(both, outside=("unet.conv_out",)))
     average = {name: weight.detach().clone() for name, weight in both.named_parameters()}
-    step, spent, carried = 0, 0.0, None
+    step, spent = 0, 0.0
+    carried: Batch | None = None
     state = folder / "unet.pt"
     if state.exists():
         was = torch.load(state, map_location=device, weights_only=True)
@@ -355,7 +367,7 @@ def save(
     average: dict[str, Tensor],
     step: int,
     spent: float,
-    export: Callable[[CLIPTextModel, UNet2DConditionModel], None],
+    export: Callable[[Text, Unet], None],
 ) -> None:
     """Write the checkpoint, then export the averaged weights."""
     part = state.with_suffix(".part")
@@ -373,17 +385,17 @@ def save(
     export(*averaged(state))
 
 
-def averaged(state: Path) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+def averaged(state: Path) -> tuple[Text, Unet]:
     """The models with the averaged weights of a checkpoint."""
     average = torch.load(state, map_location="cpu", weights_only=True)["average"]
     both = nn.ModuleDict({"text": build_text(words.tokenizer()), "unet": build_unet()})
     with torch.no_grad():
         for name, weight in both.named_parameters():
             weight.copy_(average[name])
-    return both["text"], both["unet"]  # type: ignore[return-value]
+    return both["text"], both["unet"]
 
 
-def fit_eye(shards: list[Shard], vae: AutoencoderTiny, device: torch.device) -> Eye:
+def fit_eye(shards: list[Shard], vae: Vae, device: torch.device) -> Eye:
     """Fit the linear stand-in on pictures of the data set and what the decoder makes of them."""
     rows = np.concatenate([shard.targets[:: max(1, len(shard.targets) // 8)] for shard in shards])[:96]
     pictures = torch.from_numpy(rows).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(device)

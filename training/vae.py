@@ -5,22 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from training.lessons import Shard
 from training.optimiser import Muon, rate, split
+from training.parts import AutoencoderTiny, Vae
 
 LATENTS = 24
 SPREAD = 10.0  # diffusion works on latents of this standard deviation: noise leaves the features of a face alone
 WIDE, CONSTANT = 32, 31  # encoder width; the channel that carries the constant 1
 
 
-def build() -> AutoencoderTiny:
+def build() -> Vae:
     """The untrained autoencoder."""
     return AutoencoderTiny(
         encoder_block_out_channels=(WIDE,) * 4,
@@ -39,7 +40,7 @@ def haar(band: int) -> Tensor:
 
 
 @torch.no_grad()
-def initialise(vae: AutoencoderTiny, pictures: Tensor) -> None:
+def initialise(vae: Vae, pictures: Tensor) -> None:
     """Start as a Haar transform of opponent colours, whitened on `pictures` [n, 3, h, w]: ordinary starts stall."""
     for module in vae.modules():
         if isinstance(module, nn.Conv2d):
@@ -52,7 +53,7 @@ def initialise(vae: AutoencoderTiny, pictures: Tensor) -> None:
         block.conv[4].weight.mul_(0.1)
         block.conv[4].weight.sub_(block.conv[4].weight.mean((1, 2, 3), keepdim=True))
     layers = vae.encoder.layers
-    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    convolutions: list[Any] = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     stem, half, quarter, eighth, out = convolutions
     opponent = torch.tensor([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]).float()
     stem.weight.zero_()
@@ -83,7 +84,8 @@ def initialise(vae: AutoencoderTiny, pictures: Tensor) -> None:
     out.weight.mul_(0.05)
     out.weight[torch.arange(LATENTS), torch.arange(LATENTS), 1, 1] = 1 / std
     out.bias.copy_(-mean / std)
-    first, *others = [layer for layer in vae.decoder.layers if isinstance(layer, nn.Conv2d)]
+    both_ends: list[Any] = [layer for layer in vae.decoder.layers if isinstance(layer, nn.Conv2d)]
+    first, *others = both_ends
     first.weight.mul_(0.1)
     first.weight[torch.arange(24), torch.arange(24), 1, 1] = 0.5
     first.bias.fill_(1.0)
@@ -95,7 +97,7 @@ def initialise(vae: AutoencoderTiny, pictures: Tensor) -> None:
 
 
 @torch.no_grad()
-def soften(vae: AutoencoderTiny) -> None:
+def soften(vae: Vae) -> None:
     """Halve what the encoder gives, and double the scaling factor: the decoder's tanh then clips no strong detail.
 
     The latents that the UNet sees stay the same; the decoder has to be trained again. A second call does nothing.
@@ -151,7 +153,7 @@ def train(
     device: torch.device,
     log: Callable[[dict[str, float]], None],
     decoder_only: bool = False,
-) -> AutoencoderTiny:
+) -> Vae:
     """Train for `seconds` (or go on with the decoder alone, the UNet's latents unchanged) and save to `folder`."""
     torch.manual_seed(seed)
     crops = Crops(shards, seed)
@@ -187,7 +189,7 @@ def train(
                 + 0.02 * (mean.square().mean() + (std - 1).square().mean())
                 + 0.2 * (latent.abs() - 3).relu().mean()
             )
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         speed = rate(part, fall_from=0.5)
         optimiser.step(2e-3 * speed * (0.4 if decoder_only else 1), 2e-3 * speed)
         step += 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
 from training.data import Random
+from training.parts import PreTrainedTokenizerFast, Words
 
 LENGTH = 24  # tokens in a prompt, the marks at its ends included
 UNKNOWN = "[UNK]"
@@ -188,8 +188,8 @@ def prompt(random: Random, style: str, attribute: str) -> str:
         name = style if random.random() < 0.5 else pick(random, STYLES[style])
         text = pick(random, JOINS if random.random() < 0.65 else ALONE).format(style=name, rest=rest)
     if attribute:
-        words = pick(random, ATTRIBUTES[attribute])
-        text = (f"{text}, {words}", f"{words} {text}", f"{words}, {text}", f"{text} {words}", f"{text} with {words}")[
+        asked = pick(random, ATTRIBUTES[attribute])
+        text = (f"{text}, {asked}", f"{asked} {text}", f"{asked}, {text}", f"{text} {asked}", f"{text} with {asked}")[
             random.integers(5)
         ]
     if style and random.random() < 0.25:
@@ -213,7 +213,7 @@ def vocabulary() -> list[str]:
     return sorted({word for text in texts for word in split(re.sub(r"\{\w+\}", " ", text))})
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer() -> Words:
     """A word-level tokenizer: case and punctuation do not matter, an unknown word is [UNK]."""
     marks = ["[PAD]", "[BOS]", "[EOS]", UNKNOWN]
     table = {word: number for number, word in enumerate([*marks, *vocabulary()])}
