@@ -35,7 +35,7 @@ class Encoder:
 
     def unknown_words(self, prompt: str) -> list[str]:
         """The words that the text encoder ignores; none where it reads bytes, as SD 1.5's does."""
-        words = dict.fromkeys(re.findall(r"[\w'-]+", prompt))
+        words = dict.fromkeys(re.findall(r"\w+(?:['-]\w+)*", prompt))
         return [word for word in words if not self._known(word)]
 
 

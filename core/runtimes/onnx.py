@@ -1,7 +1,8 @@
 """The `onnx` runtime: the same calls as ONNX graphs on the CPU, by ONNX Runtime; and their export.
 
 A model folder's `onnx/` holds four graphs without weights (encoder, unet, decoder, text_encoder), good for every size,
-number of steps and of slots. The weights stay in the folder's safetensors and are handed over when a session starts.
+number of steps and of slots, and graphs.json, which says what they need. The weights stay in the folder's safetensors
+and are handed over when a session starts.
 This file imports neither diffusers nor transformers to run, which saves seconds at every start.
 """
 
@@ -25,7 +26,7 @@ from core.prompts import Encoder
 from core.settings import EngineSettings, Policy, SettingsError
 
 FOLDER = "onnx"
-_LAYOUT = "streamv2v.layout"  # in the UNet graph's metadata: name -> [times halved, channels]
+_MANIFEST = "graphs.json"
 _PROBE = 64  # latents' height and width where the layout is measured: may be halved six times
 _SMALL = 1024  # bytes; smaller constants stay in the graph
 
@@ -41,19 +42,20 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
         )
     if settings.loras:
         raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
-    sessions = {graph: _session(folder, graph, part) for graph, part in ONNX_GRAPHS.items()}
+    manifest = _manifest(folder / FOLDER / _MANIFEST)
+    sessions = {graph: _session(folder, graph, manifest["weights"][graph]) for graph in ONNX_GRAPHS}
     unet = sessions["unet"]
     channels = int(unet.get_inputs()[0].shape[1])
-    factor = int(sessions["decoder"].get_modelmeta().custom_metadata_map["factor"])
+    factor = int(manifest["factor"])
     latent = (channels, settings.height // factor, settings.width // factor)
-    layout = _layout(unet.get_modelmeta().custom_metadata_map, latent[1], latent[2])
+    layout = _layout(manifest["layout"], latent[1], latent[2])
     return Model(
         settings=settings,
         description=description,
         net=_net(unet, layout),
         encode=_encode(sessions["encoder"]),
         decode=_decode(sessions["decoder"]),
-        encoder=_text(folder, sessions["text_encoder"]),
+        encoder=_text(folder, sessions["text_encoder"], int(manifest["length"])),
         schedule=betas_schedule(description),
         layout={} if settings.policy is Policy.OFF else layout,
         latent=latent,
@@ -62,29 +64,52 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
     )
 
 
-def _session(folder: Path, graph: str, part: str) -> Any:
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path}: cannot be read ({error}); use --runtime eager, or export the graphs again"
+        ) from error
+    if missing := {"weights", "factor", "length", "layout"} - manifest.keys():
+        raise ModelError(
+            f"{path}: {', '.join(sorted(missing))} missing; use --runtime eager, or export the graphs again"
+        )
+    return manifest
+
+
+def _session(folder: Path, graph: str, needed: list[str]) -> Any:
     import onnxruntime
-    from safetensors.numpy import load_file
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     # idle threads that spin would take the cores from the camera and the publisher
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    names, values = [], []
-    for file in sorted((folder / part).glob("*.safetensors")):
-        for name, value in load_file(file).items():
-            names.append(f"{part}.{name}")
-            values.append(onnxruntime.OrtValue.ortvalue_from_numpy(value.astype(np.float32)))
     path = folder / FOLDER / f"{graph}.onnx"
-    options.add_external_initializers(names, values)
+    weights = _weights(folder / ONNX_GRAPHS[graph])
     try:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(weights[name]) for name in needed]
+        options.add_external_initializers(needed, values)
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors derive from Exception alone
         raise ModelError(f"{path}: cannot be loaded ({' '.join(str(error).split())[:300]}); export it again") from error
 
 
-def _layout(metadata: Mapping[str, str], height: int, width: int) -> Layout:
-    levels: dict[str, tuple[int, int]] = json.loads(metadata[_LAYOUT])
+def _weights(part: Path) -> dict[str, NDArray[np.float32]]:
+    """A part's weights by their names in its safetensors, and the matrices also turned, as `name.T`."""
+    from safetensors.numpy import load_file
+
+    found: dict[str, NDArray[np.float32]] = {}
+    for file in sorted(part.glob("*.safetensors")):
+        for name, stored in load_file(file).items():
+            found[name] = stored.astype(np.float32)
+            if stored.ndim == 2:
+                found[f"{name}.T"] = np.ascontiguousarray(found[name].T)
+    return found
+
+
+def _layout(levels: Mapping[str, tuple[int, int]], height: int, width: int) -> Layout:
+    """levels: name -> (times halved, channels)."""
     return {
         name: (-(-height // 2**halved) * -(-width // 2**halved), channels)
         for name, (halved, channels) in levels.items()
@@ -124,10 +149,9 @@ def _decode(session: Any) -> Callable[[Tensor], Picture]:
     return decode
 
 
-def _text(folder: Path, session: Any) -> Encoder:
+def _text(folder: Path, session: Any, length: int) -> Encoder:
     from tokenizers import Tokenizer
 
-    length = int(session.get_modelmeta().custom_metadata_map["length"])
     path = folder / "tokenizer"
     try:
         tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
@@ -218,41 +242,25 @@ def export(folder: Path) -> None:
     places = unet.default_places(plain) if description.places is None else description.places
     layout = unet.layout(plain.config, places, _PROBE, _PROBE)
     levels = {name: (_halved(tokens), channels) for name, (tokens, channels) in layout.items()}
-    own_names = {p.data_ptr(): name for name, p in plain.named_parameters()}  # before places are wrapped
     net = unet.BankedUNet(plain, places)
     length, width = int(text_encoder.config.max_position_embeddings), int(plain.config.cross_attention_dim)
-    target = folder / FOLDER
-    target.mkdir(exist_ok=True)
-
+    (folder / FOLDER).mkdir(exist_ok=True)
     picture = torch.zeros(8 * factor, 10 * factor, 3, dtype=torch.uint8)
     latent = torch.zeros(1, int(plain.config.in_channels), 8, 10)
-    auto = torch.export.Dim.AUTO
-    _write(_Encoder(vae), (picture,), ({0: auto, 1: auto},), ["picture"], ["latent"], {}, target / "encoder.onnx")
-    _write(
-        _Decoder(vae),
-        (latent,),
-        ({2: auto, 3: auto},),
-        ["latent"],
-        ["picture"],
-        {"factor": str(factor)},
-        target / "decoder.onnx",
-    )
     ids = torch.zeros(1, length, dtype=torch.int64)
-    _write(
-        _Text(text_encoder),
-        (ids,),
-        ({},),
-        ["ids"],
-        ["embedding"],
-        {"length": str(length)},
-        target / "text_encoder.onnx",
-    )
+    auto = torch.export.Dim.AUTO
+    sized = ({0: auto, 1: auto},)
+    used = {}
+    used["encoder"] = _write(_Encoder(vae), (picture,), sized, ["picture"], ["latent"], folder, "encoder")
+    sized = ({2: auto, 3: auto},)
+    used["decoder"] = _write(_Decoder(vae), (latent,), sized, ["latent"], ["picture"], folder, "decoder")
+    used["text_encoder"] = _write(_Text(text_encoder), (ids,), ({},), ["ids"], ["text_embedding"], folder, "text_encoder")
     rows, size = 2, 16
     row: dict[int, Any] = {0: auto}
     shapes = unet.layout(plain.config, places, size, size)
     rings = [torch.zeros(rows, 3, tokens, channels) for tokens, channels in shapes.values()]
     flags = torch.zeros(rows)
-    _write(
+    used["unet"] = _write(
         _UNet(net, list(shapes)),
         (
             torch.zeros(rows, latent.shape[1], size, size),
@@ -266,10 +274,11 @@ def export(folder: Path) -> None:
         ({0: auto, 2: auto, 3: auto}, row, row, row, row, row, [{0: auto, 1: auto, 2: auto}] * len(rings)),
         ["latents", "timesteps", "text", "fresh", "strength", "threshold", *shapes],
         ["prediction", *(f"seen.{name}" for name in shapes)],
-        {_LAYOUT: json.dumps(levels)},
-        target / "unet.onnx",
-        own_names,
+        folder,
+        "unet",
     )
+    manifest = {"factor": factor, "length": length, "layout": levels, "weights": used}
+    (folder / FOLDER / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _halved(tokens: int) -> int:
@@ -287,11 +296,10 @@ def _write(
     dynamic: tuple[Any, ...],
     inputs: list[str],
     outputs: list[str],
-    metadata: Mapping[str, str],
-    path: Path,
-    own_names: Mapping[int, str] | None = None,
-) -> None:
-    """Export one graph, its weights replaced by their names in the safetensors."""
+    folder: Path,
+    graph: str,
+) -> list[str]:
+    """Export one graph; its weights become references to the safetensors. Returns their names."""
     import onnx
 
     program = torch.onnx.export(
@@ -306,27 +314,35 @@ def _write(
     )
     assert program is not None
     proto = program.model_proto
-    names = {}
-    for name, parameter in module.named_parameters():
-        part, _, rest = name.removeprefix("net.").partition(".")
-        names[name] = f"{part}.{(own_names or {}).get(parameter.data_ptr(), rest)}"
-    renamed = {}
-    for constant in proto.graph.initializer:
-        size = len(constant.raw_data)
-        if constant.name in names and size >= _SMALL:
-            renamed[constant.name] = names[constant.name]
-            constant.ClearField("raw_data")
-            constant.data_location = onnx.TensorProto.EXTERNAL
-            for key, value in (("location", "safetensors"), ("offset", "0"), ("length", str(size))):
-                constant.external_data.add(key=key, value=value)
-            constant.name = renamed[constant.name]
+    used = _refer(proto.graph, _weights(folder / ONNX_GRAPHS[graph]), onnx.TensorProto.EXTERNAL)
     for node in proto.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-        node.input[:] = [renamed.get(name, name) for name in node.input]
     del proto.graph.value_info[:], proto.graph.metadata_props[:], proto.metadata_props[:]
-    for key, value in metadata.items():
-        proto.metadata_props.add(key=key, value=value)
+    path = folder / FOLDER / f"{graph}.onnx"
     partial = path.with_suffix(".part")
     partial.write_bytes(proto.SerializeToString())
     os.replace(partial, path)
+    return used
+
+
+def _refer(graph: Any, weights: Mapping[str, NDArray[np.float32]], external: int) -> list[str]:
+    """Replace the constants that are weights by references; the exporter renames and turns them, so bytes decide."""
+    names = {value.tobytes(): name for name, value in weights.items()}
+    renamed: dict[str, str] = {}
+    for constant in graph.initializer:
+        name = names.get(constant.raw_data)
+        if name is None or len(constant.raw_data) < _SMALL:
+            continue
+        if name in renamed.values():  # of the same bytes as another
+            continue
+        renamed[constant.name] = name
+        size = len(constant.raw_data)
+        constant.ClearField("raw_data")
+        constant.data_location = external
+        for key, value in (("location", "safetensors"), ("offset", "0"), ("length", str(size))):
+            constant.external_data.add(key=key, value=value)
+        constant.name = name
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    return list(renamed.values())
