@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, LCMScheduler
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
+from core import unet as unets
+from core.bank import Layout
 from tests.small_models import TEXT_WIDTH, small_unet
 
 WORDS = ("ink", "clay", "red", "blue", "a", "person", "talking", "neon")
@@ -33,6 +37,30 @@ def tokenizer() -> PreTrainedTokenizerFast:
         eos_token="[EOS]",
         model_max_length=LENGTH,
     )
+
+
+@functools.cache
+def _layout(config: str, places: tuple[str, ...] | None, height: int, width: int) -> Layout:
+    return _real_layout(json.loads(config), places, height, width)
+
+
+_real_layout = unets.layout
+
+
+def layout_once(config: Any, places: tuple[str, ...] | None, height: int, width: int) -> Layout:
+    """core.unet.layout, but each only once: it takes most of the time in which a small model is loaded."""
+    return _layout(json.dumps(dict(config)), places, height, width)
+
+
+def _carry_pictures(vae: torch.nn.Module) -> None:
+    """Scales the weights so that what goes in decides what comes out; as born, a small random VAE gives one grey."""
+    for name, weight in vae.named_parameters():
+        if weight.dim() == 4:
+            weight.data *= (6 / weight[0].numel()) ** 0.5 / weight.abs().amax()
+            weight.data *= 0.3 if len(weight) == 3 else 1  # the picture itself: few of its pixels black or white
+        elif name.endswith("bias"):
+            # inside, a TAESD's picture is 0..1
+            weight.data.fill_(0.5 if len(weight) == 3 and isinstance(vae, AutoencoderTiny) else 0)
 
 
 def make_folder(folder: Path, *, seed: int = 0, kl: bool = False, description: dict[str, object] | None = None) -> Path:
@@ -67,6 +95,7 @@ def make_folder(folder: Path, *, seed: int = 0, kl: bool = False, description: d
             pad_token_id=0,
         )
         text_encoder = CLIPTextModel(config)
+    _carry_pictures(vae)
     small_unet(seed).float().save_pretrained(folder / "unet")
     vae.save_pretrained(folder / "vae")
     text_encoder.save_pretrained(folder / "text_encoder")

@@ -1,0 +1,650 @@
+"""core.models and core.loras: folders, what is wrong with them, and LoRA files."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from core import loras, models
+from core.models import ModelError, describe
+from core.settings import EngineSettings, Lora, Policy, SettingsError
+from tests.model_folders import layout_once, make_folder
+
+PARTS = ("unet", "vae", "text_encoder")
+ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+OUT = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_out.0"
+PROJECTION = "mid_block.attentions.0.proj_in"  # a convolution of 1x1
+CONVOLUTION = "down_blocks.1.resnets.0.conv1"  # a convolution of 3x3
+TEXT = "encoder.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("core.unet.layout", layout_once)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # small nets on a busy machine are much quicker so
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def folder(tiny: Path, tmp_path: Path) -> Path:
+    """A copy of the model to spoil."""
+    return Path(shutil.copytree(tiny, tmp_path / "model"))
+
+
+def settings(folder: Path | str, **values: Any) -> EngineSettings:
+    return EngineSettings(**{"model": str(folder), "width": 64, "height": 64, **values})
+
+
+def refused(folder: Path | str, call: Callable[[Any], object] = describe) -> str:
+    """The one line of the error."""
+    with pytest.raises(ModelError) as caught:
+        call(str(folder) if call is describe else settings(folder))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def edit(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def weights(folder: Path, part: str) -> Path:
+    (file,) = (folder / part).glob("*.safetensors")
+    return file
+
+
+def change_weights(folder: Path, part: str, change: Callable[[dict[str, Tensor]], object]) -> None:
+    tensors = load_file(weights(folder, part))
+    change(tensors)
+    save_file(tensors, weights(folder, part), {"format": "pt"})
+
+
+# ------------------------------------------------------------------------------------------------- what can be loaded
+
+
+def test_the_names() -> None:
+    assert models.available() == ["embedded"]
+
+
+@pytest.mark.parametrize("kl", [False, True])
+def test_a_folder_of_either_vae_is_loaded(tmp_path: Path, kl: bool) -> None:
+    model = models.load(settings(make_folder(tmp_path / "model", kl=kl), width=80, height=112))
+    assert model.latent == (4, 14, 10)
+    picture = np.random.default_rng(0).integers(0, 256, (112, 80, 3), dtype=np.uint8)
+    latent = model.encode(picture)
+    assert latent.shape == (1, *model.latent)
+    assert model.decode(latent).shape == picture.shape
+    assert model.decode(latent).dtype == np.uint8
+    assert not any(p.requires_grad for p in model.net.parameters())  # type: ignore[attr-defined]
+
+
+def test_the_vae_is_called_as_diffusers_calls_it(tmp_path: Path) -> None:
+    from diffusers import AutoencoderKL
+    from diffusers.image_processor import VaeImageProcessor
+
+    folder = make_folder(tmp_path / "model", kl=True)
+    vae = AutoencoderKL.from_pretrained(folder / "vae")
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    processor = VaeImageProcessor()
+    model = models.load(settings(folder))
+    with torch.no_grad():
+        given = processor.preprocess(picture[None].astype(np.float32) / 255)
+        expected = vae.encode(given).latent_dist.mode() * vae.config.scaling_factor
+        latent = model.encode(picture)
+        torch.testing.assert_close(latent, expected, atol=1e-5, rtol=1e-4)
+        shown = processor.postprocess(vae.decode(latent / vae.config.scaling_factor).sample, output_type="np")
+    assert np.abs(model.decode(latent) - shown[0] * 255).max() < 0.51
+
+
+@pytest.mark.parametrize("policy", Policy)
+def test_the_bank_has_places_unless_it_is_off(tiny: Path, policy: Policy) -> None:
+    layout = models.load(settings(tiny, policy=policy)).layout
+    assert bool(layout) == (policy is not Policy.OFF)
+    assert sum(name.endswith(".key") for name in layout) == (0 if policy is Policy.OFF else 13)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_weights_of_a_variant_are_found(folder: Path, part: str) -> None:
+    file = weights(folder, part)
+    file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+    models.load(settings(folder))
+
+
+def test_plain_weights_go_before_a_variants(folder: Path) -> None:
+    file = weights(folder, "unet")
+    file.with_name(f"{file.stem}.fp16.safetensors").write_bytes(b"never read")
+    models.load(settings(folder))
+
+
+def test_a_text_encoder_with_projection_is_taken(folder: Path) -> None:
+    edit(folder / "text_encoder" / "config.json", architectures=["CLIPTextModelWithProjection"])
+    models.load(settings(folder))
+
+
+def test_model_index_is_not_needed_and_further_weights_do_not_matter(folder: Path) -> None:
+    assert not (folder / "model_index.json").exists()
+    change_weights(folder, "unet", lambda tensors: tensors.update(extra=torch.zeros(1)))
+    models.load(settings(folder))
+
+
+def test_nothing_is_printed(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    models.load(settings(tiny))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_read_only_or_mirrored_picture_is_encoded(tiny: Path, recwarn: pytest.WarningsRecorder) -> None:
+    model = models.load(settings(tiny))
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    mirrored = picture[:, ::-1]
+    assert torch.equal(model.encode(mirrored), model.encode(mirrored.copy()))
+    picture.setflags(write=False)
+    model.encode(picture)
+    assert not [w for w in recwarn if "writ" in str(w.message)]
+
+
+# ---------------------------------------------------------------------------------------------------- the description
+
+
+def test_a_folder_without_description_has_the_papers_defaults(tiny: Path) -> None:
+    own = describe(str(tiny))
+    assert (own.name, own.schedule, own.width, own.steps, own.strength) == (str(tiny), "lcm", 512, 4, 0.4)
+    assert (own.places, own.fusion_strength, own.similarity_threshold) == (None, 0.8, 0.98)
+    assert (own.policy, own.slots, own.interval, own.words) == (Policy.MERGE, 1, 4, ())
+
+
+def test_the_description_is_what_the_json_says(folder: Path) -> None:
+    said = {
+        "name": "Mine",
+        "licence": "CC0",
+        "schedule": "turbo",
+        "width": 256,
+        "height": 320,
+        "steps": 1,
+        "strength": 0.7,
+        "text_to_image": False,
+        "fusion": {"places": ["up_blocks.1"], "strength": 0.5, "threshold": 0.9},
+        "bank": {"policy": "fifo", "slots": 3, "interval": 2},
+        "styles": ["ink"],
+        "words": ["ink", "clay"],
+    }
+    (folder / "streamv2v.json").write_text(json.dumps(said))
+    own = describe(str(folder))
+    assert (own.name, own.licence, own.schedule, own.width, own.height) == ("Mine", "CC0", "turbo", 256, 320)
+    assert (own.steps, own.strength, own.text_to_image) == (1, 0.7, False)
+    assert (own.places, own.fusion_strength, own.similarity_threshold) == (("up_blocks.1",), 0.5, 0.9)
+    assert (own.policy, own.slots, own.interval) == (Policy.FIFO, 3, 2)
+    assert (own.styles, own.words) == (("ink",), ("ink", "clay"))
+
+
+def test_trailing_spacing_means_turbo_unless_said_otherwise(folder: Path) -> None:
+    edit(folder / "scheduler" / "scheduler_config.json", timestep_spacing="trailing")
+    assert describe(str(folder)).schedule == "turbo"
+    (folder / "streamv2v.json").write_text('{"schedule": "lcm"}')
+    assert describe(str(folder)).schedule == "lcm"
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ("{", "JSON"),
+        ("[]", "no JSON object"),
+        ('{"width": "512"}', "width is '512'"),
+        ('{"width": 500}', "multiple of 16"),
+        ('{"height": null}', "height is None"),
+        ('{"steps": 0}', "steps is 0"),
+        ('{"strength": 7}', "strength is 7"),
+        ('{"strength": NaN}', "strength is nan"),
+        ('{"schedule": "euler"}', "lcm or turbo"),
+        ('{"bank": {"interval": 0}}', "interval is 0"),
+        ('{"bank": {"interval": 2.5}}', "interval is 2.5"),
+        ('{"bank": {"slots": -1}}', "slots is -1"),
+        ('{"bank": {"policy": "queue"}}', "'queue'"),
+        ('{"bank": []}', "bank is []"),
+        ('{"fusion": null}', "fusion is None"),
+        ('{"fusion": {"places": "mid_block"}}', "fusion.places is 'mid_block'"),
+        ('{"fusion": {"places": [3]}}', "fusion.places is [3]"),
+        ('{"fusion": {"strength": -1}}', "strength is -1"),
+        ('{"fusion": {"threshold": true}}', "threshold is True"),
+        ('{"words": "abc"}', "words is 'abc'"),
+        ('{"text_to_image": "false"}', "text_to_image is 'false'"),
+        ('{"name": 3}', "name"),
+    ],
+)
+def test_nonsense_in_the_description_is_named(folder: Path, said: str, named: str) -> None:
+    (folder / "streamv2v.json").write_text(said)
+    message = refused(folder)
+    assert named in message
+    assert "streamv2v.json" in message
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "mid_block.attentions.0.transformer_blocks.0.attn1",
+        "up_blocks.1.attentions.0.transformer_blocks.0",
+        "up_blocks.2",
+    ],
+)
+def test_each_kind_of_place_can_be_named(folder: Path, place: str) -> None:
+    (folder / "streamv2v.json").write_text(json.dumps({"fusion": {"places": [place]}}))
+    layout = models.load(settings(folder)).layout
+    assert [name for name in layout if name.endswith(".feature")] == [f"{place}.feature"]
+
+
+def test_a_place_that_is_none_is_named(folder: Path) -> None:
+    (folder / "streamv2v.json").write_text('{"fusion": {"places": ["mid_block"]}}')
+    assert "'mid_block'" in refused(folder, models.load)
+
+
+# ---------------------------------------------------------------------------------------------------- what is wrong
+
+
+@pytest.mark.parametrize("name", ["nope", "~nobody-here/x", "a" * 5000, "a\0b", "/dev/null"])
+def test_an_unknown_name_is_told_the_known_ones(name: str) -> None:
+    message = refused(name)
+    assert "embedded" in message
+    assert repr(name) in message
+
+
+@pytest.mark.parametrize("part", [*PARTS, "tokenizer"])
+def test_a_missing_part_is_named(folder: Path, part: str) -> None:
+    shutil.rmtree(folder / part)
+    assert part in refused(folder)
+
+
+def test_a_missing_scheduler_is_named(folder: Path) -> None:
+    shutil.rmtree(folder / "scheduler")
+    assert "scheduler_config.json" in refused(folder, models.load)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_missing_weights_are_named_and_a_pickle_is_refused(folder: Path, part: str) -> None:
+    file = weights(folder, part)
+    file.rename(file.with_name("stranger.safetensors"))
+    assert f"{part}: there are no weights" in refused(folder)
+    (file.parent / "stranger.safetensors").unlink()
+    assert f"{part}: there are no weights" in refused(folder)
+    file.with_suffix(".bin").write_bytes(b"never opened")
+    message = refused(folder)
+    assert file.with_suffix(".bin").name in message
+    assert "pickle" in message
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("text", ["{", "[]", "", '"unet"'])
+def test_broken_json_is_named(folder: Path, part: str, text: str) -> None:
+    (folder / part / "config.json").write_text(text)
+    assert f"{part}/config.json" in refused(folder).replace("\\", "/")
+
+
+def test_json_that_is_no_text_is_named(folder: Path) -> None:
+    (folder / "unet" / "config.json").write_bytes(b"\xff\xfe{}")
+    assert "cannot be read as JSON" in refused(folder)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("content", [b"", b"x" * 1000, None])
+def test_truncated_weights_are_named(folder: Path, part: str, content: bytes | None) -> None:
+    file = weights(folder, part)
+    file.write_bytes(file.read_bytes()[:-1000] if content is None else content)
+    assert f"{part}: " in refused(folder, models.load)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_weight_is_named(folder: Path, part: str) -> None:
+    name = sorted(load_file(weights(folder, part)))[3]
+    change_weights(folder, part, lambda tensors: tensors.pop(name))
+    message = refused(folder, models.load)
+    assert "1 weights are missing" in message
+    assert name.removeprefix("text_model.") in message
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_weight_of_wrong_shape_is_refused(folder: Path, part: str) -> None:
+    name = sorted(load_file(weights(folder, part)))[3]
+    change_weights(folder, part, lambda tensors: tensors.update({name: torch.zeros(3, 5, 7)}))
+    assert part in refused(folder, models.load)
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "named"),
+    [
+        ("unet", {"_class_name": "UNet3DConditionModel"}, "UNet3DConditionModel"),
+        ("unet", {"_class_name": None}, "must be UNet2DConditionModel"),
+        ("vae", {"_class_name": "AutoencoderDC"}, "AutoencoderTiny or AutoencoderKL"),
+        ("text_encoder", {"architectures": ["T5EncoderModel"]}, "T5EncoderModel"),
+        ("text_encoder", {"architectures": None}, "CLIPTextModel"),
+    ],
+)
+def test_another_kind_of_part_is_named(folder: Path, part: str, values: dict[str, Any], named: str) -> None:
+    edit(folder / part / "config.json", **values)
+    assert named in refused(folder)
+
+
+def rewritten_unet(folder: Path, **config: Any) -> None:
+    """The folder with a random UNet of another configuration."""
+    from diffusers import UNet2DConditionModel
+
+    old = UNet2DConditionModel.load_config(folder / "unet")
+    shutil.rmtree(folder / "unet")
+    UNet2DConditionModel.from_config({**old, **config}).save_pretrained(folder / "unet")
+
+
+def test_an_inpainting_model_is_refused(folder: Path) -> None:
+    rewritten_unet(folder, in_channels=9)
+    assert "inpainting" in refused(folder, models.load)
+
+
+def test_text_of_another_width_is_refused(folder: Path) -> None:
+    rewritten_unet(folder, cross_attention_dim=32)
+    assert "cross_attention_dim is 32" in refused(folder, models.load)
+
+
+def test_an_sdxl_like_unet_is_refused(folder: Path) -> None:
+    time_ids = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+    rewritten_unet(folder, **time_ids, projection_class_embeddings_input_dim=64)
+    assert "its UNet cannot run at 64x64" in refused(folder, models.load)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", None])
+def test_a_broken_tokenizer_is_named(folder: Path, text: str | None) -> None:
+    file = folder / "tokenizer" / "tokenizer.json"
+    if text is None:
+        shutil.rmtree(folder / "tokenizer")
+        (folder / "tokenizer").mkdir()
+    else:
+        file.write_text(text)
+    assert "tokenizer: cannot be loaded" in refused(folder, models.load)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"num_train_timesteps": -5}, "-5"),
+        ({"num_train_timesteps": 20}, "20"),
+        ({"num_train_timesteps": "x"}, "'x'"),
+        ({"beta_schedule": "squaredcos_cap_v2"}, "squaredcos_cap_v2"),
+        ({"beta_start": float("nan")}, "nan"),
+        ({"beta_end": 2}, "to 2"),
+        ({"beta_start": None}, "scheduler_config.json"),
+        ({"prediction_type": "flow"}, "flow"),
+        ({"trained_betas": [0.1] * 1000}, "trained_betas"),
+        ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+    ],
+)
+def test_a_noise_schedule_that_is_none_is_named(folder: Path, values: dict[str, Any], named: str) -> None:
+    edit(folder / "scheduler" / "scheduler_config.json", **values)
+    message = refused(folder, models.load)
+    assert named in message
+    assert "scheduler_config.json" in message
+
+
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear"])
+def test_the_noise_schedule_is_that_of_diffusers(folder: Path, kind: str) -> None:
+    from diffusers import DDIMScheduler
+
+    edit(folder / "scheduler" / "scheduler_config.json", beta_schedule=kind)
+    ours = models.betas_schedule(describe(str(folder))).alphas_cumprod
+    theirs = DDIMScheduler(beta_schedule=kind, beta_start=0.00085, beta_end=0.012).alphas_cumprod
+    torch.testing.assert_close(ours.float(), theirs, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("device", ["warp-drive", "", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_a_setting_to_mend(tiny: Path, device: str) -> None:
+    with pytest.raises(SettingsError, match="use cpu"):
+        models.load(settings(tiny, device=device))
+
+
+def test_a_size_that_the_vae_cannot_divide_is_refused(folder: Path) -> None:
+    from diffusers import AutoencoderTiny
+
+    shutil.rmtree(folder / "vae")
+    deep: dict[str, Any] = {f"{side}_block_out_channels": (8,) * 6 for side in ("encoder", "decoder")}
+    deep |= {"num_encoder_blocks": (1,) * 6, "num_decoder_blocks": (1,) * 6}
+    AutoencoderTiny(**deep).save_pretrained(folder / "vae")
+    with pytest.raises(ModelError, match="multiples of 32; 80x64 is none"):
+        models.load(settings(folder, width=80))
+    assert models.load(settings(folder, width=96)).latent == (4, 2, 3)
+
+
+# --------------------------------------------------------------------------------------------------------------- LoRA
+
+
+class Change(dict[str, tuple[Tensor, Tensor]]):
+    """Layer -> (up, down) of a random LoRA of rank 2; text layers start with `encoder.`."""
+
+
+def random_change(tiny: Path, seed: int, *layers: str) -> Change:
+    shapes = {n: t.shape for n, t in load_file(weights(tiny, "unet")).items()}
+    shapes |= {n.removeprefix("text_model."): t.shape for n, t in load_file(weights(tiny, "text_encoder")).items()}
+    generator = torch.Generator().manual_seed(seed)
+    change = Change()
+    for layer in layers or (ATTENTION, OUT, PROJECTION, CONVOLUTION, TEXT):
+        out, *rest = shapes[f"{layer}.weight"]
+        up = torch.randn(out, 2, *[1] * (len(rest) - 1), generator=generator)
+        change[layer] = up / 10, torch.randn(2, *rest, generator=generator) / 10
+    return change
+
+
+def kohya(change: Change, path: Path, alpha: float | None = None, text: str = "te") -> Path:
+    tensors = {}
+    for layer, (up, down) in change.items():
+        name = f"text_model_{layer}" if layer.startswith("encoder.") else layer
+        key = f"lora_{text if layer.startswith('encoder.') else 'unet'}_{name.replace('.', '_')}"
+        tensors |= {f"{key}.lora_up.weight": up, f"{key}.lora_down.weight": down}
+        if alpha is not None:
+            tensors[f"{key}.alpha"] = torch.tensor(alpha)
+    save_file(tensors, path)
+    return path
+
+
+def diffusers_form(
+    change: Change, path: Path, ends: tuple[str, str] = (".lora_B.weight", ".lora_A.weight"), **metadata: str
+) -> Path:
+    tensors = {}
+    for layer, (up, down) in change.items():
+        key = f"text_encoder.text_model.{layer}" if layer.startswith("encoder.") else f"unet.{layer}"
+        tensors |= {key + ends[0]: up, key + ends[1]: down}
+    save_file(tensors, path, metadata or None)
+    return path
+
+
+def product(up: Tensor, down: Tensor) -> Tensor:
+    """up @ down, written out over every axis."""
+    return torch.einsum("or,ri...->oi...", up.flatten(1), down)
+
+
+Fused = Callable[..., dict[str, Tensor]]
+
+
+@pytest.fixture(scope="module")
+def fused(tiny: Path) -> Fused:
+    """LoRAs -> the weights with them, less the weights without: the layers that differ."""
+    parts = [models.part(tiny, name, torch.float32) for name in ("unet", "text_encoder")]
+    plain = [part.state_dict() for part in parts]
+
+    def differences(*given: Lora) -> dict[str, Tensor]:
+        changed = copy.deepcopy(parts)
+        loras.fuse(*changed, given)
+        after = [part.state_dict() for part in changed]
+        assert [state.keys() for state in after] == [state.keys() for state in plain]
+        return {
+            name.removeprefix("text_model.").removesuffix(".weight"): new[name] - old[name]
+            for old, new in zip(plain, after, strict=True)
+            for name in old
+            if not torch.equal(new[name], old[name])
+        }
+
+    return differences
+
+
+def is_change(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert tensor.abs().max() > 1e-3
+        torch.testing.assert_close(found[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5, -1.5])
+@pytest.mark.parametrize(("alpha", "factor"), [(None, 1.0), (1.0, 0.5), (8.0, 4.0)])
+def test_a_kohya_file_is_fused(
+    fused: Fused, tiny: Path, tmp_path: Path, weight: float, alpha: float | None, factor: float
+) -> None:
+    change = random_change(tiny, 0)
+    found = fused(Lora(str(kohya(change, tmp_path / "a.safetensors", alpha)), weight))
+    is_change(found, {n: weight * factor * product(up, down) for n, (up, down) in change.items()})
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        (".lora_B.weight", ".lora_A.weight"),
+        (".lora_B.default.weight", ".lora_A.default.weight"),
+        (".lora.up.weight", ".lora.down.weight"),
+        (".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight"),
+    ],
+)
+def test_a_diffusers_file_is_fused(fused: Fused, tiny: Path, tmp_path: Path, ends: tuple[str, str]) -> None:
+    change = random_change(tiny, 1)
+    found = fused(Lora(str(diffusers_form(change, tmp_path / "a.safetensors", ends)), 0.75))
+    is_change(found, {n: 0.75 * product(up, down) for n, (up, down) in change.items()})
+
+
+def test_a_diffusers_file_may_say_alpha_for_all_layers(fused: Fused, tiny: Path, tmp_path: Path) -> None:
+    change = random_change(tiny, 2)
+    config = json.dumps({"unet.r": 2, "unet.lora_alpha": 6, "unet.alpha_pattern": {}, "text_encoder.lora_alpha": 1})
+    path = diffusers_form(change, tmp_path / "a.safetensors", lora_adapter_metadata=config)
+    is_change(fused(Lora(str(path))), {n: (0.5 if n == TEXT else 3) * product(*pair) for n, pair in change.items()})
+
+
+def test_diffusers_files_before_peft_and_peft_files_are_fused(fused: Fused, tiny: Path, tmp_path: Path) -> None:
+    change = random_change(tiny, 3, ATTENTION, OUT)
+    expected = {n: product(*pair) for n, pair in change.items()}
+    old, peft = {}, {}
+    for layer, (up, down) in change.items():
+        attention, _, projection = layer.removesuffix(".0").rpartition(".")
+        old |= {
+            f"unet.{attention}.processor.{projection}_lora.up.weight": up,
+            f"unet.{attention}.processor.{projection}_lora.down.weight": down,
+        }
+        peft |= {f"base_model.model.{layer}.lora_B.weight": up, f"base_model.model.{layer}.lora_A.weight": down}
+    for number, tensors in enumerate((old, peft)):
+        save_file(tensors, tmp_path / f"{number}.safetensors")
+        is_change(fused(Lora(str(tmp_path / f"{number}.safetensors"))), expected)
+
+
+def test_two_loras_add_up_and_a_weight_of_nothing_changes_nothing(fused: Fused, tiny: Path, tmp_path: Path) -> None:
+    one, other = random_change(tiny, 4), random_change(tiny, 5, ATTENTION)
+    first, second = kohya(one, tmp_path / "a.safetensors"), diffusers_form(other, tmp_path / "b.safetensors")
+    expected = {n: 0.7 * product(*pair) for n, pair in one.items()}
+    expected[ATTENTION] = expected[ATTENTION] - 0.3 * product(*other[ATTENTION])
+    is_change(fused(Lora(str(first), 0.7), Lora(str(second), -0.3)), expected)
+    assert fused(Lora(str(first), 0)) == {}
+    is_change(fused(Lora(str(second)), Lora(str(second))), {ATTENTION: 2 * product(*other[ATTENTION])})
+
+
+@pytest.mark.parametrize("text", ["te", "te1"])
+def test_a_lora_may_change_the_text_encoder_alone(fused: Fused, tiny: Path, tmp_path: Path, text: str) -> None:
+    change = random_change(tiny, 6, TEXT)
+    is_change(fused(Lora(str(kohya(change, tmp_path / "a.safetensors", text=text)))), {TEXT: product(*change[TEXT])})
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_a_lora_fits_every_dtype_and_place(folder: Path, tmp_path: Path, dtype: str) -> None:
+    place = "down_blocks.0.attentions.0.transformer_blocks.0"
+    (folder / "streamv2v.json").write_text(json.dumps({"fusion": {"places": [place]}}))
+    lora = Lora(str(kohya(random_change(folder, 7), tmp_path / "a.safetensors")))
+    model = models.load(settings(folder, dtype=dtype, loras=(lora,)))
+    assert f"{place}.feature" in model.layout
+    assert all(p.dtype is getattr(torch, dtype) for p in model.net.parameters())  # type: ignore[attr-defined]
+
+
+def spoiled(tensors: dict[str, Tensor], path: Path, old: str, new: str) -> None:
+    save_file({key.replace(old, new): tensor for key, tensor in tensors.items()}, path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("lora_up.weight", "hada_w1_a", "hada_w1_a"),
+        ("lora_unet_down", "lora_unet_under", "not in this model"),
+        ("lora_te_", "lora_te2_", "not in this model"),
+        (".lora_up.weight", ".dora_scale", "no LoHa, LoKr or DoRA"),
+        ("down_blocks_0", "input_blocks_0", "1 of its layers are not in this model"),
+    ],
+)
+def test_a_lora_of_another_kind_is_refused(
+    fused: Fused, tiny: Path, tmp_path: Path, old: str, new: str, named: str
+) -> None:
+    path = kohya(random_change(tiny, 8), tmp_path / "a.safetensors", alpha=1.0)
+    spoiled(load_file(path), path, old, new)
+    assert named in refused_lora(fused, path)
+
+
+def refused_lora(fused: Fused, path: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        fused(Lora(str(path)))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def test_a_lora_of_other_shapes_is_refused(fused: Fused, tiny: Path, tmp_path: Path) -> None:
+    change = random_change(tiny, 9, ATTENTION)
+    up, down = change[ATTENTION]
+    for number, pair in enumerate([(up, down[:, 1:].contiguous()), (up[1:], down), (up, down[:1])]):
+        path = kohya(Change({ATTENTION: pair}), tmp_path / f"{number}.safetensors")
+        assert "another kind of model" in refused_lora(fused, path)
+
+
+def test_a_lora_of_undefined_numbers_is_refused(fused: Fused, tiny: Path, tmp_path: Path) -> None:
+    change = random_change(tiny, 10, ATTENTION)
+    change[ATTENTION][0][0, 0] = float("nan")
+    assert "infinite or undefined" in refused_lora(fused, kohya(change, tmp_path / "a.safetensors"))
+
+
+def test_a_lora_file_that_is_none_is_refused(fused: Fused, tiny: Path, tmp_path: Path) -> None:
+    good = kohya(random_change(tiny, 11), tmp_path / "good.safetensors").read_bytes()
+    for name, content in (("cut", good[:-100]), ("empty", b""), ("pickle", b"\x80\x04K\x01.")):
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(content)
+        assert "cannot be read" in refused_lora(fused, path)
+    save_file({}, path)
+    assert "0 up and 0 down" in refused_lora(fused, path)
+    half = {key: tensor for key, tensor in load_file(tmp_path / "good.safetensors").items() if "lora_up" not in key}
+    save_file(half, path)
+    assert "0 up and 5 down" in refused_lora(fused, path)
+    assert "no such file" in refused_lora(fused, tmp_path / "nowhere.safetensors")
+    assert "cannot be read" in refused_lora(fused, Path("~nobody-here/a.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["a.bin", "a.pt", "a.ckpt", "a"])
+def test_a_lora_must_be_safetensors(fused: Fused, tiny: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"never opened")
+    assert "only .safetensors" in refused_lora(fused, tmp_path / name)
+
+
+@pytest.mark.parametrize("config", ['{"unet.alpha_pattern": {"x": 1}}', '{"unet.use_rslora": true}', "{", "[]", "3"])
+def test_a_lora_configuration_that_is_not_followed_is_refused(
+    fused: Fused, tiny: Path, tmp_path: Path, config: str
+) -> None:
+    path = diffusers_form(random_change(tiny, 12), tmp_path / "a.safetensors", lora_adapter_metadata=config)
+    assert "supported" in (message := refused_lora(fused, path)) or "lora_adapter_metadata" in message
