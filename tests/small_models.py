@@ -14,7 +14,7 @@ TEXT_WIDTH = 16
 def small_unet(
     seed: int, *, last_up_attention: bool = True, like_embedded: bool = False, linear: bool = False
 ) -> UNet2DConditionModel:
-    """A random UNet: latents [*, 4, 16, 16], text [*, tokens, 16]; 256, 64, 16 and 4 tokens, 13 self-attention layers.
+    """A random UNet: latents [*, 4, 8, 8], text [*, tokens, 16]; 64, 16, 4 and 1 tokens, 13 self-attention layers.
 
     last_up_attention=False makes the outermost blocks plain (`DownBlock2D`, `UpBlock2D`): 10 self-attention layers.
     like_embedded=True adds what the embedded model has: pooled text beside the timestep, and scale-shift norms.
@@ -51,7 +51,7 @@ def small_unet(
 
 
 def moving_latents(seed: int, frames: int) -> list[torch.Tensor]:
-    """Latents [4, 16, 16] of a picture that drifts and changes a little from frame to frame, as video does."""
+    """Latents [4, 8, 8] of a picture that drifts and changes a little from frame to frame, as video does."""
     generator = torch.Generator().manual_seed(seed)
     size = LATENT_SIZE + frames
     scene = torch.randn(LATENT_CHANNELS, size, size, generator=generator, dtype=torch.float64)
@@ -66,7 +66,7 @@ def random_text(seed: int) -> torch.Tensor:
 
 
 def fixed_noise(seed: int, rows: int) -> torch.Tensor:
-    """One fixed noise per denoising step, [rows, 4, 16, 16]."""
+    """One fixed noise per denoising step, [rows, 4, 8, 8]."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(rows, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator, dtype=torch.float64)
 

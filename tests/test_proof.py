@@ -428,6 +428,12 @@ def test_fusion_equals_the_reference(
         torch.testing.assert_close(fused[row], expected, rtol=0, atol=1e-12)
 
 
+def test_a_cosine_at_the_threshold_is_not_over_it() -> None:
+    own, ring = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[[4.0, 0.0]]]])
+    assert fuse(own, ring, torch.tensor([1.0]), torch.tensor([1.0])).equal(own)
+    assert fuse(own, ring, torch.tensor([1.0]), torch.tensor([0.9999])).equal(ring[:, 0])
+
+
 @given(tensors, st.integers(1, 3), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2**31), st.integers(1, 1000))
 def test_merging_equals_the_reference_for_any_permutation(
     generator: torch.Generator, rows: int, tokens: int, width: int, seed: int, frame: int

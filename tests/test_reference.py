@@ -60,11 +60,11 @@ def test_every_self_attention_layer_is_seen() -> None:
     call.output(moving_latents(1, 1)[0], 500)
     assert set(call.seen.keys) == set(call.seen.values) == set(ref.self_attention_layers(unet))
     assert len(call.seen.keys) == 13
-    assert {len(keys) for keys in call.seen.keys.values()} == {256, 64, 16, 4}
+    assert {len(keys) for keys in call.seen.keys.values()} == {64, 16, 4, 1}
     assert {place: tuple(feature.shape) for place, feature in call.seen.features.items()} == {
-        "mid_block.attentions.0.transformer_blocks.0.attn1": (4, 32),
-        "up_blocks.3.attentions.1.transformer_blocks.0": (256, 16),
-        "up_blocks.3": (256, 16),
+        "mid_block.attentions.0.transformer_blocks.0.attn1": (1, 32),
+        "up_blocks.3.attentions.1.transformer_blocks.0": (64, 16),
+        "up_blocks.3": (64, 16),
     }
 
 
