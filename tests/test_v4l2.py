@@ -165,8 +165,8 @@ def read_until(camera: sources.Webcam, done: Callable[[Frame | None], bool]) -> 
 def test_a_frozen_camera_is_told_and_goes_on() -> None:
     physical()
     feed = os.environ.get("VCAMLAB_FEED_PID")
-    if feed is None:
-        pytest.skip("nobody says who feeds the camera (VCAMLAB_FEED_PID)")
+    if feed is None or not os.environ.get("VCAM_TEST_FREEZE"):  # it once took v4l2loopback 0.12.7's kernel down
+        pytest.skip("VCAM_TEST_FREEZE=1 freezes the process VCAMLAB_FEED_PID that feeds the camera")
     camera = sources.Webcam("Physical Camera", (320, 240), 15)
     try:
         read_until(camera, lambda frame: frame is not None)
