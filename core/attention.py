@@ -156,6 +156,7 @@ class FusedUpBlock(nn.Module):
             upsample_size=upsample_size,
             **attention,
         )
-        tokens = out.flatten(2).transpose(1, 2)  # [rows, height*width, channels]
+        # contiguous: a banked view would hand its strides on to the ring, and a compiled call would be compiled again
+        tokens = out.flatten(2).transpose(1, 2).contiguous()  # [rows, height*width, channels]
         fused = fuse_at(self.place, tokens, cross_attention_kwargs["bank_call"])
         return fused.transpose(1, 2).reshape(out.shape)
