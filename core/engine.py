@@ -84,11 +84,11 @@ class Engine:
         """
         self._check(picture)
         similar = self._skip.similar(picture, self.look)
-        changing = self._blend.share < 1 or not self._decay.over
         shown = self._skip.result
-        if similar and not changing and shown is not None and self._skip.ready(self.delay, self.look):
+        if similar and shown is not None and self._skip.ready(self.delay, self.look):
             self._skip = self._skip._replace(repeats=self._skip.repeats + 1)
             return shown.copy()
+        changing = self._blend.share < 1 or not self._decay.over
         self._last_latent = self._model.encode(picture)
         result = self._advance(self._last_latent)
         still = -1 if changing else self._skip.still + 1 if similar else 0
