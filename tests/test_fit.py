@@ -89,3 +89,9 @@ def test_a_busy_card_moves_and_shows_its_progress() -> None:
 def test_a_resting_card_is_the_same_picture_at_any_time() -> None:
     card = Card("Paused", tone="calm")
     assert draw_card(card, (320, 240), 1.0) is draw_card(card, (320, 240), 99.0)
+
+
+def test_a_picture_of_almost_the_shape_fills_it() -> None:
+    picture = np.full((224, 304, 3), 200, np.uint8)
+    assert (pad_to(picture, (640, 480)) > 190).all()
+    assert (pad_to(np.full((256, 256, 3), 200, np.uint8), (640, 480))[:, :40] < 190).all()

@@ -40,6 +40,7 @@ from vcam.fit import Card
 from vcam.frames import Frame, FrameSink, FrameSource, LatestSlot, Picture, TranslatorState
 from vcam.loops import Counts, Gate, Ready, capture_loop, publish_loop, translate_loop
 from vcam.profiles import Profile, ProfileError, engine_settings, find_profile, load_profiles
+from vcam.translate import engine_size
 from vcam.worker import CORE_ENGINE, Limits, WorkerTranslator
 
 DEFAULT_SIZE = (640, 480)
@@ -144,9 +145,16 @@ def run(options: RunOptions, parts: Parts | None = None) -> RunReport:
 
 
 def settings_for(profile: Profile, options: RunOptions) -> EngineSettings:
-    """The engine's settings: the command line over the profile over the model's description."""
+    """The engine's settings: the command line over the profile over the model's description.
+
+    Where nobody gave the engine a size, the model's number of pixels is spent in the shape of the published picture.
+    """
     given = ("model", "width", "height", "steps", "policy", "slots", "runtime", "device", "dtype")
-    return engine_settings(profile, **{name: getattr(options, name) for name in given})
+    settings = engine_settings(profile, **{name: getattr(options, name) for name in given})
+    if {"width", "height"} & profile.engine.keys() or options.width is not None or options.height is not None:
+        return settings
+    width, height = engine_size(*(options.size or DEFAULT_SIZE), settings.width * settings.height)
+    return replace(settings, width=width, height=height)
 
 
 def choose_source(options: RunOptions) -> FrameSource:

@@ -19,6 +19,9 @@ _SPINNER_TURN_S = 1.2
 CARD_REDRAW_S = 0.1  # the spinner's step: what moves is redrawn this often, not at every tick
 
 
+_ALMOST = 1.03  # a stretch that nobody sees
+
+
 def crop_to(picture: Picture, size: tuple[int, int], mirror: bool = False) -> Picture:
     """The largest centred part of `picture` that has the shape of `size` (width, height), resized to exactly that."""
     width, height = size
@@ -41,11 +44,17 @@ def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
 
 
 def pad_to(picture: Picture, size: tuple[int, int], badge: bool = False) -> Picture:
-    """The whole `picture` as large as it fits into `size` (width, height), on a dark blur of itself; new array."""
+    """The whole `picture` as large as it fits into `size` (width, height), on a dark blur of itself; new array.
+
+    A picture of almost that shape fills it: engines work in multiples of 16 pixels, and thin edges look like a fault.
+    """
     width, height = size
     rows, columns = picture.shape[:2]
-    scale = min(width / columns, height / rows)
+    wide, high = width / columns, height / rows
+    scale = min(wide, high)
     inner = (min(width, max(1, round(columns * scale))), min(height, max(1, round(rows * scale))))
+    if max(wide, high) / scale < _ALMOST:
+        inner = size
     if inner == size:
         whole = _resized(picture, size)
         whole = whole.copy() if whole is picture else whole
