@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -242,8 +243,9 @@ def train(
     log: Callable[[dict[str, float]], None],
     save_every: float,
     export: Callable[[Text, Unet], None],
+    most: float = math.inf,
 ) -> None:
-    """Train for `seconds`, going on from `folder`/unet.pt; `export` gets the averaged models at each save."""
+    """Train for `seconds` or up to `most` steps, going on from `folder`/unet.pt; `export` gets the averaged models."""
     torch.manual_seed(seed)
     vae = (
         AutoencoderTiny.from_pretrained(folder / "vae")
@@ -272,7 +274,7 @@ def train(
     begin = time.monotonic() - spent
     saved = spent
     sums: dict[str, float] = {}
-    while (spent := time.monotonic() - begin) < seconds:
+    while (spent := time.monotonic() - begin) < seconds and step < most:
         part = spent / seconds
         phase = next(p for p in phases if part < p.until)
         old = carried if carried is not None and carried.now.shape[-1] == phase.window else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +154,7 @@ def train(
     device: torch.device,
     log: Callable[[dict[str, float]], None],
     decoder_only: bool = False,
+    most: float = math.inf,
 ) -> Vae:
     """Train for `seconds` (or go on with the decoder alone, the UNet's latents unchanged) and save to `folder`."""
     torch.manual_seed(seed)
@@ -168,7 +170,7 @@ def train(
     optimiser = Muon(*split(trained))
     average = {name: weight.detach().clone() for name, weight in vae.named_parameters()}
     begin, step = time.monotonic(), 0
-    while (part := (time.monotonic() - begin) / seconds) < 1:
+    while (part := (time.monotonic() - begin) / seconds) < 1 and step < most:
         picture = crops(batch, size).to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
             if decoder_only:
