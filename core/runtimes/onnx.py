@@ -254,21 +254,24 @@ def export(folder: Path) -> None:
     used["encoder"] = _write(_Encoder(vae), (picture,), sized, ["picture"], ["latent"], folder, "encoder")
     sized = ({2: auto, 3: auto},)
     used["decoder"] = _write(_Decoder(vae), (latent,), sized, ["latent"], ["picture"], folder, "decoder")
-    used["text_encoder"] = _write(_Text(text_encoder), (ids,), ({},), ["ids"], ["text_embedding"], folder, "text_encoder")
+    used["text_encoder"] = _write(
+        _Text(text_encoder), (ids,), ({},), ["ids"], ["text_embedding"], folder, "text_encoder"
+    )
     rows, size = 2, 16
     row: dict[int, Any] = {0: auto}
     shapes = unet.layout(plain.config, places, size, size)
     rings = [torch.zeros(rows, 3, tokens, channels) for tokens, channels in shapes.values()]
-    flags = torch.zeros(rows)
+    # a tensor each: the exporter takes one that is given twice for one input
+    fresh, strength, threshold = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows), torch.ones(rows)
     used["unet"] = _write(
         _UNet(net, list(shapes)),
         (
             torch.zeros(rows, latent.shape[1], size, size),
             torch.zeros(rows, dtype=torch.int64),
             torch.zeros(rows, length, width),
-            flags.bool(),
-            flags,
-            flags,
+            fresh,
+            strength,
+            threshold,
             rings,
         ),
         ({0: auto, 2: auto, 3: auto}, row, row, row, row, row, [{0: auto, 1: auto, 2: auto}] * len(rings)),
@@ -328,10 +331,10 @@ def _write(
 
 def _refer(graph: Any, weights: Mapping[str, NDArray[np.float32]], external: int) -> list[str]:
     """Replace the constants that are weights by references; the exporter renames and turns them, so bytes decide."""
-    names = {value.tobytes(): name for name, value in weights.items()}
+    names = {(value.shape, value.tobytes()): name for name, value in weights.items()}
     renamed: dict[str, str] = {}
     for constant in graph.initializer:
-        name = names.get(constant.raw_data)
+        name = names.get((tuple(constant.dims), constant.raw_data))
         if name is None or len(constant.raw_data) < _SMALL:
             continue
         if name in renamed.values():  # of the same bytes as another
