@@ -9,16 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.data import Picture, held_out
+from training.data import Picture, f32, held_out
 from training.run import load, translate
 from training.teachers import TEACHERS
 
 
 def captioned(picture: Picture, text: str) -> Picture:
     """The picture under a white strip with a caption."""
-    strip = np.ones((24, picture.shape[1], 3), np.float32)
+    strip = np.full((24, picture.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.concatenate([strip, picture])
+    return np.concatenate([f32(strip) / 255, picture])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         sheet += [np.concatenate(cells[at : at + given.columns], 1) for at in range(0, len(cells), given.columns)]
     given.out.parent.mkdir(parents=True, exist_ok=True)
     data = np.round(np.concatenate(sheet)[..., ::-1] * 255).astype(np.uint8)
-    if not cv2.imwrite(str(given.out), data, [cv2.IMWRITE_JPEG_QUALITY, 80]):
+    if not cv2.imwrite(str(given.out), data, [cv2.IMWRITE_JPEG_QUALITY, 66]):
         print(f"training.sheet: {given.out} cannot be written", file=sys.stderr)
         return 1
     print(f"{given.out}: {given.out.stat().st_size / 1e3:.0f} kB")
