@@ -45,6 +45,7 @@ def mean_squares(one: list[np.ndarray], other: list[np.ndarray]) -> list[float]:
         {"policy": Policy.OFF, "steps": 2},
         {"policy": Policy.FIFO, "steps": 4, "guidance": Guidance.FULL},
         {"policy": Policy.FIFO, "steps": 2, "width": 160, "height": 96},
+        {"policy": Policy.FIFO, "steps": 2, "width": 144, "height": 112},
     ],
     ids=lambda changes: "-".join(str(value) for value in changes.values()),
 )

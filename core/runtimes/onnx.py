@@ -257,7 +257,8 @@ def export(folder: Path) -> None:
     used["text_encoder"] = _write(
         _Text(text_encoder), (ids,), ({},), ["ids"], ["text_embedding"], folder, "text_encoder"
     )
-    rows, size = 2, 16
+    # 18 halves to 9 and 5: diffusers then sizes each upsampling by its skip connection, which is right for every size
+    rows, size = 2, 18
     row: dict[int, Any] = {0: auto}
     shapes = unet.layout(plain.config, places, size, size)
     rings = [torch.zeros(rows, 3, tokens, channels) for tokens, channels in shapes.values()]
