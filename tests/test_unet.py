@@ -44,7 +44,7 @@ def call(net: BankedUNet | PlainUNet, height: int, width: int, dtype: torch.dtyp
     return seen
 
 
-@pytest.mark.parametrize(("height", "width"), [(16, 16), (9, 13), (8, 18), (26, 12), (5, 5)])
+@pytest.mark.parametrize(("height", "width"), [(9, 13), (26, 12)])
 @pytest.mark.parametrize(
     "places", [(), (f"{MID}.attn1",), (DOWN,), ("up_blocks.0", "up_blocks.3"), (UP, "up_blocks.1")]
 )
