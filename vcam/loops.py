@@ -38,7 +38,7 @@ class Timings:
         if not total[-1]:
             return 0.0
         at = int(np.searchsorted(total, share * total[-1]))
-        return min(self.max_ms, round((at + 1) * self._bin_ms, 3))
+        return round(min(self.max_ms, (at + 1) * self._bin_ms), 3)
 
 
 class Rate:
