@@ -151,11 +151,11 @@ def test_a_camera_is_found_and_read_by_name() -> None:
 
     try:
         until(more, f"no pictures: {camera.trouble}")
+        assert camera.trouble == ""
     finally:
         camera.close()
     assert frames[-1].picture.shape == (240, 320, 3)
     assert frames[-1].picture.std() > 5
-    assert camera.trouble == ""
 
 
 def read_until(camera: sources.Webcam, done: Callable[[Frame | None], bool]) -> None:
