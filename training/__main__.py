@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     if "data" in stages:
         lessons.make(cache / "data", given.seed, given.shards, given.pictures, 256, given.workers)
-    if "vae" in stages:
+    for stage in [stage for stage in ("vae", "decoder") if stage in stages]:
         vae.train(
             lessons.load(cache / "data"),
             cache / "vae",
@@ -74,19 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
             size=given.vae_crop,
             seed=given.seed,
             device=device,
-            log=recorder(cache / "vae.jsonl"),
-        )
-    if "decoder" in stages:
-        vae.train(
-            lessons.load(cache / "data"),
-            cache / "vae",
-            seconds=given.vae_minutes * 60,
-            batch=8 * given.batch_factor,
-            size=given.vae_crop,
-            seed=given.seed,
-            device=device,
-            log=recorder(cache / "decoder.jsonl"),
-            decoder_only=True,
+            log=recorder(cache / f"{stage}.jsonl"),
+            decoder_only=stage == "decoder",
         )
     if "unet" in stages:
         phases = unet.times(unet.PHASES, given.batch_factor)
