@@ -115,6 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb("models", _models, "list the models")
     verb("cameras", _cameras, "list the cameras")
     verb("status", _status, "show what the running camera does")
+    verb("doctor", _doctor, "look at this machine: what is broken or missing, and how to mend it")
     use = verb("use", _use, "switch the running camera to a profile")
     use.add_argument("profile", metavar="PROFILE", help="id or name; `vcam profiles` lists them")
     prompt = verb("prompt", _prompt, "give the running camera another prompt")
@@ -327,6 +328,14 @@ def _status(args: argparse.Namespace) -> int:
     status = client.status()
     _print_result(args, status.to_json(), client.describe(status))
     return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from vcam import doctor
+
+    findings = doctor.examine()
+    _print_result(args, doctor.to_json(findings), doctor.as_text(findings, sys.stdout.encoding))
+    return 0 if doctor.is_well(findings) else 1
 
 
 def _use(args: argparse.Namespace) -> int:
