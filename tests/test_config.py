@@ -21,6 +21,8 @@ size = "1280x720"
 fps = 25
 on_failure = "hold"
 mirror = true
+[camera]
+idle_after_s = 90
 [panel]
 enabled = false
 open = true
@@ -63,6 +65,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         fps=25.0,
         on_failure=OnFailure.HOLD,
         mirror=True,
+        idle_after_s=90.0,
         panel=False,
         open_panel=True,
         port=9000,
@@ -97,6 +100,7 @@ BAD = {
     "on_failure is 'show'; it must be card, hold or raw": "on_failure = 'show'",
     "mirror is 'yes'; it must be true or false": "mirror = 'yes'",
     "panel is false; it must be a table: [panel]": "panel = false",
+    "camera.idle_after_s is -1; it must be a number between 0 and 86400": "[camera]\nidle_after_s = -1",
     "panel.port is 80; it must be a whole number between 1024 and 65535": "panel.port = 80",
     "engine.device is 'gpu'; it must be auto, cpu, cuda, cuda:1, mps or xpu": "engine.device = 'gpu'",
     "engine.device is 'cuda:x'; it must be": "engine.device = 'cuda:x'",

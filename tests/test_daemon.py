@@ -311,6 +311,70 @@ def test_another_engine_is_built_beside_while_pictures_go_on(tmp_path: Path) -> 
         assert at_work.daemon.status().state == "running"
 
 
+# --------------------------------------------------------------------------------------------------------------- rest
+
+
+class FakeReaders:
+    """As many readers as the test says."""
+
+    how = "fake"
+
+    def __init__(self) -> None:
+        self.now, self.closed = 1, False
+
+    def count(self) -> int:
+        return self.now
+
+    def names(self) -> list[str]:
+        return [f"zoom (pid {i})" for i in range(self.now)]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_without_readers_engine_and_camera_rest_until_one_comes(tmp_path: Path) -> None:
+    looking = FakeReaders()
+    with running(tmp_path, replace(OPTIONS, idle_after_s=0.2), watch_sink=lambda sink: looking) as at_work:
+        assert at_work.daemon.status().readers == ("zoom (pid 0)",)
+        looking.now = 0
+        at_work.until_state("resting")
+        assert at_work.daemon.status().reader_count == 0
+        assert at_work.daemon.status().reason == "no program looks at the camera"
+        rests = at_work.source.rests
+        at_work.until(lambda: at_work.source.rests > rests)
+        resting = fit.draw_card(card_for("resting", "", None), SIZE)
+        at_work.until(lambda: (at_work.sink.last == resting).all())
+        translated, sent = at_work.daemon.status().translated, at_work.sink.sent
+        at_work.until(lambda: at_work.sink.sent > sent + 20)
+        assert at_work.daemon.status().translated <= translated + 1
+        looking.now = 1
+        at_work.until(lambda: at_work.sink.shows_translation)
+        assert at_work.daemon.status().state == "running"
+    assert looking.closed
+
+
+def test_who_looks_at_the_preview_keeps_it_awake(tmp_path: Path) -> None:
+    looking = FakeReaders()
+    looking.now = 0
+    options = replace(OPTIONS, idle_after_s=0.2)
+    with running(tmp_path, options, watch_sink=lambda sink: looking) as at_work:
+        at_work.until_state("resting")
+        at_work.until(lambda: at_work.daemon.preview is not None and at_work.daemon.status().state == "running")
+        at_work.until_state("resting")
+
+
+@pytest.mark.parametrize("way", ["switched off", "cannot be told"])
+def test_it_never_rests_if_that_was_asked_for_or_nobody_can_tell(tmp_path: Path, way: str) -> None:
+    looking = FakeReaders()
+    looking.now = 0
+    off = way == "switched off"
+    options = replace(OPTIONS, idle_after_s=0.0 if off else 0.05)
+    with running(tmp_path, options, watch_sink=lambda sink: looking if off else None) as at_work:
+        translated = at_work.daemon.status().translated
+        at_work.until(lambda: at_work.daemon.status().translated > translated + 30)
+        assert at_work.source.rests == 0
+
+
 # ----------------------------------------------------------------------------------------------------------- failures
 
 
@@ -504,6 +568,8 @@ def test_sources_by_word(tmp_path: Path) -> None:
         ((False, False, True, TranslatorState("failed", "y"), "x"), "paused"),
         ((False, False, False, TranslatorState("failed", "y"), "x"), "failed"),
         ((False, False, False, TranslatorState("starting", "y", 0.5), "x"), "starting"),
+        ((False, False, False, TranslatorState("failed", "y"), "x", True), "failed"),
+        ((False, False, False, TranslatorState("running"), "x", True), "resting"),
         ((False, False, False, TranslatorState("running"), "x"), "waiting"),
         ((False, False, False, TranslatorState("running"), ""), "running"),
     ],

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _READER_GONE = 141  # 128 + SIGPIPE
 
+_IDLE_HELP = "rest after so many seconds in which no program looks at the virtual camera, 0: never (30; Linux)"
+
 # What only asks the running camera for something: verb, its help.
 _PLAIN_COMMANDS = {
     "next": "switch to the next profile",
@@ -73,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--fps", type=float, metavar="N", help="frames published per second (30)")
     run.add_argument("--frames", type=int, metavar="N", help="stop after this many published frames")
     run.add_argument("--mirror", action="store_true", default=None, help="mirror the picture")
+    run.add_argument("--idle-after", dest="idle_after_s", type=float, metavar="S", help=_IDLE_HELP)
     run.add_argument("--on-failure", metavar="WHAT", help="without a translation, show card, hold or raw (card)")
     run.add_argument("--no-panel", dest="panel", action="store_false", default=None, help="no control page")
     run.add_argument("--open", dest="open_panel", action="store_true", default=None, help="open the control page")
@@ -487,7 +490,7 @@ def _check(args: argparse.Namespace) -> None:
     """Puts each value as its check gives it in its place; raises VcamError, which names the option."""
     from core.settings import Policy, Runtime
     from vcam.commands import OnFailure
-    from vcam.config import FPS, PORT, THREADS, check_device, check_dtype, check_published_size
+    from vcam.config import FPS, IDLE_AFTER, PORT, THREADS, check_device, check_dtype, check_published_size
     from vcam.errors import VcamError
     from vcam.tomlfiles import check_values, choice, each, text, whole
 
@@ -498,6 +501,7 @@ def _check(args: argparse.Namespace) -> None:
         "fps": FPS,
         "frames": whole(1, 10**9),
         "on_failure": choice(OnFailure),
+        "idle_after_s": IDLE_AFTER,
         "port": PORT,
         "threads": THREADS,
         "bank": choice(Policy),
@@ -510,7 +514,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.verb == "run":
         checks["size"] = check_published_size
     for key in checks.keys() & vars(args).keys():
-        name = "--" + {"banks": "bank"}.get(key, key).replace("_", "-")
+        name = "--" + {"banks": "bank", "idle_after_s": "idle_after"}.get(key, key).replace("_", "-")
         try:
             if getattr(args, key) is not None:
                 setattr(args, key, check_values({name: getattr(args, key)}, {name: checks[key]})[name])

@@ -77,6 +77,8 @@ def describe(status: Status) -> str:
         f"  frames    {status.captured} captured, {status.translated} translated, {status.dropped} dropped, "
         f"{status.published} published in {status.uptime_s:.0f} s",
     ]
+    if status.reader_count is not None:
+        lines.insert(4, f"  readers   {', '.join(status.readers) or status.reader_count or 'none'}")
     return "\n".join(lines + [f"  note      {note}" for note in status.notes])
 
 

@@ -141,9 +141,11 @@ def from_json(data: object) -> Command:
 class Status:
     """What the daemon says about itself.
 
-    state: "starting", "running", "waiting" (for the source), "restarting", "failed", "paused", "panic" or "stopping";
-    reason: why, in words, "" while all is well. fps: translated per second; published_fps: published per second;
-    latency_ms: capture to publish, median. dropped: captured frames that were never translated.
+    state: "starting", "running", "waiting" (for the source), "resting" (nobody looks), "restarting", "failed",
+    "paused", "panic" or "stopping"; reason: why, in words, "" while all is well. fps: translated per second;
+    published_fps: published per second; latency_ms: capture to publish, median. dropped: captured frames that were
+    never translated. reader_count: programs that look at the virtual camera, None where it cannot be told; readers:
+    their names.
     """
 
     state: str = "starting"
@@ -168,6 +170,8 @@ class Status:
     dropped: int = 0
     restarts: int = 0
     bank_bytes: int = 0
+    reader_count: int | None = None
+    readers: tuple[str, ...] = ()
     uptime_s: float = 0.0
     notes: tuple[str, ...] = ()
 
@@ -180,4 +184,4 @@ class Status:
         """The status that `to_json` wrote; keys that this version does not know are left out."""
         known = {f.name for f in fields(Status)}
         given = {key: value for key, value in data.items() if key in known}
-        return Status(**{**given, "notes": tuple(given.get("notes", ()))})
+        return Status(**{**given, **{key: tuple(given.get(key, ())) for key in ("notes", "readers")}})

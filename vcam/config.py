@@ -21,8 +21,8 @@ class Config:
     """This machine's choices, which the command line may overrule.
 
     source: auto, pattern, camera, camera:NAME or a file. sink: auto, camera, none or a file. size: width and height
-    published. fps: published. port: the panel's first try. model, runtime, device, dtype, threads: of the engine,
-    None where the program chooses.
+    published. fps: published. idle_after_s: seconds without a reader until engine and camera rest, 0: never. port:
+    the panel's first try. model, runtime, device, dtype, threads: of the engine, None where the program chooses.
     """
 
     source: str = "auto"
@@ -32,6 +32,7 @@ class Config:
     fps: float = 30.0
     on_failure: OnFailure = OnFailure.CARD
     mirror: bool = False
+    idle_after_s: float = 30.0
     panel: bool = True
     open_panel: bool = False
     port: int = 8787
@@ -112,6 +113,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 FPS = number(1, 240)
 PORT = whole(1024, 65_535)
 THREADS = whole(1, 256)
+IDLE_AFTER = number(0, 86_400)
 _FIELDS = {"panel.enabled": "panel", "panel.open": "open_panel"}
 SCHEMA: dict[str, Check] = {
     "source": text(1000),
@@ -121,6 +123,7 @@ SCHEMA: dict[str, Check] = {
     "fps": FPS,
     "on_failure": choice(OnFailure),
     "mirror": flag,
+    "camera.idle_after_s": IDLE_AFTER,
     "panel.enabled": flag,
     "panel.open": flag,
     "panel.port": PORT,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from core.settings import EngineSettings, Look, OnSwitch, Policy, Runtime, SettingsError, names
-from vcam import client, fit, sinks, sources
+from vcam import client, fit, readers, sinks, sources
 from vcam.commands import (
     ChangeLook,
     Command,
@@ -60,7 +60,8 @@ class RunOptions:
     """What `vcam run` was asked for; None: not given, the program chooses.
 
     source: auto, camera, camera:NAME, pattern or a file. sink: auto, camera, none or a file. size: width and height
-    published. frames: stop after so many published. The fields from model to guidance are handed to
+    published. frames: stop after so many published. idle_after_s: seconds without a reader of the virtual camera after
+    which engine and camera rest, 0: never. The fields from model to guidance are handed to
     profiles.engine_settings. threads: the engine's CPU threads.
     """
 
@@ -76,6 +77,7 @@ class RunOptions:
     port: int = 8787
     on_failure: OnFailure = OnFailure.CARD
     mirror: bool = False
+    idle_after_s: float = 30.0
     model: str | None = None
     width: int | None = None
     height: int | None = None
@@ -127,6 +129,7 @@ class Parts:
     )
     open_source: Callable[[RunOptions], FrameSource] = field(default=lambda options: choose_source(options))
     open_sink: Callable[[RunOptions], FrameSink] = field(default=lambda options: choose_sink(options))
+    watch_sink: Callable[[FrameSink], readers.Readers | None] = readers.watch
     state_folder: Callable[[], Path] = client.state_folder
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.perf_counter
@@ -252,7 +255,7 @@ def _signals_set(stop: threading.Event) -> Iterator[None]:
 
 
 def describe(
-    stopping: bool, panic: bool, paused: bool, engine: TranslatorState, source_trouble: str
+    stopping: bool, panic: bool, paused: bool, engine: TranslatorState, source_trouble: str, resting: bool = False
 ) -> tuple[str, str, float | None]:
     """The daemon's state, the reason and the progress (see Status)."""
     if stopping:
@@ -263,6 +266,8 @@ def describe(
         return "paused", "", None
     if engine.phase in ("failed", "restarting", "starting"):
         return engine.phase, engine.text, engine.progress
+    if resting:
+        return "resting", "no program looks at the camera", None
     if source_trouble:
         return "waiting", source_trouble, None
     return "running", "", None
@@ -281,6 +286,8 @@ def card_for(state: str, reason: str, progress: float | None) -> Card:
             return Card("No picture", _sentence(reason), tone="warning")
         case "paused":
             return Card("Paused", tone="calm")
+        case "resting":
+            return Card("Resting", "The picture comes at once when a program looks", tone="calm")
         case "panic":
             return _PANIC
         case _:
@@ -333,6 +340,9 @@ class Daemon:
         except BaseException:
             self._sink.close()
             raise
+        self._readers = parts.watch_sink(self._sink)
+        self._presence = readers.Presence(None, (), self._clock())
+        self._previewed_s = float("-inf")
         self._translator = WorkerTranslator(
             self._settings,
             self._look,
@@ -377,6 +387,7 @@ class Daemon:
     @property
     def preview(self) -> Picture:
         """What was published last."""
+        self._previewed_s = self._clock()
         return self._preview
 
     def profiles(self) -> list[dict[str, Any]]:
@@ -400,7 +411,7 @@ class Daemon:
     def status(self) -> Status:
         """The state of everything."""
         engine, now, counts = self._translator.state, self._clock(), self._counts
-        state, reason, progress = describe(self._stop.is_set(), self._panic, self._paused, engine, self._source.trouble)
+        state, reason, progress = self._described(self._stop.is_set())
         facts = engine.facts or {}
         notes = [note for note in (self._sink_trouble, *self._faults.values()) if note]
         if state != "failed" and engine.phase == "running" and engine.text:
@@ -428,6 +439,8 @@ class Daemon:
             dropped=self._captured.dropped,
             restarts=engine.restarts,
             bank_bytes=int(facts.get("bank_bytes", 0)),
+            reader_count=self._presence.count,
+            readers=self._presence.names,
             uptime_s=round(now - self._started_s, 1),
             notes=tuple(notes),
         )
@@ -456,6 +469,8 @@ class Daemon:
             for thread in (publisher, *others):
                 thread.join(END_S)
             self._source.close()
+            if self._readers is not None:
+                self._readers.close()
             self._refuse_the_rest()
             sys.setswitchinterval(interval)
         if fault := self._faults.get("publish"):
@@ -477,7 +492,24 @@ class Daemon:
             else:
                 self._set_gate()
                 done.set_result(None)
+        self._look_for_readers()
         self._set_gate()
+
+    def _look_for_readers(self) -> None:
+        """Rest while nobody looks at the virtual camera or the preview; nothing rests where that cannot be told."""
+        if self._readers is None:
+            return
+        before, now = self._presence, self._clock()
+        # an engine that starts shall make its first picture before it rests: then it is ready for a reader
+        seen_s = now if self._translator.state.phase == "starting" else self._previewed_s
+        self._presence = readers.look(before, self._readers, self._options.idle_after_s, now, seen_s)
+        if self._presence.resting and not before.resting:
+            self._captured.clear()
+            self._translated.clear()
+
+    def _described(self, stopping: bool) -> tuple[str, str, float | None]:
+        engine, resting = self._translator.state, self._presence.resting
+        return describe(stopping, self._panic, self._paused, engine, self._source.trouble, resting)
 
     def _refuse_the_rest(self) -> None:
         while True:
@@ -489,8 +521,8 @@ class Daemon:
 
     def _set_gate(self) -> None:
         engine = self._translator.state
-        only_card = self._panic or self._paused
-        state, reason, progress = describe(False, self._panic, self._paused, engine, self._source.trouble)
+        only_card = self._resting()
+        state, reason, progress = self._described(False)
         hold_s = max(HOLD_S, HOLD_FRAMES * engine.frame_s)
         if self._options.on_failure is OnFailure.HOLD:
             hold_s = float("inf")
@@ -576,7 +608,7 @@ class Daemon:
                 self._stop.wait(1)
 
     def _resting(self) -> bool:
-        return self._paused or self._panic
+        return self._paused or self._panic or self._presence.resting
 
     def _finish(self, picture: Picture) -> Picture:
         return fit.pad_to(picture, self._size, self._profile.badge)

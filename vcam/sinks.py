@@ -61,7 +61,8 @@ class VirtualCamera:
             self._camera: Any = _open(pyvirtualcam, size, fps, device, backend)
         except (RuntimeError, KeyError, ValueError, OSError) as error:
             raise VcamError(_why_refused(device, str(error))) from error
-        self.name = f"{OUR_NAME} ({self._camera.device})"
+        self.device = str(self._camera.device)
+        self.name = f"{OUR_NAME} ({self.device})"
         if sys.platform == "linux" and backend is None and device is not None:
             with contextlib.suppress(OSError):  # an old module: the pacer alone must do
                 # readers get the last picture again and again, even when this process is gone
