@@ -460,6 +460,7 @@ COMMANDS = {
     "previous": commands.PreviousProfile(),
     "pause": commands.Pause(),
     "resume": commands.Resume(),
+    "toggle": commands.Toggle(),
     "panic": commands.Panic(),
     "forget": commands.Forget(),
     "stop": commands.Stop(),

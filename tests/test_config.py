@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.settings import Runtime
 from vcam.commands import OnFailure
-from vcam.config import SCHEMA, Config, ConfigError, config_folder, load_config, parse_size
+from vcam.config import SCHEMA, Config, ConfigError, ObsSettings, config_folder, load_config, parse_size
 
 FULL = """
 source = "camera:Logitech"
@@ -33,6 +33,15 @@ runtime = "eager"
 device = "cuda:1"
 dtype = "float16"
 threads = 4
+[obs]
+enabled = false
+host = "192.0.2.7"
+port = 4456
+password = "a secret"
+prompt_source = "Prompt"
+[obs.scenes]
+Interview = "ink"
+"Break. Time" = "pause"
 """
 
 
@@ -74,8 +83,11 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         device="cuda:1",
         dtype="float16",
         threads=4,
+        obs=ObsSettings(False, "192.0.2.7", 4456, "a secret", {"Interview": "ink", "Break. Time": "pause"}, "Prompt"),
     )
-    assert len(SCHEMA) == len(Config.__dataclass_fields__)
+    assert len(SCHEMA) == len(Config.__dataclass_fields__) - 1 + len(ObsSettings.__dataclass_fields__)
+    assert all(getattr(read.obs, key) != getattr(ObsSettings(), key) for key in ObsSettings.__dataclass_fields__)
+    assert "a secret" not in repr(read)
     assert all(getattr(read, key) != getattr(Config(), key) for key in Config.__dataclass_fields__)
 
 
@@ -108,6 +120,8 @@ BAD = {
     "engine.dtype is 16; it must be": "engine.dtype = 16",
     "engine.runtime is 'fast'; it must be auto, ": "engine.runtime = 'fast'",
     "engine.threads is 0; it must be a whole number between 1 and 256": "engine.threads = 0",
+    "obs.scenes is 'ink'; it must be a table": "[obs]\nscenes = 'ink'",
+    "obs.scenes.Break is 3; it must be text in quotes": "[obs.scenes]\nBreak = 3",
     "source is empty; it must be a text": "source = ''",
     "it is not valid TOML: Invalid value (at line 1, column 10)": "source = auto\n",
 }

@@ -22,8 +22,10 @@ from websockets.sync.client import connect
 
 from vcam import client
 from vcam.commands import ChangeLook, Command, Panic, SetPrompt, Status, UseProfile
+from vcam.control import guard
 from vcam.control import server as control
-from vcam.control.server import BODY_LIMIT, Keys, Server, cookie_name
+from vcam.control.guard import BODY_LIMIT, Keys, cookie_name
+from vcam.control.server import Server
 from vcam.errors import VcamError
 from vcam.frames import Picture
 from vcam.profiles import ProfileError
@@ -246,7 +248,7 @@ def test_a_link_ends_after_a_while() -> None:
     keys = Keys(lambda: now[0])
     ticket, late = keys.ticket(), keys.ticket()
     assert keys.enter(ticket) is not None
-    now[0] = control.TICKET_S + 1
+    now[0] = guard.TICKET_S + 1
     assert keys.enter(late) is None
 
 

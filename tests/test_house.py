@@ -86,7 +86,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shipped_data() -> set[str]:
     """What the checkout holds beside its Python files, under the names it must have in a wheel."""
-    kept = {".json", ".safetensors", ".onnx", ".txt", ".html", ".css", ".js"}
+    kept = {".json", ".safetensors", ".onnx", ".txt", ".html", ".css", ".js", ".lua"}
     data = {
         path.relative_to(ROOT).as_posix()
         for package in ("core", "vcam")

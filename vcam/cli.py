@@ -28,6 +28,7 @@ _PLAIN_COMMANDS = {
     "previous": "switch to the profile before",
     "pause": "rest: show a card until `vcam resume`",
     "resume": "go on after pause or panic",
+    "toggle": "pause if it runs, resume if it rests: for one key that does both",
     "panic": "at once show a card that tells nothing, until `vcam resume`",
     "forget": "empty the feature bank, so that nothing of earlier frames stays in the picture",
     "stop": "end the running camera",
@@ -127,6 +128,20 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in _PLAIN_COMMANDS.items():
         verb(name, _plain_command, text)
     verb("panel", _panel, "print a one-time link to the control page of the running camera")
+    obs = verb("obs", _obs, "hotkeys in OBS Studio, and the picture as one of its sources")
+    obs.add_argument(
+        "action",
+        choices=("install", "setup", "test"),
+        help="install: put the script with the hotkeys where OBS finds it; setup: add the picture to OBS's current "
+        "scene; test: see whether OBS reaches the running camera",
+    )
+    obs.add_argument(
+        "--add-to-scenes",
+        action="store_true",
+        help="install: load it in every scene collection too (close OBS)",
+    )
+    obs.add_argument("--sync-audio", action="store_true", help="setup: delay the microphone by the measured latency")
+    obs.add_argument("--microphone", metavar="NAME", help="setup: the audio input to delay (OBS's first microphone)")
     completion = verb("completion", _completion, "print a completion script for your shell")
     completion.add_argument("shell", choices=("bash", "zsh", "fish", "tcsh", "powershell"), help="your shell")
     return parser
@@ -166,7 +181,7 @@ def _run(args: argparse.Namespace) -> int:
     from vcam.daemon import RunOptions, run
 
     wished = {
-        key: own if (value := getattr(args, key)) is None else value
+        key: own if (value := getattr(args, key, None)) is None else value
         for key, own in vars(config).items()
         if key not in ("profile", "model")
     }
@@ -366,6 +381,13 @@ def _panel(args: argparse.Namespace) -> int:
 
     link = client.panel_link()
     _print_result(args, {"link": link}, link)
+    return 0
+
+
+def _obs(args: argparse.Namespace) -> int:
+    from vcam.obs.verbs import carry_out
+
+    _print_result(args, *carry_out(args))
     return 0
 
 

@@ -64,6 +64,11 @@ def panel_link(folder: Path | None = None) -> str:
     return str(_ask("POST", "/api/v1/link", {}, folder)["link"])
 
 
+def picture_link(folder: Path | None = None) -> str:
+    """The live picture's address, with a key that opens nothing else, for a program such as OBS."""
+    return str(_ask("POST", "/api/v1/picture-link", {}, folder)["link"])
+
+
 def describe(status: Status) -> str:
     """The status in a few lines for a terminal."""
     lines = [
@@ -73,6 +78,7 @@ def describe(status: Status) -> str:
         f"  sink      {status.sink}, {status.width}x{status.height} at {status.published_fps:.1f} fps",
         f"  engine    {status.model} on {status.device or '-'} ({status.runtime or '-'}), {status.fps:.1f} fps, "
         f"bank {status.bank_bytes / 2**20:.1f} MiB, restarts {status.restarts}",
+        *([f"  OBS       {status.obs}"] if status.obs else []),
         f"  latency   {status.latency_ms:.0f} ms from capture to publish",
         f"  frames    {status.captured} captured, {status.translated} translated, {status.dropped} dropped, "
         f"{status.published} published in {status.uptime_s:.0f} s",

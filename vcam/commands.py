@@ -64,6 +64,11 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Toggle:
+    """Off if it is on (Pause), on if it is off (Resume): for one key that does both."""
+
+
+@dataclass(frozen=True)
 class Panic:
     """At once show a card that tells nothing, and nothing else, until Resume."""
 
@@ -79,8 +84,18 @@ class Stop:
 
 
 Command = (
-    UseProfile | SetPrompt | ChangeLook | NextProfile | PreviousProfile | Pause | Resume | Panic | Forget | Stop
-)  # fmt: skip
+    UseProfile
+    | SetPrompt
+    | ChangeLook
+    | NextProfile
+    | PreviousProfile
+    | Pause
+    | Resume
+    | Toggle
+    | Panic
+    | Forget
+    | Stop
+)
 
 _BY_NAME: dict[str, type[Any]] = {
     "use": UseProfile,
@@ -90,6 +105,7 @@ _BY_NAME: dict[str, type[Any]] = {
     "previous": PreviousProfile,
     "pause": Pause,
     "resume": Resume,
+    "toggle": Toggle,
     "panic": Panic,
     "forget": Forget,
     "stop": Stop,
@@ -145,7 +161,7 @@ class Status:
     "paused", "panic" or "stopping"; reason: why, in words, "" while all is well. fps: translated per second;
     published_fps: published per second; latency_ms: capture to publish, median. dropped: captured frames that were
     never translated. reader_count: programs that look at the virtual camera, None where it cannot be told; readers:
-    their names.
+    their names. obs: how it stands with OBS Studio, in words; "" where nobody asked for it.
     """
 
     state: str = "starting"
@@ -173,6 +189,7 @@ class Status:
     reader_count: int | None = None
     readers: tuple[str, ...] = ()
     uptime_s: float = 0.0
+    obs: str = ""
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,22 @@ from vcam.tomlfiles import Check, choice, flag, number, read_values, shown, text
 
 class ConfigError(ValueError):
     """The configuration cannot be used; the message is one line that names file, key, value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class ObsSettings:
+    """How OBS Studio is reached, and what of it switches the camera.
+
+    port, password: None takes those of OBS's own settings on this machine. scenes: scene -> profile (or a verb).
+    prompt_source: name of the text source whose text is the prompt.
+    """
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int | None = None
+    password: str | None = field(default=None, repr=False)
+    scenes: dict[str, str] = field(default_factory=dict)
+    prompt_source: str = "StreamV2V Prompt"
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,7 @@ class Config:
     device: str | None = None
     dtype: str | None = None
     threads: int | None = None
+    obs: ObsSettings = field(default_factory=ObsSettings)
 
 
 def config_folder() -> Path:
@@ -63,8 +80,9 @@ def load_config(path: Path | None = None) -> Config:
         values = read_values(path, SCHEMA)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    obs: dict[str, Any] = {key.removeprefix("obs."): values.pop(key) for key in list(values) if key.startswith("obs.")}
     fields: dict[str, Any] = {_FIELDS.get(key, key.rpartition(".")[2]): value for key, value in values.items()}
-    return Config(**fields)
+    return Config(**fields, obs=ObsSettings(**obs))
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -108,6 +126,13 @@ def _size(key: str, value: object) -> tuple[int, int]:
     return check_published_size(key, size)
 
 
+def _scenes(key: str, value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError(f'{key} is {shown(value)}; it must be a table of scenes and profiles: "Interview" = "ink"')
+    profile = text(100)
+    return {scene: str(profile(f"{key}.{scene}", wanted)) for scene, wanted in value.items()}
+
+
 DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 FPS = number(1, 240)
@@ -132,5 +157,11 @@ SCHEMA: dict[str, Check] = {
     "engine.device": check_device,
     "engine.dtype": check_dtype,
     "engine.threads": THREADS,
+    "obs.enabled": flag,
+    "obs.host": text(253),
+    "obs.port": whole(1, 65_535),
+    "obs.password": text(1000, shortest=0),
+    "obs.scenes": _scenes,
+    "obs.prompt_source": text(1000),
 }
 """Every key of config.toml and what it may hold."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from core.settings import EngineSettings, Look, OnSwitch, Policy, Runtime, SettingsError, names
 from vcam import client, fit, readers, sinks, sources
@@ -33,8 +33,10 @@ from vcam.commands import (
     SetPrompt,
     Status,
     Stop,
+    Toggle,
     UseProfile,
 )
+from vcam.config import ObsSettings
 from vcam.errors import VcamError
 from vcam.fit import Card
 from vcam.frames import Frame, FrameSink, FrameSource, LatestSlot, Picture, TranslatorState
@@ -42,6 +44,9 @@ from vcam.loops import Counts, Gate, Ready, capture_loop, publish_loop, translat
 from vcam.profiles import Profile, ProfileError, engine_settings, find_profile, load_profiles
 from vcam.translate import engine_size
 from vcam.worker import CORE_ENGINE, Limits, WorkerTranslator
+
+if TYPE_CHECKING:
+    from vcam.obs.link import ObsLink
 
 DEFAULT_SIZE = (640, 480)
 DEFAULT_PROFILE = "claymation"
@@ -88,6 +93,7 @@ class RunOptions:
     device: str | None = None
     dtype: str | None = None
     threads: int | None = None
+    obs: ObsSettings = field(default_factory=ObsSettings)
     profiles_folder: Path | None = None
 
 
@@ -364,7 +370,7 @@ class Daemon:
         self._raw: tuple[Frame, Picture] | None = None
         self._gate = Gate(fit.draw_card(card_for("starting", "", 0.0), self._size))
         self._preview: Picture = self._gate.card
-        self._control_note = ""
+        self._obs: ObsLink | None = None
 
     def _first_profile(self, problems: list[ProfileError]) -> Profile:
         if self._options.profile is not None:
@@ -441,6 +447,7 @@ class Daemon:
             bank_bytes=int(facts.get("bank_bytes", 0)),
             reader_count=self._presence.count,
             readers=self._presence.names,
+            obs=self._obs.state if self._obs is not None else "",
             uptime_s=round(now - self._started_s, 1),
             notes=tuple(notes),
         )
@@ -622,9 +629,10 @@ class Daemon:
 
     @contextlib.contextmanager
     def _control(self) -> Iterator[None]:
-        """The panel and the API, while the body runs."""
+        """The panel and the API, and the ear at OBS, while the body runs."""
         if not self._options.panel:
-            yield
+            with self._listening(None):
+                yield
             return
         from vcam.control.server import Server
 
@@ -635,6 +643,23 @@ class Daemon:
             say(f"panel: {link}")
             if self._options.open_panel:
                 threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
+            with self._listening(server.picture_link):
+                yield
+
+    @contextlib.contextmanager
+    def _listening(self, picture_link: Callable[[], str] | None) -> Iterator[None]:
+        """Listen to OBS, and tell our script there of the profiles, while the body runs."""
+        if not self._options.obs.enabled:
+            yield
+            return
+        from vcam.obs import install, places
+        from vcam.obs.link import ObsLink
+
+        known = [(one.id, one.name) for one in self._profiles.values()]
+        for folder in install.installed_in(places.config_folders()):
+            with contextlib.suppress(OSError):  # the script then keeps the profiles that it knows
+                install.write_profiles(folder, known)
+        with ObsLink(self._options.obs, self.submit, say, picture_link) as self._obs:
             yield
 
     # ---- commands
@@ -658,7 +683,9 @@ class Daemon:
                 self._panic = True
                 self._translated.clear()
                 self._captured.clear()
-            case Resume():
+            case Toggle() if not (self._paused or self._panic):
+                self._paused = True
+            case Resume() | Toggle():
                 self._translated.clear()
                 self._captured.clear()
                 self._paused = self._panic = False

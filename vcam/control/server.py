@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import json
-import secrets
 import socket
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,44 +22,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from vcam import client
 from vcam.commands import ChangeLook, Command, CommandError, Status, from_json
+from vcam.control.guard import ADDRESS, CLOSED_PAGE, ENTER_PAGE, LOGIN, PICTURE, Guard, Keys, answer, cookie_name
 from vcam.errors import VcamError
 from vcam.frames import Picture
 
 STATIC = Path(__file__).parent / "static"
-ADDRESS = "127.0.0.1"
-BODY_LIMIT = 64 * 1024
-TICKET_S = 600.0  # how long a one-time link is good
 STREAMS = 8  # live pictures at once
 STREAM_FPS = 15.0
 EVENT_S = 0.25
 APPLY_S = 5.0  # how long a command may take
-_LOGIN = "/login"
-_HEADERS = [
-    (
-        b"content-security-policy",
-        b"default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; connect-src 'self'; "
-        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cache-control", b"no-store"),
-]
-_HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><title>StreamV2V Camera</title>
-<link rel="icon" href="data:,">"""
-_CLOSED_PAGE = f"""{_HEAD}
-<body><h1>StreamV2V Camera</h1><p>This page needs a fresh link. In a terminal: <code>vcam panel</code></p></body></html>
-"""
-_ENTER_PAGE = f"""{_HEAD}
-<meta http-equiv="refresh" content="0; url=/"><body><a href="/">StreamV2V Camera</a></body></html>
-"""
 
 
 class Surface(Protocol):
@@ -83,149 +56,6 @@ class Surface(Protocol):
 
     def look(self) -> dict[str, Any]:
         """The look as it is now."""
-
-
-# ------------------------------------------------------------------------------------------------------ who may enter
-
-
-class Keys:
-    """The token of this run, one-time tickets, and the browsers that entered with one."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.token = secrets.token_urlsafe(32)
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._tickets: dict[str, float] = {}
-        self._sessions: list[str] = []
-
-    def ticket(self) -> str:
-        """A new ticket, good once and for TICKET_S."""
-        made = secrets.token_urlsafe(24)
-        with self._lock:
-            now = self._clock()
-            self._tickets = {ticket: end for ticket, end in self._tickets.items() if end > now}
-            self._tickets[made] = now + TICKET_S
-        return made
-
-    def enter(self, ticket: str) -> str | None:
-        """A session for a ticket, which is then used up; None if it is no good."""
-        with self._lock:
-            if self._tickets.pop(ticket, 0.0) <= self._clock():
-                return None
-            session = secrets.token_urlsafe(32)
-            self._sessions = [*self._sessions[-31:], session]
-            return session
-
-    def knows(self, session: str) -> bool:
-        """Whether a browser entered with this session."""
-        return any(hmac.compare_digest(session.encode(), known.encode()) for known in list(self._sessions))
-
-    def is_token(self, text: str) -> bool:
-        """Whether this is the token."""
-        return hmac.compare_digest(text.encode(), self.token.encode())
-
-
-class Guard:
-    """ASGI middleware: refuses whoever is not let in before any handler sees the request."""
-
-    def __init__(self, app: ASGIApp, keys: Keys, port: int) -> None:
-        self._app, self._keys, self._port = app, keys, port
-        self._hosts = {f"{name}:{port}" for name in (ADDRESS, "localhost")}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request through, or answer it with a refusal."""
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
-        refusal = self._refusal(scope)
-        if refusal is None:
-            await self._app(scope, _limited(receive, scope), _with_headers(send))
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
-        else:
-            await refusal(scope, receive, _with_headers(send))
-
-    def _refusal(self, scope: Scope) -> Response | None:
-        headers = _headers(scope)
-        if headers is None:
-            return _error(400, "headers must be plain text, each once")
-        host = headers.get("host", "")
-        if host not in self._hosts:  # a foreign name that resolves to us: DNS rebinding
-            return _error(403, "this server only answers to its own name")
-        origin = headers.get("origin")
-        if origin is not None and origin != f"http://{host}":
-            return _error(403, "requests from other pages are refused")
-        entering = scope["path"] == _LOGIN and scope.get("method") == "GET"
-        if entering:  # the ticket itself is checked by the handler
-            return None
-        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-            return _error(403, "requests from other pages are refused")
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        by_token = kind.lower() == "bearer" and self._keys.is_token(given)
-        by_session = self._keys.knows(_cookies(headers).get(cookie_name(self._port), ""))
-        if not (by_token or by_session):
-            return HTMLResponse(_CLOSED_PAGE, 401) if scope["path"] == "/" else _error(401, "token missing or wrong")
-        changes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
-        if changes and not by_token and origin is None:
-            return _error(403, "a browser must say where a request comes from")
-        if scope["type"] == "http" and changes:
-            if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-                return _error(415, "the body must be application/json")
-            length = headers.get("content-length", "0")
-            if not length.isdecimal() or int(length) > BODY_LIMIT:
-                return _error(413, f"the body may have {BODY_LIMIT} bytes at most")
-        return None
-
-
-def cookie_name(port: int) -> str:
-    """The session's cookie: browsers share cookies between all ports of a host."""
-    return f"vcam_{port}"
-
-
-def _headers(scope: Scope) -> dict[str, str] | None:
-    """The headers that decide, by name; None if one of them comes twice or is not ASCII."""
-    found: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name = raw_name.decode("latin-1").lower()
-        if name in ("host", "origin", "authorization", "cookie", "sec-fetch-site", "content-type", "content-length"):
-            if name in found or not raw_value.isascii():
-                return None
-            found[name] = raw_value.decode("ascii")
-    return found
-
-
-def _cookies(headers: Mapping[str, str]) -> dict[str, str]:
-    pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
-    return {name: value for name, _, value in pairs}
-
-
-def _limited(receive: Receive, scope: Scope) -> Receive:
-    """Count the body as it comes: a length may be left out, or lie."""
-    seen = 0
-
-    async def counted() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b"")) if message["type"] == "http.request" else 0
-        if seen > BODY_LIMIT:
-            raise HTTPException(413, f"the body may have {BODY_LIMIT} bytes at most")
-        return message
-
-    return counted
-
-
-def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
-        await send(message)
-
-    return sending
-
-
-def _error(status: int, text: str) -> JSONResponse:
-    return JSONResponse({"error": text}, status)
 
 
 # ------------------------------------------------------------------------------------------------------- what there is
@@ -258,11 +88,11 @@ def application(surface: Surface, keys: Keys, port: int, closing: threading.Even
     async def enter(request: Request) -> Response:
         session = keys.enter(request.query_params.get("ticket", ""))
         if session is None:
-            return HTMLResponse(_CLOSED_PAGE, 401)
+            return HTMLResponse(CLOSED_PAGE, 401)
         # a page, not a redirect: after one, a browser that followed a foreign link would not send the cookie
-        answer = HTMLResponse(_ENTER_PAGE)
-        answer.set_cookie(cookie_name(port), session, httponly=True, samesite="strict", path="/")
-        return answer
+        page = HTMLResponse(ENTER_PAGE)
+        page.set_cookie(cookie_name(port), session, httponly=True, samesite="strict", path="/")
+        return page
 
     async def status(request: Request) -> Response:
         return JSONResponse(surface.status().to_json())
@@ -284,18 +114,21 @@ def application(surface: Surface, keys: Keys, port: int, closing: threading.Even
         try:
             await asyncio.wait_for(asyncio.wrap_future(surface.submit(wanted)), APPLY_S)
         except TimeoutError:
-            return _error(503, "the daemon is busy; try again")
+            return answer(503, "the daemon is busy; try again")
         return JSONResponse(surface.status().to_json())
 
     async def link(request: Request) -> Response:
         return JSONResponse({"link": entry_link(keys, port)})
+
+    async def picture_link(request: Request) -> Response:
+        return JSONResponse({"link": address_of_picture(keys, port)})
 
     async def picture(request: Request) -> Response:
         return Response(await asyncio.to_thread(jpegs.newest), media_type="image/jpeg")
 
     async def stream(request: Request) -> Response:
         if streams >= STREAMS:
-            return _error(503, f"{STREAMS} windows show the picture already; close one")
+            return answer(503, f"{STREAMS} windows show the picture already; close one")
         return StreamingResponse(parts(), media_type="multipart/x-mixed-replace; boundary=picture")
 
     async def parts() -> AsyncIterator[bytes]:
@@ -344,15 +177,16 @@ def application(surface: Surface, keys: Keys, port: int, closing: threading.Even
             Route("/", static("index.html")),
             Route("/app.js", static("app.js")),
             Route("/style.css", static("style.css")),
-            Route(_LOGIN, enter, methods=["GET"]),
+            Route(LOGIN, enter, methods=["GET"]),
             Route("/api/v1/status", status),
             Route("/api/v1/profiles", profiles),
             Route("/api/v1/look", look, methods=["GET"]),
             Route("/api/v1/look", change_look, methods=["POST"]),
             Route("/api/v1/command", command, methods=["POST"]),
             Route("/api/v1/link", link, methods=["POST"]),
+            Route("/api/v1/picture-link", picture_link, methods=["POST"]),
             Route("/api/v1/picture.jpg", picture),
-            Route("/api/v1/picture.mjpeg", stream),
+            Route(PICTURE, stream),
             WebSocketRoute("/api/v1/events", events),
         ],
         exception_handlers={
@@ -389,12 +223,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    return _error(400, " ".join(str(error).split()))
+    return answer(400, " ".join(str(error).split()))
 
 
 def entry_link(keys: Keys, port: int) -> str:
     """A link that lets one browser in, once."""
-    return f"http://{ADDRESS}:{port}{_LOGIN}?ticket={keys.ticket()}"
+    return f"http://{ADDRESS}:{port}{LOGIN}?ticket={keys.ticket()}"
+
+
+def address_of_picture(keys: Keys, port: int) -> str:
+    """The live picture's address for a program that can send no token; good for this run, and for nothing else."""
+    return f"http://{ADDRESS}:{port}{PICTURE}?key={keys.picture_key}"
 
 
 # --------------------------------------------------------------------------------------------------------- running it
@@ -435,6 +274,10 @@ class Server:
     def link(self) -> str:
         """A fresh one-time link to the panel."""
         return entry_link(self._keys, self.port)
+
+    def picture_link(self) -> str:
+        """The live picture's address for OBS."""
+        return address_of_picture(self._keys, self.port)
 
     def __enter__(self) -> Server:
         self._thread.start()

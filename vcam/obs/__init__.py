@@ -1,0 +1,1 @@
+"""OBS Studio: hotkeys and scenes of OBS switch the running camera; OBS shows its picture."""

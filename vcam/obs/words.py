@@ -1,0 +1,72 @@
+"""What OBS says, as commands: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vcam.commands import Command, CommandError, Panic, Pause, Resume, UseProfile, from_json
+
+KEY = "streamv2v"
+"""In a custom event's data: the command, as an object or as text."""
+PREFIX = "streamv2v:"
+"""Begins the names of items, filters and throw-away sources that are commands: "StreamV2V: use ink"."""
+PROMPT_SOURCE = "StreamV2V Prompt"
+SOURCE_NAME = "StreamV2V Camera"
+
+
+def from_text(text: str) -> Command:
+    """The command that a text such as "next", "use ink" or "prompt a person of clay" says; raises CommandError.
+
+    What is no verb is a profile: "ink" means "use ink".
+    """
+    verb, _, rest = text.strip().partition(" ")
+    verb, rest = verb.lower(), rest.strip()
+    if verb == "use" and rest:
+        return UseProfile(rest)
+    if verb == "prompt" and rest:
+        return from_json({"command": "prompt", "prompt": rest})
+    if not rest:
+        try:
+            return from_json({"command": verb})
+        except CommandError:
+            if not verb or verb in ("use", "prompt", "look"):
+                raise
+    return from_json({"command": "use", "profile": text.strip()})
+
+
+def from_event(data: Mapping[str, Any]) -> Command | None:
+    """The command in a custom event's data, None if it is not for us; raises CommandError."""
+    if KEY not in data:
+        return None
+    wanted = data[KEY]
+    return from_text(wanted) if isinstance(wanted, str) else from_json(wanted)
+
+
+def from_name(name: str) -> Command | None:
+    """The command in the name of an item, filter or source; None if it is not for us."""
+    if not name.lower().startswith(PREFIX):
+        return None
+    return from_text(name[len(PREFIX) :].partition("#")[0])
+
+
+def from_switch(name: str, enabled: bool) -> Command | None:
+    """An item or a filter was switched: on does what its name says, off ends a pause or a panic."""
+    command = from_name(name)
+    if enabled:
+        return command
+    return Resume() if isinstance(command, Pause | Panic) else None
+
+
+def from_scene(scene: str, scenes: Mapping[str, str]) -> Command | None:
+    """What the config says about a scene: a profile, or a verb such as pause."""
+    wanted = scenes.get(scene)
+    return None if wanted is None else from_text(wanted)
+
+
+def from_prompt(text: str, before: str) -> Command | None:
+    """A new prompt out of a text source's text; None if it is empty or what it was."""
+    prompt = " ".join(text.split())
+    if not prompt or prompt == before:
+        return None
+    return from_json({"command": "prompt", "prompt": prompt})
