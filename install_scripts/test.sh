@@ -11,4 +11,4 @@ fi
 "$PY" -m ruff check .
 "$PY" -m ruff format --check .
 "$PY" -m mypy
-"$PY" -m pytest -m "not slow" --cov --cov-report=term
+"$PY" -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile --cov --cov-report=term

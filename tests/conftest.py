@@ -9,6 +9,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+# A small model is slower with threads than without, and two tests may run at once; torch reads it when imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A busy machine is no failure: examples count, seconds do not.
 hypothesis.settings.register_profile("house", deadline=None)
 hypothesis.settings.load_profile("house")

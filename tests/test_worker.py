@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -283,14 +285,23 @@ def test_killed_the_parent_takes_child_and_memory_with_it(tmp_path: Path, prompt
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm")
-def test_no_shared_memory_is_left_behind(build: Build) -> None:
-    before = set(os.listdir("/dev/shm"))
+def test_no_shared_memory_is_left_behind(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+
+    def make(*args: Any, **kwargs: Any) -> SharedMemory:
+        memory = SharedMemory(*args, **kwargs)
+        names.append(memory.name)
+        return memory
+
+    monkeypatch.setattr("vcam.worker.SharedMemory", make)
     translator = build()
     until(translator, a_picture)
     os.kill(child_of(translator), signal.SIGKILL)
     until(translator, lambda result: translator.state.restarts == 1 and result is not None)
+    assert len(names) == 2  # the killed engine's and the next one's
+    assert Path("/dev/shm", names[1]).exists()
     translator.close()
-    assert set(os.listdir("/dev/shm")) <= before
+    assert not [name for name in names if Path("/dev/shm", name).exists()]
 
 
 def test_back_off_doubles_up_to_its_limit() -> None:
