@@ -358,10 +358,15 @@ def _variant(where: Path) -> str | None:
     return None if plain else files[0].split(".")[1].split("-")[0]
 
 
+def part_config(folder: Path, name: str) -> dict[str, Any]:
+    """The configuration of the folder's unet, vae or text_encoder. Raises ModelError."""
+    return _json(folder / name / "config.json")
+
+
 def part(folder: Path, name: str, dtype: torch.dtype) -> Any:
     """The folder's unet, vae or text_encoder, every weight of which was found. Raises ModelError."""
     where = folder / name
-    config = _json(where / "config.json")
+    config = part_config(folder, name)
     if name == "text_encoder":
         from transformers import CLIPTextModel
 

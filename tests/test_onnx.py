@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
 
 from core import models
 from core.engine import Engine
 from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime, SettingsError
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+from tests.model_folders import make_folder
+from tests.small_models import TEXT_WIDTH
 
 
 def films(settings: EngineSettings, look: Look, frames: int) -> list[np.ndarray]:
@@ -104,17 +102,166 @@ def test_broken_or_missing_graphs_are_named(tmp_path: Path) -> None:
         Engine(settings, Look())
 
 
+GRAPHS = ("encoder", "decoder", "text_encoder", "unet")
+
+
+def tiny(folder: Path, seed: int) -> Path:
+    """A random model with attention in its only up block, whose export takes seconds."""
+    make_folder(folder, seed=seed, description={"fusion": {"places": ["up_blocks.0"], "threshold": 0.2}})
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownBlock2D",),
+        mid_block_type=None,
+        up_block_types=("CrossAttnUpBlock2D",),
+        block_out_channels=(16,),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=2,
+        cross_attention_dim=TEXT_WIDTH,
+    )
+    for name, weight in unet.named_parameters():  # biases are born zero, norms one, which would match anything
+        weight.data += 0.1 * torch.randn_like(weight) * (1 if weight.dim() == 1 else 0)
+        assert weight.isfinite().all(), name
+    unet.save_pretrained(folder / "unet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from core.runtimes.export import export
+
+    folder = tiny(tmp_path_factory.mktemp("exported") / "model", seed=0)
+    export(folder)
+    return folder
+
+
+def equals_eager(folder: Path) -> None:
+    look = Look(prompt="ink", interval=2)
+    eager, onnx = (
+        films(EngineSettings(model=str(folder), width=96, height=64, runtime=runtime, device="cpu"), look, 5)
+        for runtime in (Runtime.EAGER, Runtime.ONNX)
+    )
+    assert max(mean_squares(eager, onnx)) < 0.05
+    assert eager[-1].std() > 5
+
+
+def test_an_exported_model_equals_eager(exported: Path) -> None:
+    assert models.resolve(
+        EngineSettings(model=str(exported), device="cpu"), models.describe(str(exported))
+    ).runtime is (Runtime.ONNX)
+    equals_eager(exported)
+
+
+def test_other_weights_need_no_other_graphs(exported: Path, tmp_path: Path) -> None:
+    other = tiny(tmp_path / "other", seed=1)
+    shutil.copytree(exported / "onnx", other / "onnx")
+    equals_eager(other)
+
+
+def test_no_number_of_the_weights_is_in_the_graphs(exported: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    for graph in GRAPHS:
+        proto = onnx.load(str(exported / "onnx" / f"{graph}.onnx"), load_external_data=False).graph
+        referred = [constant for constant in proto.initializer if constant.data_location]
+        assert len(referred) > 10, graph
+        for constant in (constant for constant in proto.initializer if not constant.data_location):
+            values = numpy_helper.to_array(constant)
+            if values.dtype != np.float32 or values.size == 1:
+                continue
+            # what is left: the norms' ones and zeros, upsampling's twos, the causal mask, the timestep's frequencies
+            frequencies = 10_000 ** (-np.arange(values.size) / values.size)
+            plain = set(np.unique(values)) <= {0, 1, 2, np.finfo(np.float32).min}
+            assert plain or np.allclose(values.ravel(), frequencies), constant.name
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("vae/config.json", {"scaling_factor": 3.0}),
+        ("unet/config.json", {"attention_head_dim": 4}),
+        ("streamv2v.json", {"fusion": {"places": []}}),
+    ],
+)
+def test_graphs_of_another_configuration_are_refused(
+    exported: Path, tmp_path: Path, part: str, change: dict[str, object]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    path = folder / part
+    # another way of writing the same is no change
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | ({} if part == "streamv2v.json" else {"_by": "x"}), indent=7)
+    )
+    Engine(EngineSettings(model=str(folder), width=64, height=64, runtime=Runtime.ONNX), Look())
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(models.ModelError, match="made for another configuration"):
+        Engine(EngineSettings(model=str(folder), width=64, height=64, runtime=Runtime.ONNX), Look())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "not of version 2"),
+        ('{"version": 1}', "not of version 2"),
+        ('{"version": 2, "factor": 8}', "folded, layout, length, made_for, weights missing"),
+    ],
+)
+def test_a_broken_manifest_is_named(exported: Path, tmp_path: Path, content: str, said: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    (folder / "onnx" / "graphs.json").write_text(content)
+    with pytest.raises(models.ModelError, match=rf"graphs\.json: {said}.*export the graphs again"):
+        Engine(EngineSettings(model=str(folder), width=64, height=64, runtime=Runtime.ONNX), Look())
+
+
+def test_a_manifest_that_does_not_fit_the_weights_is_named(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    path = folder / "onnx" / "graphs.json"
+    whole = json.loads(path.read_text())
+    for name in ("conv_nowhere.weight", "conv_in.weight:1x2"):
+        path.write_text(json.dumps(whole | {"weights": whole["weights"] | {"unet": [name]}}))
+        with pytest.raises(models.ModelError, match="does not fit the weights"):
+            Engine(EngineSettings(model=str(folder), width=64, height=64, runtime=Runtime.ONNX), Look())
+
+
+def test_a_broken_tokenizer_is_named(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    (folder / "tokenizer" / "tokenizer.json").write_text("{}")
+    with pytest.raises(models.ModelError, match="tokenizer: cannot be loaded"):
+        Engine(EngineSettings(model=str(folder), width=64, height=64, runtime=Runtime.ONNX), Look())
+
+
+def test_a_layer_that_is_no_level_of_the_picture_is_refused() -> None:
+    from core.runtimes.export import _halved
+
+    assert [_halved(tokens) for tokens in (4096, 1024, 64)] == [0, 1, 3]
+    with pytest.raises(models.ModelError, match="5 tokens at 64x64 latents is no power-of-two level"):
+        _halved(5)
+
+
+def test_only_a_tiny_autoencoder_can_be_exported(tmp_path: Path) -> None:
+    from core.runtimes.export import export
+
+    folder = make_folder(tmp_path / "model", kl=True)
+    with pytest.raises(models.ModelError, match="only an AutoencoderTiny can be exported"):
+        export(folder)
+    assert not (folder / "onnx").exists()
+
+
 @pytest.mark.slow
 def test_the_graphs_shipped_are_what_export_writes(tmp_path: Path) -> None:
     """A change of the model's definition without a new export would be a silent difference."""
-    from core.runtimes import onnx
+    from core.runtimes.export import export
 
     folder = tmp_path / "model"
     shutil.copytree(models.EMBEDDED, folder, ignore=shutil.ignore_patterns("onnx"))
-    onnx.export(folder)
-    look = Look(prompt="claymation")
-    shipped, new = (
-        films(EngineSettings(model=model, width=128, height=128, runtime=Runtime.ONNX), look, 4)
-        for model in ("embedded", str(folder))
-    )
-    assert all(np.array_equal(a, b) for a, b in zip(shipped, new, strict=True))
+    export(folder)
+    for name in ("graphs.json", *(f"{graph}.onnx" for graph in GRAPHS)):
+        assert (folder / "onnx" / name).read_bytes() == (models.EMBEDDED / "onnx" / name).read_bytes(), name

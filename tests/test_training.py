@@ -11,6 +11,7 @@ pytest.importorskip("skimage", reason="the training pictures come inside scikit-
 pytest.importorskip("sklearn", reason="the training pictures come inside scikit-learn: pip install -e .[dev]")
 
 from training import data, lessons, teachers, unet, vae, words
+from training.__main__ import main
 from training.export import export
 from training.optimiser import orthogonalise
 from training.run import load, translate
@@ -75,7 +76,9 @@ def test_orthogonalise_flattens_singular_values() -> None:
     assert 0.6 < values.min() < values.max() < 1.3
 
 
-def test_whole_pipeline_writes_a_model_that_stock_parts_load(shards: list[lessons.Shard], tmp_path: Path) -> None:
+def test_whole_pipeline_writes_a_model_that_stock_parts_load(
+    shards: list[lessons.Shard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cpu, records = torch.device("cpu"), []
     made = vae.train(
         shards, tmp_path / "vae", seconds=60, most=2, batch=2, size=64, seed=0, device=cpu, log=records.append
@@ -104,6 +107,14 @@ def test_whole_pipeline_writes_a_model_that_stock_parts_load(shards: list[lesson
         out = translate(parts, picture, "claymation, a cat", steps=steps, strength=strength)
         assert out.shape == picture.shape
         assert np.isfinite(out).all()
+
+    graphs: list[Path] = []  # which take minutes to write; tests/test_onnx.py does
+    monkeypatch.setattr("core.runtimes.export.export", graphs.append)
+    again = tmp_path / "again"
+    assert main(["export", "--cache", str(tmp_path), "--out", str(again)]) == 0
+    assert graphs == [again]
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert (again / weights).read_bytes() == (tmp_path / "model" / weights).read_bytes()
 
 
 def test_training_goes_on_from_its_checkpoint(shards: list[lessons.Shard], tmp_path: Path) -> None:

@@ -1,15 +1,15 @@
-"""The `onnx` runtime: the same calls as ONNX graphs on the CPU, by ONNX Runtime; and their export.
+"""The `onnx` runtime: the same calls as ONNX graphs on the CPU, by ONNX Runtime.
 
 A model folder's `onnx/` holds four graphs without weights (encoder, unet, decoder, text_encoder), good for every size,
-number of steps and of slots, and graphs.json, which says what they need. The weights stay in the folder's safetensors
-and are handed over when a session starts.
-This file imports neither diffusers nor transformers to run, which saves seconds at every start.
+number of steps and of slots, and graphs.json, which says what they need (core.runtimes.export writes them). The weights
+stay in the folder's safetensors and are handed over when a session starts.
+This file imports neither diffusers nor transformers, which saves seconds at every start.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,28 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.bank import Bank, Layout, Reading, Seen
-from core.models import ONNX_GRAPHS, Model, ModelDescription, ModelError, Picture, betas_schedule, has_graphs
+from core.models import (
+    ONNX_GRAPHS,
+    Model,
+    ModelDescription,
+    ModelError,
+    Picture,
+    betas_schedule,
+    has_graphs,
+    part_config,
+)
 from core.net import Net
 from core.prompts import Encoder
+from core.runtimes.folding import Chain, compose
 from core.settings import EngineSettings, Policy, SettingsError
 
 FOLDER = "onnx"
-_MANIFEST = "graphs.json"
-_PROBE = 64  # latents' height and width where the layout is measured: may be halved six times
-_SMALL = 1024  # bytes; smaller constants stay in the graph
+MANIFEST = "graphs.json"
+VERSION = 2  # of what the graphs take and give, and of the manifest
+_REMEDY = "use --runtime eager, or export the graphs again (docs/models.md)"
 
 
 def load(description: ModelDescription, settings: EngineSettings) -> Model:
@@ -42,8 +52,8 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
         )
     if settings.loras:
         raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
-    manifest = _manifest(folder / FOLDER / _MANIFEST)
-    sessions = {graph: _session(folder, graph, manifest["weights"][graph]) for graph in ONNX_GRAPHS}
+    manifest = _manifest(description)
+    sessions = _sessions(folder, manifest)
     unet = sessions["unet"]
     channels = int(unet.get_inputs()[0].shape[1])
     factor = int(manifest["factor"])
@@ -64,48 +74,96 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
     )
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def fingerprint(description: ModelDescription) -> str:
+    """What of the folder the graphs were made for: all but the weights' values. Raises ModelError."""
+    parts = {part: part_config(description.folder, part) for part in sorted(set(ONNX_GRAPHS.values()))}
+    # who wrote the file, and by which version, is no matter
+    own = {part: {key: config[key] for key in config if _matters(key)} for part, config in parts.items()}
+    text = json.dumps([own, description.places], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _matters(key: str) -> bool:
+    return not key.startswith("_") and key not in ("dtype", "torch_dtype", "transformers_version")
+
+
+def _manifest(description: ModelDescription) -> dict[str, Any]:
+    path = description.folder / FOLDER / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{path}: cannot be read ({error}); use --runtime eager, or export the graphs again"
-        ) from error
-    if missing := {"weights", "factor", "length", "layout"} - manifest.keys():
-        raise ModelError(
-            f"{path}: {', '.join(sorted(missing))} missing; use --runtime eager, or export the graphs again"
-        )
+        raise ModelError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
+    if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
+        raise ModelError(f"{path}: not of version {VERSION}; {_REMEDY}")
+    if missing := {"made_for", "weights", "factor", "length", "layout", "folded"} - manifest.keys():
+        raise ModelError(f"{path}: {', '.join(sorted(missing))} missing; {_REMEDY}")
+    if manifest["made_for"] != fingerprint(description):
+        raise ModelError(f"{path}: the graphs were made for another configuration of this model; {_REMEDY}")
     return manifest
 
 
-def _session(folder: Path, graph: str, needed: list[str]) -> Any:
+def _sessions(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    weights = {part: weights_of(folder / part) for part in set(ONNX_GRAPHS.values())}
+    try:
+        chains = {name: Chain.from_json(values) for name, values in manifest["folded"].items()}
+        weights["vae"] |= folded_weights(chains, weights["vae"])
+        needed = {
+            graph: {name: named(name, weights[part]) for name in manifest["weights"][graph]}
+            for graph, part in ONNX_GRAPHS.items()
+        }
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of torch, where shapes do not fit
+        raise ModelError(
+            f"{folder / FOLDER / MANIFEST}: does not fit the weights ({' '.join(str(error).split())}); {_REMEDY}"
+        ) from error
+    return {graph: _session(folder / FOLDER / f"{graph}.onnx", needed[graph]) for graph in ONNX_GRAPHS}
+
+
+def _session(path: Path, weights: Mapping[str, NDArray[np.float32]]) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     # idle threads that spin would take the cores from the camera and the publisher
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    path = folder / FOLDER / f"{graph}.onnx"
-    weights = _weights(folder / ONNX_GRAPHS[graph])
     try:
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(weights[name]) for name in needed]
-        options.add_external_initializers(needed, values)
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
+        options.add_external_initializers(list(weights), values)
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors derive from Exception alone
-        raise ModelError(f"{path}: cannot be loaded ({' '.join(str(error).split())[:300]}); export it again") from error
+        raise ModelError(f"{path}: cannot be loaded ({' '.join(str(error).split())[:300]}); {_REMEDY}") from error
 
 
-def _weights(part: Path) -> dict[str, NDArray[np.float32]]:
-    """A part's weights by their names in its safetensors, and the matrices also turned, as `name.T`."""
+def weights_of(part: Path) -> dict[str, NDArray[np.float32]]:
+    """A part's weights by their names in its safetensors."""
     from safetensors.numpy import load_file
 
     found: dict[str, NDArray[np.float32]] = {}
     for file in sorted(part.glob("*.safetensors")):
-        for name, stored in load_file(file).items():
-            found[name] = stored.astype(np.float32)
-            if stored.ndim == 2:
-                found[f"{name}.T"] = np.ascontiguousarray(found[name].T)
+        found |= {name: stored.astype(np.float32) for name, stored in load_file(file).items()}
     return found
+
+
+def folded_weights(
+    chains: Mapping[str, Chain], weights: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """The weight and bias of each chain's one convolution, as `chain.weight` and `chain.bias`."""
+    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
+    found = {name: compose(chain, tensors) for name, chain in chains.items()}
+    return {
+        f"{name}.{kind}": np.ascontiguousarray(value.numpy())
+        for name, both in found.items()
+        for kind, value in zip(("weight", "bias"), both, strict=True)
+    }
+
+
+def named(name: str, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The weight that a graph calls so: `name`, `name.T` for a matrix turned, either with `:AxBxC` for another shape.
+
+    Raises KeyError, ValueError.
+    """
+    whole, _, shape = name.partition(":")
+    value = weights[whole] if whole in weights else weights[whole.removesuffix(".T")].T
+    return np.ascontiguousarray(value.reshape([int(size) for size in shape.split("x")]) if shape else value)
 
 
 def _layout(levels: Mapping[str, tuple[int, int]], height: int, width: int) -> Layout:
@@ -170,183 +228,3 @@ def _text(folder: Path, session: Any, length: int) -> Encoder:
         return unknown not in tokenizer.encode(word, add_special_tokens=False).ids
 
     return Encoder(embed, known)
-
-
-class _Encoder(nn.Module):
-    """picture uint8 [height, width, 3] -> latent [1, channels, h, w]."""
-
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, picture: Tensor) -> Tensor:
-        latent: Tensor = self.vae.encode(picture.permute(2, 0, 1)[None].float() / 127.5 - 1).latents
-        return latent * float(self.vae.config.scaling_factor)
-
-
-class _Decoder(nn.Module):
-    """latent [1, channels, h, w] -> picture uint8 [height, width, 3]."""
-
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, latent: Tensor) -> Tensor:
-        values = self.vae.decode(latent / float(self.vae.config.scaling_factor)).sample
-        levels: Tensor = ((values[0] + 1) * 127.5).round().clamp(0, 255).permute(1, 2, 0).to(torch.uint8)
-        return levels
-
-
-class _Text(nn.Module):
-    """ids int64 [1, words] -> embeddings [1, words, width]."""
-
-    def __init__(self, text_encoder: Any) -> None:
-        super().__init__()
-        self.text_encoder = text_encoder
-
-    def forward(self, ids: Tensor) -> Tensor:
-        embedding: Tensor = self.text_encoder(ids)[0]
-        return embedding
-
-
-class _UNet(nn.Module):
-    """The one call with its bank as a list: (latents, timesteps, text, fresh, strength, threshold, *rings)."""
-
-    def __init__(self, net: nn.Module, names: list[str]) -> None:
-        super().__init__()
-        self.net = net
-        self.names = names
-
-    def forward(
-        self,
-        latents: Tensor,
-        timesteps: Tensor,
-        text: Tensor,
-        fresh: Tensor,
-        strength: Tensor,
-        threshold: Tensor,
-        rings: list[Tensor],
-    ) -> tuple[Tensor, ...]:
-        bank = dict(zip(self.names, rings, strict=True))
-        prediction, seen = self.net(latents, timesteps, text, bank, Reading(fresh, strength, threshold))
-        return prediction, *(seen[name] for name in self.names)
-
-
-def export(folder: Path) -> None:
-    """Write the graphs of a model folder (AutoencoderTiny, tokenizer.json) to its `onnx/`; needs onnx, onnxscript."""
-    from core import models, unet
-
-    description = models.describe(str(folder))
-    vae, plain, text_encoder = (models.part(folder, name, torch.float32) for name in ("vae", "unet", "text_encoder"))
-    factor = 2 ** (len(vae.config.encoder_block_out_channels) - 1)
-    places = unet.default_places(plain) if description.places is None else description.places
-    layout = unet.layout(plain.config, places, _PROBE, _PROBE)
-    levels = {name: (_halved(tokens), channels) for name, (tokens, channels) in layout.items()}
-    net = unet.BankedUNet(plain, places)
-    length, width = int(text_encoder.config.max_position_embeddings), int(plain.config.cross_attention_dim)
-    (folder / FOLDER).mkdir(exist_ok=True)
-    picture = torch.zeros(8 * factor, 10 * factor, 3, dtype=torch.uint8)
-    latent = torch.zeros(1, int(plain.config.in_channels), 8, 10)
-    ids = torch.zeros(1, length, dtype=torch.int64)
-    auto = torch.export.Dim.AUTO
-    sized = ({0: auto, 1: auto},)
-    used = {}
-    used["encoder"] = _write(_Encoder(vae), (picture,), sized, ["picture"], ["latent"], folder, "encoder")
-    sized = ({2: auto, 3: auto},)
-    used["decoder"] = _write(_Decoder(vae), (latent,), sized, ["latent"], ["picture"], folder, "decoder")
-    used["text_encoder"] = _write(
-        _Text(text_encoder), (ids,), ({},), ["ids"], ["text_embedding"], folder, "text_encoder"
-    )
-    # 18 halves to 9 and 5: diffusers then sizes each upsampling by its skip connection, which is right for every size
-    rows, size = 2, 18
-    row: dict[int, Any] = {0: auto}
-    shapes = unet.layout(plain.config, places, size, size)
-    rings = [torch.zeros(rows, 3, tokens, channels) for tokens, channels in shapes.values()]
-    # a tensor each: the exporter takes one that is given twice for one input
-    fresh, strength, threshold = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows), torch.ones(rows)
-    used["unet"] = _write(
-        _UNet(net, list(shapes)),
-        (
-            torch.zeros(rows, latent.shape[1], size, size),
-            torch.zeros(rows, dtype=torch.int64),
-            torch.zeros(rows, length, width),
-            fresh,
-            strength,
-            threshold,
-            rings,
-        ),
-        ({0: auto, 2: auto, 3: auto}, row, row, row, row, row, [{0: auto, 1: auto, 2: auto}] * len(rings)),
-        ["latents", "timesteps", "text", "fresh", "strength", "threshold", *shapes],
-        ["prediction", *(f"seen.{name}" for name in shapes)],
-        folder,
-        "unet",
-    )
-    manifest = {"factor": factor, "length": length, "layout": levels, "weights": used}
-    (folder / FOLDER / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-
-
-def _halved(tokens: int) -> int:
-    for halved in range(7):
-        if (_PROBE >> halved) ** 2 == tokens:
-            return halved
-    raise ModelError(
-        f"a layer with {tokens} tokens at {_PROBE}x{_PROBE} latents is no power-of-two level of the picture"
-    )
-
-
-def _write(
-    module: nn.Module,
-    args: tuple[Any, ...],
-    dynamic: tuple[Any, ...],
-    inputs: list[str],
-    outputs: list[str],
-    folder: Path,
-    graph: str,
-) -> list[str]:
-    """Export one graph; its weights become references to the safetensors. Returns their names."""
-    import onnx
-
-    program = torch.onnx.export(
-        module.eval(),
-        args,
-        dynamo=True,
-        opset_version=18,
-        dynamic_shapes=dynamic,
-        input_names=inputs,
-        output_names=outputs,
-        verbose=False,
-    )
-    assert program is not None
-    proto = program.model_proto
-    used = _refer(proto.graph, _weights(folder / ONNX_GRAPHS[graph]), onnx.TensorProto.EXTERNAL)
-    for node in proto.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    del proto.graph.value_info[:], proto.graph.metadata_props[:], proto.metadata_props[:]
-    path = folder / FOLDER / f"{graph}.onnx"
-    partial = path.with_suffix(".part")
-    partial.write_bytes(proto.SerializeToString())
-    os.replace(partial, path)
-    return used
-
-
-def _refer(graph: Any, weights: Mapping[str, NDArray[np.float32]], external: int) -> list[str]:
-    """Replace the constants that are weights by references; the exporter renames and turns them, so bytes decide."""
-    names = {(value.shape, value.tobytes()): name for name, value in weights.items()}
-    renamed: dict[str, str] = {}
-    for constant in graph.initializer:
-        name = names.get((tuple(constant.dims), constant.raw_data))
-        if name is None or len(constant.raw_data) < _SMALL:
-            continue
-        if name in renamed.values():  # of the same bytes as another
-            continue
-        renamed[constant.name] = name
-        size = len(constant.raw_data)
-        constant.ClearField("raw_data")
-        constant.data_location = external
-        for key, value in (("location", "safetensors"), ("offset", "0"), ("length", str(size))):
-            constant.external_data.add(key=key, value=value)
-        constant.name = name
-    for node in graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-    return list(renamed.values())
