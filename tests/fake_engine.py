@@ -31,6 +31,8 @@ class FakeEngine:
         words = self.look.prompt.split()
         if "raise" in words or ("raise-once" in words and self.calls == 2):
             raise RuntimeError("CUDA error: an illegal\nmemory access was encountered")
+        if "memory" in words:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         if "hang" in words and self.calls > 2:
             time.sleep(3600)
         if "die" in words and self.calls > 2:

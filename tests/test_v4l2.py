@@ -203,7 +203,7 @@ def test_an_unplugged_camera_is_told_and_taken_again_when_it_is_back() -> None:
 
 def test_the_whole_way_from_the_physical_camera_to_another_program(tmp_path: Path) -> None:
     physical()
-    options = RunOptions(source="camera:Physical Camera", sink="camera", size=SIZE, fps=5, panel=False)
+    options = RunOptions(source="camera:Physical Camera", sink="camera", size=SIZE, fps=5, panel=False, idle_after_s=0)
     settings = EngineSettings(model="fake", width=96, height=80, steps=1)
     parts = Parts(
         engine="tests.fake_engine:make",

@@ -120,6 +120,10 @@ def build_parser() -> argparse.ArgumentParser:
     verb("cameras", _cameras, "list the cameras")
     verb("status", _status, "show what the running camera does")
     verb("doctor", _doctor, "look at this machine: what is broken or missing, and how to mend it")
+    service = verb("service", _service, "have the camera start at login")
+    service.add_argument(
+        "action", choices=("install", "remove", "status"), help="what to do; config.toml says how it runs"
+    )
     use = verb("use", _use, "switch the running camera to a profile")
     use.add_argument("profile", metavar="PROFILE", help="id or name; `vcam profiles` lists them")
     prompt = verb("prompt", _prompt, "give the running camera another prompt")
@@ -354,6 +358,22 @@ def _doctor(args: argparse.Namespace) -> int:
     findings = doctor.examine()
     _print_result(args, doctor.to_json(findings), doctor.as_text(findings, sys.stdout.encoding))
     return 0 if doctor.is_well(findings) else 1
+
+
+def _service(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from vcam import service
+
+    ours = service.this_systems_service()
+    if args.action == "install":
+        service.install(ours)
+    elif args.action == "remove":
+        service.remove(ours)
+    told = service.status(ours)
+    state = ("runs" if told.running else "is installed, but does not run") if told.installed else "is not installed"
+    _print_result(args, asdict(told), f"the {told.kind} {told.path} {state}")
+    return 0
 
 
 def _use(args: argparse.Namespace) -> int:
