@@ -1,6 +1,6 @@
 """What the feature bank brings: warp error, edit strength and ghosting with the bank and without, film by film.
 
-    python benchmarks/bank.py FILM... [--prompts claymation,ink] [--frames 48] [--noise 0] [--threshold T]
+    python benchmarks/bank.py FILM... [--prompts claymation,ink] [--frames 48] [--noise 0] [--threshold T] [--fusion S]
 
 Each film is translated twice in one run by the same engine settings, once with the model's own bank and once with none.
 `change` is the warp error's, in percent; `ghosting` and `edit` are core.metrics' own figures. noise: sigma of sensor
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--noise", type=float, default=0)
     parser.add_argument("--threshold", type=float, help="similarity threshold (the model's own)")
+    parser.add_argument("--fusion", type=float, help="fusion strength (the model's own)")
     args = parser.parse_args()
     own = describe(args.model)
     rows = []
@@ -64,7 +65,9 @@ def main() -> None:
         source = pictures(film, args.frames, own.width * own.height, args.noise)
         height, width = source[0].shape[:2]
         for prompt in args.prompts.split(";"):
-            look = Look(prompt=prompt, strength=own.strength, similarity_threshold=args.threshold)
+            look = Look(
+                prompt=prompt, strength=own.strength, similarity_threshold=args.threshold, fusion_strength=args.fusion
+            )
             found = {}
             for policy in (Policy.OFF, own.policy):
                 settings = EngineSettings(

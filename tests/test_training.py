@@ -97,6 +97,25 @@ def test_whole_pipeline_writes_a_model_that_stock_parts_load(
         export=lambda text, net: None,
     )
     assert torch.load(tmp_path / "unet.pt", weights_only=True)["step"] == 2
+    pairs = unet.pairs(shards, tmp_path, 8, 0, cpu)
+    assert pairs.latents.shape == (8, vae.LATENTS, 16, 16)
+    assert pairs.wanted.shape == (8, 3, 128, 128)
+    encoder = {name: weight.clone() for name, weight in made.encoder.named_parameters()}
+    made = vae.train(
+        shards,
+        tmp_path / "vae",
+        seconds=60,
+        most=2,
+        batch=2,
+        size=32,
+        seed=0,
+        device=cpu,
+        log=records.append,
+        pairs=pairs,
+    )
+    for name, weight in made.encoder.named_parameters():  # the UNet's latents stay what they were
+        last = name.startswith(f"layers.{len(made.encoder.layers) - 1}.")
+        assert torch.equal(weight, encoder[name] / 2 if last else encoder[name])
     size = export(tmp_path / "model", *unet.averaged(tmp_path / "unet.pt"), made)
     assert size < 12e6
     described = json.loads((tmp_path / "model/streamv2v.json").read_text())

@@ -15,7 +15,7 @@ from training import lessons, unet, vae
 from training.export import export
 from training.parts import AutoencoderTiny, Text, Unet
 
-STAGES = ("data", "vae", "decoder", "unet", "export")
+STAGES = ("data", "vae", "unet", "decoder", "export")
 
 
 def recorder(path: Path) -> Callable[[dict[str, float]], None]:
@@ -32,9 +32,7 @@ def recorder(path: Path) -> Callable[[dict[str, float]], None]:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser("python -m training", description=__doc__)
-    made.add_argument(
-        "stages", nargs="*", help=f"which stages, of {', '.join(STAGES)} (default: data vae unet)", metavar="STAGE"
-    )
+    made.add_argument("stages", nargs="*", help=f"which stages, of {', '.join(STAGES)} (default: all)", metavar="STAGE")
     made.add_argument("--cache", type=Path, default=Path("training/cache"), help="pictures, checkpoints and logs")
     made.add_argument("--out", type=Path, default=Path("core/embedded_model"), help="the model folder to write")
     made.add_argument("--shards", type=int, default=26, help="shards of pictures to make")
@@ -42,6 +40,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--vae-minutes", type=float, default=15)
     made.add_argument("--vae-crop", type=int, default=64, help="pixels")
     made.add_argument("--unet-minutes", type=float, default=60, help="a run that was cut short goes on where it was")
+    made.add_argument("--decoder-minutes", type=float, default=8)
+    made.add_argument(
+        "--pairs", type=int, default=1000, help="of the UNet's pictures and its teachers', for the decoder"
+    )
     made.add_argument("--batch-factor", type=int, default=1, help="multiplies all batch sizes; 16 for a large GPU")
     made.add_argument("--save-minutes", type=float, default=4)
     made.add_argument("--seed", type=int, default=1)
@@ -52,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
-    stages = given.stages or ["data", "vae", "unet"]
+    stages = given.stages or list(STAGES)
     if unknown := sorted(set(stages) - set(STAGES)):
         print(f"training: unknown stage {', '.join(unknown)}; choose from {', '.join(STAGES)}", file=sys.stderr)
         return 2
@@ -65,30 +67,36 @@ def main(arguments: list[str] | None = None) -> int:
 
     if "data" in stages:
         lessons.make(cache / "data", given.seed, given.shards, given.pictures, 256, given.workers)
-    for stage in [stage for stage in ("vae", "decoder") if stage in stages]:
+    settings = {"batch": 8 * given.batch_factor, "size": given.vae_crop, "seed": given.seed, "device": device}
+    if "vae" in stages:
         vae.train(
             lessons.load(cache / "data"),
             cache / "vae",
             seconds=given.vae_minutes * 60,
-            batch=8 * given.batch_factor,
-            size=given.vae_crop,
-            seed=given.seed,
-            device=device,
-            log=recorder(cache / f"{stage}.jsonl"),
-            decoder_only=stage == "decoder",
+            log=recorder(cache / "vae.jsonl"),
+            **settings,
         )
     if "unet" in stages:
-        phases = unet.times(unet.PHASES, given.batch_factor)
         unet.train(
             lessons.load(cache / "data"),
             cache,
             seconds=given.unet_minutes * 60,
-            phases=phases,
+            phases=unet.times(unet.PHASES, given.batch_factor),
             seed=given.seed,
             device=device,
             log=recorder(cache / "unet.jsonl"),
             save_every=given.save_minutes * 60,
             export=write,
+        )
+    if "decoder" in stages:
+        shards = lessons.load(cache / "data")
+        vae.train(
+            shards,
+            cache / "vae",
+            seconds=given.decoder_minutes * 60,
+            log=recorder(cache / "decoder.jsonl"),
+            pairs=unet.pairs(shards, cache, given.pairs, given.seed, device),
+            **settings,
         )
     if "export" in stages:
         write(*unet.averaged(cache / "unet.pt"))

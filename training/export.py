@@ -10,7 +10,7 @@ import torch
 from training import words
 from training.parts import Text, Unet, Vae
 from training.teachers import TEACHERS
-from training.unet import scheduler
+from training.unet import PLACES, scheduler
 
 INDEX = {
     "_class_name": "StableDiffusionImg2ImgPipeline",
@@ -44,7 +44,7 @@ def description() -> dict[str, object]:
         "steps": 2,
         "strength": 0.5,
         "text_to_image": False,
-        "fusion": {"places": ["up_blocks.2"], "strength": 0.25, "threshold": 0.98},
+        "fusion": {"places": list(PLACES), "strength": 0.25, "threshold": 0.98},
         "bank": {"policy": "fifo", "slots": 1, "interval": 1},
         "styles": list(TEACHERS),
         "words": words.vocabulary(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -64,11 +64,11 @@ class Muon:
         self.momentum, self.first, self.second = state["momentum"], state["first"], state["second"]  # type: ignore[assignment]
 
 
-def split(module: torch.nn.Module, *, outside: tuple[str, ...] = ()) -> tuple[list[Tensor], list[Tensor]]:
+def split(weights: Mapping[str, Tensor], *, outside: tuple[str, ...] = ()) -> tuple[list[Tensor], list[Tensor]]:
     """Parameters for Muon (matrices) and for Adam (vectors, embeddings, and names that start with `outside`)."""
     matrices: list[Tensor] = []
     others: list[Tensor] = []
-    for name, weight in module.named_parameters():
+    for name, weight in weights.items():
         vector = weight.ndim < 2 or min(weight.shape[0], weight[0].numel()) < 4
         (others if vector or "embedding." in name or name.startswith(outside or ("\0",)) else matrices).append(weight)
     return matrices, others

@@ -121,12 +121,12 @@ def clay(a: Analysis, thickness: float) -> Picture:
     rounded = cv2.medianBlur((a.flat * 255).astype(np.uint8), 5).astype(np.float32) / 255
     light = grey(rounded)
     tone = steps(light, 5, 2.5)
-    base = saturate(blur(rounded, 1.5) * ((tone + 0.1) / (blur(light, 1.5) + 0.1))[..., None], 1.35) * 0.84 + 0.1
+    base = saturate(blur(rounded, 1.5) * ((tone + 0.1) / (blur(light, 1.5) + 0.1))[..., None], 1.55) * 0.82 + 0.11
     volume = blur(light, 1.8) - blur(light, 9.0)
-    relief = emboss(volume, 14.0) * 0.32 + emboss(blur(light, 1.0), 6.0) * 0.15
-    prints = np.sin(2 * np.pi * 14 * blur(light, 2.0)) * 0.05  # fingerprints follow the form
+    relief = emboss(volume, 16.0) * 0.42 + emboss(blur(light, 1.0), 6.0) * 0.15
+    prints = np.sin(2 * np.pi * 14 * blur(light, 2.0)) * 0.07  # fingerprints follow the form
     crease = np.maximum(blur(edges(light, 1.1, 3.0), 0.7), 0.8 * lines(a.light, 1.2))
-    shine = np.maximum(emboss(volume, 14.0) - 0.45, 0) * 0.3
+    shine = np.maximum(emboss(volume, 16.0) - 0.45, 0) * 0.4
     return clip(base * (1 + relief + prints)[..., None] * (1 - 0.55 * crease)[..., None] + shine[..., None])
 
 

@@ -12,8 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from core.bank import Bank, Reading
+from core.unet import BankedUNet
 from training import words
 from training.lessons import Shard
 from training.optimiser import Muon, rate, split
@@ -29,11 +32,14 @@ from training.parts import (
     Vae,
     Words,
 )
-from training.vae import LATENTS, SPREAD, pyramid_loss
+from training.vae import LATENTS, SPREAD, Pairs, pyramid_loss
 
 STRENGTH = ((0, 0.0), (100, 0.15), (200, 0.4), (300, 0.7), (400, 0.92), (480, 1.0), (600, 1.0), (850, 1.1))
 IDENTITY = 0.07  # share of lessons in which nothing is asked for and nothing shall change
 BLENDED = 0.08  # share in which two prompts are mixed half way, as while one blends into the next
+REMEMBERED = 0.45  # share of iterations in which the picture before is in the bank
+STEADY = 0.4  # weight of being like the picture before where nothing moved
+PLACES = ("up_blocks.2",)  # where the bank's features are fused
 
 
 def scheduler() -> Scheduler:
@@ -42,7 +48,7 @@ def scheduler() -> Scheduler:
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
-        prediction_type="epsilon",
+        prediction_type="sample",
         clip_sample=False,
         set_alpha_to_one=True,
         original_inference_steps=50,
@@ -110,6 +116,7 @@ class Lesson(NamedTuple):
     """Whole latents (as the encoder gives them) of one picture and of what it shall become, and the words for it."""
 
     given: Tensor
+    source: NDArray[np.uint8]  # the picture whose latents are given, [h, w, 3]
     clean: Tensor
     wanted: Tensor
     prompts: tuple[str, str]
@@ -174,7 +181,9 @@ class Latents:
             if mix:
                 wanted = wanted.lerp(self.kept[targets[1]].float(), mix)
             pair = (prompts[0], prompts[-1])
-            found.append(Lesson(self.kept[given].float(), self.kept[clean].float(), wanted, pair, mix))
+            inputs = self.shards[given[0]].inputs
+            source = inputs.reshape(-1, *inputs.shape[2:])[given[2]]
+            found.append(Lesson(self.kept[given].float(), source, self.kept[clean].float(), wanted, pair, mix))
         return found
 
 
@@ -223,13 +232,42 @@ def times(phases: tuple[Phase, ...], factor: int) -> tuple[Phase, ...]:
 PHASES = (Phase(0.6, 16, 24, 0), Phase(0.9, 24, 14, 2), Phase(1.01, 32, 8, 2))
 
 
-def predict(unet: Unet, noisy: Tensor, timestep: Tensor, text: Tensor, alphas: Tensor) -> Tensor:
-    """Predicted x0 (scaled latents)."""
-    a = alphas[timestep].view(-1, 1, 1, 1)
+def predict(
+    net: Callable[..., tuple[Tensor, Bank]], noisy: Tensor, timestep: Tensor, text: Tensor, bank: Bank, reading: Reading
+) -> tuple[Tensor, Bank]:
+    """Predicted x0 (scaled latents), and the bank that the picture after it reads."""
     with torch.autocast(noisy.device.type, torch.bfloat16):
-        noise = unet(noisy, timestep, text).sample
-    clean: Tensor = (noisy - (1 - a).sqrt() * noise.float()) / a.sqrt()
-    return clean
+        made, seen = net(noisy, timestep, text, bank, reading)
+    return made.float() * SPREAD, {name: feature[:, None] for name, feature in seen.items()}
+
+
+def nothing(rows: int, device: torch.device) -> Reading:
+    """How an empty bank is read."""
+    return Reading(torch.ones(rows, dtype=torch.bool, device=device), *torch.zeros(2, rows, device=device))
+
+
+def add_noise(latents: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
+    """As the scheduler does; alphas: cumulated, one a row."""
+    a = alphas.view(-1, 1, 1, 1)
+    return (a.sqrt() * latents + (1 - a).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+
+
+def noisy_views(
+    pictures: list[NDArray[np.uint8]], corners: NDArray[np.int64], size: int, random: np.random.Generator
+) -> Tensor:
+    """A window of each picture [h, w, 3] with a sensor's noise: [n, 3, size, size], -1..1."""
+    found = [p[y : y + size, x : x + size] for p, (y, x) in zip(pictures, corners.tolist(), strict=True)]
+    levels = np.stack(found) + random.normal(0, 1, (len(found), size, size, 3)) * random.uniform(
+        0, 8, (len(found), 1, 1, 1)
+    )
+    return torch.from_numpy(levels.clip(0, 255) / 127.5 - 1).permute(0, 3, 1, 2).float()
+
+
+def cut(pictures: list[Tensor], corners: NDArray[np.int64], window: int) -> Tensor:
+    """A window of each picture [channels, h, w], its upper left corner at [y, x]."""
+    return torch.stack(
+        [p[:, y : y + window, x : x + window] for p, (y, x) in zip(pictures, corners.tolist(), strict=True)]
+    )
 
 
 def train(
@@ -256,20 +294,23 @@ def train(
     latents = Latents(shards, vae, seed + int(time.time()) % 1000 if (folder / "unet.pt").exists() else seed)
     tokenizer = words.tokenizer()
     text, unet = build_text(tokenizer).to(device), build_unet().to(device, memory_format=torch.channels_last)
-    both = nn.ModuleDict({"text": text, "unet": unet})
-    optimiser = Muon(*split(both, outside=("unet.conv_out",)))
-    average = {name: weight.detach().clone() for name, weight in both.named_parameters()}
+    weights: dict[str, Tensor] = dict(nn.ModuleDict({"text": text, "unet": unet}).named_parameters())
+    optimiser = Muon(*split(weights, outside=("unet.conv_out",)))
+    average = {name: weight.detach().clone() for name, weight in weights.items()}
     step, spent = 0, 0.0
     carried: Batch | None = None
     state = folder / "unet.pt"
     if state.exists():
         was = torch.load(state, map_location=device, weights_only=True)
-        both.load_state_dict(was["both"])
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(was["weights"][name])
         optimiser.load_state_dict(was["optimiser"])
         average, step, spent = was["average"], was["step"], was["spent"]
+    net = BankedUNet(unet, PLACES)
     eye = fit_eye(shards, vae, device)
     alphas = scheduler().alphas_cumprod.to(device)
-    run = torch.compile(unet, dynamic=True) if device.type == "cuda" else unet
+    run = torch.compile(net, dynamic=True) if device.type == "cuda" else net
     random = np.random.default_rng([seed, step])
     begin = time.monotonic() - spent
     saved = spent
@@ -277,15 +318,16 @@ def train(
     while (spent := time.monotonic() - begin) < seconds and step < most:
         part = spent / seconds
         phase = next(p for p in phases if part < p.until)
-        old = carried if carried is not None and carried.now.shape[-1] == phase.window else None
+        remembers = random.random() < REMEMBERED
+        old = carried if not remembers and carried is not None and carried.now.shape[-1] == phase.window else None
         fresh = phase.batch - (len(old.now) if old else 0)
         lessons = latents.draw(fresh)
-        cuts = random.integers(0, lessons[0].given.shape[-1] - phase.window + 1, (fresh, 2))
-
-        def stack(pictures: list[Tensor], at: object = cuts, window: int = phase.window) -> Tensor:
-            cut = [p[:, y : y + window, x : x + window] for p, (y, x) in zip(pictures, at, strict=True)]  # type: ignore[call-overload]
-            return torch.stack(cut).to(device) * scale
-
+        room = lessons[0].given.shape[-1] - phase.window
+        corners = random.integers(0, room + 1, (fresh, 2))
+        clean, wanted, given = (
+            cut([getattr(lesson, name) for lesson in lessons], corners, phase.window).to(device) * scale
+            for name in ("clean", "wanted", "given")
+        )
         kind = random.random(fresh)
         chosen = np.where(
             kind < 0.55,
@@ -293,9 +335,6 @@ def train(
             np.where(kind < 0.88, random.integers(40, 440, fresh), random.integers(560, 851, fresh)),
         )
         timestep = torch.from_numpy(chosen).to(device)
-        clean, wanted, given = (
-            stack([getattr(lesson, name) for lesson in lessons]) for name in ("clean", "wanted", "given")
-        )
         wanted = clean.lerp(wanted, amount(timestep).view(-1, 1, 1, 1))
         ids = tokenizer(
             [p for lesson in lessons for p in lesson.prompts],
@@ -313,36 +352,53 @@ def train(
                 torch.cat([mix, old.mix]),
                 torch.cat([timestep, old.timestep]),
             )
-        a = alphas[when].view(-1, 1, 1, 1)
-        noisy = a.sqrt() * start + (1 - a).sqrt() * torch.randn_like(start)
         hidden = text(tokens.flatten(0, 1)).last_hidden_state.view(len(tokens), 2, words.LENGTH, -1)
         hidden = hidden[:, 0].lerp(hidden[:, 1], mix.view(-1, 1, 1))
-        made = predict(run, noisy.contiguous(memory_format=torch.channels_last), when, hidden, alphas)
-        # late timesteps magnify the error: without a weight they would drown the others
-        weight = (1.6 * a.sqrt() / (1 - a).sqrt()).clamp(max=1)
-        error = (made - target) / SPREAD * weight
-        huber = (error.square() + 0.01).sqrt().mean() - 0.1
-        near = target + (made - target) * weight
-        seen = pyramid_loss(eye(near / scale), eye(target / scale))
+        noise = torch.randn_like(start)
+        bank: Bank = {}
+        reading = nothing(len(start), device)
+        if remembers:
+            # what the camera saw a frame ago: half of the cameras stand still, the others moved by some pixels
+            moved = random.integers(-7, 8, (fresh, 2)) * (random.random((fresh, 1)) < 0.5)
+            at = (corners * 8 + moved).clip(0, room * 8)
+            views = noisy_views([lesson.source for lesson in lessons], at, phase.window * 8, random)
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+                before = vae.encoder(views.to(device, memory_format=torch.channels_last)).float() * scale
+            with torch.no_grad():
+                past, bank = predict(run, add_noise(before, noise, alphas[when]), when, hidden, bank, reading)
+            strengths = torch.from_numpy(random.uniform(0, 0.9, fresh)).to(device, torch.bfloat16)  # as autocast
+            thresholds = torch.from_numpy(random.uniform(0.9, 1, fresh)).float().to(device)
+            reading = Reading(torch.zeros(fresh, dtype=torch.bool, device=device), strengths, thresholds)
+        made, _ = predict(run, add_noise(start, noise, alphas[when]), when, hidden, bank, reading)
+        huber = (((made - target) / SPREAD).square() + 0.01).sqrt().mean() - 0.1
+        seen = pyramid_loss(eye(made / scale), eye(target / scale))
         loss = huber + 0.7 * seen
+        if remembers and (still := torch.from_numpy((moved == 0).all(1)).to(device)).any():
+            # nothing moved: with the bank, what is shown now is what was shown before
+            loss = loss + STEADY * pyramid_loss(eye(made[still] / scale), eye(past[still] / scale))
         if phase.decoded:
             some = torch.from_numpy(random.integers(0, len(made), phase.decoded)).to(device)
             y, x = random.integers(0, phase.window - 16 + 1, 2)
             with torch.autocast(device.type, torch.bfloat16):
-                pair = torch.cat([near[some], target[some]])[..., y : y + 16, x : x + 16] / scale
+                pair = torch.cat([made[some], target[some]])[..., y : y + 16, x : x + 16] / scale
                 shown = vae.decoder(pair.contiguous(memory_format=torch.channels_last)).float()
             loss = loss + 0.5 * pyramid_loss(shown[: phase.decoded], shown[phase.decoded :])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         speed = rate(part)
         optimiser.step(4e-3 * speed, 3e-3 * speed)
-        go_on = torch.from_numpy(random.permutation(fresh)[: phase.batch * 3 // 8]).to(device)
-        later = torch.from_numpy(random.uniform(0.25, 0.75, len(go_on))).to(device)
-        carried = Batch(
-            made.detach()[go_on], wanted[go_on], tokens[go_on], mix[go_on], (timestep[go_on] * later).long().clamp(40)
-        )
+        if not remembers:
+            go_on = torch.from_numpy(random.permutation(fresh)[: phase.batch * 3 // 8]).to(device)
+            later = torch.from_numpy(random.uniform(0.25, 0.75, len(go_on))).to(device)
+            carried = Batch(
+                made.detach()[go_on],
+                wanted[go_on],
+                tokens[go_on],
+                mix[go_on],
+                (timestep[go_on] * later).long().clamp(40),
+            )
         step += 1
         with torch.no_grad():
-            for name, weight in both.named_parameters():
+            for name, weight in weights.items():
                 average[name].lerp_(weight, max(0.01, 10 / (step + 10)))
         for name, value in (("loss", loss), ("latent", huber), ("pixels", seen)):
             sums[name] = sums.get(name, 0.0) + value.item()
@@ -358,13 +414,13 @@ def train(
             sums = {}
         if spent - saved > save_every:
             saved = spent
-            save(state, both, optimiser, average, step, spent, export)
-    save(state, both, optimiser, average, step, spent, export)
+            save(state, weights, optimiser, average, step, spent, export)
+    save(state, weights, optimiser, average, step, spent, export)
 
 
 def save(
     state: Path,
-    both: nn.ModuleDict,
+    weights: dict[str, Tensor],
     optimiser: Muon,
     average: dict[str, Tensor],
     step: int,
@@ -375,7 +431,7 @@ def save(
     part = state.with_suffix(".part")
     torch.save(
         {
-            "both": both.state_dict(),
+            "weights": {name: weight.detach() for name, weight in weights.items()},
             "optimiser": optimiser.state_dict(),
             "average": average,
             "step": step,
@@ -388,13 +444,43 @@ def save(
 
 
 def averaged(state: Path) -> tuple[Text, Unet]:
-    """The models with the averaged weights of a checkpoint."""
+    """The models with the averaged weights of a checkpoint; the UNet's output has the latents' spread by itself."""
     average = torch.load(state, map_location="cpu", weights_only=True)["average"]
     both = nn.ModuleDict({"text": build_text(words.tokenizer()), "unet": build_unet()})
     with torch.no_grad():
         for name, weight in both.named_parameters():
-            weight.copy_(average[name])
+            weight.copy_(average[name] * (SPREAD if name.startswith("unet.conv_out") else 1))
     return both["text"], both["unet"]
+
+
+@torch.no_grad()
+def pairs(shards: list[Shard], folder: Path, count: int, seed: int, device: torch.device) -> Pairs:
+    """What the trained UNet makes of `count` lessons in two steps, and what was wanted."""
+    vae = AutoencoderTiny.from_pretrained(folder / "vae").to(device)
+    scale = float(vae.config.scaling_factor)
+    text, unet = (part.to(device) for part in averaged(folder / "unet.pt"))
+    tokenizer, alphas, random = words.tokenizer(), scheduler().alphas_cumprod.to(device), np.random.default_rng(seed)
+    made, wanted = [], []
+    for _ in range(-(-count // 8)):
+        pictures, prompts = [], []
+        for _ in range(8):
+            shard = shards[random.integers(len(shards))]
+            row = int(random.integers(len(shard.lessons)))
+            picture, style, attribute = shard.lessons[row]
+            pictures.append(shard.inputs[picture, random.integers(shard.inputs.shape[1])])
+            prompts.append(words.prompt(random, style, attribute))
+            wanted.append(torch.from_numpy(shard.targets[row].copy()).permute(2, 0, 1))
+        given = torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        ids = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
+        hidden = text(ids).last_hidden_state
+        latents = vae.encoder(given) * scale
+        for low, high in ((480, 561), (200, 320)):
+            timestep = torch.from_numpy(random.integers(low, high, 8)).to(device)
+            noisy = add_noise(latents, torch.randn_like(latents), alphas[timestep])
+            with torch.autocast(device.type, torch.bfloat16):
+                latents = unet(noisy, timestep, hidden).sample.float()
+        made.append((latents / scale).half().cpu())
+    return Pairs(torch.cat(made), torch.stack(wanted))
 
 
 def fit_eye(shards: list[Shard], vae: Vae, device: torch.device) -> Eye:

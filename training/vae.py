@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -143,6 +143,22 @@ class Crops:
         return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
+class Pairs(NamedTuple):
+    """What the UNet makes of pictures, and what its teachers would have made: the decoder mends what it can."""
+
+    latents: Tensor  # [n, channels, h, w], as the encoder gives them
+    wanted: Tensor  # uint8 [n, 3, 8*h, 8*w]
+
+    def draw(self, count: int, size: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Random windows: latents [count, channels, size/8, size/8] and pictures [count, 3, size, size], -1..1."""
+        latents, pictures = [], []
+        for n in random.integers(len(self.latents), size=count):
+            y, x = random.integers(0, self.latents.shape[-1] - size // 8 + 1, 2)
+            latents.append(self.latents[n, :, y : y + size // 8, x : x + size // 8].float())
+            pictures.append(self.wanted[n, :, y * 8 : y * 8 + size, x * 8 : x * 8 + size].float())
+        return torch.stack(latents), torch.stack(pictures).div(127.5).sub(1)
+
+
 def train(
     shards: list[Shard],
     folder: Path,
@@ -153,12 +169,16 @@ def train(
     seed: int,
     device: torch.device,
     log: Callable[[dict[str, float]], None],
-    decoder_only: bool = False,
+    pairs: Pairs | None = None,
     most: float = math.inf,
 ) -> Vae:
-    """Train for `seconds` (or go on with the decoder alone, the UNet's latents unchanged) and save to `folder`."""
+    """Train for `seconds` and save to `folder`.
+
+    With `pairs` only the decoder goes on, half on them and half on what the encoder gives.
+    """
+    decoder_only = pairs is not None
     torch.manual_seed(seed)
-    crops = Crops(shards, seed)
+    crops, random = Crops(shards, seed), np.random.default_rng(seed)
     if decoder_only:
         vae = AutoencoderTiny.from_pretrained(folder)
         soften(vae)
@@ -167,7 +187,7 @@ def train(
         initialise(vae, crops(32, size))
     vae.to(device, memory_format=torch.channels_last)
     trained = vae.decoder if decoder_only else vae
-    optimiser = Muon(*split(trained))
+    optimiser = Muon(*split(dict(trained.named_parameters())))
     average = {name: weight.detach().clone() for name, weight in vae.named_parameters()}
     begin, step = time.monotonic(), 0
     while (part := (time.monotonic() - begin) / seconds) < 1 and step < most:
@@ -179,8 +199,11 @@ def train(
             else:
                 latent = vae.encoder(picture)
             latent = latent.float()
+            if pairs is not None:
+                made_latent, wanted = (t.to(device) for t in pairs.draw(batch, size, random))
+                latent, picture = torch.cat([latent, made_latent]), torch.cat([picture, wanted])
             noisy = latent + torch.randn_like(latent) * (0.12 * SPREAD / vae.config.scaling_factor) * torch.rand(
-                batch, 1, 1, 1, device=device
+                len(latent), 1, 1, 1, device=device
             )
             made = vae.decoder(noisy).float()
         loss = shown = pyramid_loss(made, picture)

@@ -1,0 +1,74 @@
+"""`python -m training.film`: the moving picture of the README, a held-out photograph set in motion and translated."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from core.settings import EngineSettings, Look
+from training.data import f32, held_out
+from training.sheet import captioned
+from vcam.translate import translate
+from vcam.video import probe, read
+
+STYLES = ("claymation", "neon", "pencil sketch", "watercolour", "woodblock print")
+Pixels = NDArray[np.uint8]
+
+
+def moving(size: int, frames: int) -> Iterator[Pixels]:
+    """The astronaut's portrait under a camera that swings from side to side and comes nearer; a seamless loop."""
+    photograph = np.round(next(iter(held_out(512).values())) * 255).astype(np.uint8)
+    for frame in range(frames):
+        turn = 2 * np.pi * frame / frames
+        zoom = size / 512 * (1.46 - 0.1 * np.cos(turn))
+        middle = 235 + 30 * np.sin(turn), 215 + 10 * np.sin(2 * turn)
+        # what is at `middle` comes to the middle of the view
+        view = cv2.getRotationMatrix2D(middle, float(2 * np.sin(turn)), zoom)
+        view[:, 2] += np.array((size / 2, size / 2)) - middle
+        yield np.asarray(cv2.warpAffine(photograph, view, (size, size), flags=cv2.INTER_AREA), np.uint8)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m training.film", description=__doc__)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--out", type=Path, default=Path("docs/demo.webp"))
+    parser.add_argument("--size", type=int, default=256, help="pixels")
+    parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--quality", type=int, default=60)
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "input").mkdir()
+        for number, picture in enumerate(moving(given.size, given.frames)):
+            cv2.imwrite(str(folder / f"input/{number:03d}.png"), picture[..., ::-1])
+        for style in STYLES:
+            settings = EngineSettings(given.model, given.size, given.size, steps=2)
+            translate(folder / "input", folder / style, settings, Look(prompt=f"{style}, a portrait"), progress=False)
+        columns = [read(probe(folder / part)) for part in ("input", *STYLES)]
+        animation = cv2.Animation()
+        sheets = []
+        for pictures in islice(zip(*columns, strict=True), given.frames):
+            cells = [
+                captioned(f32(picture.rgb) / 255, text) for picture, text in zip(pictures, ("", *STYLES), strict=True)
+            ]
+            sheet = np.concatenate([np.concatenate(cells[:3], 1), np.concatenate(cells[3:], 1)])
+            sheets.append(np.round(sheet[..., ::-1] * 255).astype(np.uint8))
+        animation.frames = sheets
+        animation.durations = [80] * len(sheets)  # milliseconds
+    if not cv2.imwriteanimation(str(given.out), animation, [cv2.IMWRITE_WEBP_QUALITY, given.quality]):
+        print(f"training.film: {given.out} cannot be written", file=sys.stderr)
+        return 1
+    print(f"{given.out}: {given.out.stat().st_size / 1e3:.0f} kB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
