@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -131,7 +132,8 @@ class Engine:
 
     def _advance(self, latent: Tensor, plan: stream.Plan | None = None) -> Picture | None:
         plan = self._decay.apply(self._plan if plan is None else plan)._replace(text=self._blend.text)
-        clean, self._state = stream.step(self._model.net, plan, self._state, latent)
+        with _threads(self._model.threads):
+            clean, self._state = stream.step(self._model.net, plan, self._state, latent)
         self._blend, self._decay = self._blend.next(), self._decay.next()
         self._calls += 1
         return self._model.decode(clean) if self._calls > self.delay else None
@@ -181,6 +183,17 @@ class Engine:
             raise ValueError(f"the picture is a {type(picture).__name__}; it must be an array, uint8 {wanted}")
         if picture.shape != wanted or picture.dtype != np.uint8:
             raise ValueError(f"the picture is {picture.dtype} {picture.shape}; it must be uint8 {wanted}")
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """PyTorch's own operations run on `count` threads; None leaves them alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclasses.dataclass(frozen=True)

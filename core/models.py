@@ -87,6 +87,7 @@ class Model:
     latent: tuple[int, int, int]  # channels, height, width
     dtype: torch.dtype
     device: torch.device
+    threads: int | None = None  # of PyTorch's own operations between the calls; None: as many as it has
 
 
 def available() -> list[str]:

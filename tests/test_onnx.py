@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -236,6 +238,24 @@ def test_a_broken_tokenizer_is_named(exported: Path, tmp_path: Path) -> None:
     (folder / "tokenizer" / "tokenizer.json").write_text("{}")
     with pytest.raises(models.ModelError, match="tokenizer: cannot be loaded"):
         Engine(EngineSettings(model=str(folder), width=64, height=64, runtime=Runtime.ONNX), Look())
+
+
+def test_between_the_calls_one_thread_is_enough(exported: Path) -> None:
+    engine = Engine(EngineSettings(model=str(exported), width=64, height=64, runtime=Runtime.ONNX), Look())
+    net, threads = engine._model.net, []
+
+    def watched(*args: Any) -> Any:
+        threads.append(torch.get_num_threads())
+        return net(*args)
+
+    engine._model = replace(engine._model, net=watched)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        engine.translate(np.zeros((64, 64, 3), np.uint8))
+        assert (threads, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_layer_that_is_no_level_of_the_picture_is_refused() -> None:

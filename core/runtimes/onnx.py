@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from core.net import Net
 from core.prompts import Encoder
 from core.runtimes.folding import Chain, compose
 from core.settings import EngineSettings, Policy, SettingsError
+from core.stream import net_rows
 
 FOLDER = "onnx"
 MANIFEST = "graphs.json"
@@ -53,7 +55,10 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
     if settings.loras:
         raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
     manifest = _manifest(description)
-    sessions = _sessions(folder, manifest)
+    rows, threads = len(net_rows(settings.guidance, settings.steps)), torch.get_num_threads()
+    # the UNet's many small operations gain less by threads than its rows do by running side by side
+    own = {"unet": max(1, threads // (rows + 1))}
+    sessions = _sessions(folder, manifest, {graph: own.get(graph, threads) for graph in ONNX_GRAPHS})
     unet = sessions["unet"]
     channels = int(unet.get_inputs()[0].shape[1])
     factor = int(manifest["factor"])
@@ -62,7 +67,7 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
     return Model(
         settings=settings,
         description=description,
-        net=_net(unet, layout),
+        net=_net(unet, layout, ThreadPoolExecutor(min(rows, threads), "unet")),
         encode=_encode(sessions["encoder"]),
         decode=_decode(sessions["decoder"]),
         encoder=_text(folder, sessions["text_encoder"], int(manifest["length"])),
@@ -71,6 +76,7 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
         latent=latent,
         dtype=torch.float32,
         device=torch.device("cpu"),
+        threads=1,  # between the calls there is little to do, and PyTorch's threads wait for each other by spinning
     )
 
 
@@ -102,7 +108,7 @@ def _manifest(description: ModelDescription) -> dict[str, Any]:
     return manifest
 
 
-def _sessions(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _sessions(folder: Path, manifest: Mapping[str, Any], threads: Mapping[str, int]) -> dict[str, Any]:
     weights = {part: weights_of(folder / part) for part in set(ONNX_GRAPHS.values())}
     try:
         chains = {name: Chain.from_json(values) for name, values in manifest["folded"].items()}
@@ -115,14 +121,14 @@ def _sessions(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         raise ModelError(
             f"{folder / FOLDER / MANIFEST}: does not fit the weights ({' '.join(str(error).split())}); {_REMEDY}"
         ) from error
-    return {graph: _session(folder / FOLDER / f"{graph}.onnx", needed[graph]) for graph in ONNX_GRAPHS}
+    return {graph: _session(folder / FOLDER / f"{graph}.onnx", needed[graph], threads[graph]) for graph in ONNX_GRAPHS}
 
 
-def _session(path: Path, weights: Mapping[str, NDArray[np.float32]]) -> Any:
+def _session(path: Path, weights: Mapping[str, NDArray[np.float32]], threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads
     # idle threads that spin would take the cores from the camera and the publisher
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
@@ -174,7 +180,8 @@ def _layout(levels: Mapping[str, tuple[int, int]], height: int, width: int) -> L
     }
 
 
-def _net(session: Any, layout: Layout) -> Net:
+def _net(session: Any, layout: Layout, pool: Executor) -> Net:
+    """pool: runs the rows, which know nothing of each other."""
     outputs = [output.name for output in session.get_outputs()]
 
     def net(latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading) -> tuple[Tensor, Seen]:
@@ -185,8 +192,16 @@ def _net(session: Any, layout: Layout) -> Net:
         threshold = reading.threshold if bank else torch.full((rows,), 2.0)
         feed = {"latents": latents, "timesteps": timesteps, "text": text}
         feed |= {"fresh": fresh, "strength": reading.strength, "threshold": threshold} | rings
-        found = session.run(outputs, {name: np.ascontiguousarray(t.numpy()) for name, t in feed.items()})
-        prediction, *seen = (torch.from_numpy(value) for value in found)
+        arrays = {name: np.ascontiguousarray(t.numpy()) for name, t in feed.items()}
+
+        def run(row: int) -> list[NDArray[np.float32]]:
+            found: list[NDArray[np.float32]] = session.run(
+                outputs, {name: array[row : row + 1] for name, array in arrays.items()}
+            )
+            return found
+
+        apart = list(pool.map(run, range(rows)))
+        prediction, *seen = (torch.from_numpy(np.concatenate(values)) for values in zip(*apart, strict=True))
         return prediction, dict(zip(layout, seen, strict=True)) if bank else {}
 
     return net
