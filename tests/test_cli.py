@@ -224,7 +224,7 @@ BAD_VALUES = {
     "strength is nan; it must be between 0.02 and 1": "translate a b --strength nan",
     "strength is inf; it must be between 0.02 and 1": "translate a b --strength inf",
     "strength is -1.0; it must be between 0.02 and 1": "translate a b --strength -1",
-    "seed is -1; it must be between 0 and 4.29497e+09": "translate a b --seed -1",
+    "seed is -1; it must be between 0 and 4294967295": "translate a b --seed -1",
     "steps is 0; it must be between 1 and 16": "translate a b --steps 0",
     "slots is 99; it must be between 1 and 16": "translate a b --slots 99",
     "width is 0; it must be between 64 and 2048": "translate a b --size 0x0",
@@ -332,7 +332,9 @@ def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def test_run_passes_everything_on(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (home / "config.toml").write_text('size = "1280x720"\nfps = 25\nmirror = true\nprofile = "neon"\nsink = "none"\n')
+    (home / "config.toml").write_text(
+        'size = "1280x720"\nfps = 25\nmirror = true\nprofile = "neon"\nsink = "none"\nengine.model = "embedded"\n'
+    )
     report = daemon.RunReport(
         captured=9,
         translated=8,
@@ -350,7 +352,7 @@ def test_run_passes_everything_on(
     )
     call = fake(monkeypatch, daemon, "run", report)
     argv = "run --source pattern --fps 30 --frames 7 --no-panel --on-failure hold --steps 1 --bank off --threads 2"
-    assert cli.main([*argv.split(), "--engine-size", "128x64", "--prompt", "ink", "--json"]) == 0
+    assert cli.main([*argv.split(), "--engine-size", "128x64", "--prompt", "ink", "--strength", "0.3", "--json"]) == 0
     (options,) = call.args
     assert options == daemon.RunOptions(
         source="pattern",
@@ -363,6 +365,8 @@ def test_run_passes_everything_on(
         panel=False,
         on_failure=OnFailure.HOLD,
         mirror=True,
+        strength=0.3,
+        default_model="embedded",
         steps=1,
         policy=Policy.OFF,
         width=128,

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from core.settings import EngineSettings, Look, OnSwitch
+from tests.model_folders import make_folder
 from vcam import client, daemon, fit
 from vcam.commands import (
     ChangeLook,
@@ -549,6 +550,30 @@ def test_auto_goes_without_a_virtual_camera_and_says_why(
     assert "preview alone; there is no virtual camera: modprobe" in capsys.readouterr().err
     with pytest.raises(VcamError):
         daemon.choose_sink(RunOptions(sink="camera"))
+
+
+def test_the_strength_that_was_asked_for_is_every_profiles(tmp_path: Path) -> None:
+    with running(tmp_path, replace(OPTIONS, strength=0.3)) as at_work:
+        assert at_work.daemon._look.strength == 0.3
+        at_work.do(UseProfile("wild"))
+        assert (at_work.daemon._look.prompt, at_work.daemon._look.strength) == ("wild", 0.3)
+
+
+def test_the_model_is_the_command_lines_then_the_profiles_then_the_configurations(tmp_path: Path) -> None:
+    own, theirs, ours = (str(make_folder(tmp_path / name)) for name in ("own", "theirs", "ours"))
+    plain = Profile("x", "X", look=Look(prompt="x"))
+    named = replace(plain, engine={"model": theirs})
+    chosen = [
+        daemon.settings_for(profile, RunOptions(model=model, default_model=default)).model
+        for profile, model, default in [
+            (plain, None, None),
+            (plain, None, ours),
+            (named, None, ours),
+            (named, own, ours),
+            (plain, own, ours),
+        ]
+    ]
+    assert chosen == ["embedded", ours, theirs, own, own]
 
 
 def test_sources_by_word(tmp_path: Path) -> None:

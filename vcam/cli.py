@@ -72,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--source", metavar="SOURCE", help="auto, camera, camera:NAME, a video file, or pattern (auto)")
     run.add_argument("--sink", metavar="SINK", help="auto, camera, a file such as out.mp4, or none (auto)")
     _add_look(run)
+    run.add_argument("--strength", type=float, metavar="X", help="0.02 to 1: how far from the input (the profile's)")
     run.add_argument("--size", type=_size, metavar="WxH", help="size published (640x480)")
     run.add_argument("--fps", type=float, metavar="N", help="frames published per second (30)")
     run.add_argument("--frames", type=int, metavar="N", help="stop after this many published frames")
@@ -189,13 +190,16 @@ def _run(args: argparse.Namespace) -> int:
         for key, own in vars(config).items()
         if key not in ("profile", "model")
     }
+    _look(args, profile, settings.model)  # which refuses a strength that cannot be
     width, height = args.engine_size or (None, None)
     options = RunOptions(
         **wished,
         profile=profile.id,
         prompt=args.prompt,
         frames=args.frames,
-        model=args.model or (None if "model" in profile.engine else config.model),
+        strength=args.strength,
+        model=args.model,
+        default_model=config.model,
         steps=args.steps,
         policy=args.bank,
         slots=args.slots,
@@ -598,7 +602,7 @@ def _look(args: argparse.Namespace, profile: Profile | None, model: str) -> Look
     from core.settings import Look
 
     look = profile.look if profile else Look(prompt=args.prompt, strength=describe(model).strength)
-    given = {"strength": args.strength, "seed": args.seed}
+    given = {"strength": args.strength, "seed": getattr(args, "seed", None)}
     return replace(look, **{key: value for key, value in given.items() if value is not None})
 
 

@@ -66,8 +66,8 @@ class RunOptions:
 
     source: auto, camera, camera:NAME, pattern or a file. sink: auto, camera, none or a file. size: width and height
     published. frames: stop after so many published. idle_after_s: seconds without a reader of the virtual camera after
-    which engine and camera rest, 0: never. The fields from model to guidance are handed to
-    profiles.engine_settings. threads: the engine's CPU threads.
+    which engine and camera rest, 0: never. strength: of every profile's look. The fields from model to dtype are handed
+    to profiles.engine_settings; default_model is for profiles that name none. threads: the engine's CPU threads.
     """
 
     source: str = "auto"
@@ -83,7 +83,9 @@ class RunOptions:
     on_failure: OnFailure = OnFailure.CARD
     mirror: bool = False
     idle_after_s: float = 30.0
+    strength: float | None = None
     model: str | None = None
+    default_model: str | None = None
     width: int | None = None
     height: int | None = None
     steps: int | None = None
@@ -159,7 +161,8 @@ def settings_for(profile: Profile, options: RunOptions) -> EngineSettings:
     Where nobody gave the engine a size, the model's number of pixels is spent in the shape of the published picture.
     """
     given = ("model", "width", "height", "steps", "policy", "slots", "runtime", "device", "dtype")
-    settings = engine_settings(profile, **{name: getattr(options, name) for name in given})
+    asked = {name: getattr(options, name) for name in given}
+    settings = engine_settings(profile, **asked, default_model=options.default_model or "embedded")
     if {"width", "height"} & profile.engine.keys() or options.width is not None or options.height is not None:
         return settings
     width, height = engine_size(*(options.size or DEFAULT_SIZE), settings.width * settings.height)
@@ -336,7 +339,7 @@ class Daemon:
             say(str(problem))
         self._profile = self._first_profile(problems)
         self._settings = parts.settings_of(self._profile, options)
-        self._look = self._profile.look
+        self._look = self._look_of(self._profile)
         if options.prompt is not None:
             self._look = replace(self._look, prompt=options.prompt)
         self._size = options.size or DEFAULT_SIZE
@@ -701,7 +704,11 @@ class Daemon:
         profile = find_profile(text, self._profiles, problems)
         self._settings = self._parts.settings_of(profile, self._options)
         self._profile = profile
-        self._set_look(profile.look, profile.transition_ms)
+        self._set_look(self._look_of(profile), profile.transition_ms)
+
+    def _look_of(self, profile: Profile) -> Look:
+        strength = self._options.strength
+        return profile.look if strength is None else replace(profile.look, strength=strength)
 
     def _neighbour(self, step: int) -> str:
         ids = list(self._profiles)
