@@ -38,6 +38,7 @@ class Engine:
         self.bank_bytes = sum(ring.nbytes for ring in self._state.bank.values())
         self._decay = _Decay(0, 0)
         self._skip = _Skip()
+        self._imagining = False
         self._turned = 0.0  # degrees that the noise of imagine() has wandered
         self._calls = 0
         self._last_latent: Tensor | None = None
@@ -84,6 +85,7 @@ class Engine:
         picture: RGB uint8 [height, width, 3] of the settings' size; ValueError for anything else.
         """
         self._check(picture)
+        self._turn_to(imagining=False)
         similar = self._skip.similar(picture, self.look)
         shown = self._skip.result
         if similar and shown is not None and self._skip.ready(self.delay, self.look):
@@ -107,19 +109,20 @@ class Engine:
                 if result is not None:
                     yield result
         finally:  # also where the caller takes only some of them
-            self._calls, self._last_latent = 0, None
-            self.forget()
+            self._start_anew()
 
     @torch.inference_mode()
     def imagine(self) -> Picture | None:
         """Text-to-image streaming: the next picture of the prompt, without any input; None in the first `delay` calls.
 
+        After `translate` (and `translate` after this) the stream starts anew: what was in flight is not shown.
         Raises SettingsError where the model can only translate.
         """
         if not self._model.description.text_to_image:
             raise SettingsError(
                 f"model {self._model.description.name!r} only translates pictures; text-to-image needs an SD 1.5 model"
             )
+        self._turn_to(imagining=True)
         noise = self._noise(self.look.seed)
         turn = torch.tensor(np.deg2rad(self._turned))
         self._turned += self.look.wander
@@ -129,6 +132,15 @@ class Engine:
         return self._advance(
             torch.zeros(1, *self._model.latent, dtype=self._model.dtype, device=self._model.device), plan
         )
+
+    def _turn_to(self, *, imagining: bool) -> None:
+        if self._imagining != imagining:
+            self._imagining = imagining
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._calls, self._last_latent = 0, None
+        self.forget()
 
     def _advance(self, latent: Tensor, plan: stream.Plan | None = None) -> Picture | None:
         plan = self._decay.apply(self._plan if plan is None else plan)._replace(text=self._blend.text)

@@ -29,7 +29,15 @@ Picture = NDArray[np.uint8]  # RGB [height, width, 3]
 EMBEDDED = Path(__file__).with_name("embedded_model")
 _BUILT_IN = {"embedded": EMBEDDED}
 _DESCRIPTION = "streamv2v.json"
+_PLAIN_KEYS = {"name", "licence", "schedule", "width", "height", "steps", "strength", "text_to_image"}
 _SCHEDULES = ("lcm", "turbo")  # core.schedule.ScheduleKind, which imports torch
+_UNSUPPORTED = {  # of a UNet's config: what a call would have to be given besides latents, timesteps and text
+    "time_cond_proj_dim": "models with a guidance embedding (LCM)",
+    "addition_embed_type": "models with further conditions (SDXL)",
+    "encoder_hid_dim_type": "models with further encoders",
+    "class_embed_type": "models with classes",
+}
+_SUPPORTED = "take an SD 1.5-shaped model (for LCM: Stable Diffusion 1.5 with the LCM LoRA)"
 _PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl", "*.msgpack", "*.h5")
 _PARTS = {
     "unet": ("UNet2DConditionModel",),
@@ -179,14 +187,12 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
     if settings.width % factor or settings.height % factor:
         raise ModelError(f"{folder}: its VAE needs multiples of {factor}; {settings.width}x{settings.height} is none")
     latent = (int(unet.config.in_channels), settings.height // factor, settings.width // factor)
-    try:
-        layout = unets.layout(unet.config, description.places, latent[1], latent[2])
+    layout: Layout = {}
+    net: unets.BankedUNet | unets.PlainUNet = unets.PlainUNet(unet)
+    if settings.policy is not Policy.OFF:
+        layout = _layout(description, unet, latent)
         places = unets.default_places(unet) if description.places is None else description.places
-        net = unets.BankedUNet(unet, places) if settings.policy is not Policy.OFF else unets.PlainUNet(unet)
-    except (ValueError, RuntimeError, TypeError) as error:  # what diffusers raises at inputs that it misses
-        raise ModelError(
-            f"{folder}: its UNet cannot run at {settings.width}x{settings.height}: {_line(error)}"
-        ) from error
+        net = unets.BankedUNet(unet, places)
     for module in (net, vae, text_encoder):
         module.eval().requires_grad_(False).to(device)
     return Model(
@@ -197,11 +203,25 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
         decode=partial(_decode, vae),
         encoder=clip(tokenizer, text_encoder, dtype),
         schedule=schedule,
-        layout={} if settings.policy is Policy.OFF else layout,
+        layout=layout,
         latent=latent,
         dtype=dtype,
         device=device,
     )
+
+
+def _layout(description: ModelDescription, unet: Any, latent: tuple[int, int, int]) -> Layout:
+    from core import unet as unets
+
+    _, height, width = latent
+    try:
+        return unets.layout(unet.config, description.places, height, width)
+    except unets.PlaceError as error:
+        raise ModelError(f"{description.folder / _DESCRIPTION}: fusion.places: {error}") from error
+    except (ValueError, RuntimeError, TypeError) as error:  # what diffusers raises at inputs that it misses
+        raise ModelError(
+            f"{description.folder}: its UNet cannot run at latents of {width}x{height}: {_line(error)}"
+        ) from error
 
 
 def _encode(vae: Any, picture: Picture) -> Tensor:
@@ -223,12 +243,12 @@ def _decode(vae: Any, latent: Tensor) -> Picture:
 
 
 def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescription:
-    known = {"name", "licence", "schedule", "width", "height", "steps", "strength", "text_to_image"}
-    plain = {key: own[key] for key in known & own.keys()}
+    plain = {key: own[key] for key in _PLAIN_KEYS & own.keys()}
     fusion, bank = own.get("fusion", {}), own.get("bank", {})
     for key, table in (("fusion", fusion), ("bank", bank)):
         if not isinstance(table, dict):
             raise ValueError(f"{key} is {table!r}; it must be an object")
+    _check_keys(own, fusion, bank)
     if (folder / "scheduler" / "scheduler_config.json").exists() and "schedule" not in own:
         trailing = _json(folder / "scheduler" / "scheduler_config.json").get("timestep_spacing") == "trailing"
         plain["schedule"] = "turbo" if trailing else "lcm"
@@ -247,6 +267,14 @@ def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescri
     )
     _check(description)
     return description
+
+
+def _check_keys(own: Mapping[str, Any], fusion: Mapping[str, Any], bank: Mapping[str, Any]) -> None:
+    unknown = own.keys() - _PLAIN_KEYS - {"fusion", "bank", "styles", "words"}
+    unknown |= {f"fusion.{key}" for key in fusion.keys() - {"places", "strength", "threshold"}}
+    unknown |= {f"bank.{key}" for key in bank.keys() - {"policy", "slots", "interval"}}
+    if unknown:
+        raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
 
 
 def _texts(key: str, value: object) -> tuple[str, ...]:
@@ -448,6 +476,9 @@ def _check_shapes(folder: Path, unet: Any, vae: Any, text: Any) -> None:
             f"{folder}: the UNet takes {unet.in_channels} channels and gives {unet.out_channels}, the VAE has "
             f"{vae.latent_channels}; an SD 1.5-shaped model has the same number (inpainting models do not fit)"
         )
+    for key, meaning in _UNSUPPORTED.items():
+        if unet.get(key) not in (None, "text"):
+            raise ModelError(f"{folder / 'unet'}: {key} is {unet[key]!r}: {meaning} are not supported; {_SUPPORTED}")
     if unet.cross_attention_dim != text.hidden_size:
         raise ModelError(
             f"{folder}: the UNet's cross_attention_dim is {unet.cross_attention_dim}, the text encoder's hidden_size "

@@ -45,10 +45,15 @@ class Guidance(StrEnum):
 
 def in_range(name: str, value: float, low: float, high: float) -> None:
     """Raise SettingsError unless `value` is a finite number with low <= value <= high."""
+    allowed = f"between {_shown(low)} and {_shown(high)}"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SettingsError(f"{name} is {value!r}; it must be a number between {low:g} and {high:g}")
+        raise SettingsError(f"{name} is {value!r}; it must be a number {allowed}")
     if not low <= value <= high:  # which nan is not either
-        raise SettingsError(f"{name} is {value!r}; it must be between {low:g} and {high:g}")
+        raise SettingsError(f"{name} is {value!r}; it must be {allowed}")
+
+
+def _shown(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:

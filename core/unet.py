@@ -14,11 +14,15 @@ from core.attention import BankCall, CrossAttention, FusedTransformerBlock, Fuse
 from core.bank import Bank, Layout, Reading, Seen
 
 
+class PlaceError(ValueError):
+    """A fusion place is none of the UNet's; the message names it."""
+
+
 class BankedUNet(nn.Module):
     """A diffusers UNet whose self-attention and named places read a bank; it takes over the given UNet."""
 
     def __init__(self, unet: UNet2DConditionModel, places: Iterable[str]) -> None:
-        """places: names of attention layers, transformer blocks or up blocks; ValueError for any other name."""
+        """places: names of attention layers, transformer blocks or up blocks; PlaceError for any other name."""
         super().__init__()
         wanted = set(places)
         self.self_attentions = self_attentions(unet)
@@ -37,7 +41,7 @@ class BankedUNet(nn.Module):
             elif isinstance(module, BasicTransformerBlock):
                 modules[parent].register_module(child, FusedTransformerBlock(place, module))
             else:
-                raise ValueError(
+                raise PlaceError(
                     f"fusion place {place!r} is none of this UNet's self-attentions, transformer blocks or up blocks"
                 )
         self.unet = unet

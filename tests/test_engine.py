@@ -580,6 +580,20 @@ def test_pictures_may_be_imagined_after_others_were_translated(folder: Path) -> 
     assert engine.imagine() is not None
 
 
+@pytest.mark.parametrize("policy", [Policy.FIFO, Policy.OFF])
+def test_what_is_in_flight_is_not_shown_as_imagined_nor_the_other_way_round(folder: Path, policy: Policy) -> None:
+    engine, imagining, translating = (make(folder, steps=3, policy=policy) for _ in range(3))
+    run(engine, range(4))
+    expected = [imagining.imagine() for _ in range(4)]
+    found = [engine.imagine() for _ in range(4)]
+    assert [picture is None for picture in found] == [True, True, False, False]
+    assert same(found[2:], expected[2:])
+    assert list(engine.drain()) == []
+    found, expected = run(engine, range(4)), run(translating, range(4))
+    assert [picture is None for picture in found] == [True, True, False, False]
+    assert same(found[2:], expected[2:])
+
+
 def test_a_model_that_only_translates_says_so(tmp_path: Path) -> None:
     only = make_folder(tmp_path / "model", description={"text_to_image": False, "name": "Mine"})
     with pytest.raises(SettingsError, match="'Mine' only translates"):

@@ -225,6 +225,8 @@ def test_trailing_spacing_means_turbo_unless_said_otherwise(folder: Path) -> Non
         ('{"words": "abc"}', "words is 'abc'"),
         ('{"text_to_image": "false"}', "text_to_image is 'false'"),
         ('{"name": 3}', "name"),
+        ('{"strenght": 0.5, "Steps": 2}', "unknown key Steps, strenght"),
+        ('{"fusion": {"place": []}, "bank": {"slot": 1}}', "unknown key bank.slot, fusion.place"),
     ],
 )
 def test_nonsense_in_the_description_is_named(folder: Path, said: str, named: str) -> None:
@@ -250,7 +252,9 @@ def test_each_kind_of_place_can_be_named(folder: Path, place: str) -> None:
 
 def test_a_place_that_is_none_is_named(folder: Path) -> None:
     (folder / "streamv2v.json").write_text('{"fusion": {"places": ["mid_block"]}}')
-    assert "'mid_block'" in refused(folder, models.load)
+    message = refused(folder, models.load)
+    assert "streamv2v.json: fusion.places: fusion place 'mid_block' is none of" in message
+    assert "cannot run" not in message
 
 
 # ---------------------------------------------------------------------------------------------------- what is wrong
@@ -360,7 +364,26 @@ def test_text_of_another_width_is_refused(folder: Path) -> None:
 def test_an_sdxl_like_unet_is_refused(folder: Path) -> None:
     time_ids = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
     rewritten_unet(folder, **time_ids, projection_class_embeddings_input_dim=64)
-    assert "its UNet cannot run at 64x64" in refused(folder, models.load)
+    assert "addition_embed_type is 'text_time': models with further conditions (SDXL)" in refused(folder, models.load)
+
+
+def test_an_lcm_with_a_guidance_embedding_is_refused(folder: Path) -> None:
+    rewritten_unet(folder, time_cond_proj_dim=32)
+    assert "time_cond_proj_dim is 32: models with a guidance embedding" in refused(folder, models.load)
+
+
+def test_a_unet_that_cannot_be_called_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("mat1 and mat2\nshapes cannot be multiplied")
+
+    monkeypatch.setattr("core.unet.layout", broken)
+    said = "its UNet cannot run at latents of 8x8: mat1 and mat2 shapes cannot be multiplied"
+    assert said in refused(folder, models.load)
+
+
+def test_without_a_bank_nothing_is_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.unet.layout", None)
+    assert models.load(settings(folder, policy=Policy.OFF)).layout == {}
 
 
 @pytest.mark.parametrize("text", ["{", "{}", None])
