@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -417,28 +421,106 @@ def test_other_sizes_and_nothing_are_named() -> None:
         measure([], [])
 
 
-def test_what_is_not_on_this_machine_is_said(tmp_path: Path) -> None:
-    with pytest.raises(MetricError, match="CLIP"):
-        clip_embed(str(tmp_path / "nowhere"))
-    with pytest.raises(MetricError, match="RAFT"):
+class StandIn(torch.nn.Module):
+    """What torchvision's RAFT is to its caller; sees whole shifts of up to 4 pixels, the same for all pixels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        first = torch.nn.Sequential(torch.nn.Conv2d(3, width, 7))
+        self.feature_encoder = torch.nn.ModuleDict({"convnormrelu": first})
+
+    def forward(self, image1: torch.Tensor, image2: torch.Tensor) -> list[torch.Tensor]:
+        _, channels, height, width = image1.shape
+        assert image1.shape == image2.shape == (1, 3, height, width)
+        assert channels == 3
+        assert height % 8 == width % 8 == 0, "RAFT takes multiples of 8"
+        assert min(height, width) >= 128, "torchvision's RAFT refuses smaller pictures"
+        assert -1 <= float(image1.min()) < -0.5 < 0.5 < float(image1.max()) <= 1
+        inner = (slice(4, -4), slice(4, -4))
+
+        def miss(shift: tuple[int, int]) -> float:
+            rolled = torch.roll(image2, (-shift[1], -shift[0]), (2, 3))
+            return float((rolled - image1)[0, :, *inner].square().mean())
+
+        best = min(itertools.product(range(-4, 5), repeat=2), key=miss)
+        flow = torch.tensor(best, dtype=torch.float32)[None, :, None, None].expand(1, 2, height, width)
+        return [torch.zeros_like(flow), flow]  # one an iteration, the last is the best
+
+
+@pytest.fixture
+def torchvision(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A torchvision with RAFT; the widths of the networks that were built."""
+    built: list[int] = []
+
+    def make(width: int) -> Callable[..., StandIn]:
+        def raft(weights: None) -> StandIn:
+            assert weights is None  # which would download
+            built.append(width)
+            return StandIn(width)
+
+        return raft
+
+    for name in ("torchvision", "torchvision.models", "torchvision.models.optical_flow"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    module: Any = sys.modules["torchvision.models.optical_flow"]
+    module.raft_small, module.raft_large = make(32), make(64)
+    return built
+
+
+@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize("shift", [(3, -2), (0, 0), (-1, 4)])
+def test_raft_gives_the_motion_in_the_pictures_own_pixels(
+    tmp_path: Path, torchvision: list[int], width: int, shift: tuple[int, int]
+) -> None:
+    torch.save(StandIn(width).state_dict(), tmp_path / "raft.pth")
+    flow = raft_flow(tmp_path / "raft.pth")
+    assert torchvision == [width]  # by the weights' own shape
+    before, now = pan(2, *shift)
+    found = flow(before, now)
+    assert found.shape == (HEIGHT, WIDTH, 2)
+    assert found.dtype == np.float32
+    assert (found == shift).all()
+    assert (flow(before[:61, :93], now[:61, :93]) == shift).all()  # no multiple of 8, and smaller than RAFT takes
+
+
+def test_raft_takes_the_weights_of_torchs_cache(
+    tmp_path: Path, torchvision: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(MetricError, match="no RAFT weights in torch's cache"):
+        raft_flow()
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(StandIn(64).state_dict(), tmp_path / "checkpoints" / "raft_large_C_T_SKHT_V2-ff5fadd5.pth")
+    raft_flow()
+    assert torchvision == [64]
+
+
+@pytest.mark.parametrize("content", [{"nothing": torch.zeros(1)}, [1, 2], torch.zeros(3), None])
+def test_files_that_are_no_raft_weights_are_refused(tmp_path: Path, torchvision: list[int], content: object) -> None:
+    path = tmp_path / "other.pth"
+    torch.save(content, path) if content is not None else path.write_bytes(b"no weights at all")
+    with pytest.raises(MetricError, match=r"other\.pth: not RAFT weights"):
+        raft_flow(path)
+
+
+def test_raft_without_a_file_or_torchvision_says_what_to_do(
+    tmp_path: Path, torchvision: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(MetricError, match=r"nowhere\.pth: no such file; give RAFT's weights"):
+        raft_flow(tmp_path / "nowhere.pth")
+    monkeypatch.setitem(sys.modules, "torchvision.models.optical_flow", None)
+    with pytest.raises(MetricError, match="RAFT needs torchvision: pip install"):
+        raft_flow(tmp_path / "nowhere.pth")
+
+    def broken(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("importlib.import_module", broken)
+    with pytest.raises(MetricError, match="does not fit this torch"):
         raft_flow(tmp_path / "nowhere.pth")
 
 
-def test_raft_with_weights_from_a_file(tmp_path: Path) -> None:
-    models = pytest.importorskip("torchvision.models.optical_flow")
-    import torch
-
-    torch.manual_seed(0)
-    torch.save(models.raft_small(weights=None).state_dict(), tmp_path / "raft.pth")
-    flow = raft_flow(tmp_path / "raft.pth")
-    before, now = pan(2, 1, 0)
-    assert flow(before, now).shape == (HEIGHT, WIDTH, 2)
-    torch.save({"nothing": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(MetricError, match="not RAFT weights"):
-        raft_flow(tmp_path / "other.pth")
-
-
-def test_clip_from_a_folder(tmp_path: Path) -> None:
+def clip_folder(folder: Path) -> Path:
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
     config = CLIPVisionConfig(
@@ -449,12 +531,31 @@ def test_clip_from_a_folder(tmp_path: Path) -> None:
         image_size=32,
         projection_dim=16,
     )
-    CLIPVisionModelWithProjection(config).save_pretrained(tmp_path)
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    embed = clip_embed(str(tmp_path))
+    torch.manual_seed(0)
+    CLIPVisionModelWithProjection(config).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def test_clip_from_a_folder(tmp_path: Path) -> None:
+    embed = clip_embed(str(clip_folder(tmp_path)))
     still = [texture()[:HEIGHT, :WIDTH]] * 2
     assert embed(still[0]).shape == (16,)
     assert frame_consistency(still, embed) == pytest.approx(100, abs=1e-3)
+    other = [still[0], 255 - still[0]]
+    assert frame_consistency(other, embed) < 99.9
+
+
+def test_a_clip_that_is_not_there_or_broken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MetricError, match="nowhere: no CLIP model of that name on this machine"):
+        clip_embed(str(tmp_path / "nowhere"))
+    folder = clip_folder(tmp_path / "clip")
+    (folder / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(MetricError, match="clip: no CLIP model"):
+        clip_embed(str(folder))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MetricError, match="CLIP needs transformers: pip install"):
+        clip_embed(str(folder))
 
 
 def test_the_metrics_need_no_torch() -> None:
