@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -75,6 +78,63 @@ def test_without_a_real_camera_none_is_taken() -> None:
 def test_listing_cameras_works_on_any_machine() -> None:
     for camera in sources.list_cameras():
         assert camera.name != sources.OUR_NAME
+
+
+@pytest.mark.parametrize(("system", "backend"), [("win32", cv2.CAP_DSHOW), ("darwin", cv2.CAP_AVFOUNDATION)])
+def test_other_systems_list_cameras_by_name_with_an_identity(
+    system: str, backend: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    known = [
+        SimpleNamespace(name="C920", path=r"\\?\usb#vid_046d", index=0),
+        SimpleNamespace(name="OBS Virtual Camera", path="obs", index=1),
+        SimpleNamespace(name="StreamV2V Camera", path="unity", index=2),
+        SimpleNamespace(name="FaceTime HD Camera", path="", index=3),
+    ]
+    fake = SimpleNamespace(enumerate_cameras=lambda chosen: asked.append(chosen) or known)
+    monkeypatch.setitem(sys.modules, "cv2_enumerate_cameras", fake)
+    with monkeypatch.context() as patch:
+        patch.setattr(sources.sys, "platform", system)
+        cameras = sources.list_cameras()
+        everything = sources.list_cameras(include_virtual=True)
+    assert asked == [backend, backend]
+    assert [(one.name, one.identity, one.path) for one in cameras] == [
+        ("C920", r"\\?\usb#vid_046d", 0),
+        ("FaceTime HD Camera", "FaceTime HD Camera", 3),
+    ]
+    assert [one.name for one in everything if one.virtual] == ["OBS Virtual Camera", "StreamV2V Camera"]
+
+
+@pytest.mark.parametrize(
+    ("system", "backend"),
+    [("linux", cv2.CAP_V4L2), ("win32", cv2.CAP_DSHOW), ("darwin", cv2.CAP_AVFOUNDATION)],
+)
+def test_a_camera_is_asked_for_mjpeg_size_and_rate_on_its_systems_own_backend(
+    system: str, backend: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[object, int]] = []
+    asked: dict[int, float] = {}
+
+    class Device:
+        def __init__(self, path: object, chosen: int) -> None:
+            opened.append((path, chosen))
+
+        def isOpened(self) -> bool:
+            return True
+
+        def set(self, key: int, value: float) -> None:
+            assert cv2.CAP_PROP_FOURCC in asked or key == cv2.CAP_PROP_FOURCC, "the format first: it limits the rest"
+            asked[key] = value
+
+    monkeypatch.setattr(sources.cv2, "VideoCapture", Device)
+    with monkeypatch.context() as patch:
+        patch.setattr(sources.sys, "platform", system)
+        sources.open_capture(3, (1280, 720), 30.0)
+    assert opened == [(3, backend)]
+    assert asked[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")
+    assert (asked[cv2.CAP_PROP_FRAME_WIDTH], asked[cv2.CAP_PROP_FRAME_HEIGHT]) == (1280, 720)
+    assert asked[cv2.CAP_PROP_FPS] == 30.0
+    assert asked[cv2.CAP_PROP_BUFFERSIZE] == 1
 
 
 def test_opencvs_waiting_time_is_set_before_it_is_imported() -> None:

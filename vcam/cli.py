@@ -206,7 +206,10 @@ def _run(args: argparse.Namespace) -> int:
         width=width,
         height=height,
     )
-    report = run(options)
+    from vcam.journal import kept, log_folder
+
+    with kept(log_folder()):
+        report = run(options)
     interval, latency = report.publish_interval_ms, report.latency_ms
     _print_result(
         args,

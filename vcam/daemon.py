@@ -40,6 +40,7 @@ from vcam.config import ObsSettings
 from vcam.errors import VcamError
 from vcam.fit import Card
 from vcam.frames import Frame, FrameSink, FrameSource, LatestSlot, Picture, TranslatorState
+from vcam.journal import JOURNAL
 from vcam.loops import Counts, Gate, Ready, capture_loop, publish_loop, translate_loop
 from vcam.profiles import Profile, ProfileError, engine_settings, find_profile, load_profiles
 from vcam.translate import engine_size
@@ -123,8 +124,9 @@ class RunReport:
 
 
 def say(text: str) -> None:
-    """Tell the user what was chosen and what happened."""
+    """Tell the user what was chosen and what happened, and keep it in the log."""
     print(f"vcam: {text}", file=sys.stderr, flush=True)
+    JOURNAL.info(text)
 
 
 @dataclass(frozen=True)
@@ -373,6 +375,7 @@ class Daemon:
         self._raw: tuple[Frame, Picture] | None = None
         self._gate = Gate(fit.draw_card(card_for("starting", "", 0.0), self._size))
         self._preview: Picture = self._gate.card
+        self._written = ("", "")  # the state that the log heard of last
         self._obs: ObsLink | None = None
 
     def _first_profile(self, problems: list[ProfileError]) -> Profile:
@@ -504,6 +507,14 @@ class Daemon:
                 done.set_result(None)
         self._look_for_readers()
         self._set_gate()
+        self._write_down()
+
+    def _write_down(self) -> None:
+        """The log hears of every change of the state."""
+        state, reason, _ = self._described(False)
+        if (state, reason) != self._written:
+            JOURNAL.info("state: %s", f"{state}: {reason}" if reason else state)
+            self._written = state, reason
 
     def _look_for_readers(self) -> None:
         """Rest while nobody looks at the virtual camera or the preview; nothing rests where that cannot be told."""
@@ -570,6 +581,7 @@ class Daemon:
             )
         except Exception as error:  # noqa: BLE001  nothing can be published any more: end, and say why
             traceback.print_exc()
+            JOURNAL.exception("publish failed")
             self._faults["publish"] = f"{type(error).__name__}: {error}"
             self._stop.set()
         finally:
@@ -614,6 +626,7 @@ class Daemon:
                 loop()
             except Exception as error:  # noqa: BLE001  a fault of ours: it is printed, and shown in the status
                 traceback.print_exc()
+                JOURNAL.exception("%s failed", name)
                 self._faults[name] = f"{name} failed ({type(error).__name__}: {error}) and was started again"
                 self._stop.wait(1)
 
@@ -643,7 +656,7 @@ class Daemon:
             if server.port != self._options.port:
                 say(f"port {self._options.port} is taken; the panel is at port {server.port}")
             link = server.link()
-            say(f"panel: {link}")
+            print(f"vcam: panel: {link}", file=sys.stderr, flush=True)  # not said: a key is not for the log
             if self._options.open_panel:
                 threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
             with self._listening(server.picture_link):
