@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -41,6 +42,7 @@ class Engine:
         self._imagining = False
         self._turned = 0.0  # degrees that the noise of imagine() has wandered
         self._calls = 0
+        self._decoding: Future[Picture] | None = None
         self._last_latent: Tensor | None = None
         self._blend = prompts.still(self._model.encoder(look.prompt))
         self._plan = self._planned(look)
@@ -49,7 +51,7 @@ class Engine:
     @property
     def delay(self) -> int:
         """How many frames a result is behind its picture."""
-        return self.settings.steps - 1
+        return self.settings.steps - (1 if self._model.beside is None else 0)
 
     def set_look(self, look: Look, frames: int = 0) -> None:
         """The look from the next frame on; prompts blend over `frames` frames.
@@ -139,7 +141,7 @@ class Engine:
             self._start_anew()
 
     def _start_anew(self) -> None:
-        self._calls, self._last_latent = 0, None
+        self._calls, self._last_latent, self._decoding = 0, None, None
         self.forget()
 
     def _advance(self, latent: Tensor, plan: stream.Plan | None = None) -> Picture | None:
@@ -148,7 +150,11 @@ class Engine:
             clean, self._state = stream.step(self._model.net, plan, self._state, latent)
         self._blend, self._decay = self._blend.next(), self._decay.next()
         self._calls += 1
-        return self._model.decode(clean) if self._calls > self.delay else None
+        if self._model.beside is None:
+            return self._model.decode(clean) if self._calls > self.delay else None
+        before, self._decoding = self._decoding, self._model.beside.submit(self._model.decode, clean)
+        # the first calls decode what is no picture yet
+        return before.result() if before is not None and self._calls > self.delay else None
 
     def _planned(self, look: Look) -> stream.Plan:
         own = self._model.description

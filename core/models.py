@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from core.settings import EngineSettings, Look, Policy, Runtime, SettingsError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import torch
     from torch import Tensor
 
@@ -95,6 +97,7 @@ class Model:
     latent: tuple[int, int, int]  # channels, height, width
     dtype: torch.dtype
     device: torch.device
+    beside: Executor | None = None  # where `decode` runs while the next picture is begun; None: it is waited for
     threads: int | None = None  # of PyTorch's own operations between the calls; None: as many as it has
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,49 @@ def test_between_the_calls_one_thread_is_enough(exported: Path) -> None:
         assert (threads, torch.get_num_threads()) == ([1], 2)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_with_one_step_a_picture_is_decoded_while_the_next_is_begun(exported: Path) -> None:
+    def make(runtime: Runtime, steps: int = 1, look: Look | None = None) -> Engine:
+        settings = EngineSettings(model=str(exported), width=64, height=64, runtime=runtime, steps=steps)
+        return Engine(settings, look or Look(prompt="ink", interval=2))
+
+    pictures = list(np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8))
+    plain, engine = make(Runtime.EAGER), make(Runtime.ONNX)
+    assert (plain.delay, engine.delay, make(Runtime.ONNX, 2).delay) == (0, 1, 1)
+    for _ in range(2):  # what was drained starts anew
+        expected = [plain.translate(picture) for picture in pictures]
+        found = [engine.translate(picture) for picture in pictures]
+        assert found.pop(0) is None
+        found += list(engine.drain())
+        list(plain.drain())
+        plain.forget()
+        assert max(mean_squares(expected, found)) < 0.05  # type: ignore[arg-type]
+    engine.translate(pictures[0])
+    assert engine.imagine() is None  # not what was translated before
+    assert mean_squares([engine.imagine()], [plain.imagine()])[0] < 0.05  # type: ignore[list-item]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_decoder_that_fails_beside_is_told(exported: Path) -> None:
+    engine = Engine(EngineSettings(model=str(exported), width=64, height=64, runtime=Runtime.ONNX, steps=1), Look())
+
+    def broken(latent: torch.Tensor) -> np.ndarray:
+        raise RuntimeError("out of memory")
+
+    engine._model = replace(engine._model, decode=broken)
+    assert engine.translate(np.zeros((64, 64, 3), np.uint8)) is None
+    with pytest.raises(RuntimeError, match="out of memory"):
+        engine.translate(np.zeros((64, 64, 3), np.uint8))
 
 
 def test_a_layer_that_is_no_level_of_the_picture_is_refused() -> None:

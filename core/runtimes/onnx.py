@@ -58,6 +58,10 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
     rows, threads = len(net_rows(settings.guidance, settings.steps)), torch.get_num_threads()
     # the UNet's many small operations gain less by threads than its rows do by running side by side
     own = {"unet": max(1, threads // (rows + 1))}
+    # with one step there is no second row to run beside the first: the last picture is decoded meanwhile
+    beside = settings.steps == 1 and threads > 1
+    if beside:
+        own["decoder"] = max(1, threads - own["unet"])
     sessions = _sessions(folder, manifest, {graph: own.get(graph, threads) for graph in ONNX_GRAPHS})
     unet = sessions["unet"]
     channels = int(unet.get_inputs()[0].shape[1])
@@ -76,6 +80,7 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
         latent=latent,
         dtype=torch.float32,
         device=torch.device("cpu"),
+        beside=ThreadPoolExecutor(1, "decode") if beside else None,
         threads=1,  # between the calls there is little to do, and PyTorch's threads wait for each other by spinning
     )
 
