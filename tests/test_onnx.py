@@ -140,12 +140,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def equals_eager(folder: Path) -> None:
+def equals_eager(folder: Path, steps: int = 2) -> None:
     look = Look(prompt="ink", interval=2)
     eager, onnx = (
-        films(EngineSettings(model=str(folder), width=96, height=64, runtime=runtime, device="cpu"), look, 5)
+        films(
+            EngineSettings(model=str(folder), width=96, height=64, steps=steps, runtime=runtime, device="cpu"), look, 7
+        )
         for runtime in (Runtime.EAGER, Runtime.ONNX)
     )
+    assert len(eager) == len(onnx) == 7
     assert max(mean_squares(eager, onnx)) < 0.05
     assert eager[-1].std() > 5
 
@@ -265,6 +268,12 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_rows_that_are_shared_by_threads_keep_their_order(exported: Path, steps: int) -> None:
+    equals_eager(exported, steps)
 
 
 @pytest.mark.usefixtures("two_threads")

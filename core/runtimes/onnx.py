@@ -71,7 +71,7 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
     return Model(
         settings=settings,
         description=description,
-        net=_net(unet, layout, ThreadPoolExecutor(min(rows, threads), "unet")),
+        net=_net(unet, layout, ThreadPoolExecutor(threads, "unet"), min(rows, threads)),
         encode=_encode(sessions["encoder"]),
         decode=_decode(sessions["decoder"]),
         encoder=_text(folder, sessions["text_encoder"], int(manifest["length"])),
@@ -185,8 +185,8 @@ def _layout(levels: Mapping[str, tuple[int, int]], height: int, width: int) -> L
     }
 
 
-def _net(session: Any, layout: Layout, pool: Executor) -> Net:
-    """pool: runs the rows, which know nothing of each other."""
+def _net(session: Any, layout: Layout, pool: Executor, workers: int) -> Net:
+    """The rows, which know nothing of each other, are shared by as many workers: the caller and threads of the pool."""
     outputs = [output.name for output in session.get_outputs()]
 
     def net(latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading) -> tuple[Tensor, Seen]:
@@ -205,7 +205,13 @@ def _net(session: Any, layout: Layout, pool: Executor) -> Net:
             )
             return found
 
-        apart = list(pool.map(run, range(rows)))
+        def share(first: int) -> list[list[NDArray[np.float32]]]:
+            return [run(row) for row in range(first, rows, workers)]
+
+        # the first share runs here: a thread that is awake need not be woken
+        others = [pool.submit(share, first) for first in range(1, workers)]
+        shares = [share(0), *(other.result() for other in others)]
+        apart = [shares[row % workers][row // workers] for row in range(rows)]
         prediction, *seen = (torch.from_numpy(np.concatenate(values)) for values in zip(*apart, strict=True))
         return prediction, dict(zip(layout, seen, strict=True)) if bank else {}
 
