@@ -1,8 +1,10 @@
 """A long run, watched: memory, threads, open files and the pace, while nothing or the worst happens to the engine.
 
-    python benchmarks/soak.py [--minutes 30] [--kills 0] [--fps 30] [--size 640x480] [--samples samples.jsonl]
+    python benchmarks/soak.py [--minutes 30] [--kills 0] [--fps 30] [--size 640x480] [--engine model|busy]
+                              [--samples samples.jsonl]
 
-A video file in a loop is translated by the included model and published to nobody. --kills: the engine is killed
+A video file in a loop is translated by the included model and published to nobody. --engine busy: by one that takes all
+cores and starts quickly (see pacing.py). --kills: the engine is killed
 (SIGKILL) so many times, each time once it has shown pictures again. Prints one JSON object; exit status 1 if memory
 grew by 20 MB or more, a thread or open file was left behind, or two pictures were published 100 ms further apart than
 they should (with --kills: of the camera's own process, since the engine's is another each time).
@@ -28,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 import psutil  # noqa: E402  the path first
 
+from core.settings import EngineSettings  # noqa: E402
 from vcam.daemon import Daemon, Parts, RunOptions, RunReport  # noqa: E402
 from vcam.pattern import draw_person  # noqa: E402
 from vcam.sinks import VideoFile  # noqa: E402
@@ -128,13 +131,27 @@ def film(folder: Path, size: tuple[int, int]) -> Path:
     return path
 
 
+def parts_of(engine: str, folder: Path) -> Parts:
+    """The daemon's parts with this engine."""
+    if engine == "model":
+        return Parts(state_folder=lambda: folder, signals=False)
+    return Parts(
+        engine="benchmarks.pacing:busy_engine",
+        settings_of=lambda profile, options: EngineSettings(model="busy", width=320, height=240),
+        state_folder=lambda: folder,
+        signals=False,
+    )
+
+
 def main() -> int:
     """Run, print, judge."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the busy engine's threads are its own
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--fps", type=float, default=30)
     parser.add_argument("--size", default="640x480")
+    parser.add_argument("--engine", choices=["model", "busy"], default="model")
     parser.add_argument("--samples", type=Path, help="also write every sample there, a line each")
     given = parser.parse_args()
     width, height = (int(side) for side in given.size.split("x"))
@@ -144,7 +161,7 @@ def main() -> int:
             source=str(film(folder, (width, height))), sink="none", size=(width, height), fps=given.fps, panel=False
         )
         stop, done = threading.Event(), Future[RunReport]()
-        daemon = Daemon(options, Parts(state_folder=lambda: folder, signals=False), stop)
+        daemon = Daemon(options, parts_of(given.engine, folder), stop)
         worker = threading.Thread(target=lambda: done.set_result(daemon.run()))
         worker.start()
         try:

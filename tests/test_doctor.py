@@ -164,10 +164,10 @@ def test_cameras() -> None:
 
 
 def test_obs_port_files_disk_and_the_run() -> None:
-    assert checks.check_obs(None, "127.0.0.1", 4455, Websocket(False)).mark is Mark.NOTE
-    assert "Enable" in checks.check_obs("/usr/bin/obs", "127.0.0.1", 4455, Websocket(False)).remedy
-    assert "not as OBS" in checks.check_obs("obs", "127.0.0.1", 4455, Websocket(True)).found
-    assert "with a password" in checks.check_obs("obs", "127.0.0.1", 4455, Websocket(True, True, "5.5", True)).found
+    assert checks.check_obs(False, "127.0.0.1", 4455, Websocket(False)).mark is Mark.NOTE
+    assert "Enable" in checks.check_obs(True, "127.0.0.1", 4455, Websocket(False)).remedy
+    assert "not as OBS" in checks.check_obs(True, "127.0.0.1", 4455, Websocket(True)).found
+    assert "with a password" in checks.check_obs(True, "127.0.0.1", 4455, Websocket(True, True, "5.5", True)).found
     assert marks([checks.check_port(8787, taken, ours) for taken, ours in ((False, None), (True, 8788))]) == [
         Mark.GOOD,
         Mark.GOOD,

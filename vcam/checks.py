@@ -262,7 +262,7 @@ def check_mac_camera(state: str, wanted: bool) -> Finding:
 # ---------------------------------------------------------------------------------------------- OBS, port, files, disk
 
 
-def check_obs(program: str | None, host: str, port: int, link: Websocket) -> Finding:
+def check_obs(there: bool, host: str, port: int, link: Websocket) -> Finding:
     """OBS's websocket server answers; without OBS all else works."""
     where = f"{host}:{port}"
     if link.is_obs:
@@ -270,7 +270,7 @@ def check_obs(program: str | None, host: str, port: int, link: Websocket) -> Fin
         return good("OBS", f"its websocket {link.version} answers at {where}, {password} a password")
     if link.answers:
         return note("OBS", f"{where} answers, but not as OBS", "in OBS: Tools > WebSocket Server Settings: the port")
-    if program is None:
+    if not there:
         return note("OBS", f"is not installed, or not running; nothing answers at {where}", "only for OBS hotkeys")
     return note("OBS", f"does not answer at {where}", "start OBS; Tools > WebSocket Server Settings > Enable")
 

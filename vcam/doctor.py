@@ -10,13 +10,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vcam import checks, machine
 from vcam.checks import Finding, Mark
 from vcam.errors import VcamError
 
-OBS_PORT = 4455
+if TYPE_CHECKING:
+    from vcam.config import ObsSettings
+
 _SIGNS = {Mark.GOOD: "✓", Mark.NOTE: "!", Mark.BAD: "✗"}
 _PLAIN_SIGNS = {Mark.GOOD: "ok ", Mark.NOTE: "!  ", Mark.BAD: "BAD"}
 
@@ -39,7 +41,7 @@ def examine() -> list[Finding]:
         _model(config.model or "embedded"),
         *_cameras(),
         *_virtual_camera(config.sink == "camera"),
-        _obs(),
+        _obs(config.obs),
         _port(config.port),
         checks.check_files("config.toml", config_folder(), int(_has_config()), [problem] if problem else []),
         _profiles(),
@@ -141,10 +143,14 @@ def _linux_virtual_camera(wanted: bool) -> list[Finding]:
     ]
 
 
-def _obs() -> Finding:
-    host, port = "127.0.0.1", OBS_PORT
-    program = shutil.which("obs") or shutil.which("obs64")
-    return checks.check_obs(program, host, port, machine.obs_websocket(host, port))
+def _obs(settings: ObsSettings) -> Finding:
+    from vcam.obs import places
+
+    if not settings.enabled:
+        return checks.good("OBS", "switched off in config.toml")
+    where = places.address(settings)
+    there = bool(shutil.which("obs") or shutil.which("obs64") or places.config_folders())
+    return checks.check_obs(there, where.host, where.port, machine.obs_websocket(where.host, where.port))
 
 
 def _port(wanted: int) -> Finding:
