@@ -16,7 +16,6 @@ if sys.platform == "linux":
     from vcam import v4l2
 
 OUR_NAME = "StreamV2V Camera"
-_HINT = "to install it: ./install_scripts/run.sh --help, README section 'Virtual camera'"
 
 
 class NullSink:
@@ -104,8 +103,8 @@ def find_device() -> str:
             f'load v4l2loopback with card_label="{OUR_NAME}" exclusive_caps=1'
         )
     raise VcamError(
-        "there is no virtual camera (v4l2loopback is not loaded): "
-        f'sudo modprobe v4l2loopback exclusive_caps=1 card_label="{OUR_NAME}"'
+        "there is no virtual camera (v4l2loopback is not loaded): ./install_scripts/camera.sh, "
+        f'or sudo modprobe v4l2loopback exclusive_caps=1 card_label="{OUR_NAME}"'
     )
 
 
