@@ -270,6 +270,27 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(
+    ("steps", "guidance", "threads", "expected"),
+    [
+        (1, Guidance.NONE, 1, ((1, 1, 1), 1, False)),
+        (1, Guidance.NONE, 2, ((2, 1, 1), 1, True)),
+        (2, Guidance.NONE, 2, ((2, 1, 2), 2, False)),
+        (4, Guidance.FULL, 2, ((2, 1, 2), 2, False)),
+        (1, Guidance.FULL, 2, ((2, 1, 1), 2, True)),
+        (1, Guidance.NONE, 8, ((8, 4, 4), 1, True)),
+        (2, Guidance.NONE, 7, ((7, 2, 7), 2, False)),
+    ],
+)
+def test_how_the_threads_are_shared(
+    steps: int, guidance: Guidance, threads: int, expected: tuple[tuple[int, int, int], int, bool]
+) -> None:
+    from core.runtimes.onnx import _share
+
+    share = _share(EngineSettings(steps=steps, guidance=guidance), threads)
+    assert (tuple(share.threads[graph] for graph in ("encoder", "unet", "decoder")), *share[1:]) == expected
+
+
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("steps", [2, 3, 4])
 def test_rows_that_are_shared_by_threads_keep_their_order(exported: Path, steps: int) -> None:

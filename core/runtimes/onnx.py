@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,14 +55,8 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
     if settings.loras:
         raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
     manifest = _manifest(description)
-    rows, threads = len(net_rows(settings.guidance, settings.steps)), torch.get_num_threads()
-    # the UNet's many small operations gain less by threads than its rows do by running side by side
-    own = {"unet": max(1, threads // (rows + 1))}
-    # with one step there is no second row to run beside the first: the last picture is decoded meanwhile
-    beside = settings.steps == 1 and threads > 1
-    if beside:
-        own["decoder"] = max(1, threads - own["unet"])
-    sessions = _sessions(folder, manifest, {graph: own.get(graph, threads) for graph in ONNX_GRAPHS})
+    share = _share(settings, torch.get_num_threads())
+    sessions = _sessions(folder, manifest, share.threads)
     unet = sessions["unet"]
     channels = int(unet.get_inputs()[0].shape[1])
     factor = int(manifest["factor"])
@@ -71,7 +65,7 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
     return Model(
         settings=settings,
         description=description,
-        net=_net(unet, layout, ThreadPoolExecutor(threads, "unet"), min(rows, threads)),
+        net=_net(unet, layout, ThreadPoolExecutor(share.workers, "unet"), share.workers),
         encode=_encode(sessions["encoder"]),
         decode=_decode(sessions["decoder"]),
         encoder=_text(folder, sessions["text_encoder"], int(manifest["length"])),
@@ -80,9 +74,28 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
         latent=latent,
         dtype=torch.float32,
         device=torch.device("cpu"),
-        beside=ThreadPoolExecutor(1, "decode") if beside else None,
+        beside=ThreadPoolExecutor(1, "decode") if share.beside else None,
         threads=1,  # between the calls there is little to do, and PyTorch's threads wait for each other by spinning
     )
+
+
+class _Share(NamedTuple):
+    """The CPU's threads: of each graph's session, rows side by side, and whether decoding runs beside all this."""
+
+    threads: dict[str, int]
+    workers: int
+    beside: bool
+
+
+def _share(settings: EngineSettings, threads: int) -> _Share:
+    rows = len(net_rows(settings.guidance, settings.steps))
+    # the UNet's many small operations gain less by threads than its rows do by running side by side
+    unet = max(1, threads // (rows + 1))
+    # with one step there is no second row to run beside the first: the last picture is decoded meanwhile
+    beside = settings.steps == 1 and threads > 1
+    decoder = max(1, threads - unet) if beside else threads
+    each = {"encoder": threads, "unet": unet, "decoder": decoder, "text_encoder": threads}
+    return _Share(each, min(rows, threads), beside)
 
 
 def fingerprint(description: ModelDescription) -> str:
