@@ -33,11 +33,13 @@ function Get-Registered {
         $list = $root.OpenSubKey($Cameras)
         if ($null -eq $list) { continue }
         foreach ($id in $list.GetSubKeyNames()) {
-            $file = $root.OpenSubKey("SOFTWARE\Classes\CLSID\$id\InprocServer32")
+            $camera = $list.OpenSubKey($id)
+            $class = [string] $camera.GetValue("CLSID", $id)
+            $file = $root.OpenSubKey("SOFTWARE\Classes\CLSID\$class\InprocServer32")
             if ($null -eq $file) { continue }
             $path = [string] $file.GetValue("")
-            if ((Split-Path -Leaf $path) -like "UnityCaptureFilter*.dll") {
-                $found += @{ View = $view; Name = [string] $list.OpenSubKey($id).GetValue("FriendlyName"); Path = $path }
+            if ($path -and (Split-Path -Leaf $path) -like "UnityCaptureFilter*.dll") {
+                $found += @{ View = $view; Name = [string] $camera.GetValue("FriendlyName"); Path = $path }
             }
         }
     }
