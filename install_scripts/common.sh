@@ -72,7 +72,7 @@ install_cpu_torch() {
 # `environment test`: the same, and what the checks need.
 environment() {
     local purpose=$1 extras=camera python quiet=--quiet
-    [ "$purpose" = run ] || extras=camera,dev
+    [ "$purpose" = run ] || extras=camera,tray,dev
     if [ ! -e "$VENV/.installing" ] && "$PY" -c '' >/dev/null 2>&1 && wanted | cmp -s - "$VENV/.ready-$purpose"; then
         return
     fi

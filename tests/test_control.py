@@ -7,6 +7,7 @@ import json
 import socket
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -17,15 +18,18 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from starlette.routing import Route
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from vcam import client
+from core.settings import Look
+from vcam import client, editing
 from vcam.commands import ChangeLook, Command, Panic, SetPrompt, Status, UseProfile
+from vcam.control import api as control
 from vcam.control import guard
-from vcam.control import server as control
-from vcam.control.guard import BODY_LIMIT, Keys, cookie_name
+from vcam.control.guard import BODY_LIMIT, Keys, Rate, cookie_name
 from vcam.control.server import Server
+from vcam.daemon import changed
 from vcam.errors import VcamError
 from vcam.frames import Picture
 from vcam.profiles import ProfileError
@@ -39,6 +43,9 @@ class Daemon:
     now: Status = field(default_factory=lambda: Status(state="running", prompt="a person"))
     commands: list[Command] = field(default_factory=list)
     error: Exception | None = None
+    seen: Picture | None = None
+    files: dict[str, Any] = field(default_factory=dict)
+    tries: list[Look] = field(default_factory=list)
 
     def submit(self, command: Command) -> Future[None]:
         done: Future[None] = Future()
@@ -59,6 +66,44 @@ class Daemon:
 
     def look(self) -> dict[str, Any]:
         return {"prompt": "ink", "strength": 0.5}
+
+    @property
+    def camera(self) -> Picture | None:
+        return self.seen
+
+    def profile(self, id: str) -> dict[str, Any]:
+        if id not in self.files:
+            raise ProfileError(f"there is no profile {id!r}")
+        return {"id": id, "yours": True, "profile": self.files[id]}
+
+    def save_profile(self, id: str, data: object) -> None:
+        editing.checked(id, data)
+        self.files[id] = data
+
+    def delete_profile(self, id: str) -> None:
+        editing.check_id(id)
+        del self.files[id]
+
+    def engine(self) -> dict[str, Any]:
+        return {"steps": 2}
+
+    def sources(self) -> list[dict[str, Any]]:
+        return [{"source": "pattern", "name": "Test picture"}]
+
+    def log(self) -> list[dict[str, Any]]:
+        return [{"at": 1.5, "text": "running"}]
+
+    def thumbnail(self, id: str) -> Future[Picture] | None:
+        return None if id == "dear" else self.tried()
+
+    def try_look(self, wanted: dict[str, Any]) -> Future[Picture]:
+        self.tries.append(changed(Look(), wanted))
+        return self.tried()
+
+    def tried(self) -> Future[Picture]:
+        done: Future[Picture] = Future()
+        done.set_result(np.full((48, 64, 3), (0, 0, 200), np.uint8))
+        return done
 
 
 @pytest.fixture
@@ -124,6 +169,16 @@ PATHS = [
     ("POST", "/api/v1/command"),
     ("POST", "/api/v1/look"),
     ("POST", "/api/v1/link"),
+    ("POST", "/api/v1/picture-link"),
+    ("POST", "/api/v1/try"),
+    ("GET", "/api/v1/input.jpg"),
+    ("GET", "/api/v1/input.mjpeg"),
+    ("GET", "/api/v1/log"),
+    ("GET", "/api/v1/openapi.json"),
+    ("GET", "/api/v1/profiles/ink"),
+    ("GET", "/api/v1/profiles/ink/thumbnail.jpg"),
+    ("PUT", "/api/v1/profiles/ink"),
+    ("DELETE", "/api/v1/profiles/ink"),
     ("GET", "/no/such/thing"),
 ]
 COMMAND = {"command": "use", "profile": "ink"}
@@ -135,7 +190,7 @@ COMMAND = {"command": "use", "profile": "ink"}
 def refused(server: Server, daemon: Daemon, status: int, headers: dict[str, str]) -> None:
     """Every path answers with `status` and tells nothing."""
     for method, path in PATHS:
-        answer = ask(server, method, path, COMMAND if method == "POST" else None, **headers)
+        answer = ask(server, method, path, None if method == "GET" else COMMAND, **headers)
         assert answer.status == status, (method, path)
         assert b"JFIF" not in answer.body
         assert "access-control-allow-origin" not in answer.headers
@@ -436,3 +491,114 @@ def test_the_state_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
     if sys.platform == "linux":
         assert client.state_folder() == Path("/run/user/7/streamv2v-camera")
+
+
+# ------------------------------------------------------------------------------------------- profiles, tries, the rest
+
+INK = {"name": "Ink", "look": {"prompt": "ink drawing", "strength": 0.5, "bank": {"interval": None}}}
+
+
+def test_a_profile_is_written_read_and_removed(server: Server, daemon: Daemon, token: str) -> None:
+    address = "/api/v1/profiles/ink-2"
+    assert ask(server, "PUT", address, INK, **bearer(token)).data == {"id": "ink-2", "yours": True, "profile": INK}
+    assert ask(server, "GET", address, **bearer(token)).status == 200
+    assert ask(server, "DELETE", address, {}, **bearer(token)).status == 200
+    assert ask(server, "GET", address, **bearer(token)).status == 400
+    assert daemon.files == {}
+
+
+@pytest.mark.parametrize("id", ["..", "%2e%2e", "..%2f..%2fx", "a%2fb", "con", "A", "x" * 64, "%00", "a.toml", "~root"])
+def test_no_file_outside_the_folder_of_profiles(server: Server, daemon: Daemon, token: str, id: str) -> None:
+    for method in ("PUT", "DELETE"):
+        assert ask(server, method, f"/api/v1/profiles/{id}", INK, **bearer(token)).status in (400, 404, 405)
+    assert daemon.files == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": 3}, "name is 3; it must be text"),
+        ({"look": {"prompt": "x", "strength": 7}}, "look.strength is 7; it must be between 0.02 and 1"),
+        ({"look": {"prompt": ""}}, "look.prompt is empty"),
+        ({"look": 3}, "it must be a table"),
+        ({"colour": "red"}, "unknown key colour"),
+        ({"engine": {"loras": [{"path": "../x.safetensors"}]}}, "must be a full path"),
+        ({"look": {"prompt": "x", "seed": 2**70}}, "look.seed"),
+    ],
+)
+def test_a_bad_profile_is_refused_in_the_words_for_a_file(
+    server: Server, daemon: Daemon, token: str, change: dict[str, Any], words: str
+) -> None:
+    answer = ask(server, "PUT", "/api/v1/profiles/ink", INK | change, **bearer(token))
+    assert answer.status == 400
+    assert words in answer.data["error"]
+    assert daemon.files == {}
+
+
+def test_a_try_is_a_picture_that_is_not_published(server: Server, daemon: Daemon, token: str) -> None:
+    answer = ask(server, "POST", "/api/v1/try", {"prompt": "ice"}, **bearer(token))
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert daemon.tries == [Look(prompt="ice")]
+    assert not daemon.commands
+    assert ask(server, "POST", "/api/v1/try", {"promt": "ice"}, **bearer(token)).status == 400
+    daemon.files = {"ink": INK, "dear": INK}
+    assert ask(server, "GET", "/api/v1/profiles/ink/thumbnail.jpg", **bearer(token)).status == 200
+    assert ask(server, "GET", "/api/v1/profiles/dear/thumbnail.jpg", **bearer(token)).status == 404
+
+
+def test_the_camera_picture_is_there_only_while_it_looks(server: Server, daemon: Daemon, token: str) -> None:
+    assert ask(server, "GET", "/api/v1/input.jpg", **bearer(token)).status == 409
+    daemon.seen = daemon.preview
+    assert ask(server, "GET", "/api/v1/input.jpg", **bearer(token)).headers["content-type"] == "image/jpeg"
+
+
+def test_the_key_for_obs_opens_the_live_picture_and_nothing_else(server: Server, daemon: Daemon) -> None:
+    path = server.picture_link().removeprefix(f"http://127.0.0.1:{server.port}")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("GET", path)
+    assert connection.getresponse().status == 200
+    connection.close()
+    key = path.partition("?")[2]
+    for method, other in PATHS:
+        if other != "/api/v1/picture.mjpeg":
+            assert ask(server, method, f"{other}?{key}", None if method == "GET" else COMMAND).status == 401
+    assert ask(server, "GET", f"{path}x").status == 401
+    assert ask(server, "GET", path, Origin="http://evil.example").status == 403
+    assert ask(server, "GET", path, Sec_Fetch_Site="cross-site").status == 403
+    assert ask(server, "GET", path, Host="evil.example").status == 403
+    assert not daemon.commands
+
+
+def test_rates_have_a_limit_and_fill_again() -> None:
+    now = [0.0]
+    rate = Rate(10, 20, lambda: now[0])
+    assert [rate.allows() for _ in range(21)] == [True] * 20 + [False]
+    now[0] = 0.55
+    assert [rate.allows() for _ in range(6)] == [True] * 5 + [False]
+
+
+def test_a_flood_of_changes_is_cut_but_not_what_only_looks(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "CHANGES_PER_S", 0.01)
+    with Server(daemon, 0, tmp_path) as server:
+        headers = bearer(json.loads((tmp_path / client.SESSION_FILE).read_text())["token"])
+        assert ask(server, "POST", "/api/v1/command", COMMAND, **headers).status == 429
+        assert ask(server, "GET", "/api/v1/status", **headers).status == 200
+    assert not daemon.commands
+
+
+def test_the_description_names_every_address(server: Server, token: str) -> None:
+    paths = ask(server, "GET", "/api/v1/openapi.json", **bearer(token)).data["paths"]
+    described = {(path, method) for path, item in paths.items() for method in item if method != "parameters"}
+    for path, method in described:
+        address = path.replace("{id}", "none")
+        assert ask(server, method.upper(), address, None if method == "get" else {}).status == 401
+    routes = control.Api(Daemon(), Keys(), 1, threading.Event()).routes()
+    there = {
+        (route.path, method.lower())
+        for route in routes
+        if isinstance(route, Route) and route.path.startswith("/api/v1/") and not route.path.endswith("openapi.json")
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert described == there

@@ -44,6 +44,25 @@ class ChangeLook:
 
 
 @dataclass(frozen=True)
+class UseSource:
+    """Translate another source: what --source takes."""
+
+    source: str
+
+
+@dataclass(frozen=True)
+class ChangeEngine:
+    """Build another engine beside the running one, and swap: width, height, steps, policy, slots, model."""
+
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reload:
+    """Read the profiles anew: a file was added, changed or removed."""
+
+
+@dataclass(frozen=True)
 class NextProfile:
     """Switch to the profile after the current one."""
 
@@ -87,6 +106,9 @@ Command = (
     UseProfile
     | SetPrompt
     | ChangeLook
+    | UseSource
+    | ChangeEngine
+    | Reload
     | NextProfile
     | PreviousProfile
     | Pause
@@ -101,6 +123,9 @@ _BY_NAME: dict[str, type[Any]] = {
     "use": UseProfile,
     "prompt": SetPrompt,
     "look": ChangeLook,
+    "source": UseSource,
+    "engine": ChangeEngine,
+    "reload": Reload,
     "next": NextProfile,
     "previous": PreviousProfile,
     "pause": Pause,
@@ -114,9 +139,15 @@ PROMPT_LIMIT = 2000  # characters; far more than a text encoder reads
 _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "profile": (str, "text"),
     "prompt": (str, "text"),
+    "source": (str, "text"),
     "transition_ms": ((int, type(None)), "a whole number of milliseconds"),
-    "changes": (dict, "an object of look fields"),
+    "changes": (dict, "an object of names and values"),
 }
+
+
+def verbs() -> list[str]:
+    """The names of all commands."""
+    return list(_BY_NAME)
 
 
 def to_json(command: Command) -> dict[str, Any]:
@@ -161,7 +192,7 @@ class Status:
     "paused", "panic" or "stopping"; reason: why, in words, "" while all is well. fps: translated per second;
     published_fps: published per second; latency_ms: capture to publish, median. dropped: captured frames that were
     never translated. reader_count: programs that look at the virtual camera, None where it cannot be told; readers:
-    their names. obs: how it stands with OBS Studio, in words; "" where nobody asked for it.
+    their names. logged: lines of the log so far. obs: how it stands with OBS Studio, in words; "" where nobody asked.
     """
 
     state: str = "starting"
@@ -189,6 +220,7 @@ class Status:
     reader_count: int | None = None
     readers: tuple[str, ...] = ()
     uptime_s: float = 0.0
+    logged: int = 0
     obs: str = ""
     notes: tuple[str, ...] = ()
 

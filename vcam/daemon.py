@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 import webbrowser
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from core.settings import EngineSettings, Look, OnSwitch, Policy, Runtime, SettingsError, names
 from vcam import client, fit, readers, sinks, sources
 from vcam.commands import (
+    ChangeEngine,
     ChangeLook,
     Command,
     CommandError,
@@ -29,12 +31,15 @@ from vcam.commands import (
     Panic,
     Pause,
     PreviousProfile,
+    Reload,
     Resume,
     SetPrompt,
     Status,
     Stop,
     Toggle,
     UseProfile,
+    UseSource,
+    to_json,
 )
 from vcam.config import ObsSettings
 from vcam.errors import VcamError
@@ -43,8 +48,10 @@ from vcam.frames import Frame, FrameSink, FrameSource, LatestSlot, Picture, Tran
 from vcam.journal import JOURNAL
 from vcam.loops import Counts, Gate, Ready, capture_loop, publish_loop, translate_loop
 from vcam.profiles import Profile, ProfileError, engine_settings, find_profile, load_profiles
+from vcam.switch import SourceSwitch
+from vcam.tomlfiles import one_line
 from vcam.translate import engine_size
-from vcam.worker import CORE_ENGINE, Limits, WorkerTranslator
+from vcam.worker import CORE_ENGINE, EngineProcess, Limits, WorkerTranslator
 
 if TYPE_CHECKING:
     from vcam.obs.link import ObsLink
@@ -55,6 +62,8 @@ HOLD_S = 1.5  # how long the last translation stands in for the next
 HOLD_FRAMES = 4  # ... or this many of the engine's own frames, if that is longer: a slow engine is no failure
 RAW_S = 1.0  # how old a camera picture may be that stands in, if the user chose so
 END_S = 10.0  # how long a thread may take to end; a driver that hangs is left behind
+LOG_LINES = 200
+ENGINE_CHANGES = ("width", "height", "steps", "policy", "slots", "model")
 BEAT_S = 0.1  # how often the daemon looks at itself
 _ENDING = "StreamV2V Camera is ending"
 _FAREWELL = Card("Camera off", "StreamV2V Camera is not running", tone="blank")
@@ -309,6 +318,12 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def _told(command: Command) -> str:
+    """A command as the log has it."""
+    name, *values = [str(value) for value in to_json(command).values() if value not in (None, {})]
+    return " ".join([name, *values])
+
+
 def changed(look: Look, changes: Mapping[str, Any]) -> Look:
     """The look with some fields changed; raises CommandError for a field that does not exist or a bad value."""
     known = names(Look)
@@ -347,7 +362,7 @@ class Daemon:
         self._size = options.size or DEFAULT_SIZE
         self._sink = parts.open_sink(options)
         try:
-            self._source = parts.open_source(options)
+            self._source = SourceSwitch(parts.open_source(options))
         except BaseException:
             self._sink.close()
             raise
@@ -377,6 +392,8 @@ class Daemon:
         self._preview: Picture = self._gate.card
         self._written = ("", "")  # the state that the log heard of last
         self._obs: ObsLink | None = None
+        self._log: deque[dict[str, Any]] = deque(maxlen=LOG_LINES)
+        self._logged = 0
 
     def _first_profile(self, problems: list[ProfileError]) -> Profile:
         if self._options.profile is not None:
@@ -411,14 +428,38 @@ class Daemon:
                 "name": one.name,
                 "description": one.description,
                 "prompt": one.look.prompt,
+                "revision": f"{hash((one.look, str(one.engine))) & 0xFFFFFFFF:x}",  # another one, another thumbnail
                 "current": one.id == current,
             }
             for one in self._profiles.values()
         ]
 
-    def look(self) -> dict[str, Any]:
+    @property
+    def camera(self) -> Picture | None:
+        """What the camera saw last; None while it rests."""
+        frame = self._captured.newest
+        return None if frame is None else frame.picture
+
+    @property
+    def settings(self) -> EngineSettings:
+        """What the engine is built from."""
+        return self._settings
+
+    def settings_of(self, profile: Profile) -> EngineSettings:
+        """The engine that a profile gets here."""
+        return self._parts.settings_of(profile, self._options)
+
+    def current_look(self) -> Look:
         """The look as it is now."""
-        return asdict(self._look)
+        return self._look
+
+    def changed_look(self, look: Look, changes: dict[str, Any]) -> Look:
+        """See `changed`."""
+        return changed(look, changes)
+
+    def log(self) -> list[dict[str, Any]]:
+        """What happened, newest last: at (seconds since 1970) and text."""
+        return list(self._log)
 
     def status(self) -> Status:
         """The state of everything."""
@@ -454,6 +495,7 @@ class Daemon:
             reader_count=self._presence.count,
             readers=self._presence.names,
             obs=self._obs.state if self._obs is not None else "",
+            logged=self._logged,
             uptime_s=round(now - self._started_s, 1),
             notes=tuple(notes),
         )
@@ -501,8 +543,10 @@ class Daemon:
             try:
                 self._apply(command)
             except (VcamError, ValueError) as error:
+                self._note(f"refused: {error}")
                 done.set_exception(error)
             else:
+                self._note(_told(command))
                 self._set_gate()
                 done.set_result(None)
         self._look_for_readers()
@@ -513,8 +557,20 @@ class Daemon:
         """The log hears of every change of the state."""
         state, reason, _ = self._described(False)
         if (state, reason) != self._written:
-            JOURNAL.info("state: %s", f"{state}: {reason}" if reason else state)
+            told = f"{state}: {reason}" if reason else state
+            JOURNAL.info("state: %s", told)
+            self._note(told)
             self._written = state, reason
+
+    def _note(self, text: str) -> None:
+        """A line for the log that the panel shows."""
+        self._log.append({"at": round(time.time(), 3), "text": one_line(text)})
+        self._logged += 1
+
+    def _say(self, text: str) -> None:
+        """Tell the user at the terminal and at the panel."""
+        say(text)
+        self._note(text)
 
     def _look_for_readers(self) -> None:
         """Rest while nobody looks at the virtual camera or the preview; nothing rests where that cannot be told."""
@@ -592,7 +648,7 @@ class Daemon:
 
     def _say_sink_trouble(self, text: str) -> None:
         if text != self._sink_trouble:
-            say(text or "the sink takes pictures again")
+            self._say(text or "the sink takes pictures again")
         self._sink_trouble = text
 
     def _capture(self) -> None:
@@ -651,8 +707,19 @@ class Daemon:
                 yield
             return
         from vcam.control.server import Server
+        from vcam.desk import Desk
+        from vcam.tryout import Tryouts
 
-        with Server(self, self._options.port, self._parts.state_folder()) as server:
+        parts = self._parts
+        tryouts = Tryouts(
+            lambda settings, look: EngineProcess(settings, look, parts.engine, 1, parts.limits, parts.clock),
+            self._options.mirror,
+        )
+        desk = Desk(self, tryouts, self._options.profiles_folder, self._options.mirror)
+        with (
+            contextlib.closing(tryouts),
+            Server(desk, self._options.port, self._parts.state_folder()) as server,
+        ):
             if server.port != self._options.port:
                 say(f"port {self._options.port} is taken; the panel is at port {server.port}")
             link = server.link()
@@ -675,7 +742,7 @@ class Daemon:
         for folder in install.installed_in(places.config_folders()):
             with contextlib.suppress(OSError):  # the script then keeps the profiles that it knows
                 install.write_profiles(folder, known)
-        with ObsLink(self._options.obs, self.submit, say, picture_link) as self._obs:
+        with ObsLink(self._options.obs, self.submit, self._say, picture_link) as self._obs:
             yield
 
     # ---- commands
@@ -693,6 +760,13 @@ class Daemon:
                 self._set_look(replace(self._look, prompt=prompt), given)
             case ChangeLook(changes):
                 self._set_look(changed(self._look, changes), self._profile.transition_ms)
+            case UseSource(source):
+                self._source.use(self._parts.open_source(replace(self._options, source=source)))
+                self._options = replace(self._options, source=source)
+            case ChangeEngine(changes):
+                self._change_engine(changes)
+            case Reload():
+                self._reload()
             case Pause():
                 self._paused = True
             case Panic():
@@ -712,8 +786,31 @@ class Daemon:
             case Stop():
                 self._stop.set()
 
+    def _change_engine(self, changes: Mapping[str, Any]) -> None:
+        if unknown := changes.keys() - ENGINE_CHANGES:
+            raise CommandError(f"an engine has no {min(unknown)[:40]!r} to change; it has {', '.join(ENGINE_CHANGES)}")
+        given = dict(changes)
+        try:
+            if given.get("policy") is not None:
+                given["policy"] = Policy(given["policy"])
+            options = replace(self._options, **given)
+            settings = self._parts.settings_of(self._profile, options)
+        except (SettingsError, ValueError, TypeError) as error:
+            raise CommandError(f"engine: {error}") from error
+        self._options, self._settings = options, settings
+        self._translator.use(settings, self._look)
+
+    def _reload(self) -> list[ProfileError]:
+        """Read the profiles as they are on the disk now, and have new prompts encoded ahead."""
+        before = [one.look.prompt for one in self._profiles.values()]
+        self._profiles, problems = load_profiles(self._options.profiles_folder)
+        now = [one.look.prompt for one in self._profiles.values()]
+        if now != before:
+            self._translator.prepare([self._look.prompt, *now])
+        return problems
+
     def _use(self, text: str) -> None:
-        self._profiles, problems = load_profiles(self._options.profiles_folder)  # as they are on the disk now
+        problems = self._reload()
         profile = find_profile(text, self._profiles, problems)
         self._settings = self._parts.settings_of(profile, self._options)
         self._profile = profile

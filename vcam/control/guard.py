@@ -218,3 +218,13 @@ def _with_headers(send: Send) -> Send:
 def answer(status: int, text: str) -> JSONResponse:
     """A refusal in words."""
     return JSONResponse({"error": text}, status)
+
+
+def panel_link(keys: Keys, port: int) -> str:
+    """A link that lets one browser in, once."""
+    return f"http://{ADDRESS}:{port}{LOGIN}?ticket={keys.ticket()}"
+
+
+def picture_link(keys: Keys, port: int) -> str:
+    """The live picture's address for a program that can send no token; good for this run, and for nothing else."""
+    return f"http://{ADDRESS}:{port}{PICTURE}?key={keys.picture_key}"

@@ -1,0 +1,146 @@
+"""What the control server asks of a running daemon beyond commands: profiles as files, looks tried in private."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from core.settings import EngineSettings, Look
+from vcam import editing, fit, sources
+from vcam.commands import Command, CommandError, Reload, Status
+from vcam.errors import VcamError
+from vcam.frames import Picture
+from vcam.pattern import draw_person
+from vcam.profiles import Profile, ProfileError, load_profiles, user_profile_folder
+from vcam.tryout import Tryouts
+
+THUMBNAIL_S = 2.0  # the moment of the test picture that thumbnails show
+_SAVED_S = 5.0
+
+
+class Camera(Protocol):
+    """What a desk needs of the daemon."""
+
+    @property
+    def preview(self) -> Picture:
+        """What was published last."""
+
+    @property
+    def camera(self) -> Picture | None:
+        """What the camera saw last; None while it rests."""
+
+    @property
+    def settings(self) -> EngineSettings:
+        """What the engine is built from."""
+
+    def submit(self, command: Command) -> Future[None]:
+        """Queue a command."""
+
+    def status(self) -> Status:
+        """The state of everything."""
+
+    def profiles(self) -> list[dict[str, Any]]:
+        """All profiles."""
+
+    def current_look(self) -> Look:
+        """The look as it is now."""
+
+    def log(self) -> list[dict[str, Any]]:
+        """What happened."""
+
+    def changed_look(self, look: Look, changes: dict[str, Any]) -> Look:
+        """The look with some fields changed; raises CommandError."""
+
+    def settings_of(self, profile: Profile) -> EngineSettings:
+        """The engine that a profile gets here."""
+
+
+class Desk:
+    """The control server's view of the daemon; see vcam.control.api.Surface for its methods. Thread-safe.
+
+    folder: of the user's profiles, None for the usual one.
+    """
+
+    def __init__(self, camera: Camera, tryouts: Tryouts, folder: Path | None, mirror: bool) -> None:
+        self._camera, self._tryouts, self._given, self._mirror = camera, tryouts, folder, mirror
+        self._folder = folder or user_profile_folder()
+        self._shown: tuple[Picture, Picture] | None = None
+        self.submit: Callable[[Command], Future[None]] = camera.submit
+        self.status: Callable[[], Status] = camera.status
+        self.profiles: Callable[[], list[dict[str, Any]]] = camera.profiles
+        self.log: Callable[[], list[dict[str, Any]]] = camera.log
+
+    @property
+    def preview(self) -> Picture:
+        """What was published last."""
+        return self._camera.preview
+
+    @property
+    def camera(self) -> Picture | None:
+        """What the camera saw last, cut and mirrored as what is published."""
+        raw = self._camera.camera
+        if raw is None:
+            return None
+        if self._shown is None or self._shown[0] is not raw:
+            status = self._camera.status()
+            self._shown = raw, fit.crop_to(raw, (status.width, status.height), self._mirror)
+        return self._shown[1]
+
+    def look(self) -> dict[str, Any]:
+        """The look as it is now."""
+        return asdict(self._camera.current_look())
+
+    def engine(self) -> dict[str, Any]:
+        """What the engine is built from."""
+        return asdict(self._camera.settings)
+
+    def sources(self) -> list[dict[str, Any]]:
+        """The cameras, and the test picture: what UseSource takes, and a name for people."""
+        cameras = [{"source": f"camera:{one.name}", "name": one.name} for one in sources.list_cameras()]
+        return [*cameras, {"source": "pattern", "name": "Test picture"}]
+
+    def profile(self, id: str) -> dict[str, Any]:
+        """One profile in the shape of its file."""
+        return editing.detail(self._profile(id))
+
+    def save_profile(self, id: str, data: object) -> None:
+        """Write a profile into the user's folder."""
+        editing.save(id, data, self._folder)
+        self._camera.submit(Reload()).result(_SAVED_S)
+
+    def delete_profile(self, id: str) -> None:
+        """Remove one of the user's."""
+        editing.delete(id, self._folder)
+        self._camera.submit(Reload()).result(_SAVED_S)
+
+    def thumbnail(self, id: str) -> Future[Picture] | None:
+        """The test picture in the profile's look; None but for the included model: others are too dear."""
+        profile = self._profile(id)
+        settings = self._camera.settings_of(profile)
+        if settings.model != "embedded":
+            return None
+        square = replace(settings, width=256, height=256)
+        return self._tryouts.ask(square, profile.look, draw_person(THUMBNAIL_S, (256, 256)))
+
+    def try_look(self, wanted: dict[str, Any]) -> Future[Picture]:
+        """The newest camera picture in a profile's look, or the current one with changes."""
+        changes = dict(wanted)
+        id = changes.pop("profile", None)
+        if id is not None and not isinstance(id, str):
+            raise CommandError("try: profile must be text")
+        profile = None if id is None else self._profile(id)
+        look = self._camera.changed_look(profile.look if profile else self._camera.current_look(), changes)
+        settings = self._camera.settings_of(profile) if profile else self._camera.settings
+        picture = self._camera.camera
+        if picture is None:
+            raise VcamError("the camera rests; there is no picture to try a look on")
+        return self._tryouts.ask(settings, look, picture)
+
+    def _profile(self, id: str) -> Profile:
+        profiles, problems = load_profiles(self._given)
+        if id in profiles:
+            return profiles[id]
+        raise next((one for one in problems if one.id == id), ProfileError(f"there is no profile {id[:60]!r}", id))
