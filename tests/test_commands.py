@@ -65,7 +65,7 @@ def test_a_command_survives_json(command: Command) -> None:
         ({"command": "prompt", "prompt": "a" * 3000}, "at most 2000"),
         ({"command": "prompt", "prompt": "a", "transition_ms": -1}, "between 0 and 60000"),
         ({"command": "prompt", "prompt": "a", "transition_ms": True}, "whole number"),
-        ({"command": "look", "changes": [1]}, "an object of look fields"),
+        ({"command": "look", "changes": [1]}, "an object of names and values"),
     ],
 )
 def test_nonsense_is_refused_with_what_is_allowed(data: object, words: str) -> None:

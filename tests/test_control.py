@@ -82,7 +82,8 @@ class Daemon:
 
     def delete_profile(self, id: str) -> None:
         editing.check_id(id)
-        del self.files[id]
+        if self.files.pop(id, None) is None:
+            raise ProfileError(f"there is no profile {id!r}")
 
     def engine(self) -> dict[str, Any]:
         return {"steps": 2}

@@ -229,14 +229,14 @@ def test_a_prompt_and_a_look_change_what_is_asked_of_the_engine(tmp_path: Path) 
     with running(tmp_path) as at_work:
         at_work.do(SetPrompt("neon xyz", 100))
         at_work.do(ChangeLook({"strength": 0.25, "seed": 3}))
-        assert at_work.daemon.look()["prompt"] == "neon xyz"
-        assert at_work.daemon.look()["strength"] == 0.25
+        assert at_work.daemon.current_look().prompt == "neon xyz"
+        assert at_work.daemon.current_look().strength == 0.25
         at_work.until(lambda: "the model does not know: xyz" in at_work.daemon.status().notes)
 
 
 def test_what_cannot_be_done_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
-        before = at_work.daemon.look()
+        before = at_work.daemon.current_look()
         for command, words in (
             (UseProfile("nonsense"), "nonsense"),
             (UseProfile("../../etc/passwd"), "no profile"),
@@ -247,7 +247,7 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(tmp_path: Path) -> N
         ):
             with pytest.raises((ProfileError, CommandError), match=words):
                 at_work.do(command)
-        assert at_work.daemon.look() == before
+        assert at_work.daemon.current_look() == before
         assert at_work.daemon.status().state == "running"
 
 

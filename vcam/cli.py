@@ -133,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in _PLAIN_COMMANDS.items():
         verb(name, _plain_command, text)
     verb("panel", _panel, "print a one-time link to the control page of the running camera")
+    verb("tray", _tray, "show an icon for the running camera: on and off, profiles, panic, panel")
     obs = verb("obs", _obs, "hotkeys in OBS Studio, and the picture as one of its sources")
     obs.add_argument(
         "action",
@@ -409,6 +410,19 @@ def _panel(args: argparse.Namespace) -> int:
     link = client.panel_link()
     _print_result(args, {"link": link}, link)
     return 0
+
+
+def _tray(args: argparse.Namespace) -> int:
+    from vcam.errors import VcamError
+
+    try:
+        from vcam.tray.app import run
+    except ImportError as error:
+        raise VcamError(
+            f"the tray icon needs PySide6, which cannot be loaded ({error}); "
+            f"{sys.executable} -m pip install PySide6-Essentials"
+        ) from error
+    return run()
 
 
 def _obs(args: argparse.Namespace) -> int:
