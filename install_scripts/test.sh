@@ -11,4 +11,5 @@ fi
 "$PY" -m ruff check .
 "$PY" -m ruff format --check .
 "$PY" -m mypy
-"$PY" -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile --cov --cov-report=term
+"$PY" -m pytest -m "not slow and not browser" -n logical --maxprocesses 4 --dist loadfile --cov --cov-report=term
+"$PY" -m pytest -m browser # one at a time: a browser takes all cores

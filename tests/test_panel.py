@@ -256,6 +256,7 @@ def test_sliders_and_pickers(page: Any, camera: Camera) -> None:
 
 def choose(driver: Any, id: str, value: str) -> None:
     until(lambda: driver.find_elements(By.CSS_SELECTOR, f'#{id} option[value="{value}"]'), f"no {value} in {id}")
+    by(driver, id).send_keys("")  # has the focus, as for a hand that chooses: its options stay as they are
     driver.find_element(By.CSS_SELECTOR, f'#{id} option[value="{value}"]').click()
 
 

@@ -117,6 +117,10 @@ async function drawSliders() {
 
 function choices(picker, options, chosen) {
   if (document.activeElement === picker) return;
+  if (JSON.stringify(options) === JSON.stringify([...picker.options].map((one) => [one.value, one.text]))) {
+    picker.value = chosen;
+    return;
+  }
   picker.replaceChildren(...options.map(([value, words]) => new Option(words, value, false, value === chosen)));
 }
 
