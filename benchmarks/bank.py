@@ -1,6 +1,7 @@
 """What the feature bank brings: warp error, edit strength and ghosting with the bank and without, film by film.
 
-    python benchmarks/bank.py FILM... [--prompts claymation,ink] [--frames 48] [--noise 0] [--threshold T] [--fusion S]
+    python benchmarks/bank.py FILM... [--prompts "claymation;ink"] [--frames 48] [--noise 0]
+                              [--threshold T] [--fusion S]
 
 Each film is translated twice in one run by the same engine settings, once with the model's own bank and once with none.
 `change` is the warp error's, in percent; `ghosting` and `edit` are core.metrics' own figures. noise: sigma of sensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,8 @@ TEXT = "encoder.layers.0.self_attn.q_proj"
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.unet.layout", layout_once)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small nets on a busy machine are much quicker so
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

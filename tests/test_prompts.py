@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given
@@ -16,14 +14,6 @@ from tests.model_folders import LENGTH, WORDS, tokenizer
 
 WIDTH = 8
 sizes = st.integers(1, 40)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small tensors on a busy machine are much quicker so
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

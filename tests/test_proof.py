@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -44,15 +44,6 @@ ATTENTION = "mid_block.attentions.0.transformer_blocks.0.attn1"
 BLOCK = "up_blocks.1.attentions.1.transformer_blocks.0"
 UP_BLOCK = "up_blocks.3"
 MIXED = (ATTENTION, "up_blocks.2.attentions.0.transformer_blocks.0.attn1", BLOCK, "up_blocks.0", UP_BLOCK)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small operations are many times slower on several threads when the machine has other work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @functools.cache

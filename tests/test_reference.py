@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,15 +16,6 @@ from tests.small_models import fixed_noise, moving_latents, random_text, scaled_
 small_unet = functools.cache(small_models.small_unet)
 ALPHAS = scaled_linear_alphas()
 KINDS = ({}, {"last_up_attention": False}, {"like_embedded": True}, {"linear": True})
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small operations are many times slower on several threads when the machine has other work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def column(*numbers: float) -> torch.Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, LCMScheduler
@@ -18,14 +16,6 @@ from tests.small_models import scaled_linear_alphas
 ALPHAS = scaled_linear_alphas()
 F64, CPU = torch.float64, torch.device("cpu")
 timesteps_chosen = st.lists(st.integers(0, 999), min_size=1, max_size=6)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small tensors on a busy machine are much quicker so
-    yield
-    torch.set_num_threads(threads)
 
 
 def lcm(prediction: Prediction = Prediction.EPSILON) -> LCMScheduler:

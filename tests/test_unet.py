@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -17,14 +15,6 @@ MID = "mid_block.attentions.0.transformer_blocks.0"
 UP = "up_blocks.1.attentions.0.transformer_blocks.0"
 DOWN = "down_blocks.0.attentions.0.transformer_blocks.0"
 READING = Reading(torch.tensor([False, True]), torch.full((2,), 0.8), torch.full((2,), 0.2))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small nets on a busy machine are much quicker so
-    yield
-    torch.set_num_threads(threads)
 
 
 def call(net: BankedUNet | PlainUNet, height: int, width: int, dtype: torch.dtype = torch.float32) -> bank.Seen:
