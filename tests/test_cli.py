@@ -15,7 +15,7 @@ import pytest
 from core import models
 from core.models import ModelDescription, ModelError
 from core.settings import EngineSettings, Look, Policy
-from vcam import bench, cli, client, commands, daemon, evaluate, sources, translate
+from vcam import arguments, bench, cli, client, commands, daemon, evaluate, sources, translate, verbs
 from vcam.commands import OnFailure, Status
 from vcam.errors import VcamError
 
@@ -84,7 +84,11 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"\n    {verb}" in out for verb in VERBS.split())
 
 
-@pytest.mark.parametrize("verb", cli._verbs_of(cli.build_parser()))
+def test_every_verb_that_is_read_is_done() -> None:
+    assert list(arguments.verbs_of(arguments.build_parser())) == list(verbs.VERBS)
+
+
+@pytest.mark.parametrize("verb", arguments.verbs_of(arguments.build_parser()))
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([verb, "--help"]) == 0
     out = capsys.readouterr().out

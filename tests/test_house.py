@@ -19,7 +19,16 @@ import pytest
 from vcam.profiles import load_profiles
 
 ROOT = Path(__file__).parent.parent
-MAY_IMPORT_CORE = {"bench.py", "cli.py", "doctor.py", "evaluate.py", "profiles.py", "translate.py", "worker.py"}
+MAY_IMPORT_CORE = {
+    "arguments.py",
+    "bench.py",
+    "doctor.py",
+    "evaluate.py",
+    "profiles.py",
+    "translate.py",
+    "verbs.py",
+    "worker.py",
+}
 HEAVY = {"av", "cv2", "diffusers", "numpy", "starlette", "torch", "transformers", "uvicorn"}
 
 # ---------------------------------------------------------------- who imports whom

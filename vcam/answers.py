@@ -1,0 +1,33 @@
+"""What a verb prints: a line for a person, or one JSON object for a program; notes and errors on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from typing import Any
+
+
+def say(text: str) -> None:
+    """Prints a note or an error of the program."""
+    print(f"vcam: {text}", file=sys.stderr)
+
+
+def print_result(args: argparse.Namespace, data: dict[str, Any], text: str) -> None:
+    """Prints the verb's result: `data` where --json was asked for, else `text`."""
+    if args.json:
+        print(json.dumps(_plain(data)))
+    elif text:
+        print(text)
+
+
+def _plain(value: Any) -> Any:
+    """The value as strict JSON holds it: no NaN, no infinity, paths and fractions as text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
