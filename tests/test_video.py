@@ -26,7 +26,6 @@ from vcam.video import (
     Kind,
     Media,
     Picture,
-    _clock,
     natural,
     on_grid,
     probe,
@@ -34,6 +33,7 @@ from vcam.video import (
     resized,
     writing,
 )
+from vcam.video.writing import _clock
 
 
 class Notes(list[str]):
