@@ -23,7 +23,7 @@ class Engine:
     """Translates a stream of pictures by StreamV2V; complete when built, not thread-safe."""
 
     def __init__(self, settings: EngineSettings, look: Look) -> None:
-        """Loads the model. Raises core.models.ModelError, SettingsError."""
+        """Loads the model. Raises core.description.ModelError, SettingsError."""
         self._model = models.load(settings)
         self.settings = self._model.settings
         slots = settings.slots if settings.policy is Policy.FIFO else 1

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from core.models import ModelError
+from core.description import ModelError
 from core.settings import Lora
 
 # the ends of the keys of one layer: kohya's, diffusers' (peft), and diffusers' before peft

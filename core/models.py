@@ -1,9 +1,8 @@
-"""Names and folders to loaded parts: the embedded model, SD 1.5-shaped diffusers folders, LoRAs; safetensors only."""
+"""A described model's parts, loaded: SD 1.5-shaped diffusers folders and LoRAs; safetensors only."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.settings import EngineSettings, Look, Policy, Runtime, SettingsError
+from core.description import (
+    DESCRIPTION,
+    ModelDescription,
+    ModelError,
+    describe,
+    has_graphs,
+    one_line,
+    part_config,
+    read_json,
+    weight_files,
+)
+from core.settings import EngineSettings, Policy, Runtime, SettingsError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -28,11 +38,6 @@ if TYPE_CHECKING:
 
 Picture = NDArray[np.uint8]  # RGB [height, width, 3]
 
-EMBEDDED = Path(__file__).with_name("embedded_model")
-_BUILT_IN = {"embedded": EMBEDDED}
-_DESCRIPTION = "streamv2v.json"
-_PLAIN_KEYS = {"name", "licence", "schedule", "width", "height", "steps", "strength", "text_to_image"}
-_SCHEDULES = ("lcm", "turbo")  # core.schedule.ScheduleKind, which imports torch
 _UNSUPPORTED = {  # of a UNet's config: what a call would have to be given besides latents, timesteps and text
     "time_cond_proj_dim": "models with a guidance embedding (LCM)",
     "addition_embed_type": "models with further conditions (SDXL)",
@@ -40,46 +45,6 @@ _UNSUPPORTED = {  # of a UNet's config: what a call would have to be given besid
     "class_embed_type": "models with classes",
 }
 _SUPPORTED = "take an SD 1.5-shaped model (for LCM: Stable Diffusion 1.5 with the LCM LoRA)"
-_PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl", "*.msgpack", "*.h5")
-_PARTS = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderTiny", "AutoencoderKL"),
-    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
-}
-
-
-ONNX_GRAPHS = {"encoder": "vae", "unet": "unet", "decoder": "vae", "text_encoder": "text_encoder"}  # graph: weights
-
-
-class ModelError(ValueError):
-    """A model cannot be used; the message names what is wrong and what to do, in one line."""
-
-
-@dataclass(frozen=True)
-class ModelDescription:
-    """What is known of a model without loading it: its own defaults and where it fuses features.
-
-    places: module names (attention, transformer block or up block), None for the paper's (core.unet.default_places).
-    words: those that the text encoder knows, empty where it knows any.
-    """
-
-    name: str
-    folder: Path
-    licence: str = "see the model's own card"
-    schedule: str = "lcm"
-    width: int = 512
-    height: int = 512
-    steps: int = 4
-    strength: float = 0.4
-    text_to_image: bool = True
-    places: tuple[str, ...] | None = None
-    fusion_strength: float = 0.8
-    similarity_threshold: float = 0.98
-    policy: Policy = Policy.MERGE
-    slots: int = 1
-    interval: int = 4
-    styles: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,42 +64,6 @@ class Model:
     device: torch.device
     beside: Executor | None = None  # where `decode` runs while the next picture is begun; None: it is waited for
     threads: int | None = None  # of PyTorch's own operations between the calls; None: as many as it has
-
-
-def available() -> list[str]:
-    """The names that need no folder."""
-    return sorted(_BUILT_IN)
-
-
-def describe(name: str) -> ModelDescription:
-    """The description of a model by name or folder; reads JSON only. Raises ModelError."""
-    folder = _folder(name)
-    if folder is None:
-        known = ", ".join(available())
-        raise ModelError(
-            f"model {name!r} is neither a known name ({known}) nor a folder; give the path of a diffusers folder"
-        )
-    for part, kinds in _PARTS.items():
-        _check_part(folder, part, kinds)
-    if not (folder / "tokenizer").is_dir():
-        raise ModelError(
-            f"{folder}: tokenizer/ is missing; a diffusers folder has unet, vae, text_encoder, tokenizer and scheduler"
-        )
-    own = _json(folder / _DESCRIPTION) if (folder / _DESCRIPTION).exists() else {}
-    try:
-        return _description(name, folder, own)
-    except ModelError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{folder / _DESCRIPTION}: {_line(error)}; docs/models.md lists its keys") from error
-
-
-def _folder(name: str) -> Path | None:
-    try:
-        folder = _BUILT_IN.get(name) or Path(name).expanduser()
-        return folder if folder.is_dir() else None
-    except (OSError, RuntimeError):  # a name too long for the system, or of another user's home
-        return None
 
 
 def load(settings: EngineSettings) -> Model:
@@ -164,11 +93,6 @@ def resolve(settings: EngineSettings, description: ModelDescription) -> EngineSe
         graphs = has_graphs(description.folder) and (device, dtype, settings.loras) == ("cpu", "float32", ())
         runtime = Runtime.ONNX if graphs else Runtime.EAGER
     return replace(settings, device=device, dtype=dtype, runtime=runtime)
-
-
-def has_graphs(folder: Path) -> bool:
-    """Whether the model folder holds the graphs of the onnx runtime."""
-    return all((folder / "onnx" / f"{graph}.onnx").is_file() for graph in ONNX_GRAPHS)
 
 
 def _load(description: ModelDescription, settings: EngineSettings) -> Model:
@@ -220,10 +144,10 @@ def _layout(description: ModelDescription, unet: Any, latent: tuple[int, int, in
     try:
         return unets.layout(unet.config, description.places, height, width)
     except unets.PlaceError as error:
-        raise ModelError(f"{description.folder / _DESCRIPTION}: fusion.places: {error}") from error
+        raise ModelError(f"{description.folder / DESCRIPTION}: fusion.places: {error}") from error
     except (ValueError, RuntimeError, TypeError) as error:  # what diffusers raises at inputs that it misses
         raise ModelError(
-            f"{description.folder}: its UNet cannot run at latents of {width}x{height}: {_line(error)}"
+            f"{description.folder}: its UNet cannot run at latents of {width}x{height}: {one_line(error)}"
         ) from error
 
 
@@ -243,63 +167,6 @@ def _decode(vae: Any, latent: Tensor) -> Picture:
     levels = ((values[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     picture: Picture = levels.permute(1, 2, 0).contiguous().cpu().numpy()
     return picture
-
-
-def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescription:
-    plain = {key: own[key] for key in _PLAIN_KEYS & own.keys()}
-    fusion, bank = own.get("fusion", {}), own.get("bank", {})
-    for key, table in (("fusion", fusion), ("bank", bank)):
-        if not isinstance(table, dict):
-            raise ValueError(f"{key} is {table!r}; it must be an object")
-    _check_keys(own, fusion, bank)
-    if (folder / "scheduler" / "scheduler_config.json").exists() and "schedule" not in own:
-        trailing = _json(folder / "scheduler" / "scheduler_config.json").get("timestep_spacing") == "trailing"
-        plain["schedule"] = "turbo" if trailing else "lcm"
-    default = ModelDescription(name, folder)
-    description = ModelDescription(
-        **{"name": name, **plain},
-        folder=folder,
-        places=_texts("fusion.places", fusion["places"]) if "places" in fusion else None,
-        fusion_strength=fusion.get("strength", default.fusion_strength),
-        similarity_threshold=fusion.get("threshold", default.similarity_threshold),
-        policy=Policy(bank.get("policy", default.policy)),
-        slots=bank.get("slots", default.slots),
-        interval=bank.get("interval", default.interval),
-        styles=_texts("styles", own.get("styles", ())),
-        words=_texts("words", own.get("words", ())),
-    )
-    _check(description)
-    return description
-
-
-def _check_keys(own: Mapping[str, Any], fusion: Mapping[str, Any], bank: Mapping[str, Any]) -> None:
-    unknown = own.keys() - _PLAIN_KEYS - {"fusion", "bank", "styles", "words"}
-    unknown |= {f"fusion.{key}" for key in fusion.keys() - {"places", "strength", "threshold"}}
-    unknown |= {f"bank.{key}" for key in bank.keys() - {"policy", "slots", "interval"}}
-    if unknown:
-        raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
-
-
-def _texts(key: str, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
-        raise ValueError(f"{key} is {value!r}; it must be a list of texts")
-    return tuple(value)
-
-
-def _check(own: ModelDescription) -> None:
-    """Raise ValueError unless an engine can be built of the description's values."""
-    EngineSettings(width=own.width, height=own.height, steps=own.steps, slots=own.slots)
-    Look(
-        strength=own.strength,
-        fusion_strength=own.fusion_strength,
-        similarity_threshold=own.similarity_threshold,
-        interval=own.interval,
-    )
-    if own.schedule not in _SCHEDULES:
-        raise ValueError(f"schedule is {own.schedule!r}; it must be {' or '.join(_SCHEDULES)}")
-    if not isinstance(own.text_to_image, bool):
-        raise ValueError(f"text_to_image is {own.text_to_image!r}; it must be true or false")
-    _texts("name and licence", [own.name, own.licence])
 
 
 @contextmanager
@@ -324,48 +191,6 @@ def _quiet() -> Iterator[None]:
             transformers.enable_progress_bar()
 
 
-def _check_part(folder: Path, part: str, kinds: Sequence[str]) -> None:
-    """Raise ModelError unless the part has a config of one of those kinds, and weights as safetensors."""
-    where = folder / part
-    if not (where / "config.json").is_file():
-        raise ModelError(
-            f"{folder}: {part}/config.json is missing; a diffusers folder with an SD 1.5-shaped {part} is needed"
-        )
-    config = _json(where / "config.json")
-    given = (config.get("_class_name"), config.get("architectures"))
-    if not any(value in (kind, [kind]) for value in given for kind in kinds):
-        raise ModelError(f"{where}: it is a {given[0] or given[1]}; it must be {' or '.join(kinds)}")
-    if not _weights(where):
-        pickles = sorted(p.name for pattern in _PICKLES for p in where.glob(pattern))
-        if pickles:
-            raise ModelError(
-                f"{where / pickles[0]}: pickled weights can run code and are refused; convert them to safetensors"
-            )
-        raise ModelError(f"{where}: there are no weights ({_stem(where)}.safetensors); fetch the model again")
-
-
-def _stem(where: Path) -> str:
-    return "model" if where.name == "text_encoder" else "diffusion_pytorch_model"
-
-
-def _weights(where: Path) -> list[str]:
-    return sorted(path.name for path in where.glob(f"{_stem(where)}*.safetensors"))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON ({_line(error)}); fetch the model again") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: it holds no JSON object; fetch the model again")
-    return value
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
-
-
 def _device(name: str) -> torch.device:
     import torch
 
@@ -373,7 +198,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"device is {name!r}; it cannot be used here ({_line(error)}); use cpu") from error
+        raise SettingsError(f"device is {name!r}; it cannot be used here ({one_line(error)}); use cpu") from error
     return device
 
 
@@ -385,14 +210,9 @@ def _diffusers() -> Any:
 
 def _variant(where: Path) -> str | None:
     """The variant in the weights' file name (`model.fp16.safetensors`), where there is no plain file."""
-    files = _weights(where)
+    files = weight_files(where)
     plain = [name for name in files if name.count(".") == 1]
     return None if plain else files[0].split(".")[1].split("-")[0]
-
-
-def part_config(folder: Path, name: str) -> dict[str, Any]:
-    """The configuration of the folder's unet, vae or text_encoder. Raises ModelError."""
-    return _json(folder / name / "config.json")
 
 
 def part(folder: Path, name: str, dtype: torch.dtype) -> Any:
@@ -418,7 +238,7 @@ def _pretrained(kind: Any, where: Path, dtype: torch.dtype, variant: str | None)
         )
     except Exception as error:  # the libraries raise whatever a broken file leads them to
         raise ModelError(
-            f"{where}: the weights do not fit its config.json ({_line(error)}); fetch the model again"
+            f"{where}: the weights do not fit its config.json ({one_line(error)}); fetch the model again"
         ) from error
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     if missing:
@@ -434,7 +254,9 @@ def _tokenizer(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
     except Exception as error:  # tokenizers raises plain Exception
-        raise ModelError(f"{folder / 'tokenizer'}: cannot be loaded ({_line(error)}); fetch the model again") from error
+        raise ModelError(
+            f"{folder / 'tokenizer'}: cannot be loaded ({one_line(error)}); fetch the model again"
+        ) from error
 
 
 def betas_schedule(description: ModelDescription) -> Schedule:
@@ -444,7 +266,7 @@ def betas_schedule(description: ModelDescription) -> Schedule:
     from core.schedule import Prediction, Schedule, ScheduleKind
 
     path = description.folder / "scheduler" / "scheduler_config.json"
-    config = _json(path)
+    config = read_json(path)
     kind = config.get("beta_schedule", "linear")
     if kind not in ("linear", "scaled_linear"):
         raise ModelError(f"{path}: beta_schedule is {kind!r}; it must be linear or scaled_linear")
@@ -464,7 +286,7 @@ def betas_schedule(description: ModelDescription) -> Schedule:
             Prediction(config.get("prediction_type", "epsilon")),
         )
     except (TypeError, ValueError) as error:
-        raise ModelError(f"{path}: {_line(error)}; fetch the model again") from error
+        raise ModelError(f"{path}: {one_line(error)}; fetch the model again") from error
 
 
 def _widths(vae: Any) -> Sequence[int]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from core import models
-from core.models import ModelDescription, ModelError
+from core import description
+from core.description import ModelDescription, ModelError
 from core.settings import EngineSettings, Look, Policy
 from vcam import arguments, bench, cli, client, commands, daemon, evaluate, sources, translate, verbs
 from vcam.commands import OnFailure, Status
@@ -41,8 +41,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VCAM_CONFIG_FOLDER", str(folder))
     monkeypatch.setenv("VCAM_STATE_FOLDER", str(tmp_path / "state"))
     embedded = ModelDescription("embedded", tmp_path, width=256, height=192, steps=2, strength=0.7, policy=Policy.FIFO)
-    real = models.describe
-    monkeypatch.setattr(models, "describe", lambda name: embedded if name == "embedded" else real(name))
+    real = description.describe
+    monkeypatch.setattr(description, "describe", lambda name: embedded if name == "embedded" else real(name))
     return folder
 
 
@@ -214,7 +214,7 @@ def test_words_that_the_model_ignores_are_named(
 ) -> None:
     fake(monkeypatch, translate, "translate", translated())
     described = ModelDescription("small", Path(), words=("a", "person", "talking", "oil", "painting"))
-    monkeypatch.setattr(models, "describe", lambda name: described)
+    monkeypatch.setattr(description, "describe", lambda name: described)
     assert cli.main(["translate", "a", "b", "--prompt", "Oil-painting, a wizard talking, wizard's hat"]) == 0
     assert capsys.readouterr().err == (
         "vcam: note: the model small does not know wizard, wizards, hat; "

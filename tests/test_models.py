@@ -1,4 +1,4 @@
-"""core.models and core.loras: folders, what is wrong with them, and LoRA files."""
+"""core.description, core.models and core.loras: folders, what is wrong with them, and LoRA files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core import loras, models
-from core.models import ModelError, describe
+from core.description import ModelError, available, describe
 from core.settings import EngineSettings, Lora, Policy, SettingsError
 from tests.model_folders import layout_once, make_folder
 
@@ -76,7 +76,7 @@ def change_weights(folder: Path, part: str, change: Callable[[dict[str, Tensor]]
 
 
 def test_the_names() -> None:
-    assert models.available() == ["embedded"]
+    assert available() == ["embedded"]
 
 
 @pytest.mark.parametrize("kl", [False, True])

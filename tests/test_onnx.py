@@ -15,6 +15,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from core import models
+from core.description import EMBEDDED, ModelError, describe
 from core.engine import Engine
 from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime, SettingsError
 from tests.model_folders import make_folder
@@ -72,7 +73,7 @@ def test_knows_the_same_words() -> None:
 
 
 def test_auto_takes_the_graphs_where_they_fit(tmp_path: Path) -> None:
-    embedded = models.describe("embedded")
+    embedded = describe("embedded")
     cpu = EngineSettings(device="cpu")
     assert models.resolve(cpu, embedded).runtime is Runtime.ONNX
     assert models.resolve(EngineSettings(device="cpu", dtype="bfloat16"), embedded).runtime is Runtime.EAGER
@@ -95,13 +96,13 @@ def test_says_what_it_cannot_do(changes: dict[str, object], said: str) -> None:
 
 def test_broken_or_missing_graphs_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(models.EMBEDDED, folder)
+    shutil.copytree(EMBEDDED, folder)
     settings = EngineSettings(model=str(folder), runtime=Runtime.ONNX)
     (folder / "onnx" / "decoder.onnx").write_bytes(b"not a graph")
-    with pytest.raises(models.ModelError, match=r"decoder\.onnx: cannot be loaded"):
+    with pytest.raises(ModelError, match=r"decoder\.onnx: cannot be loaded"):
         Engine(settings, Look())
     (folder / "onnx" / "decoder.onnx").unlink()
-    with pytest.raises(models.ModelError, match="no onnx/ graphs"):
+    with pytest.raises(ModelError, match="no onnx/ graphs"):
         Engine(settings, Look())
 
 
@@ -154,9 +155,9 @@ def equals_eager(folder: Path, steps: int = 2) -> None:
 
 
 def test_an_exported_model_equals_eager(exported: Path) -> None:
-    assert models.resolve(
-        EngineSettings(model=str(exported), device="cpu"), models.describe(str(exported))
-    ).runtime is (Runtime.ONNX)
+    assert models.resolve(EngineSettings(model=str(exported), device="cpu"), describe(str(exported))).runtime is (
+        Runtime.ONNX
+    )
     equals_eager(exported)
 
 
@@ -204,7 +205,7 @@ def test_graphs_of_another_configuration_are_refused(
     )
     Engine(EngineSettings(model=str(folder), width=64, height=64, runtime=Runtime.ONNX), Look())
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(models.ModelError, match="made for another configuration"):
+    with pytest.raises(ModelError, match="made for another configuration"):
         Engine(EngineSettings(model=str(folder), width=64, height=64, runtime=Runtime.ONNX), Look())
 
 
@@ -221,7 +222,7 @@ def test_a_broken_manifest_is_named(exported: Path, tmp_path: Path, content: str
     folder = tmp_path / "model"
     shutil.copytree(exported, folder)
     (folder / "onnx" / "graphs.json").write_text(content)
-    with pytest.raises(models.ModelError, match=rf"graphs\.json: {said}.*export the graphs again"):
+    with pytest.raises(ModelError, match=rf"graphs\.json: {said}.*export the graphs again"):
         Engine(EngineSettings(model=str(folder), width=64, height=64, runtime=Runtime.ONNX), Look())
 
 
@@ -232,7 +233,7 @@ def test_a_manifest_that_does_not_fit_the_weights_is_named(exported: Path, tmp_p
     whole = json.loads(path.read_text())
     for name in ("conv_nowhere.weight", "conv_in.weight:1x2"):
         path.write_text(json.dumps(whole | {"weights": whole["weights"] | {"unet": [name]}}))
-        with pytest.raises(models.ModelError, match="does not fit the weights"):
+        with pytest.raises(ModelError, match="does not fit the weights"):
             Engine(EngineSettings(model=str(folder), width=64, height=64, runtime=Runtime.ONNX), Look())
 
 
@@ -240,7 +241,7 @@ def test_a_broken_tokenizer_is_named(exported: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(exported, folder)
     (folder / "tokenizer" / "tokenizer.json").write_text("{}")
-    with pytest.raises(models.ModelError, match="tokenizer: cannot be loaded"):
+    with pytest.raises(ModelError, match="tokenizer: cannot be loaded"):
         Engine(EngineSettings(model=str(folder), width=64, height=64, runtime=Runtime.ONNX), Look())
 
 
@@ -336,7 +337,7 @@ def test_a_layer_that_is_no_level_of_the_picture_is_refused() -> None:
     from core.runtimes.export import _halved
 
     assert [_halved(tokens) for tokens in (4096, 1024, 64)] == [0, 1, 3]
-    with pytest.raises(models.ModelError, match="5 tokens at 64x64 latents is no power-of-two level"):
+    with pytest.raises(ModelError, match="5 tokens at 64x64 latents is no power-of-two level"):
         _halved(5)
 
 
@@ -344,7 +345,7 @@ def test_only_a_tiny_autoencoder_can_be_exported(tmp_path: Path) -> None:
     from core.runtimes.export import export
 
     folder = make_folder(tmp_path / "model", kl=True)
-    with pytest.raises(models.ModelError, match="only an AutoencoderTiny can be exported"):
+    with pytest.raises(ModelError, match="only an AutoencoderTiny can be exported"):
         export(folder)
     assert not (folder / "onnx").exists()
 
@@ -355,7 +356,7 @@ def test_the_graphs_shipped_are_what_export_writes(tmp_path: Path) -> None:
     from core.runtimes.export import export
 
     folder = tmp_path / "model"
-    shutil.copytree(models.EMBEDDED, folder, ignore=shutil.ignore_patterns("onnx"))
+    shutil.copytree(EMBEDDED, folder, ignore=shutil.ignore_patterns("onnx"))
     export(folder)
     for name in ("graphs.json", *(f"{graph}.onnx" for graph in GRAPHS)):
-        assert (folder / "onnx" / name).read_bytes() == (models.EMBEDDED / "onnx" / name).read_bytes(), name
+        assert (folder / "onnx" / name).read_bytes() == (EMBEDDED / "onnx" / name).read_bytes(), name

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.models import describe
+from core.description import describe
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, SettingsError
 from vcam import profiles as under_test
 from vcam.profiles import (
@@ -508,7 +508,7 @@ def test_saved_profile_is_the_users_alone_to_write(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Description:
-    """Stands in for core.models.ModelDescription."""
+    """Stands in for core.description.ModelDescription."""
 
     width: int = 320
     height: int = 192
@@ -525,9 +525,9 @@ def described(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(name)
         return Description()
 
-    fake = types.ModuleType("core.models")
+    fake = types.ModuleType("core.description")
     fake.describe = describe  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "core.models", fake)
+    monkeypatch.setitem(sys.modules, "core.description", fake)
     return asked
 
 

@@ -249,7 +249,7 @@ def look_of(args: argparse.Namespace, profile: Profile | None, model: str) -> Lo
     """The profile's look, or the prompt at the model's own strength, changed by what the command line says."""
     from dataclasses import replace
 
-    from core.models import describe
+    from core.description import describe
     from core.settings import Look
 
     look = profile.look if profile else Look(prompt=args.prompt, strength=describe(model).strength)
@@ -261,7 +261,7 @@ def note_unknown_words(prompt: str, model: str) -> None:
     """Says which words the model ignores: a small one knows few."""
     import re
 
-    from core.models import describe
+    from core.description import describe
 
     own = describe(model)
     unknown = [word for word in re.findall(r"\w+", prompt.lower().replace("'", "")) if word not in own.words]

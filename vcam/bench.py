@@ -96,7 +96,7 @@ def bench(
 ) -> BenchReport:
     """Measures each of the settings over `frames` frames after its warm-up; `each` hears of every row at once.
 
-    threads: of the CPU, None leaves the choice to torch. Raises core.models.ModelError, SettingsError.
+    threads: of the CPU, None leaves the choice to torch. Raises core.description.ModelError, SettingsError.
     """
     if make_engine is None:
         make_engine = _real_engine(threads)

@@ -65,8 +65,8 @@ def _expected() -> tuple[type[Exception], ...]:
     from vcam.profiles import ProfileError
 
     # not imported here: if it was not, it raised nothing
-    models = sys.modules.get("core.models")
-    return (VcamError, ConfigError, ProfileError, SettingsError, *([models.ModelError] if models else []))
+    description = sys.modules.get("core.description")
+    return (VcamError, ConfigError, ProfileError, SettingsError, *([description.ModelError] if description else []))
 
 
 def _unexpected(error: Exception) -> str:

@@ -79,7 +79,7 @@ def as_text(findings: Sequence[Finding], encoding: str | None = "utf-8") -> str:
 
 
 def _model(name: str) -> Finding:
-    from core.models import ModelError, describe
+    from core.description import ModelError, describe
 
     try:
         folder = describe(name).folder

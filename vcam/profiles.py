@@ -249,9 +249,9 @@ def engine_settings(
 ) -> EngineSettings:
     """What to build the engine from: what is given here, over the profile, over the model's own description.
 
-    default_model: where neither says one. Raises SettingsError, core.models.ModelError.
+    default_model: where neither says one. Raises SettingsError, core.description.ModelError.
     """
-    from core.models import describe
+    from core.description import describe
 
     asked = dict(profile.engine) if profile else {}
     given = {

@@ -175,7 +175,7 @@ def _profiles(args: argparse.Namespace) -> int:
 def _models(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from core.models import available, describe
+    from core.description import available, describe
 
     models = [describe(name) for name in available()]
     rows = [

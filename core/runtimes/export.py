@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from core import models, unet
 from core.bank import Reading
-from core.models import ONNX_GRAPHS, ModelError
+from core.description import ONNX_GRAPHS, ModelDescription, ModelError, describe, part_config
 from core.runtimes import folding, onnx
 
 _PROBE = 64  # latents' height and width where the layout is measured: may be halved six times
@@ -92,8 +92,8 @@ class _UNet(nn.Module):
 
 def export(folder: Path) -> None:
     """Write the graphs of a model folder (AutoencoderTiny, tokenizer.json) to its `onnx/`. Raises ModelError."""
-    description = models.describe(str(folder))
-    if models.part_config(folder, "vae")["_class_name"] != "AutoencoderTiny":
+    description = describe(str(folder))
+    if part_config(folder, "vae")["_class_name"] != "AutoencoderTiny":
         raise ModelError(f"{folder / 'vae'}: only an AutoencoderTiny can be exported; use --runtime eager")
     with _random_weights(folder) as likeness, tempfile.TemporaryDirectory() as made:
         _export(description, likeness, Path(made))
@@ -124,7 +124,7 @@ def _random_weights(folder: Path) -> Iterator[Path]:
         yield copy
 
 
-def _export(description: models.ModelDescription, folder: Path, out: Path) -> None:
+def _export(description: ModelDescription, folder: Path, out: Path) -> None:
     """folder: of the model to export, out: where the files go."""
     vae, plain, text_encoder = (models.part(folder, name, torch.float32) for name in ("vae", "unet", "text_encoder"))
     places = unet.default_places(plain) if description.places is None else description.places

@@ -21,16 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.bank import Bank, Layout, Reading, Seen
-from core.models import (
-    ONNX_GRAPHS,
-    Model,
-    ModelDescription,
-    ModelError,
-    Picture,
-    betas_schedule,
-    has_graphs,
-    part_config,
-)
+from core.description import ONNX_GRAPHS, ModelDescription, ModelError, has_graphs, part_config
+from core.models import Model, Picture, betas_schedule
 from core.net import Net
 from core.prompts import Encoder
 from core.runtimes.folding import Chain, compose
