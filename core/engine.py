@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core import models, prompts, schedule, stream
+from core import loras, models, prompts, schedule, stream
 from core.models import Picture
-from core.settings import EngineSettings, Guidance, Look, OnSwitch, Policy, SettingsError
+from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, SettingsError
 
 _DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes at once
 
@@ -27,6 +27,10 @@ class Engine:
         self._model = models.load(settings)
         self.settings = self._model.settings
         slots = settings.slots if settings.policy is Policy.FIFO else 1
+        self._originals = self._model.originals
+        plain = models.resolve(dataclasses.replace(settings, loras=()), self._model.description)
+        # whether use_loras() does as well as another engine: not where fewer LoRAs would mean a quicker runtime
+        self.changes_loras = self._model.put is not None and plain.runtime is self.settings.runtime
         self._state = stream.start(
             self._model.layout,
             settings.steps,
@@ -64,6 +68,25 @@ class Engine:
             self._switch_bank(look.on_switch, frames)
         self._plan, self.look = plan, look
         self._blend = prompts.towards(self._blend, target, frames)
+        self._skip = _Skip()
+
+    def use_loras(self, given: tuple[Lora, ...], frames: int = 0) -> None:
+        """Other LoRAs from the next frame on, in the weights that are loaded; nothing is built, the stream goes on.
+
+        The prompts' embeddings blend over `frames` frames where the text encoder is changed too. Raises SettingsError
+        where the runtime's weights are fixed, core.description.ModelError; then nothing has changed.
+        """
+        if self._model.put is None:
+            raise SettingsError(f"the {self.settings.runtime} runtime cannot change LoRAs while it runs; use eager")
+        change = loras.switch(self._model.weights, self._originals, given)
+        self._model.put(change.values)
+        self._originals = change.originals
+        self.settings = dataclasses.replace(self.settings, loras=given)
+        if any(name.startswith("text_encoder.") for name in change.values):
+            self._model.encoder.forget()
+            self._blend = prompts.towards(self._blend, self._model.encoder(self.look.prompt), frames)
+            self._plan = self._planned(self.look)
+        self._switch_bank(self.look.on_switch, frames)
         self._skip = _Skip()
 
     def prepare(self, texts: Iterable[str]) -> None:

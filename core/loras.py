@@ -7,8 +7,9 @@ that the model does not have, which peft leaves out in silence, is an error, and
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,25 +32,53 @@ class _Layer(NamedTuple):
     alpha: float  # the file's, or the rank
 
 
-def fuse(unet: nn.Module, text_encoder: nn.Module, loras: Sequence[Lora]) -> None:
-    """Add the LoRAs to the weights, in place. Raises ModelError."""
-    targets = _targets(unet, text_encoder)
-    for lora in loras:
-        path = Path(lora.path)
-        for name, layer in _read(path, targets).items():
-            _add(path, name, targets[name], layer, lora.weight)
+class Switch(NamedTuple):
+    """What a change of LoRAs puts into a model.
+
+    values: name -> the weight from now on, of its own dtype and place: fused, or as it was before any LoRA; what a
+    refit of an engine takes. originals: name -> the weight without LoRAs, on the CPU, of all that they change now;
+    kept, because subtracting what was added leaves a rounding behind.
+    """
+
+    values: dict[str, Tensor]
+    originals: dict[str, Tensor]
 
 
-def _targets(unet: nn.Module, text_encoder: nn.Module) -> dict[str, nn.Module]:
-    """What a LoRA can change: `unet_` or `te_` and the layer's name with all dots as underscores -> layer."""
-    parts = (("unet", unet), ("te", text_encoder))
+def named_weights(unet: nn.Module, text_encoder: nn.Module) -> dict[str, Tensor]:
+    """What a LoRA can change: `unet.` or `text_encoder.` and the part's own name -> the tensor that the part uses."""
+    parts = (("unet", unet), ("text_encoder", text_encoder))
     return {
-        # files speak of text_model.encoder, newer transformers of encoder
-        f"{part}_{name.removeprefix('text_model.').replace('.', '_')}": module
+        f"{part}.{name}.weight": module.weight
         for part, model in parts
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     }
+
+
+@torch.no_grad()
+def switch(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor], loras: Sequence[Lora]) -> Switch:
+    """From the LoRAs of which `originals` was kept to these; changes nothing itself.
+
+    weights: by named_weights' names; what the runtimes hold, or a file's. Raises ModelError.
+    """
+    layers = {_layer_name(name.removesuffix(".weight")): name for name in weights}
+    changes: dict[str, list[tuple[Path, _Layer, float]]] = {}
+    for lora in loras:
+        path = Path(lora.path)
+        for layer, change in _read(path, layers.keys()).items():
+            changes.setdefault(layers[layer], []).append((path, change, lora.weight))
+    bases = {name: originals[name] if name in originals else weights[name] for name in changes}
+    fused = {name: _fused(name, bases[name], added, weights[name]) for name, added in changes.items()}
+    restored = {name: original.to(weights[name]) for name, original in originals.items() if name not in fused}
+    kept = {name: originals[name] if name in originals else base.to("cpu", copy=True) for name, base in bases.items()}
+    return Switch(fused | restored, kept)
+
+
+@torch.no_grad()
+def put(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Copies the values over the weights, whose places in memory stay, so that a captured graph sees them."""
+    for name, value in values.items():
+        weights[name].copy_(value)
 
 
 def _layer_name(stem: str) -> str:
@@ -62,7 +91,8 @@ def _layer_name(stem: str) -> str:
     return re.sub(r"_to_out$", "_to_out_0", name)  # diffusers before peft
 
 
-def _read(path: Path, targets: Mapping[str, nn.Module]) -> dict[str, _Layer]:
+def _read(path: Path, known: Set[str]) -> dict[str, _Layer]:
+    """The layers of a file, by _layer_name's names, all of which must be known."""
     if path.suffix != ".safetensors":
         raise ModelError(f"LoRA {path}: only .safetensors files are taken; pickled weights can run code")
     try:
@@ -83,7 +113,7 @@ def _read(path: Path, targets: Mapping[str, nn.Module]) -> dict[str, _Layer]:
                 break
         else:
             raise ModelError(f"LoRA {path}: it holds {key}; only plain LoRAs are taken, no LoHa, LoKr or DoRA")
-    strangers = sorted((ups.keys() | downs.keys() | alphas.keys()) - targets.keys())
+    strangers = sorted((ups.keys() | downs.keys() | alphas.keys()) - known)
     if strangers:
         raise ModelError(
             f"LoRA {path}: {len(strangers)} of its layers are not in this model, the first is {strangers[0]}; "
@@ -116,16 +146,18 @@ def _common_alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, float]:
         raise ModelError(f"LoRA {path}: its lora_adapter_metadata cannot be read ({error})") from error
 
 
-def _add(path: Path, name: str, layer: nn.Module, lora: _Layer, weight: float) -> None:
-    kernel = layer.weight
-    assert isinstance(kernel, nn.Parameter)
-    rank = lora.down.shape[0]
-    if lora.up.flatten(1).shape != (kernel.shape[0], rank) or lora.down[0].numel() != kernel[0].numel():
-        raise ModelError(
-            f"LoRA {path}: {name} is up {list(lora.up.shape)} and down {list(lora.down.shape)}, the model's layer is "
-            f"{list(kernel.shape)}; it was made for another kind of model"
-        )
-    change = weight * lora.alpha / rank * (lora.up.flatten(1) @ lora.down.flatten(1)).reshape(kernel.shape)
-    if not change.isfinite().all():
-        raise ModelError(f"LoRA {path}: {name} holds infinite or undefined numbers; fetch it again")
-    kernel.data = (kernel.data.to(torch.promote_types(kernel.dtype, torch.float32)) + change).to(kernel.dtype)
+def _fused(name: str, base: Tensor, added: Sequence[tuple[Path, _Layer, float]], like: Tensor) -> Tensor:
+    """The base with the changes added, rounded once; computed where `like` lies, in its dtype."""
+    total = base.to(like.device, torch.promote_types(like.dtype, torch.float32)).flatten(1)  # [out, in*kernel]
+    for path, layer, weight in added:
+        rank = layer.down.shape[0]
+        if layer.up.flatten(1).shape != (base.shape[0], rank) or layer.down[0].numel() != base[0].numel():
+            raise ModelError(
+                f"LoRA {path}: {name} is up {list(layer.up.shape)} and down {list(layer.down.shape)}, the model's "
+                f"layer is {list(base.shape)}; it was made for another kind of model"
+            )
+        up, down = layer.up.flatten(1).to(total), layer.down.flatten(1).to(total)
+        if not (up.isfinite().all() and down.isfinite().all() and math.isfinite(layer.alpha)):
+            raise ModelError(f"LoRA {path}: {name} holds infinite or undefined numbers; fetch it again")
+        total = torch.addmm(total, up, down, alpha=weight * layer.alpha / rank)
+    return total.to(like.dtype).reshape(base.shape)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,9 @@ class Model:
     device: torch.device
     beside: Executor | None = None  # where `decode` runs while the next picture is begun; None: it is waited for
     threads: int | None = None  # of PyTorch's own operations between the calls; None: as many as it has
+    weights: Mapping[str, Tensor] = field(default_factory=dict)  # core.loras.named_weights, with the LoRAs in them
+    originals: Mapping[str, Tensor] = field(default_factory=dict)  # core.loras.Switch
+    put: Callable[[Mapping[str, Tensor]], None] | None = None  # new values into the weights; None: they are fixed
 
 
 def load(settings: EngineSettings) -> Model:
@@ -108,8 +111,9 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
     unet, vae, text_encoder = (part(folder, name, dtype) for name in ("unet", "vae", "text_encoder"))
     tokenizer = _tokenizer(folder)
     _check_shapes(folder, unet.config, vae.config, text_encoder.config)
-    if settings.loras:
-        loras.fuse(unet, text_encoder, settings.loras)
+    weights = loras.named_weights(unet, text_encoder)  # by the names before a bank wraps some of the layers
+    fusion = loras.switch(weights, {}, settings.loras)
+    loras.put(weights, fusion.values)
     factor = 2 ** (len(_widths(vae.config)) - 1)
     if settings.width % factor or settings.height % factor:
         raise ModelError(f"{folder}: its VAE needs multiples of {factor}; {settings.width}x{settings.height} is none")
@@ -134,6 +138,9 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
         latent=latent,
         dtype=dtype,
         device=device,
+        weights=weights,
+        originals=fusion.originals,
+        put=partial(loras.put, weights),
     )
 
 

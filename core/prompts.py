@@ -33,6 +33,10 @@ class Encoder:
             self._cache.popitem(last=False)
         return embedding
 
+    def forget(self) -> None:
+        """Drop what was encoded: the text encoder is another."""
+        self._cache.clear()
+
     def unknown_words(self, prompt: str) -> list[str]:
         """The words that the text encoder ignores; none where it reads bytes, as SD 1.5's does."""
         words = dict.fromkeys(re.findall(r"\w+(?:['-]\w+)*", prompt))

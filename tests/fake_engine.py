@@ -6,18 +6,20 @@ import os
 import signal
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
-from core.settings import EngineSettings, Look, SettingsError
+from core.settings import EngineSettings, Look, Lora, SettingsError
 from vcam.frames import Picture
 from vcam.worker import Report
 
 
 class FakeEngine:
-    """Inverts the picture; a look's seed is added to its red. The prompt says how to misbehave."""
+    """Inverts the picture; a look's seed is added to its red, LoRAs to its green. The prompt says how to misbehave."""
 
     bank_bytes = 1000
+    changes_loras = True
 
     def __init__(self, settings: EngineSettings, look: Look, frame_s: float = 0.0) -> None:
         self.settings, self.look, self.frame_s = settings, look, frame_s
@@ -47,12 +49,18 @@ class FakeEngine:
             return None
         result = 255 - self.pictures.pop(0)
         result[..., 0] += np.uint8(self.look.seed)
+        result[..., 1] += np.uint8(10 * len(self.settings.loras))
         return result
 
     def set_look(self, look: Look, frames: int = 0) -> None:
         if look.prompt == "refuse":
             raise SettingsError("guidance is 2, but the engine was built without")
         self.look = look
+
+    def use_loras(self, given: tuple[Lora, ...], frames: int = 0) -> None:
+        if given and given[0].path == "refuse":
+            raise SettingsError("LoRA refuse: there is no such file")
+        self.settings = replace(self.settings, loras=given)
 
     def prepare(self, prompts: Iterable[str]) -> None:
         self.prepared.extend(prompts)

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
-from core.settings import EngineSettings, Look
+from core.settings import EngineSettings, Look, Lora
 from vcam.frames import Frame
 from vcam.worker import Limits, WorkerTranslator
 
@@ -214,6 +214,39 @@ def test_other_settings_build_another_engine_beside_and_swap_at_its_first_pictur
     assert {result.picture.shape[1] for result in results[:-1]} == {64}
     assert child_of(translator) != first
     assert not psutil.pid_exists(first)
+
+
+def apart(result: Frame) -> tuple[int, int]:
+    """How much the fake's look has added to red, and its LoRAs to green."""
+    red, green, blue = (int(level) for level in result.picture[0, 0])
+    return (red - blue) % 256, (green - blue) % 256
+
+
+def test_other_loras_are_taken_by_the_engine_there_is(build: Build) -> None:
+    translator = build()
+    until(translator, a_picture)
+    first = child_of(translator)
+    lora = Lora("a.safetensors", 0.5)
+    translator.use(replace(SMALL, loras=(lora, lora)), Look(seed=7))
+    until(translator, lambda r: r is not None and apart(r) == (7, 20))
+    translator.use(SMALL, Look())
+    until(translator, lambda r: r is not None and apart(r) == (0, 0))
+    assert child_of(translator) == first
+    # what it is built with has not been lost: back to the size, but with a LoRA, is another engine
+    translator.use(replace(SMALL, width=96, loras=(lora,)), Look())
+    until(translator, lambda r: r is not None and r.picture.shape[1] == 96)
+    assert child_of(translator) != first
+
+
+def test_loras_that_the_engine_refuses_change_nothing_and_are_told(build: Build) -> None:
+    translator = build()
+    until(translator, a_picture)
+    first = child_of(translator)
+    translator.use(replace(SMALL, loras=(Lora("refuse"),)), Look())
+    until(translator, lambda _: "no such file" in translator.state.text)
+    translator.use(replace(SMALL, loras=(Lora("good"),)), Look())  # not mistaken for what it has
+    until(translator, lambda r: r is not None and apart(r) == (0, 10))
+    assert child_of(translator) == first
 
 
 def test_settings_that_cannot_be_had_leave_the_engine_as_it_is(build: Build) -> None:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from core.settings import EngineSettings, Look
+from core.settings import EngineSettings, Look, Lora
 from vcam.frames import Frame, Picture, TranslatorState
 
 CORE_ENGINE = "vcam.worker:core_engine"
@@ -46,6 +46,13 @@ class _NewLook(NamedTuple):
     """To the child: from the next picture on, blending over `frames` pictures."""
 
     look: Look
+    frames: int
+
+
+class _NewLoras(NamedTuple):
+    """To the child: fused into the weights that are loaded, before the next picture."""
+
+    loras: tuple[Lora, ...]
     frames: int
 
 
@@ -84,10 +91,16 @@ class _Done(NamedTuple):
 
 
 class _Raised(NamedTuple):
-    """From the child: this picture or order failed, the engine goes on. at: "picture" or "look"."""
+    """From the child: this picture or order failed, the engine goes on. at: "picture", "look" or "loras"."""
 
     at: str
     text: str
+
+
+class _Fused(NamedTuple):
+    """From the child: these LoRAs are in the weights."""
+
+    loras: tuple[Lora, ...]
 
 
 class _Failed(NamedTuple):
@@ -125,6 +138,13 @@ class Engine(Protocol):
         """See core.engine.Engine."""
 
     def set_look(self, look: Look, frames: int = 0) -> None:
+        """See core.engine.Engine."""
+
+    @property
+    def changes_loras(self) -> bool:
+        """Whether use_loras does."""
+
+    def use_loras(self, given: tuple[Lora, ...], frames: int = 0) -> None:
         """See core.engine.Engine."""
 
     def prepare(self, prompts: Iterable[str], /) -> None:
@@ -212,6 +232,7 @@ def _load(pipe: Connection, settings: EngineSettings, look: Look, factory: str, 
                 "device": engine.settings.device,
                 "delay": engine.delay,
                 "bank_bytes": engine.bank_bytes,
+                "changes_loras": engine.changes_loras,
                 "pid": os.getpid(),
             }
         )
@@ -243,6 +264,9 @@ def _serve(pipe: Connection, engine: Engine, look: Look, given: Picture, result:
                 case _NewLook():
                     engine.set_look(order.look, order.frames)
                     _tell_unknown(pipe, engine, order.look)
+                case _NewLoras():
+                    engine.use_loras(order.loras, order.frames)
+                    pipe.send(_Fused(order.loras))
                 case _Prepare():
                     to_prepare.extend(order.prompts)
                 case _Forget():
@@ -250,7 +274,7 @@ def _serve(pipe: Connection, engine: Engine, look: Look, given: Picture, result:
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except Exception as error:  # noqa: BLE001  the parent decides what becomes of an engine that raises
-            at = "picture" if isinstance(order, _Given) else "look"
+            at = "picture" if isinstance(order, _Given) else "loras" if isinstance(order, _NewLoras) else "look"
             name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             pipe.send(_Raised(at, name + _one_line(error)))
 
@@ -312,6 +336,7 @@ class EngineProcess:
         self.progress = _Progress("starting", 0.02)
         self.facts: dict[str, Any] = {}
         self.refused = ""
+        self._loras, self._loras_asked = settings.loras, 0
         self.unknown: tuple[str, ...] = ()
         self.pictures = 0
         self.frame_s = 0.0
@@ -359,7 +384,21 @@ class EngineProcess:
     def set_look(self, look: Look, transition_ms: int) -> None:
         """The look from the next picture on."""
         self.look = look
-        self.send(_NewLook(look, round(transition_ms / 1000 / self.frame_s) if self.frame_s else 0))
+        self.send(_NewLook(look, self._frames(transition_ms)))
+
+    def takes(self, settings: EngineSettings) -> bool:
+        """Whether `use_loras` makes of this engine one of these settings."""
+        only_loras = replace(self.settings, loras=settings.loras) == settings
+        return only_loras and self.ready and bool(self.facts.get("changes_loras"))
+
+    def use_loras(self, loras: tuple[Lora, ...], transition_ms: int) -> None:
+        """These LoRAs from the next picture on; the settings say so unless the child refuses them."""
+        self.settings = replace(self.settings, loras=loras)
+        self._loras_asked += 1
+        self.send(_NewLoras(loras, self._frames(transition_ms)))
+
+    def _frames(self, transition_ms: int) -> int:
+        return round(transition_ms / 1000 / self.frame_s) if self.frame_s else 0
 
     def send(self, order: NamedTuple) -> None:
         """Send an order; a broken pipe is found by `step`."""
@@ -402,8 +441,12 @@ class EngineProcess:
                 if shown is not None and self._result is not None:
                     self.pictures += 1
                     return Frame(self._result.copy(), shown.captured_s, shown.number)
-            case _Raised(at, text) if at == "look":
+            case _Raised(at, text) if at != "picture":
                 self.refused = text
+                if at == "loras":
+                    self._answered(self._loras)
+            case _Fused(loras):
+                self._answered(loras)
             case _Raised(_, text):
                 self._busy_since_s = None
                 self._raises += 1
@@ -412,6 +455,13 @@ class EngineProcess:
             case _Failed(text, final):
                 self.failure, self.final = text, final
         return None
+
+    def _answered(self, loras: tuple[Lora, ...]) -> None:
+        """The child has these LoRAs; the settings say so when no further ones are under way."""
+        self._loras = loras
+        self._loras_asked -= 1
+        if not self._loras_asked:
+            self.settings = replace(self.settings, loras=loras)
 
     def _measure(self, now: float) -> None:
         """Seconds per frame, smoothed; waiting for the camera is not the engine's time."""
@@ -561,6 +611,10 @@ class WorkerTranslator:
             return
         if settings == self._current.settings:
             self._drop_beside()
+            self._current.set_look(look, transition_ms)
+        elif self._current.takes(settings):
+            self._drop_beside()
+            self._current.use_loras(settings.loras, transition_ms)
             self._current.set_look(look, transition_ms)
         elif self._beside is not None and settings == self._beside.settings:
             self._beside.set_look(look, 0)
