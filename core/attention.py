@@ -6,6 +6,7 @@ by a keyword argument of the call.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,11 +18,16 @@ from core.bank import Bank, Reading, Seen, read, take
 
 
 class BankCall(NamedTuple):
-    """What travels with one UNet call: the bank, how to read it, and the features seen, which the layers fill in."""
+    """What travels with one UNet call: the bank, how to read it, and the features seen, which the layers fill in.
+
+    cross: cross-attention layer -> its keys and values of the text, [rows, words, 2*channels]; a layer that it does not
+    name works out its own.
+    """
 
     bank: Bank
     reading: Reading
     seen: Seen
+    cross: Mapping[str, Tensor]
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
@@ -57,6 +63,19 @@ def fuse_at(place: str, own: Tensor, call: BankCall) -> Tensor:
     return fused
 
 
+def project(attn: Attention, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value, each [rows, tokens, channels]; one matrix product where diffusers has fused the weights."""
+    if attn.fused_projections:
+        query, key, value = attn.to_qkv(hidden).chunk(3, dim=-1)
+        return query, key, value
+    return attn.to_q(hidden), attn.to_k(hidden), attn.to_v(hidden)
+
+
+def keys_values(attn: Attention, text: Tensor) -> Tensor:
+    """A cross-attention's keys and values, side by side: text [rows, words, width] -> [rows, words, 2*channels]."""
+    return torch.cat([attn.to_k(text), attn.to_v(text)], dim=-1)
+
+
 class SelfAttention:
     """A diffusers attention processor: self-attention that also looks at the bank of its layer."""
 
@@ -75,7 +94,7 @@ class SelfAttention:
     ) -> Tensor:
         """hidden_states [rows, tokens, channels] -> the same shape."""
         assert bank_call is not None
-        query, key, value = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
+        query, key, value = project(attn, hidden_states)
         key_name, value_name = f"{self.layer}.key", f"{self.layer}.value"
         bank_call.seen[key_name], bank_call.seen[value_name] = key, value
         if key_name in bank_call.bank:
@@ -87,7 +106,10 @@ class SelfAttention:
 
 
 class CrossAttention:
-    """A diffusers attention processor: plain cross-attention, which names the bank's keyword and leaves it alone."""
+    """A diffusers attention processor: plain cross-attention, whose keys and values may come with the call."""
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
 
     def __call__(
         self,
@@ -100,7 +122,9 @@ class CrossAttention:
     ) -> Tensor:
         """hidden_states [rows, tokens, channels], encoder_hidden_states [rows, words, width] -> as hidden_states."""
         text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        out: Tensor = attn.to_out[0](attend(attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text), attn.heads))
+        ready = None if bank_call is None else bank_call.cross.get(self.layer)
+        key, value = (keys_values(attn, text) if ready is None else ready).chunk(2, dim=-1)
+        out: Tensor = attn.to_out[0](attend(attn.to_q(hidden_states), key, value, attn.heads))
         return out
 
 

@@ -41,6 +41,11 @@ def empty(layout: Layout, rows: int, slots: int, dtype: torch.dtype, device: tor
     }
 
 
+def slot_count(bank: Bank) -> int:
+    """How many slots its rings have; 0 without a bank."""
+    return next(iter(bank.values())).shape[1] if bank else 0
+
+
 def bank_bytes(layout: Layout, rows: int, slots: int, dtype: torch.dtype) -> int:
     """Bytes that `empty` will take."""
     return sum(math.prod(shape) for shape in layout.values()) * rows * slots * dtype.itemsize
@@ -124,48 +129,55 @@ def take(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
-def update(
-    bank: Bank,
-    seen: Seen,
-    positions: tuple[int, ...],
-    ages: Sequence[int],
-    *,
-    policy: Policy,
-    interval: int,
-    seed: int,
-) -> tuple[Bank, tuple[int, ...]]:
-    """The bank after a call whose row r worked on the frame of age ages[r] (frames since the bank was emptied).
+class Turn(NamedTuple):
+    """What becomes of the bank after a call, whose row r worked on the frame of age ages[r].
 
-    positions[r] is the slot that row r writes next; the positions after the call come back with the bank.
-    Age 0 fills every slot; afterwards every interval-th frame is kept: the ring's oldest slot takes it (`fifo`), or it
-    is merged into the compact slot (`merge`). A negative age is a row that holds no frame yet.
+    Ages are frames since the bank was emptied; a negative one is a row that holds no frame yet. writes: the slots that
+    each row's frame takes. merged: the rows to be merged. positions: the slot that each row takes next.
     """
-    if not bank:
-        return bank, positions
-    slots = next(iter(bank.values())).shape[1]
+
+    ages: tuple[int, ...]
+    writes: tuple[tuple[int, ...], ...]
+    merged: tuple[int, ...]
+    positions: tuple[int, ...]
+
+
+def turn(slots: int, positions: tuple[int, ...], ages: Sequence[int], *, policy: Policy, interval: int) -> Turn:
+    """The turn of a bank of so many slots, 0 for none; positions[r] is the slot that row r takes next.
+
+    Age 0 fills every slot; afterwards every interval-th frame is kept: the ring's oldest slot takes it (`fifo`), or it
+    is merged into the compact slot (`merge`).
+    """
+    ages = tuple(ages)
+    if not slots:
+        return Turn(ages, ((),) * len(ages), (), positions)
     due = [age > 0 and age % interval == 0 for age in ages]
     filled = [tuple(range(slots)) if age == 0 else () for age in ages]
     if policy is Policy.FIFO:
-        writes = [(slot,) if now else full for slot, now, full in zip(positions, due, filled, strict=True)]
+        writes = tuple((slot,) if now else full for slot, now, full in zip(positions, due, filled, strict=True))
         after = tuple((slot + now) % slots for slot, now in zip(positions, due, strict=True))
-        return _write(bank, seen, writes), after
-    bank = _write(bank, seen, filled)
-    rows = [row for row, now in enumerate(due) if now]
-    if rows:
-        bank = _merge_rows(bank, seen, rows, ages, seed)
-    return bank, positions
+        return Turn(ages, writes, (), after)
+    return Turn(ages, tuple(filled), tuple(row for row, now in enumerate(due) if now), positions)
 
 
-def _write(bank: Bank, seen: Seen, writes: Sequence[Sequence[int]]) -> Bank:
-    if not any(writes):
-        return bank
-    ring = next(iter(bank.values()))
-    return write(bank, seen, mark(ring.shape[1], writes).to(ring.device))
+def update(bank: Bank, seen: Seen, now: Turn, seed: int) -> Bank:
+    """The bank after that turn; seed is of the random order in which tokens are merged."""
+    if any(now.writes):
+        device = next(iter(bank.values())).device
+        bank = write(bank, seen, mark(slot_count(bank), now.writes).to(device))
+    if now.merged:
+        bank = _merge_rows(bank, seen, now, seed)
+    return bank
 
 
-def _merge_rows(bank: Bank, seen: Seen, rows: list[int], ages: Sequence[int], seed: int) -> Bank:
+def orders(bank: Bank, seed: int, frames: Sequence[int]) -> dict[int, Tensor]:
+    """For `merge`: tokens -> int64 [rows, 2*tokens], the permutation of each of those frames, one a row."""
     tokens = {ring.shape[2] for ring in bank.values()}
-    orders = {n: torch.stack([permutation(seed, ages[row], n) for row in rows]) for n in tokens}
-    index = torch.tensor(rows, device=next(iter(bank.values())).device)
-    part = merge({n: t[index] for n, t in bank.items()}, {n: seen[n][index] for n in bank}, orders)
+    return {n: torch.stack([permutation(seed, frame, n) for frame in frames]) for n in tokens}
+
+
+def _merge_rows(bank: Bank, seen: Seen, now: Turn, seed: int) -> Bank:
+    index = torch.tensor(now.merged, device=next(iter(bank.values())).device)
+    given = orders(bank, seed, [now.ages[row] for row in now.merged])
+    part = merge({n: t[index] for n, t in bank.items()}, {n: seen[n][index] for n in bank}, given)
     return {name: ring.index_copy(0, index, part[name]) for name, ring in bank.items()}

@@ -40,7 +40,7 @@ class Engine:
             self._model.dtype,
             self._model.device,
         )
-        self.bank_bytes = sum(ring.nbytes for ring in self._state.bank.values())
+        self.bank_bytes = sum(ring.nbytes for ring in self._state.memory.bank.values())
         self._decay = _Decay(0, 0)
         self._skip = _Skip()
         self._imagining = False

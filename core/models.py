@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from core.bank import Layout
+    from core.frame import Decode, Encode
     from core.net import Net
     from core.prompts import Encoder
     from core.schedule import Schedule
@@ -103,6 +104,7 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
 
     from core import loras
     from core import unet as unets
+    from core.frame import Decode, Encode
     from core.prompts import clip
 
     folder = description.folder
@@ -130,8 +132,8 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
         settings=settings,
         description=description,
         net=net,
-        encode=partial(_encode, vae),
-        decode=partial(_decode, vae),
+        encode=partial(_encode, Encode(vae), device),
+        decode=partial(_decode, Decode(vae)),
         encoder=clip(tokenizer, text_encoder, dtype),
         schedule=schedule,
         layout=layout,
@@ -158,21 +160,15 @@ def _layout(description: ModelDescription, unet: Any, latent: tuple[int, int, in
         ) from error
 
 
-def _encode(vae: Any, picture: Picture) -> Tensor:
+def _encode(encode: Encode, device: torch.device, picture: Picture) -> Tensor:
     import torch
 
-    values = torch.from_numpy(picture.copy()).to(vae.device)  # a copy, for the picture may be read-only
-    encoded = vae.encode(values.permute(2, 0, 1)[None].to(vae.dtype) / 127.5 - 1)
-    latent: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-    return latent * float(vae.config.scaling_factor)
+    latent: Tensor = encode(torch.from_numpy(picture.copy()).to(device))  # a copy, for the picture may be read-only
+    return latent
 
 
-def _decode(vae: Any, latent: Tensor) -> Picture:
-    import torch
-
-    values = vae.decode(latent / vae.config.scaling_factor).sample
-    levels = ((values[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    picture: Picture = levels.permute(1, 2, 0).contiguous().cpu().numpy()
+def _decode(decode: Decode, latent: Tensor) -> Picture:
+    picture: Picture = decode(latent).cpu().numpy()
     return picture
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from core import bank as banks
-from core import schedule as schedules
-from core.bank import Bank, Layout, Reading
+from core.bank import Layout, Reading, Turn
+from core.frame import Dials, Knobs, Memory, denoise
 from core.net import Net
 from core.schedule import Prediction, Rows
 from core.settings import Guidance, Policy
@@ -47,14 +47,10 @@ class Plan(NamedTuple):
 class StreamState(NamedTuple):
     """All that a stream remembers.
 
-    in_flight and origins [rows-1, channels, h, w]: the clean estimates of the frames between two steps, and the latents
-    that residual guidance compares them with. positions: the slot that each UNet row's ring takes next. frame_index:
-    frames since the bank was emptied.
+    positions: the slot that each UNet row's ring takes next. frame_index: frames since the bank was emptied.
     """
 
-    in_flight: Tensor
-    origins: Tensor
-    bank: Bank
+    memory: Memory
     positions: tuple[int, ...]
     frame_index: int
 
@@ -82,9 +78,9 @@ def start(
 ) -> StreamState:
     """A stream that has seen nothing; latent is (channels, h, w), an empty layout means no bank."""
     count = len(net_rows(guidance, rows))
-    waiting = torch.zeros(rows - 1, *latent, dtype=dtype, device=device)
-    bank = banks.empty(layout, count, slots, dtype, device)
-    return StreamState(waiting, waiting, bank, (0,) * count, 0)
+    in_flight, origins = (torch.zeros(rows - 1, *latent, dtype=dtype, device=device) for _ in range(2))
+    memory = Memory(in_flight, origins, banks.empty(layout, count, slots, dtype, device))
+    return StreamState(memory, (0,) * count, 0)
 
 
 def forget(state: StreamState) -> StreamState:
@@ -92,12 +88,53 @@ def forget(state: StreamState) -> StreamState:
     return state._replace(positions=(0,) * len(state.positions), frame_index=0)
 
 
+def turn(plan: Plan, state: StreamState) -> Turn:
+    """What the frame that comes next does to the bank."""
+    ages = [state.frame_index - row for row in net_rows(plan.guidance, plan.noise.shape[0])]
+    slots = banks.slot_count(state.memory.bank)
+    return banks.turn(slots, state.positions, ages, policy=plan.policy, interval=plan.interval)
+
+
+def texts(plan: Plan) -> Tensor:
+    """The text of each UNet row [net_rows, words, width]: the prompt's, then the negative prompt's."""
+    count = plan.noise.shape[0]
+    negatives = len(net_rows(plan.guidance, count)) - count
+    return torch.cat([plan.text.expand(count, -1, -1), plan.negative_text.expand(negatives, -1, -1)])
+
+
+def dials(plan: Plan, slots: int, now: Turn, device: torch.device, *, imagined: bool = False) -> Dials:
+    """The small knobs of a frame whose turn is `now`; imagined: there is no picture that it comes from."""
+    like = torch.empty(0, dtype=plan.noise.dtype, device=device)
+    fresh = torch.tensor([age <= 0 for age in now.ages], device=device)
+    strength = like.new_full((len(now.ages),), plan.fusion_strength)
+    threshold = like.new_tensor([_NEVER if age <= 0 else plan.threshold for age in now.ages])
+    return Dials(
+        scale=like.new_tensor([plan.scale]),
+        residual=like.new_tensor([plan.residual]),
+        presence=like.new_tensor([0.0 if imagined else 1.0]),
+        reading=Reading(fresh, strength, threshold),
+        write=banks.mark(slots, now.writes).to(device),
+    )
+
+
+def knobs(plan: Plan, state: StreamState, now: Turn, *, imagined: bool = False) -> Knobs:
+    """What the frame that comes next is given; now is its turn, imagined: there is no picture that it comes from."""
+    slots = banks.slot_count(state.memory.bank)
+    return Knobs(plan.rows, plan.noise, texts(plan), {}, *dials(plan, slots, now, plan.noise.device, imagined=imagined))
+
+
+def after(state: StreamState, memory: Memory, now: Turn) -> StreamState:
+    """The state after a frame that left the memory so."""
+    return StreamState(memory, now.positions, state.frame_index + 1)
+
+
 def step(net: Net, plan: Plan, state: StreamState, latent: Tensor) -> tuple[Tensor, StreamState]:
     """One call of the stream batch: a latent [1, channels, h, w] in, the clean one of rows-1 calls ago out."""
+    memory = state.memory
     clean, origins, state = _advance(
-        net, plan, state, torch.cat([latent, state.in_flight]), torch.cat([latent, state.origins]), first_row=0
+        net, plan, state, torch.cat([latent, memory.in_flight]), torch.cat([latent, memory.origins])
     )
-    return clean[-1:], state._replace(in_flight=clean[:-1], origins=origins[:-1])
+    return clean[-1:], state._replace(memory=Memory(clean[:-1], origins[:-1], state.memory.bank))
 
 
 def sequential(
@@ -108,68 +145,24 @@ def sequential(
     Equals what `step` gives rows-1 calls later.
     """
     clean, origin = latent, latent
-    after = []
+    done = []
     for row, state in enumerate(states):
         one = plan._replace(rows=plan.rows.row(row), noise=plan.noise[row : row + 1])
-        clean, origin, state = _advance(net, one, state, clean, origin, first_row=row)
-        after.append(state)
-    return clean, tuple(after)
+        # only row 0 runs the one-time negative, so later steps guide as the self-negative does
+        if plan.guidance is Guidance.ONETIME_NEGATIVE and row > 0:
+            one = one._replace(guidance=Guidance.SELF_NEGATIVE)
+        clean, origin, state = _advance(net, one, state, clean, origin)
+        done.append(state)
+    return clean, tuple(done)
 
 
 def _advance(
-    net: Net, plan: Plan, state: StreamState, clean: Tensor, origins: Tensor, first_row: int
+    net: Net, plan: Plan, state: StreamState, clean: Tensor, origins: Tensor
 ) -> tuple[Tensor, Tensor, StreamState]:
     """One denoising step of each row: (clean estimates, origins, state)."""
-    # only row 0 runs the one-time negative, so later steps of the sequential loop guide as the self-negative does
-    guidance = plan.guidance
-    if guidance is Guidance.ONETIME_NEGATIVE and first_row > 0:
-        guidance = Guidance.SELF_NEGATIVE
-    mapping = net_rows(guidance, clean.shape[0])
-    ages = [state.frame_index - row for row in mapping]
-    noisy = schedules.add_noise(plan.rows, clean, plan.noise)
-
-    negatives = len(mapping) - clean.shape[0]
-    batch = torch.cat([noisy, noisy[:negatives]])
-    text = torch.cat(
-        [
-            plan.text.expand(clean.shape[0], -1, -1),
-            plan.negative_text.expand(negatives, -1, -1),
-        ]
+    now, bank = turn(plan, state), state.memory.bank
+    clean, origins, seen = denoise(
+        net, knobs(plan, state, now), bank, clean, origins, prediction=plan.prediction, guidance=plan.guidance
     )
-    times = torch.cat([plan.rows.timesteps, plan.rows.timesteps[:negatives]])
-    predicted, seen = net(batch, times, text, state.bank, _reading(plan, ages, noisy))
-    estimate, origins = _estimate(plan, guidance, noisy, predicted, origins)
-    bank, positions = banks.update(
-        state.bank, seen, state.positions, ages, policy=plan.policy, interval=plan.interval, seed=plan.seed
-    )
-    clean = schedules.boundary(plan.rows, noisy, estimate)
-    return clean, origins, state._replace(bank=bank, positions=positions, frame_index=state.frame_index + 1)
-
-
-def _reading(plan: Plan, ages: Sequence[int], like: Tensor) -> Reading:
-    fresh = torch.tensor([age <= 0 for age in ages], device=like.device)
-    strength = like.new_full((len(ages),), plan.fusion_strength)
-    threshold = like.new_tensor([_NEVER if age <= 0 else plan.threshold for age in ages])
-    return Reading(fresh, strength, threshold)
-
-
-def _estimate(
-    plan: Plan, guidance: Guidance, noisy: Tensor, predicted: Tensor, origins: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(clean latents by the guided prediction, origins of the frames)."""
-    count = noisy.shape[0]
-    if guidance is Guidance.NONE:
-        return schedules.x0(plan.prediction, plan.rows, noisy, predicted), origins
-    positive = schedules.epsilon(plan.prediction, plan.rows, noisy, predicted[:count])
-    if guidance is Guidance.FULL:
-        negative = schedules.epsilon(plan.prediction, plan.rows, noisy, predicted[count:])
-        guided = negative + plan.scale * (positive - negative)
-    else:
-        if guidance is Guidance.ONETIME_NEGATIVE:
-            first = plan.rows.row(0)
-            away = schedules.x0(plan.prediction, first, noisy[:1], predicted[count:])
-            origins = torch.cat([away, origins[1:]])
-        # StreamDiffusion, eq. 5: the noise that would lead back to the origin stands in for the negative prompt's
-        virtual = (noisy - plan.rows.alpha * origins) / plan.rows.sigma
-        guided = plan.residual * virtual + plan.scale * (positive - plan.residual * virtual)
-    return schedules.x0(Prediction.EPSILON, plan.rows, noisy, guided), origins
+    memory = state.memory._replace(bank=banks.update(bank, seen, now, plan.seed))
+    return clean, origins, after(state, memory, now)

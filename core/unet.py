@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from core.attention import BankCall, CrossAttention, FusedTransformerBlock, FusedUpBlock, SelfAttention
+from core.attention import BankCall, CrossAttention, FusedTransformerBlock, FusedUpBlock, SelfAttention, keys_values
 from core.bank import Bank, Layout, Reading, Seen
 
 
@@ -31,7 +32,7 @@ class BankedUNet(nn.Module):
         for name in unet.attn_processors:
             layer = name.removesuffix(".processor")
             banked = layer in self.self_attentions
-            processors[name] = SelfAttention(layer, layer in wanted) if banked else CrossAttention()
+            processors[name] = SelfAttention(layer, layer in wanted) if banked else CrossAttention(layer)
         unet.set_attn_processor(processors)
         for place in sorted(wanted - set(self.self_attentions)):
             module = modules.get(place)
@@ -47,11 +48,17 @@ class BankedUNet(nn.Module):
         self.unet = unet
 
     def forward(
-        self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        bank: Bank,
+        reading: Reading,
+        cross: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Seen]:
-        """See core.net.Net."""
+        """See core.net.Net; cross: `cross_attention` of the text, where it is at hand."""
         seen: Seen = {}
-        call = BankCall(bank, reading, seen)
+        call = BankCall(bank, reading, seen, cross or {})
         (prediction,) = self.unet(
             latents,
             timesteps,
@@ -60,6 +67,18 @@ class BankedUNet(nn.Module):
             return_dict=False,
         )
         return prediction, seen
+
+    def cross_attention(self, text: Tensor) -> dict[str, Tensor]:
+        """What every cross-attention layer makes of the text [rows, words, width], good for as long as it stays.
+
+        Layer -> its keys and values [rows, words, 2*channels].
+        """
+        attentions = (module for module in self.unet.modules() if isinstance(module, Attention))
+        return {
+            attention.processor.layer: keys_values(attention, text)
+            for attention in attentions
+            if isinstance(attention.processor, CrossAttention)
+        }
 
 
 class PlainUNet(nn.Module):

@@ -52,7 +52,7 @@ def layout_once(config: Any, places: tuple[str, ...] | None, height: int, width:
     return _layout(json.dumps(dict(config)), places, height, width)
 
 
-def _carry_pictures(vae: torch.nn.Module) -> None:
+def carry_pictures(vae: torch.nn.Module) -> None:
     """Scales the weights so that what goes in decides what comes out; as born, a small random VAE gives one grey."""
     for name, weight in vae.named_parameters():
         if weight.dim() == 4:
@@ -95,7 +95,7 @@ def make_folder(folder: Path, *, seed: int = 0, kl: bool = False, description: d
             pad_token_id=0,
         )
         text_encoder = CLIPTextModel(config)
-    _carry_pictures(vae)
+    carry_pictures(vae)
     small_unet(seed).float().save_pretrained(folder / "unet")
     vae.save_pretrained(folder / "vae")
     text_encoder.save_pretrained(folder / "text_encoder")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import UNet2DConditionModel
+
+from core import bank as banks
+from core.bank import Bank, Seen
+from core.settings import Policy
 
 LATENT_CHANNELS = 4
 LATENT_SIZE = 8
@@ -75,3 +81,18 @@ def scaled_linear_alphas() -> torch.Tensor:
     """alphas_cumprod [1000] of Stable Diffusion 1.5 (scaled-linear betas from 0.00085 to 0.012)."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     return torch.cumprod(1 - betas, dim=0)
+
+
+def updated(
+    bank: Bank,
+    seen: Seen,
+    positions: tuple[int, ...],
+    ages: Sequence[int],
+    *,
+    policy: Policy,
+    interval: int,
+    seed: int,
+) -> tuple[Bank, tuple[int, ...]]:
+    """The bank and the positions after a call whose rows worked on frames of those ages."""
+    now = banks.turn(banks.slot_count(bank), positions, ages, policy=policy, interval=interval)
+    return banks.update(bank, seen, now, seed), now.positions

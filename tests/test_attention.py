@@ -33,12 +33,12 @@ def layer() -> Attention:
 
 def test_without_a_bank_the_processors_are_those_of_diffusers(layer: Attention) -> None:
     hidden, words = tensors(0, (2, 6, 8), (2, 3, 8))
-    call = BankCall({}, reading(), {})
+    call = BankCall({}, reading(), {}, {})
     expected = AttnProcessor()(layer, hidden)
     torch.testing.assert_close(SelfAttention("a", fuses=False)(layer, hidden, bank_call=call), expected)
-    crossed = CrossAttention()(layer, hidden, words, bank_call=call)
+    crossed = CrossAttention("b")(layer, hidden, words, bank_call=call)
     torch.testing.assert_close(crossed, AttnProcessor()(layer, hidden, words))
-    torch.testing.assert_close(CrossAttention()(layer, hidden), expected)
+    torch.testing.assert_close(CrossAttention("b")(layer, hidden), expected)
     assert call.seen.keys() == {"a.key", "a.value"}
     assert torch.equal(call.seen["a.key"], layer.to_k(hidden))
 
@@ -46,12 +46,12 @@ def test_without_a_bank_the_processors_are_those_of_diffusers(layer: Attention) 
 def test_what_a_layer_sees_is_its_own_and_not_the_banks(layer: Attention) -> None:
     hidden, keys, values, features = tensors(1, (2, 6, 8), (2, 3, 6, 8), (2, 3, 6, 8), (2, 3, 6, 8))
     bank = {"a.key": keys, "a.value": values, "a.feature": features}
-    call = BankCall(bank, reading(), {})
+    call = BankCall(bank, reading(), {}, {})
     out = SelfAttention("a", fuses=True)(layer, hidden, bank_call=call)
     assert call.seen["a.key"].shape == (2, 6, 8)
     assert torch.equal(call.seen["a.value"], layer.to_v(hidden))
     assert torch.equal(call.seen["a.feature"], out)  # what flows on is what is banked
-    plain = SelfAttention("a", fuses=False)(layer, hidden, bank_call=BankCall({}, reading(), {}))
+    plain = SelfAttention("a", fuses=False)(layer, hidden, bank_call=BankCall({}, reading(), {}, {}))
     assert not torch.allclose(out, plain)
 
 
@@ -108,6 +108,6 @@ def test_an_empty_ring_and_tokens_of_zeros_make_no_nonsense(dtype: torch.dtype) 
 
 def test_a_place_without_a_ring_is_seen_as_it_is() -> None:
     (own,) = tensors(3, (2, 3, 4))
-    call = BankCall({}, reading(FRESH), {})
+    call = BankCall({}, reading(FRESH), {}, {})
     assert fuse_at("p", own, call) is own
     assert call.seen == {"p.feature": own}

@@ -11,6 +11,7 @@ from torch import Tensor
 from core import bank
 from core.bank import Bank, Seen
 from core.settings import Policy
+from tests.small_models import updated
 
 CPU = torch.device("cpu")
 LAYOUT = {"a.key": (3, 2), "a.value": (3, 2), "b.feature": (2, 4)}
@@ -45,7 +46,7 @@ def test_the_first_frame_fills_all_slots_and_kept_ones_go_round() -> None:
     rings, positions = empty(1, 3), (0,)
     held = []
     for age in range(9):
-        rings, positions = bank.update(rings, seen_of(age), positions, [age], policy=Policy.FIFO, interval=2, seed=0)
+        rings, positions = updated(rings, seen_of(age), positions, [age], policy=Policy.FIFO, interval=2, seed=0)
         held.append([frames_in(ring)[0] for ring in rings.values()])
     assert all(entry == slots[0] for slots in held for entry in slots)  # the three entries hold the same frames
     first = [slots[0] for slots in held]
@@ -59,7 +60,7 @@ def test_each_row_holds_the_last_frames_that_were_due(rows: int, slots: int, int
     for frame in range(1, frames + 1):  # frame numbers from one, so that an empty slot is told from the first frame
         ages = [frame - 1 - row for row in range(rows)]
         seen = {n: torch.stack([torch.full(s, float(age + 1)) for age in ages]) for n, s in LAYOUT.items()}
-        rings, positions = bank.update(rings, seen, positions, ages, policy=Policy.FIFO, interval=interval, seed=0)
+        rings, positions = updated(rings, seen, positions, ages, policy=Policy.FIFO, interval=interval, seed=0)
     for row, held in enumerate(frames_in(rings["a.key"])):
         newest = frames - 1 - row
         kept = [1.0] * slots + [age + 1.0 for age in range(1, newest + 1) if age % interval == 0]
@@ -68,7 +69,7 @@ def test_each_row_holds_the_last_frames_that_were_due(rows: int, slots: int, int
 
 @pytest.mark.parametrize("policy", [Policy.FIFO, Policy.MERGE])
 def test_a_row_without_a_frame_writes_nothing_and_the_others_do(policy: Policy) -> None:
-    rings, _ = bank.update(empty(3, 1), seen_of(7, 3), (0, 0, 0), [1, 0, -1], policy=policy, interval=5, seed=0)
+    rings, _ = updated(empty(3, 1), seen_of(7, 3), (0, 0, 0), [1, 0, -1], policy=policy, interval=5, seed=0)
     assert [held[0] for held in frames_in(rings["a.value"])] == [0, 7, 0]
 
 
@@ -76,7 +77,7 @@ def test_only_the_rows_that_are_due_are_merged() -> None:
     generator = torch.Generator().manual_seed(0)
     rings = {n: torch.randn(2, 1, *s, generator=generator) for n, s in LAYOUT.items()}
     seen = {n: torch.randn(2, *s, generator=generator) for n, s in LAYOUT.items()}
-    after, positions = bank.update(rings, seen, (0, 0), [4, 3], policy=Policy.MERGE, interval=4, seed=1)
+    after, positions = updated(rings, seen, (0, 0), [4, 3], policy=Policy.MERGE, interval=4, seed=1)
     assert positions == (0, 0)
     for name, ring in rings.items():
         assert not torch.equal(after[name][0], ring[0])
@@ -104,7 +105,7 @@ def test_what_is_alike_merges_to_itself() -> None:
 
 
 def test_no_bank_stays_none() -> None:
-    assert bank.update({}, {}, (0, 0), [0, -1], policy=Policy.OFF, interval=1, seed=0) == ({}, (0, 0))
+    assert updated({}, {}, (0, 0), [0, -1], policy=Policy.OFF, interval=1, seed=0) == ({}, (0, 0))
 
 
 def test_values_and_features_are_merged_by_their_layers_keys() -> None:

@@ -342,10 +342,10 @@ def test_the_bank_on_a_switch(folder: Path, on_switch: OnSwitch) -> None:
     engine = make(folder, Look("ink", interval=100, fusion_strength=0.8))
     calls = watch(engine)
     run(engine, range(3))
-    before = {name: ring.clone() for name, ring in engine._state.bank.items()}
+    before = {name: ring.clone() for name, ring in engine._state.memory.bank.items()}
     engine.set_look(Look("clay", on_switch=on_switch, interval=100, fusion_strength=0.8), frames=4)
     run(engine, range(3, 9))
-    unchanged = all(torch.equal(ring, before[name]) for name, ring in engine._state.bank.items())
+    unchanged = all(torch.equal(ring, before[name]) for name, ring in engine._state.memory.bank.items())
     after = calls[3:]
     assert [call.fresh for call in after] == [[on_switch is OnSwitch.FLUSH]] + [[False]] * 5
     assert unchanged == (on_switch is OnSwitch.KEEP)

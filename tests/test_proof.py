@@ -31,6 +31,7 @@ from tests.small_models import (
     random_text,
     scaled_linear_alphas,
     small_unet,
+    updated,
 )
 
 FRAMES = 12
@@ -251,7 +252,8 @@ def test_forgetting_leaves_nothing_of_the_past() -> None:
     for latent in moving_latents(1, 4):
         _, state = stream.step(case.net, case.plan, state, latent[None])
     poisoned = stream.forget(state)
-    poisoned = poisoned._replace(bank={name: torch.full_like(ring, 1e6) for name, ring in poisoned.bank.items()})
+    bank = {name: torch.full_like(ring, 1e6) for name, ring in poisoned.memory.bank.items()}
+    poisoned = poisoned._replace(memory=poisoned.memory._replace(bank=bank))
     emptied = stream.forget(state)
     for latent in moving_latents(2, 4):
         a, poisoned = stream.step(case.net, case.plan, poisoned, latent[None])
@@ -475,7 +477,7 @@ def run_ring(slots: int, rows: int, interval: int, frames: int) -> list[list[lis
         history.append([sorted(int(x) for x in ring.flatten()) for ring in bank["l.key"]])
         ages = [call - row for row in range(rows)]
         seen = {"l.key": torch.tensor(ages, dtype=torch.float64)[:, None, None]}
-        bank, positions = banks.update(bank, seen, positions, ages, policy=Policy.FIFO, interval=interval, seed=0)
+        bank, positions = updated(bank, seen, positions, ages, policy=Policy.FIFO, interval=interval, seed=0)
     return history
 
 
@@ -495,7 +497,7 @@ def test_an_update_leaves_what_it_was_given_as_it_was(
     bank, seen = {"l.key": normal(generator, rows, 1, 4, 3)}, {"l.key": normal(generator, rows, 4, 3)}
     before = copy.deepcopy((bank, seen))
     for ages in ([age] * rows, [0] * rows, [-1] * rows):
-        after, _ = banks.update(bank, seen, (0,) * rows, ages, policy=policy, interval=1, seed=0)
+        after, _ = updated(bank, seen, (0,) * rows, ages, policy=policy, interval=1, seed=0)
         assert bank["l.key"].equal(before[0]["l.key"])
         assert seen["l.key"].equal(before[1]["l.key"])
         assert after["l.key"].equal(bank["l.key"]) == (ages[0] < 0)
@@ -584,22 +586,22 @@ def test_a_step_changes_nothing_that_it_was_given(policy: Policy) -> None:
     for old, new in ((before, state), (after, after_again)):
         assert old.positions == new.positions
         assert old.frame_index == new.frame_index
-        assert old.in_flight.equal(new.in_flight)
-        assert all(old.bank[name].equal(new.bank[name]) for name in new.bank)
+        assert old.memory.in_flight.equal(new.memory.in_flight)
+        assert all(ring.equal(new.memory.bank[name]) for name, ring in old.memory.bank.items())
 
 
 def test_the_stream_keeps_its_shapes_and_layouts() -> None:
     for policy, guidance in itertools.product((Policy.FIFO, Policy.MERGE), Guidance):
         case = Case(policy, steps=3, guidance=guidance)
         state = case.start()
-        before = {name: ring.shape for name, ring in state.bank.items()}
+        before = {name: ring.shape for name, ring in state.memory.bank.items()}
         for latent in moving_latents(1, 3):
             clean, state = stream.step(case.net, case.plan, state, latent[None])
             assert clean.shape == (1, *LATENT)
-            assert state.in_flight.shape == state.origins.shape == (2, *LATENT)
-            assert {name: ring.shape for name, ring in state.bank.items()} == before
+            assert state.memory.in_flight.shape == state.memory.origins.shape == (2, *LATENT)
+            assert {name: ring.shape for name, ring in state.memory.bank.items()} == before
             # the memory layout too, or a compiled call is compiled anew
-            assert all(ring.is_contiguous() and ring.dtype == torch.float64 for ring in state.bank.values())
+            assert all(ring.is_contiguous() and ring.dtype == torch.float64 for ring in state.memory.bank.values())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
