@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.catalogue import ENTRIES, in_gb
 from core.settings import EngineSettings, Look, Policy
 
 EMBEDDED = Path(__file__).with_name("embedded_model")
@@ -56,13 +57,19 @@ class ModelDescription:
 
 
 def available() -> list[str]:
-    """The names that need no folder."""
-    return sorted(_BUILT_IN)
+    """The names that need no folder; some are yet to be fetched (core.hub)."""
+    return sorted({*_BUILT_IN, *ENTRIES})
 
 
 def describe(name: str) -> ModelDescription:
-    """The description of a model by name or folder; reads JSON only. Raises ModelError."""
-    folder = _folder(name)
+    """The description of a model by name or folder, also of one that is yet to be fetched; reads JSON only.
+
+    Raises ModelError.
+    """
+    entry = ENTRIES.get(name)
+    if entry is not None and not entry.is_here():
+        return _description(name, entry.folder, entry.own)
+    folder = entry.folder if entry is not None else _folder(name)
     if folder is None:
         known = ", ".join(available())
         raise ModelError(
@@ -81,6 +88,15 @@ def describe(name: str) -> ModelDescription:
         raise
     except (TypeError, ValueError) as error:
         raise ModelError(f"{folder / DESCRIPTION}: {one_line(error)}; docs/models.md lists its keys") from error
+
+
+def require(name: str) -> None:
+    """Raise ModelError if the model is one of the catalogue's and yet to be fetched."""
+    entry = ENTRIES.get(name)
+    if entry is not None and not entry.is_here():
+        raise ModelError(
+            f"model {name} is not on this machine yet; `vcam models download {name}` fetches it ({in_gb(entry.size)})"
+        )
 
 
 def _folder(name: str) -> Path | None:

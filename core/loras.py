@@ -56,10 +56,11 @@ def named_weights(unet: nn.Module, text_encoder: nn.Module) -> dict[str, Tensor]
 
 
 @torch.no_grad()
-def switch(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor], loras: Sequence[Lora]) -> Switch:
-    """From the LoRAs of which `originals` was kept to these; changes nothing itself.
+def fused(weights: Mapping[str, Tensor], loras: Sequence[Lora], bases: Mapping[str, Tensor] = {}) -> dict[str, Tensor]:
+    """The weights that the LoRAs change, with them in: name -> tensor of the weight's dtype and place, which stays.
 
-    weights: by named_weights' names; what the runtimes hold, or a file's. Raises ModelError.
+    weights: by named_weights' names, what the runtimes hold or a file's. bases: what to add to instead, where it is not
+    the weight itself. Raises ModelError.
     """
     layers = {_layer_name(name.removesuffix(".weight")): name for name in weights}
     changes: dict[str, list[tuple[Path, _Layer, float]]] = {}
@@ -67,11 +68,18 @@ def switch(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor], loras
         path = Path(lora.path)
         for layer, change in _read(path, layers.keys()).items():
             changes.setdefault(layers[layer], []).append((path, change, lora.weight))
-    bases = {name: originals[name] if name in originals else weights[name] for name in changes}
-    fused = {name: _fused(name, bases[name], added, weights[name]) for name, added in changes.items()}
-    restored = {name: original.to(weights[name]) for name, original in originals.items() if name not in fused}
-    kept = {name: originals[name] if name in originals else base.to("cpu", copy=True) for name, base in bases.items()}
-    return Switch(fused | restored, kept)
+    return {name: _fused(name, bases.get(name, weights[name]), added, weights[name]) for name, added in changes.items()}
+
+
+@torch.no_grad()
+def switch(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor], loras: Sequence[Lora]) -> Switch:
+    """From the LoRAs of which `originals` was kept to these; changes nothing itself. Raises ModelError."""
+    values = fused(weights, loras, originals)
+    kept = {
+        name: originals[name] if name in originals else weights[name].to("cpu", copy=True).detach() for name in values
+    }
+    restored = {name: original.to(weights[name]) for name, original in originals.items() if name not in values}
+    return Switch(values | restored, kept)
 
 
 @torch.no_grad()

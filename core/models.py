@@ -21,6 +21,7 @@ from core.description import (
     one_line,
     part_config,
     read_json,
+    require,
     weight_files,
 )
 from core.settings import EngineSettings, Policy, Runtime, SettingsError
@@ -72,6 +73,7 @@ class Model:
 
 def load(settings: EngineSettings) -> Model:
     """The settings' model, its LoRAs fused. Raises ModelError, SettingsError."""
+    require(settings.model)
     description = describe(settings.model)
     settings = resolve(settings, description)
     if settings.runtime is Runtime.ONNX:

@@ -70,7 +70,7 @@ def change_weights(folder: Path, part: str, change: Callable[[dict[str, Tensor]]
 
 
 def test_the_names() -> None:
-    assert available() == ["embedded"]
+    assert available() == ["embedded", "sd-turbo", "sd15-lcm"]
 
 
 @pytest.mark.parametrize("kl", [False, True])

@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_eval(verb("eval", "measure a translation: warp error, frame consistency, edit strength"))
     _add_bench(verb("bench", "measure the engine on this machine"))
     verb("profiles", "list the profiles: yours and those shipped")
-    verb("models", "list the models")
+    _add_models(verb("models", "list the models, fetch one, or delete it"))
     verb("cameras", "list the cameras")
     verb("status", "show what the running camera does")
     verb("doctor", "look at this machine: what is broken or missing, and how to mend it")
@@ -123,6 +123,14 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--frames", type=int, default=40, metavar="N", help="measured for each setting (40)")
     _add_machine(bench)
     bench.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+
+
+def _add_models(models: argparse.ArgumentParser) -> None:
+    models.add_argument(
+        "action", nargs="?", default="list", choices=("list", "download", "remove"), help="what to do (list)"
+    )
+    models.add_argument("name", nargs="?", metavar="NAME", help="of the model to download or remove")
+    models.add_argument("--yes", action="store_true", help="download: accept the model's licences without asking")
 
 
 def _add_service(service: argparse.ArgumentParser) -> None:

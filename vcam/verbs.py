@@ -18,6 +18,7 @@ from vcam.arguments import (
     profile_of,
     verbs_of,
 )
+from vcam.models import agree_to_named, fetch_agreed
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -28,6 +29,7 @@ def _run(args: argparse.Namespace) -> int:
     check(args)
     config = load_config()
     profile = profile_of(args.profile, config)
+    agree_to_named(args.model)
     settings = engine_of(args, profile, config, args.engine_size)  # what cannot work is said before a camera opens
     note_unknown_words(args.prompt or profile.look.prompt, settings.model)
 
@@ -77,9 +79,11 @@ def _translate(args: argparse.Namespace) -> int:
     check(args)
     config = load_config()
     profile = None if args.prompt is not None else profile_of(args.profile, config)
+    agree_to_named(args.model)
     settings = engine_of(args, profile, config, args.size)
     look = look_of(args, profile, settings.model)
     note_unknown_words(look.prompt, settings.model)
+    fetch_agreed(settings.model)
 
     from vcam.translate import translate
 
@@ -123,6 +127,8 @@ def _bench(args: argparse.Namespace) -> int:
 
     check(args)
     config = load_config()
+    agree_to_named(args.model)
+    fetch_agreed(args.model or config.model or "embedded")
     plain = engine_settings(
         model=args.model or config.model,
         runtime=args.runtime or config.runtime,
@@ -173,18 +179,9 @@ def _profiles(args: argparse.Namespace) -> int:
 
 
 def _models(args: argparse.Namespace) -> int:
-    from dataclasses import asdict
+    from vcam.models import carry_out
 
-    from core.description import available, describe
-
-    models = [describe(name) for name in available()]
-    rows = [
-        f"{one.name}: {one.width}x{one.height}, {one.steps} steps, bank {one.policy}; licence: {one.licence}"
-        + (f"\n  styles: {', '.join(one.styles)}" if one.styles else "")
-        for one in models
-    ]
-    rows.append("--model also takes a folder in diffusers format: SD 1.5-shaped, safetensors")
-    print_result(args, {"models": [asdict(one) | {"folder": str(one.folder)} for one in models]}, "\n".join(rows))
+    print_result(args, *carry_out(args))
     return 0
 
 

@@ -163,8 +163,21 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
     import torch
 
     torch.set_num_threads(threads)
+    from core.catalogue import in_gb
     from core.engine import Engine as CoreEngine
+    from core.hub import Progress, ensure
 
+    told = -1
+
+    def fetched(progress: Progress) -> None:
+        nonlocal told
+        share = progress.done / max(1, progress.total)
+        if (percent := int(100 * share)) != told:
+            told = percent
+            text = f"fetching the model {settings.model}: {percent} % of {in_gb(progress.total)}"
+            report(text, 0.1 + 0.4 * share)
+
+    ensure(settings.model, fetched)
     report(f"loading the model: {settings.model}", 0.5)
     return CoreEngine(settings, look)
 

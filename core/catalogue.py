@@ -1,0 +1,156 @@
+"""The models that are fetched by name: from where, which files of which revision, and under which licence.
+
+Revisions are full commits of the hub's repositories, so that what is fetched never changes under us. Each was found in
+at least two independent public sources, and so was every sha256 written here; the hub's own hash is checked besides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SOURCE = "source.json"  # in a finished folder: what it was made of
+
+
+class File(NamedTuple):
+    """A file of a repository and where it goes in the model's folder; size and sha256 are None where the hub tells."""
+
+    repository: str
+    revision: str
+    path: str
+    target: str
+    size: int | None = None  # bytes
+    sha256: str | None = None
+
+
+class Licence(NamedTuple):
+    """What a part is under, and where to read it."""
+
+    part: str
+    name: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model by name. description: what goes into its streamv2v.json. lora: a target that is fused into the UNet."""
+
+    name: str
+    files: tuple[File, ...]
+    licences: tuple[Licence, ...]
+    description: Mapping[str, Any] = field(default_factory=dict)
+    lora: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes to fetch, without the few small files whose size only the hub knows."""
+        return sum(file.size or 0 for file in self.files)
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The content of its streamv2v.json."""
+        licence = ", ".join(f"{one.part}: {one.name}" for one in self.licences)
+        return {"name": self.name, "licence": licence, **self.description}
+
+    @property
+    def folder(self) -> Path:
+        """Where the finished model lies, or will."""
+        return models_folder() / self.name
+
+    def is_here(self) -> bool:
+        """Whether the model can be used without the network."""
+        return (self.folder / SOURCE).is_file()
+
+
+def models_folder() -> Path:
+    """Where fetched models lie (VCAM_MODELS_FOLDER, else the system's usual place for data); it need not exist."""
+    if told := os.environ.get("VCAM_MODELS_FOLDER"):
+        return Path(told)
+    import platformdirs
+
+    return platformdirs.user_data_path("streamv2v-camera", appauthor=False) / "models"
+
+
+def in_gb(count: int) -> str:
+    """Bytes for a person."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+
+
+_SD15 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14")
+_LCM_LORA = ("latent-consistency/lcm-lora-sdv1-5", "cf2fced511dbe7e26c8d1d397e728fbab875db4b")
+_TURBO = ("stabilityai/sd-turbo", "b261bac6fd2cf515557d5d0707481eafa0485ec2")
+_TAESD = ("madebyollin/taesd", "614f76814bbe30edbe2e627ace1c2234c81a2c0e")
+_SMALL = (
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "tokenizer/merges.txt",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json",
+    "unet/config.json",
+)
+_UNET, _TEXT = "unet/diffusion_pytorch_model", "text_encoder/model"
+
+
+def _half(source: tuple[str, str], part: str, size: int, sha256: str) -> File:
+    """The part's weights in float16."""
+    return File(*source, f"{part}.fp16.safetensors", f"{part}.safetensors", size, sha256)
+
+
+def _plain(source: tuple[str, str], paths: Iterable[str]) -> tuple[File, ...]:
+    return tuple(File(*source, path, path) for path in paths)
+
+
+_VAE = (
+    File(*_TAESD, "config.json", "vae/config.json"),
+    File(
+        *_TAESD,
+        "diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        9_793_292,
+        "db169d69145ec4ff064e49d99c95fa05d3eb04ee453de35824a6d0f325513549",
+    ),
+)
+_VAE_LICENCE = Licence("TAESD", "MIT", "https://huggingface.co/madebyollin/taesd")
+
+SD15_LCM = Entry(
+    "sd15-lcm",
+    (
+        *_plain(_SD15, _SMALL),
+        _half(_SD15, _UNET, 1_719_125_304, "c83908253f9a64d08c25fc90874c9c8aef9a329ce1ca5fb909d73b0c83d1ea21"),
+        _half(_SD15, _TEXT, 246_144_864, "77795e2023adcf39bc29a884661950380bd093cf0750a966d473d1718dc9ef4e"),
+        *_VAE,
+        File(
+            *_LCM_LORA,
+            "pytorch_lora_weights.safetensors",
+            "lcm-lora.safetensors",
+            134_621_556,
+            "8f90d840e075ff588a58e22c6586e2ae9a6f7922996ee6649a7f01072333afe4",
+        ),
+    ),
+    (
+        Licence("Stable Diffusion 1.5", "CreativeML OpenRAIL-M", f"https://huggingface.co/{_SD15[0]}"),
+        Licence("LCM-LoRA", "OpenRAIL++", f"https://huggingface.co/{_LCM_LORA[0]}"),
+        _VAE_LICENCE,
+    ),
+    {"schedule": "lcm", "steps": 4, "strength": 0.4},
+    lora="lcm-lora.safetensors",
+)
+SD_TURBO = Entry(
+    "sd-turbo",
+    (
+        *_plain(_TURBO, _SMALL),
+        _half(_TURBO, _UNET, 1_731_904_736, "40ec400881e27d1376c7c95c5bd495f407b33756e80eb6365e301c33a07af6e5"),
+        _half(_TURBO, _TEXT, 680_820_392, "bc1827c465450322616f06dea41596eac7d493f4e95904dcb51f0fc745c4e13f"),
+        *_VAE,
+    ),
+    (
+        Licence("SD-Turbo", "of Stability AI, with terms for commercial use", f"https://huggingface.co/{_TURBO[0]}"),
+        _VAE_LICENCE,
+    ),
+    {"schedule": "turbo", "steps": 2, "strength": 0.5},
+)
+ENTRIES: Mapping[str, Entry] = {entry.name: entry for entry in (SD15_LCM, SD_TURBO)}
