@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -324,8 +325,36 @@ def test_black_pictures_are_kept_back_and_told_until_there_is_light() -> None:
     webcam.close()
 
 
-def _tick(world: World, grey: int) -> int:
-    world.clock.now += 0.01
+def test_a_frozen_camera_is_told_and_opened_anew() -> None:
+    world = World()
+    webcam = world.webcam()
+    world.says = lambda: _tick(world, 100, 0.05)
+    until(webcam, lambda frame: "the same picture again and again" in webcam.trouble, world)
+    assert world.captures[0].released.wait(10)
+    greys = itertools.cycle(range(60, 160))
+    world.says = lambda: _tick(world, next(greys), 0.05)
+    until(webcam, a_frame, world)
+    for _ in range(200):  # what moves is not doubted
+        until(webcam, a_frame, world)
+    assert (webcam.trouble, len(world.opened)) == ("", 2)
+    webcam.close()
+
+
+def test_a_picture_that_never_moves_is_taken_as_it_is_after_one_doubt() -> None:
+    world = World()
+    webcam = world.webcam()
+    world.says = lambda: _tick(world, 100, 0.05)
+    until(webcam, lambda frame: "the same picture" in webcam.trouble, world)
+    for _ in range(200):
+        until(webcam, a_frame, world)
+    assert (webcam.trouble, len(world.opened)) == ("", 2)
+    world.says = lambda: _tick(world, 120, 0.05)  # another one that stays: doubted as well
+    until(webcam, lambda frame: "the same picture" in webcam.trouble, world)
+    webcam.close()
+
+
+def _tick(world: World, grey: int, seconds: float = 0.01) -> int:
+    world.clock.now += seconds
     threading.Event().wait(0.001)
     return grey
 

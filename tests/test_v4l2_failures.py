@@ -163,11 +163,13 @@ class Live:
 
 
 @pytest.fixture(scope="module")
-def vivid() -> str:
-    """The name of a simulated camera that can be unplugged, with colour bars and no text."""
+def vivid() -> Iterator[str]:
+    """The name of a simulated camera that can be unplugged, with colour bars and no text; they never move."""
     if not DRIVER.is_dir() or not os.access(DRIVER / "unbind", os.W_OK):
         pytest.skip("no simulated camera (vivid) that can be unplugged")
-    return next(camera.name for camera in sources.list_cameras() if "vivid" in camera.name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "FROZEN_S", float("inf"))
+        yield next(camera.name for camera in sources.list_cameras() if "vivid" in camera.name)
 
 
 def vivid_path() -> str:
@@ -276,6 +278,14 @@ def test_the_camera_black(live: Live) -> None:
         live.until(lambda: "gives a black picture" in live.daemon.status().reason, "told")
     finally:
         v4l2.set_control(path, "test_pattern", 0)
+    live.until_translated()
+    watched.check()
+
+
+def test_the_camera_frozen(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(live)
+    monkeypatch.setattr(sources, "FROZEN_S", 1.0)  # as any picture that never moves, the colour bars look frozen
+    live.until(lambda: "the same picture again and again" in live.daemon.status().reason, "told")
     live.until_translated()
     watched.check()
 

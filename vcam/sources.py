@@ -35,6 +35,7 @@ OPEN_LIMIT_S = 15.0
 SILENT_S = 3.0
 GIVE_UP_S = 10.0  # of silence, after which the camera is opened anew
 BLACK_S = 2.0
+FROZEN_S = 5.0  # of pictures that equal each other to the last bit, which no sensor's do
 RETRY_S = 1.0
 TIMEOUT_S = 0.5  # a read that fails this late was waited for in vain
 
@@ -182,8 +183,8 @@ def is_black(picture: Picture) -> bool:
 class Webcam:
     """A camera as FrameSource: opened off the caller's thread, and found again by its identity after any failure.
 
-    wanted: as in `choose_camera`; it need not be there yet. A missing, busy, silent or black camera gives None and
-    says so in `trouble`.
+    wanted: as in `choose_camera`; it need not be there yet. A missing, busy, silent, black or frozen camera gives None
+    and says so in `trouble`. What is still frozen after it was opened anew is taken for a picture that does not move.
     """
 
     def __init__(
@@ -201,7 +202,9 @@ class Webcam:
         self._camera: Camera | None = None
         self._reader: _Reader | None = None
         self._left: tuple[_Reader, float] | None = None  # not yet ended, and until when that is waited for
-        self._started_s = self._last_s = self._bright_s = self._next_try_s = clock()
+        self._started_s = self._last_s = self._bright_s = self._moved_s = self._next_try_s = clock()
+        self._before: Picture | None = None
+        self._doubted = False  # whether the picture that does not move has led to an opening anew
         self._index = -1
         self._trouble = "opening the camera"
 
@@ -232,9 +235,23 @@ class Webcam:
         if now - self._bright_s >= BLACK_S:
             self._trouble = f"{self.name} gives a black picture: is its cover or privacy switch closed?"
             return None
+        if self._frozen(picture, now):
+            self._trouble = f"{self.name} gives the same picture again and again: opening it anew"
+            self._leave()
+            return None
         self._trouble = ""
         self._index += 1
         return Frame(picture, captured_s, self._index)
+
+    def _frozen(self, picture: Picture, now: float) -> bool:
+        """Whether the picture has not changed for too long, once for each picture that stays."""
+        before, self._before = self._before, picture
+        if before is None or not np.array_equal(before, picture):
+            self._moved_s, self._doubted = now, False
+        if self._doubted or now - self._moved_s < FROZEN_S:
+            return False
+        self._doubted = True
+        return True
 
     def rest(self) -> None:
         """Let the camera go; its light goes out once a blocked driver call has ended."""
@@ -264,7 +281,7 @@ class Webcam:
             self._trouble = str(error)
             self._next_try_s = now + RETRY_S
             return False
-        self._started_s = self._last_s = self._bright_s = now
+        self._started_s = self._last_s = self._bright_s = self._moved_s = now
         self._reader = _Reader(lambda: self._opener(camera.path, self._size, self._fps), self._clock)
         return True
 
