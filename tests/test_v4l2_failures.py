@@ -46,6 +46,7 @@ GAP_INTERVALS = 5
 WAIT_S = 300.0
 NEAR = 24  # mean difference of two thumbnails that show the same
 DRIVER = Path("/sys/bus/platform/drivers/vivid")
+NO_TEXT = 2  # the simulated camera's "OSD Text Mode": no counter
 BLACK_BARS = 5  # the simulated camera's test pattern "100% Black"
 
 RECORDER = """
@@ -163,13 +164,11 @@ class Live:
 
 
 @pytest.fixture(scope="module")
-def vivid() -> Iterator[str]:
-    """The name of a simulated camera that can be unplugged, with colour bars and no text; they never move."""
+def vivid() -> str:
+    """The name of a simulated camera that can be unplugged: colour bars, and a counter that moves."""
     if not DRIVER.is_dir() or not os.access(DRIVER / "unbind", os.W_OK):
         pytest.skip("no simulated camera (vivid) that can be unplugged")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "FROZEN_S", float("inf"))
-        yield next(camera.name for camera in sources.list_cameras() if "vivid" in camera.name)
+    return next(camera.name for camera in sources.list_cameras() if "vivid" in camera.name)
 
 
 def vivid_path() -> str:
@@ -282,10 +281,13 @@ def test_the_camera_black(live: Live) -> None:
     watched.check()
 
 
-def test_the_camera_frozen(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = Watched(live)
-    monkeypatch.setattr(sources, "FROZEN_S", 1.0)  # as any picture that never moves, the colour bars look frozen
-    live.until(lambda: "the same picture again and again" in live.daemon.status().reason, "told")
+def test_the_camera_frozen(live: Live) -> None:
+    watched, path = Watched(live), vivid_path()
+    assert v4l2.set_control(path, "osd_text_mode", NO_TEXT)  # the bars alone never move
+    try:
+        live.until(lambda: "the same picture again and again" in live.daemon.status().reason, "told")
+    finally:
+        v4l2.set_control(path, "osd_text_mode", 0)
     live.until_translated()
     watched.check()
 
@@ -395,8 +397,9 @@ def test_the_camera_missing_at_the_start(vivid: str, tmp_path: Path) -> None:
             (DRIVER / "bind").write_text(device)
 
 
-def test_colour_bars_arrive_as_they_are(tmp_path: Path) -> None:
+def test_colour_bars_arrive_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a camera fed with SMPTE bars, through the engine (which inverts), to ffmpeg and to OpenCV."""
+    monkeypatch.setattr(sources, "FROZEN_S", float("inf"))  # bars never move
     if shutil.which("ffmpeg") is None:
         pytest.skip("no ffmpeg to read with")
     camera = next((d for d in v4l2.devices() if d.name == "Physical Camera" and d.captures), None)
