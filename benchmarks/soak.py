@@ -31,7 +31,8 @@ sys.path.insert(0, str(ROOT))
 import psutil  # noqa: E402  the path first
 
 from core.settings import EngineSettings  # noqa: E402
-from vcam.daemon import Daemon, Parts, RunOptions, RunReport  # noqa: E402
+from vcam.daemon import Daemon, Parts  # noqa: E402
+from vcam.options import RunOptions, RunReport  # noqa: E402
 from vcam.pattern import draw_person  # noqa: E402
 from vcam.sinks import VideoFile  # noqa: E402
 

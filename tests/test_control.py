@@ -24,12 +24,11 @@ from websockets.sync.client import connect
 
 from core.settings import Look
 from vcam import client, editing
-from vcam.commands import ChangeLook, Command, Panic, SetPrompt, Status, UseProfile
+from vcam.commands import ChangeLook, Command, Panic, SetPrompt, Status, UseProfile, changed
 from vcam.control import api as control
 from vcam.control import guard
 from vcam.control.guard import BODY_LIMIT, Keys, Rate, cookie_name
 from vcam.control.server import Server
-from vcam.daemon import changed
 from vcam.errors import VcamError
 from vcam.frames import Picture
 from vcam.profiles import ProfileError

@@ -22,7 +22,8 @@ import pytest
 
 from core.settings import EngineSettings, Look, OnSwitch
 from tests.model_folders import make_folder
-from vcam import client, daemon, fit
+from vcam import cards, client, commands, daemon, fit, options, single, sinks, sources
+from vcam.cards import card_for, describe
 from vcam.commands import (
     ChangeLook,
     CommandError,
@@ -37,9 +38,10 @@ from vcam.commands import (
     Stop,
     UseProfile,
 )
-from vcam.daemon import Daemon, Parts, RunOptions, RunReport, card_for, describe, run
+from vcam.daemon import Daemon, Parts, run
 from vcam.errors import VcamError
 from vcam.frames import Frame, Picture, TranslatorState
+from vcam.options import RunOptions, RunReport
 from vcam.profiles import Profile, ProfileError
 from vcam.worker import Limits
 
@@ -194,7 +196,7 @@ def test_it_shows_a_card_first_then_translations_and_ends_with_a_farewell(tmp_pa
         assert (status.source, status.sink, status.model) == ("fake camera", "fake sink", "fake")
         assert (status.width, status.height) == SIZE
         assert status.bank_bytes == 1000
-    assert (at_work.sink.last == fit.draw_card(daemon._FAREWELL, SIZE)).all()
+    assert (at_work.sink.last == fit.draw_card(cards.FAREWELL, SIZE)).all()
     report = at_work.done.result()
     assert report.captured >= report.translated > 0
     assert report.published > 0
@@ -267,7 +269,7 @@ def test_a_profile_edited_to_nonsense_is_refused_and_mended_is_taken(tmp_path: P
 def test_panic_shows_nothing_at_once_until_resumed(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
         at_work.do(Panic())
-        panic = fit.draw_card(daemon._PANIC, SIZE)
+        panic = fit.draw_card(cards.PANIC, SIZE)
         at_work.until(lambda: (at_work.sink.last == panic).all())
         sent = at_work.sink.sent
         while at_work.sink.sent < sent + 30:
@@ -499,9 +501,9 @@ def test_an_unknown_profile_is_refused_before_anything_is_opened(tmp_path: Path)
 
 def test_a_second_one_is_refused_with_the_first_ones_number(tmp_path: Path) -> None:
     words = rf"runs already \(pid {os.getpid()}\); to end it: vcam stop"
-    with daemon._only_one(tmp_path), pytest.raises(VcamError, match=words):
+    with single.only_one(tmp_path), pytest.raises(VcamError, match=words):
         run(OPTIONS, Parts(state_folder=lambda: tmp_path))
-    with daemon._only_one(tmp_path):
+    with single.only_one(tmp_path):
         pass
 
 
@@ -528,11 +530,11 @@ def test_auto_takes_the_first_camera_else_the_test_picture_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cameras: list[Any] = []
-    monkeypatch.setattr(daemon.sources, "list_cameras", lambda include_virtual=False: cameras)
-    daemon.choose_source(RunOptions()).close()
+    monkeypatch.setattr(sources, "list_cameras", lambda include_virtual=False: cameras)
+    options.choose_source(RunOptions()).close()
     assert "the test picture, because no camera was found" in capsys.readouterr().err
-    cameras.append(daemon.sources.Camera("C920", "id", "/nowhere"))
-    source = daemon.choose_source(RunOptions())
+    cameras.append(sources.Camera("C920", "id", "/nowhere"))
+    source = options.choose_source(RunOptions())
     assert "C920 (the first camera found)" in capsys.readouterr().err
     source.close()
 
@@ -543,13 +545,13 @@ def test_auto_goes_without_a_virtual_camera_and_says_why(
     def none(wanted: str, size: tuple[int, int], fps: float) -> Any:
         if wanted == "camera":
             raise VcamError("there is no virtual camera: modprobe")
-        return daemon.sinks.NullSink(size)
+        return sinks.NullSink(size)
 
-    monkeypatch.setattr(daemon.sinks, "open_sink", none)
-    assert daemon.choose_sink(RunOptions()).name == "none"
+    monkeypatch.setattr(sinks, "open_sink", none)
+    assert options.choose_sink(RunOptions()).name == "none"
     assert "preview alone; there is no virtual camera: modprobe" in capsys.readouterr().err
     with pytest.raises(VcamError):
-        daemon.choose_sink(RunOptions(sink="camera"))
+        options.choose_sink(RunOptions(sink="camera"))
 
 
 def test_the_strength_that_was_asked_for_is_every_profiles(tmp_path: Path) -> None:
@@ -564,7 +566,7 @@ def test_the_model_is_the_command_lines_then_the_profiles_then_the_configuration
     plain = Profile("x", "X", look=Look(prompt="x"))
     named = replace(plain, engine={"model": theirs})
     chosen = [
-        daemon.settings_for(profile, RunOptions(model=model, default_model=default)).model
+        options.settings_for(profile, RunOptions(model=model, default_model=default)).model
         for profile, model, default in [
             (plain, None, None),
             (plain, None, ours),
@@ -577,12 +579,12 @@ def test_the_model_is_the_command_lines_then_the_profiles_then_the_configuration
 
 
 def test_sources_by_word(tmp_path: Path) -> None:
-    assert daemon.choose_source(RunOptions(source="pattern")).name == "test picture"
-    assert daemon.choose_source(RunOptions(source="camera:Some Camera")).name == "Some Camera"
+    assert options.choose_source(RunOptions(source="pattern")).name == "test picture"
+    assert options.choose_source(RunOptions(source="camera:Some Camera")).name == "Some Camera"
     with pytest.raises(VcamError, match="the camera that this program makes"):
-        daemon.choose_source(RunOptions(source="camera:StreamV2V Camera"))
+        options.choose_source(RunOptions(source="camera:StreamV2V Camera"))
     with pytest.raises(VcamError, match=r"nothing\.mp4"):
-        daemon.choose_source(RunOptions(source=str(tmp_path / "nothing.mp4")))
+        options.choose_source(RunOptions(source=str(tmp_path / "nothing.mp4")))
 
 
 @pytest.mark.parametrize(
@@ -605,7 +607,7 @@ def test_which_state_goes_over_which(arguments: Any, state: str) -> None:
 
 
 def test_changed_looks_are_looks() -> None:
-    assert daemon.changed(Look(), {"on_switch": "flush", "seed": 4}) == Look(seed=4, on_switch=OnSwitch.FLUSH)
+    assert commands.changed(Look(), {"on_switch": "flush", "seed": 4}) == Look(seed=4, on_switch=OnSwitch.FLUSH)
 
 
 SCRIPT = """
@@ -613,7 +615,8 @@ import json, sys
 from pathlib import Path
 from core.settings import EngineSettings
 from vcam.commands import Pause
-from vcam.daemon import Parts, RunOptions, run
+from vcam.daemon import Parts, run
+from vcam.options import RunOptions
 from vcam.errors import VcamError
 
 if __name__ == "__main__":

@@ -20,12 +20,13 @@ import pytest
 from core.settings import EngineSettings
 from vcam import cli
 from vcam.config import ObsSettings
-from vcam.daemon import Daemon, Parts, RunOptions
+from vcam.daemon import Daemon, Parts
 from vcam.frames import Frame, Picture
 from vcam.obs import install, places
 from vcam.obs.link import ObsLink
 from vcam.obs.protocol import Obs
 from vcam.obs.words import SOURCE_NAME
+from vcam.options import RunOptions
 
 pytestmark = [
     pytest.mark.obs,

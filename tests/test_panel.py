@@ -17,8 +17,9 @@ import pytest
 
 from core.settings import EngineSettings
 from vcam.config import ObsSettings
-from vcam.daemon import Daemon, Parts, RunOptions
+from vcam.daemon import Daemon, Parts
 from vcam.frames import Frame, Picture
+from vcam.options import RunOptions
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver  # noqa: E402

@@ -15,8 +15,9 @@ import pytest
 from core.settings import EngineSettings
 from vcam.commands import ChangeEngine, CommandError, Reload, Toggle, UseProfile, UseSource
 from vcam.config import ObsSettings
-from vcam.daemon import Daemon, Parts, RunOptions, settings_for
+from vcam.daemon import Daemon, Parts
 from vcam.frames import Frame, Picture
+from vcam.options import RunOptions, settings_for
 from vcam.switch import SourceSwitch
 
 WAIT_S = 90.0

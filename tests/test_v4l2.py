@@ -22,9 +22,10 @@ import pytest
 
 from core.settings import EngineSettings
 from vcam import sinks, sources
-from vcam.daemon import Daemon, Parts, RunOptions, run
+from vcam.daemon import Daemon, Parts, run
 from vcam.errors import VcamError
 from vcam.frames import Frame, Picture
+from vcam.options import RunOptions
 
 if sys.platform == "linux":
     from vcam import v4l2

@@ -28,9 +28,10 @@ import pytest
 from core.settings import EngineSettings
 from vcam import fit, sinks, sources
 from vcam.commands import ChangeLook, Command, SetPrompt
-from vcam.daemon import Daemon, Parts, RunOptions, RunReport
+from vcam.daemon import Daemon, Parts
 from vcam.errors import VcamError
 from vcam.frames import Picture
+from vcam.options import RunOptions, RunReport
 from vcam.worker import Limits
 
 if sys.platform == "linux":
@@ -102,7 +103,7 @@ class Live:
         profiles = folder / "profiles"
         profiles.mkdir(exist_ok=True)
         (profiles / "plain.toml").write_text('name = "Plain"\n[look]\nprompt = "plain"\n')
-        settings = EngineSettings(model="fake", width=96, height=72, steps=1)
+        settings = EngineSettings(model="fake", width=128, height=96, steps=1)
         given = RunOptions(
             source=f"camera:{camera}", sink="camera", profile="plain", size=SIZE, fps=FPS, panel=False,
             profiles_folder=profiles, idle_after_s=0.0,

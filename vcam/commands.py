@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
+from core.settings import Look, OnSwitch, SettingsError, names
 from vcam.errors import VcamError
 
 
@@ -234,3 +236,18 @@ class Status:
         known = {f.name for f in fields(Status)}
         given = {key: value for key, value in data.items() if key in known}
         return Status(**{**given, **{key: tuple(given.get(key, ())) for key in ("notes", "readers")}})
+
+
+def changed(look: Look, changes: Mapping[str, Any]) -> Look:
+    """The look with some fields changed; raises CommandError for a field that does not exist or a bad value."""
+    known = names(Look)
+    for key in changes:
+        if key not in known:
+            raise CommandError(f"a look has no {str(key)[:40]!r}; it has {', '.join(known)}")
+    try:
+        given = dict(changes)
+        if "on_switch" in given:
+            given["on_switch"] = OnSwitch(given["on_switch"])
+        return replace(look, **given)
+    except (SettingsError, ValueError, TypeError) as error:
+        raise CommandError(f"look: {error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import signal
 import sys
@@ -14,12 +13,13 @@ import webbrowser
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from core.settings import EngineSettings, Look, OnSwitch, Policy, Runtime, SettingsError, names
-from vcam import client, fit, readers, sinks, sources
+from core.settings import EngineSettings, Look, Policy, SettingsError
+from vcam import client, fit, readers, sinks
+from vcam.cards import FAREWELL, PANIC, card_for, describe
 from vcam.commands import (
     ChangeEngine,
     ChangeLook,
@@ -39,25 +39,33 @@ from vcam.commands import (
     Toggle,
     UseProfile,
     UseSource,
+    changed,
     to_json,
 )
-from vcam.config import ObsSettings
 from vcam.errors import VcamError
-from vcam.fit import Card
-from vcam.frames import Frame, FrameSink, FrameSource, LatestSlot, Picture, TranslatorState
+from vcam.frames import Frame, FrameSink, FrameSource, LatestSlot, Picture
 from vcam.journal import JOURNAL
 from vcam.loops import Counts, Gate, Ready, capture_loop, publish_loop, translate_loop
-from vcam.profiles import Profile, ProfileError, engine_settings, find_profile, load_profiles
+from vcam.options import (
+    DEFAULT_PROFILE,
+    DEFAULT_SIZE,
+    RunOptions,
+    RunReport,
+    choose_sink,
+    choose_source,
+    engine_threads,
+    say,
+    settings_for,
+)
+from vcam.profiles import Profile, ProfileError, find_profile, load_profiles
+from vcam.single import only_one
 from vcam.switch import SourceSwitch
 from vcam.tomlfiles import one_line
-from vcam.translate import engine_size
 from vcam.worker import CORE_ENGINE, EngineProcess, Limits, WorkerTranslator
 
 if TYPE_CHECKING:
     from vcam.obs.link import ObsLink
 
-DEFAULT_SIZE = (640, 480)
-DEFAULT_PROFILE = "claymation"
 HOLD_S = 1.5  # how long the last translation stands in for the next
 HOLD_FRAMES = 4  # ... or this many of the engine's own frames, if that is longer: a slow engine is no failure
 RAW_S = 1.0  # how old a camera picture may be that stands in, if the user chose so
@@ -66,76 +74,6 @@ LOG_LINES = 200
 ENGINE_CHANGES = ("width", "height", "steps", "policy", "slots", "model")
 BEAT_S = 0.1  # how often the daemon looks at itself
 _ENDING = "StreamV2V Camera is ending"
-_FAREWELL = Card("Camera off", "StreamV2V Camera is not running", tone="blank")
-_PANIC = Card("Camera off", tone="blank")
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What `vcam run` was asked for; None: not given, the program chooses.
-
-    source: auto, camera, camera:NAME, pattern or a file. sink: auto, camera, none or a file. size: width and height
-    published. frames: stop after so many published. idle_after_s: seconds without a reader of the virtual camera after
-    which engine and camera rest, 0: never. strength: of every profile's look. The fields from model to dtype are handed
-    to profiles.engine_settings; default_model is for profiles that name none. threads: the engine's CPU threads.
-    """
-
-    source: str = "auto"
-    sink: str = "auto"
-    profile: str | None = None
-    prompt: str | None = None
-    size: tuple[int, int] | None = None
-    fps: float = 30.0
-    frames: int | None = None
-    panel: bool = True
-    open_panel: bool = False
-    port: int = 8787
-    on_failure: OnFailure = OnFailure.CARD
-    mirror: bool = False
-    idle_after_s: float = 30.0
-    strength: float | None = None
-    model: str | None = None
-    default_model: str | None = None
-    width: int | None = None
-    height: int | None = None
-    steps: int | None = None
-    policy: Policy | None = None
-    slots: int | None = None
-    runtime: Runtime | None = None
-    device: str | None = None
-    dtype: str | None = None
-    threads: int | None = None
-    obs: ObsSettings = field(default_factory=ObsSettings)
-    profiles_folder: Path | None = None
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """What a run did. publish_interval_ms: p50, p95, max; latency_ms (capture to publish): p50, p95."""
-
-    captured: int
-    translated: int
-    published: int
-    dropped: int
-    publish_interval_ms: dict[str, float]
-    latency_ms: dict[str, float]
-    model: str
-    runtime: str
-    profile: str
-    source: str
-    sink: str
-    restarts: int
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """An object for JSON."""
-        return asdict(self)
-
-
-def say(text: str) -> None:
-    """Tell the user what was chosen and what happened, and keep it in the log."""
-    print(f"vcam: {text}", file=sys.stderr, flush=True)
-    JOURNAL.info(text)
 
 
 @dataclass(frozen=True)
@@ -159,102 +97,8 @@ def run(options: RunOptions, parts: Parts | None = None) -> RunReport:
     """Run the camera until SIGINT, SIGTERM, `vcam stop` or options.frames; raises VcamError, ProfileError, ..."""
     stop = threading.Event()
     parts = parts or Parts()
-    with _signals_set(stop) if parts.signals else contextlib.nullcontext(), _only_one(parts.state_folder()):
+    with _signals_set(stop) if parts.signals else contextlib.nullcontext(), only_one(parts.state_folder()):
         return Daemon(options, parts, stop).run()
-
-
-# ------------------------------------------------------------------------------------------------ choosing the parts
-
-
-def settings_for(profile: Profile, options: RunOptions) -> EngineSettings:
-    """The engine's settings: the command line over the profile over the model's description.
-
-    Where nobody gave the engine a size, the model's number of pixels is spent in the shape of the published picture.
-    """
-    given = ("model", "width", "height", "steps", "policy", "slots", "runtime", "device", "dtype")
-    asked = {name: getattr(options, name) for name in given}
-    settings = engine_settings(profile, **asked, default_model=options.default_model or "embedded")
-    if {"width", "height"} & profile.engine.keys() or options.width is not None or options.height is not None:
-        return settings
-    width, height = engine_size(*(options.size or DEFAULT_SIZE), settings.width * settings.height)
-    return replace(settings, width=width, height=height)
-
-
-def choose_source(options: RunOptions) -> FrameSource:
-    """The source that was asked for; auto: the first real camera, else the test picture, and says which."""
-    wanted, size = options.source, options.size or DEFAULT_SIZE
-    if wanted == "auto":
-        cameras = sources.list_cameras()
-        if cameras:
-            say(f"source: {cameras[0].name} (the first camera found)")
-            return sources.Webcam(cameras[0].identity, size, options.fps)
-        say("source: the test picture, because no camera was found (--source FILE takes a video)")
-        return sources.Pattern(size, options.fps)
-    if wanted == "pattern":
-        return sources.Pattern(size, options.fps)
-    if wanted == "camera" or wanted.startswith("camera:"):
-        name = wanted.partition(":")[2]
-        if name.casefold() == sources.OUR_NAME.casefold():
-            sources.choose_camera(name, [])  # says why not
-        return sources.Webcam(name, size, options.fps)
-    return sources.VideoLoop(Path(wanted))
-
-
-def choose_sink(options: RunOptions) -> FrameSink:
-    """The sink that was asked for; auto: the virtual camera, else none, and says which and why."""
-    size = options.size or DEFAULT_SIZE
-    if options.sink != "auto":
-        return sinks.open_sink(options.sink, size, options.fps)
-    try:
-        sink = sinks.open_sink("camera", size, options.fps)
-        say(f"sink: {sink.name}")
-    except VcamError as error:
-        say(f"sink: none, the panel's preview alone; {error}")
-        sink = sinks.open_sink("none", size, options.fps)
-    return sink
-
-
-def engine_threads(options: RunOptions) -> int:
-    """The engine's CPU threads: all cores up to two, else all but one, which is left to camera and publisher."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return options.threads or (cores if cores <= 2 else cores - 1)
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the lock that says a daemon runs; the system gives it back however the process ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = open(folder / client.LOCK_FILE, "a+")  # noqa: SIM115  closed below
-    except OSError as error:
-        reason = f"{folder} cannot be used ({error.strerror}): set VCAM_STATE_FOLDER to a folder of your own"
-        raise VcamError(reason) from error
-    with lock as file:
-        if not _locked(file):
-            file.seek(0)
-            pid = file.read().strip() or "unknown"
-            raise VcamError(f"StreamV2V Camera runs already (pid {pid}); to end it: vcam stop")
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-        file.truncate(0)
-
-
-def _locked(file: IO[str]) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(1000)  # a byte that nobody reads
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 @contextlib.contextmanager
@@ -271,72 +115,10 @@ def _signals_set(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-# -------------------------------------------------------------------------------------------------------- what is shown
-
-
-def describe(
-    stopping: bool, panic: bool, paused: bool, engine: TranslatorState, source_trouble: str, resting: bool = False
-) -> tuple[str, str, float | None]:
-    """The daemon's state, the reason and the progress (see Status)."""
-    if stopping:
-        return "stopping", "", None
-    if panic:
-        return "panic", "", None
-    if paused:
-        return "paused", "", None
-    if engine.phase in ("failed", "restarting", "starting"):
-        return engine.phase, engine.text, engine.progress
-    if resting:
-        return "resting", "no program looks at the camera", None
-    if source_trouble:
-        return "waiting", source_trouble, None
-    return "running", "", None
-
-
-def card_for(state: str, reason: str, progress: float | None) -> Card:
-    """The card that a state shows."""
-    match state:
-        case "starting" | "running":
-            return Card("Starting", _sentence(reason), progress)
-        case "restarting":
-            return Card("One moment", _sentence(reason), progress)
-        case "waiting":
-            return Card("Waiting for the camera", _sentence(reason), tone="warning")
-        case "failed":
-            return Card("No picture", _sentence(reason), tone="warning")
-        case "paused":
-            return Card("Paused", tone="calm")
-        case "resting":
-            return Card("Resting", "The picture comes at once when a program looks", tone="calm")
-        case "panic":
-            return _PANIC
-        case _:
-            return _FAREWELL
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _told(command: Command) -> str:
     """A command as the log has it."""
     name, *values = [str(value) for value in to_json(command).values() if value not in (None, {})]
     return " ".join([name, *values])
-
-
-def changed(look: Look, changes: Mapping[str, Any]) -> Look:
-    """The look with some fields changed; raises CommandError for a field that does not exist or a bad value."""
-    known = names(Look)
-    for key in changes:
-        if key not in known:
-            raise CommandError(f"a look has no {str(key)[:40]!r}; it has {', '.join(known)}")
-    try:
-        given = dict(changes)
-        if "on_switch" in given:
-            given["on_switch"] = OnSwitch(given["on_switch"])
-        return replace(look, **given)
-    except (SettingsError, ValueError, TypeError) as error:
-        raise CommandError(f"look: {error}") from error
 
 
 # ----------------------------------------------------------------------------------------------------------- the daemon
@@ -606,7 +388,7 @@ class Daemon:
         raw = self._raw_picture if self._options.on_failure is OnFailure.RAW else lambda: None
         if only_card and not self._gate.only_card:
             # close first, draw then: a panic shall not wait for a picture
-            self._gate = replace(self._gate, card=fit.draw_card(_PANIC, self._size), only_card=True, raw=lambda: None)
+            self._gate = replace(self._gate, card=fit.draw_card(PANIC, self._size), only_card=True, raw=lambda: None)
         card = fit.draw_card(card_for(state, reason, progress), self._size, self._clock())
         self._gate = Gate(card, only_card, hold_s, raw)
 
@@ -696,7 +478,7 @@ class Daemon:
         """The last picture that readers of the camera keep seeing."""
         with contextlib.suppress(VcamError):
             if not isinstance(self._sink, sinks.VideoFile):
-                self._sink.send(fit.draw_card(_FAREWELL, self._size), self._counts.published + 1)
+                self._sink.send(fit.draw_card(FAREWELL, self._size), self._counts.published + 1)
         self._sink.close()
 
     @contextlib.contextmanager

@@ -33,7 +33,8 @@ def _run(args: argparse.Namespace) -> int:
     settings = engine_of(args, profile, config, args.engine_size)  # what cannot work is said before a camera opens
     note_unknown_words(args.prompt or profile.look.prompt, settings.model)
 
-    from vcam.daemon import RunOptions, run
+    from vcam.daemon import run
+    from vcam.options import RunOptions
 
     wished = {
         key: own if (value := getattr(args, key, None)) is None else value

@@ -1,0 +1,50 @@
+"""One camera a user: the lock that says that it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from vcam import client
+from vcam.errors import VcamError
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the lock that says a daemon runs; the system gives it back however the process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = open(folder / client.LOCK_FILE, "a+")  # noqa: SIM115  closed below
+    except OSError as error:
+        reason = f"{folder} cannot be used ({error.strerror}): set VCAM_STATE_FOLDER to a folder of your own"
+        raise VcamError(reason) from error
+    with lock as file:
+        if not _locked(file):
+            file.seek(0)
+            pid = file.read().strip() or "unknown"
+            raise VcamError(f"StreamV2V Camera runs already (pid {pid}); to end it: vcam stop")
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(1000)  # a byte that nobody reads
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
