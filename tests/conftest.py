@@ -37,7 +37,11 @@ def _no_browser() -> str | None:
     return None if chromium and shutil.which("chromedriver") else "no chromium with chromedriver on the PATH"
 
 
-_ABSENT = {"gpu": _no_gpu, "v4l2": _no_v4l2, "obs": _no_obs, "browser": _no_browser}
+def _no_tray() -> str | None:
+    return None if os.environ.get("TRAY_PROBE") else "no tray host: TRAY_PROBE is not set"
+
+
+_ABSENT = {"gpu": _no_gpu, "v4l2": _no_v4l2, "obs": _no_obs, "browser": _no_browser, "tray": _no_tray}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -57,9 +57,11 @@ class Sink:
 
 
 class Running:
-    def __init__(self, folder: Path, **parts: Any) -> None:
+    """A daemon at work in a thread. options: of the run; parts: in place of the test's own."""
+
+    def __init__(self, folder: Path, options: dict[str, Any] | None = None, **parts: Any) -> None:
         self.folder = folder / "profiles"
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         for n in range(4):
             self.write(f"p{n}", n)
         self.sink, self.stop = Sink(), threading.Event()
@@ -77,9 +79,9 @@ class Running:
             state_folder=lambda: folder,
             signals=False,
         )
-        obs = ObsSettings(enabled=False)
-        options = RunOptions(size=SIZE, fps=30, panel=False, profile="p0", profiles_folder=self.folder, obs=obs)
-        self.daemon = Daemon(options, self.parts, self.stop)
+        wished: dict[str, Any] = {"size": SIZE, "fps": 30, "panel": False, "obs": ObsSettings(enabled=False)}
+        chosen = RunOptions(**(wished | (options or {})), profile="p0", profiles_folder=self.folder)
+        self.daemon = Daemon(chosen, self.parts, self.stop)
         self.thread = threading.Thread(target=self.daemon.run)
 
     def write(self, id: str, seed: int, prompt: str = "") -> None:

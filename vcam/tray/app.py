@@ -187,7 +187,8 @@ def run() -> int:
 
 def _wait_for_host(app: QApplication) -> int:
     """Qt looks for a tray host once: so wait for one, and begin again in a fresh process."""
-    print("vcam: this desktop shows no tray icons yet; waiting for it (Ctrl-C ends)", file=sys.stderr, flush=True)
+    words = "vcam: this desktop shows no tray icons yet; waiting for it (Ctrl-C ends)"
+    QTimer.singleShot(0, lambda: print(words, file=sys.stderr, flush=True))  # once Ctrl-C does end it
     command = [sys.executable, "-c", _PROBE]
     timer = QTimer()
     found: list[bool] = []
@@ -214,10 +215,11 @@ sys.exit(0 if QSystemTrayIcon.isSystemTrayAvailable() else 1)
 
 
 def _until_quit(app: QApplication) -> int:
+    received: list[int] = []  # app.quit() does nothing before exec(): so a signal is kept until the loop runs
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: app.quit())
+        signal.signal(number, lambda number, _: received.append(number))
     awake = QTimer()  # Python sees a signal only when it runs
-    awake.timeout.connect(lambda: None)
+    awake.timeout.connect(lambda: app.quit() if received else None)
     awake.start(300)
     return int(app.exec())
 
