@@ -54,11 +54,67 @@ def fuse(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor) -> Tens
     return torch.where((best > threshold[:, None])[..., None], mixed, own)
 
 
-def fuse_at(place: str, own: Tensor, call: BankCall) -> Tensor:
+class Between(NamedTuple):
+    """Where matches may also lie: between the tokens, which are a grid of height x width.
+
+    shares [points, 9]: how much of a token and its eight neighbours makes up each point (`shares_between`).
+    """
+
+    shares: Tensor
+    height: int
+    width: int
+
+
+def shares_between(parts: int) -> Tensor:
+    """The bilinear shares [points, 9] of a token and its neighbours, at steps of 1/parts of a token, up to a half."""
+    steps = torch.arange(-(parts // 2), parts // 2 + 1) / parts
+    line = (1 - (steps[:, None] - torch.arange(-1, 2)).abs()).clamp_min(0)  # [steps, 3]
+    return (line[:, None, :, None] * line[None, :, None, :]).reshape(-1, 9)  # [steps*steps, 3*3]
+
+
+def fuse_between(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor, between: Between) -> Tensor:
+    """As `fuse`, but the match may lie between tokens: what moved by less than a token is found where it was.
+
+    Ours, not the paper's: as video codecs compensate motion of parts of a pixel, the most similar token is found first,
+    then the point around it where the bilinear mix of the bank is most similar.
+    """
+    banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
+    unit = F.normalize(own, dim=-1)
+    index = (unit @ F.normalize(banked, dim=-1).transpose(1, 2)).argmax(dim=-1)  # [rows, tokens]
+    rows, tokens, channels = own.shape
+    nine = _neighbours(ring.shape[1], between)[index]  # [rows, tokens, 9]
+    around = take(banked, nine.flatten(1)).reshape(rows, tokens, 9, channels)
+    near, shares = around.float(), between.shares.float()  # squares of half precision may overflow
+    products = (near @ near.transpose(2, 3)).flatten(2)  # [rows, tokens, 81]
+    lengths = products @ (shares[:, :, None] * shares[:, None]).flatten(1).T  # squared, [rows, tokens, points]
+    dots = (near @ unit.float()[..., None])[..., 0] @ shares.T  # [rows, tokens, points]
+    best, point = (dots * lengths.clamp_min(1e-12).rsqrt()).max(dim=-1)
+    match = (between.shares[point][:, :, None] @ around)[:, :, 0]  # [rows, tokens, channels]
+    mixed = torch.lerp(own, match, strength[:, None, None])
+    return torch.where((best > threshold[:, None])[..., None], mixed, own)
+
+
+def _neighbours(slots: int, between: Between) -> Tensor:
+    """Of every token of a ring, itself and its neighbours in its slot, [slots*tokens, 9]; edges are repeated."""
+    height, width = between.height, between.width
+    device, step = between.shares.device, torch.arange(-1, 2, device=between.shares.device)
+    y = (torch.arange(height, device=device)[:, None] + step).clamp(0, height - 1)  # [height, 3]
+    x = (torch.arange(width, device=device)[:, None] + step).clamp(0, width - 1)  # [width, 3]
+    there = (y[:, None, :, None] * width + x[None, :, None, :]).reshape(1, height * width, 9)
+    first = torch.arange(slots, device=device)[:, None, None] * (height * width)
+    return (first + there).flatten(0, 1)
+
+
+def fuse_at(place: str, own: Tensor, call: BankCall, between: Between | None = None) -> Tensor:
     """`own` [rows, tokens, channels] fused with the bank at `place`; what flows on is also what is banked."""
     name = f"{place}.feature"
     ring = call.bank.get(name)
-    fused = own if ring is None else fuse(own, ring, call.reading.strength, call.reading.threshold)
+    if ring is None:
+        fused = own
+    elif between is None:
+        fused = fuse(own, ring, call.reading.strength, call.reading.threshold)
+    else:
+        fused = fuse_between(own, ring, call.reading.strength, call.reading.threshold, between)
     call.seen[name] = fused
     return fused
 
@@ -147,10 +203,14 @@ class FusedUpBlock(nn.Module):
 
     has_cross_attention = True  # so that diffusers hands over cross_attention_kwargs, with the bank in it
 
-    def __init__(self, place: str, block: nn.Module) -> None:
+    shares: Tensor | None
+
+    def __init__(self, place: str, block: nn.Module, parts: int = 1) -> None:
+        """parts: matches may lie between tokens, at steps of 1/parts of one (`fuse_between`); 1: on tokens only."""
         super().__init__()
         self.place = place
         self.block = block
+        self.register_buffer("shares", shares_between(parts) if parts > 1 else None, persistent=False)
         self.attends = bool(getattr(block, "has_cross_attention", False))
 
     @property
@@ -182,5 +242,6 @@ class FusedUpBlock(nn.Module):
         )
         # contiguous: a banked view would hand its strides on to the ring, and a compiled call would be compiled again
         tokens = out.flatten(2).transpose(1, 2).contiguous()  # [rows, height*width, channels]
-        fused = fuse_at(self.place, tokens, cross_attention_kwargs["bank_call"])
+        between = None if self.shares is None else Between(self.shares, *out.shape[2:])
+        fused = fuse_at(self.place, tokens, cross_attention_kwargs["bank_call"], between)
         return fused.transpose(1, 2).reshape(out.shape)

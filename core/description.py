@@ -34,6 +34,7 @@ class ModelDescription:
     """What is known of a model without loading it: its own defaults and where it fuses features.
 
     places: module names (attention, transformer block or up block), None for the paper's (core.unet.default_places).
+    subtoken: into how many parts a token's width is divided when features are matched (core.attention.fuse_between).
     words: those that the text encoder knows, empty where it knows any.
     """
 
@@ -47,6 +48,7 @@ class ModelDescription:
     strength: float = 0.4
     text_to_image: bool = True
     places: tuple[str, ...] | None = None
+    subtoken: int = 1
     fusion_strength: float = 0.8
     similarity_threshold: float = 0.98
     policy: Policy = Policy.MERGE
@@ -127,6 +129,7 @@ def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescri
         **{"name": name, **plain},
         folder=folder,
         places=_texts("fusion.places", fusion["places"]) if "places" in fusion else None,
+        subtoken=fusion.get("subtoken", default.subtoken),
         fusion_strength=fusion.get("strength", default.fusion_strength),
         similarity_threshold=fusion.get("threshold", default.similarity_threshold),
         policy=Policy(bank.get("policy", default.policy)),
@@ -141,7 +144,7 @@ def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescri
 
 def _check_keys(own: Mapping[str, Any], fusion: Mapping[str, Any], bank: Mapping[str, Any]) -> None:
     unknown = own.keys() - _PLAIN_KEYS - {"fusion", "bank", "styles", "words"}
-    unknown |= {f"fusion.{key}" for key in fusion.keys() - {"places", "strength", "threshold"}}
+    unknown |= {f"fusion.{key}" for key in fusion.keys() - {"places", "subtoken", "strength", "threshold"}}
     unknown |= {f"bank.{key}" for key in bank.keys() - {"policy", "slots", "interval"}}
     if unknown:
         raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
@@ -162,6 +165,8 @@ def _check(own: ModelDescription) -> None:
         similarity_threshold=own.similarity_threshold,
         interval=own.interval,
     )
+    if own.subtoken not in range(1, 17) or isinstance(own.subtoken, bool):
+        raise ValueError(f"fusion.subtoken is {own.subtoken!r}; it must be a whole number between 1 and 16")
     if own.schedule not in _SCHEDULES:
         raise ValueError(f"schedule is {own.schedule!r}; it must be {' or '.join(_SCHEDULES)}")
     if not isinstance(own.text_to_image, bool):

@@ -127,7 +127,10 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
     if settings.policy is not Policy.OFF:
         layout = _layout(description, unet, latent)
         places = unets.default_places(unet) if description.places is None else description.places
-        net = unets.BankedUNet(unet, places)
+        try:
+            net = unets.BankedUNet(unet, places, description.subtoken)
+        except unets.PlaceError as error:
+            raise ModelError(f"{description.folder / DESCRIPTION}: fusion.subtoken: {error}") from error
     for module in (net, vae, text_encoder):
         module.eval().requires_grad_(False).to(device)
     return Model(

@@ -22,8 +22,11 @@ class PlaceError(ValueError):
 class BankedUNet(nn.Module):
     """A diffusers UNet whose self-attention and named places read a bank; it takes over the given UNet."""
 
-    def __init__(self, unet: UNet2DConditionModel, places: Iterable[str]) -> None:
-        """places: names of attention layers, transformer blocks or up blocks; PlaceError for any other name."""
+    def __init__(self, unet: UNet2DConditionModel, places: Iterable[str], parts: int = 1) -> None:
+        """places: names of attention layers, transformer blocks or up blocks; PlaceError for any other name.
+
+        parts: as in core.attention.FusedUpBlock; other than 1 it needs places that are up blocks.
+        """
         super().__init__()
         wanted = set(places)
         self.self_attentions = self_attentions(unet)
@@ -34,11 +37,13 @@ class BankedUNet(nn.Module):
             banked = layer in self.self_attentions
             processors[name] = SelfAttention(layer, layer in wanted) if banked else CrossAttention(layer)
         unet.set_attn_processor(processors)
-        for place in sorted(wanted - set(self.self_attentions)):
+        for place in sorted(wanted if parts > 1 else wanted - set(self.self_attentions)):
             module = modules.get(place)
             parent, _, child = place.rpartition(".")
             if parent == "up_blocks" and module is not None:
-                unet.up_blocks[int(child)] = FusedUpBlock(place, module)
+                unet.up_blocks[int(child)] = FusedUpBlock(place, module, parts)
+            elif parts > 1:
+                raise PlaceError(f"fusion place {place!r} is no up block of this UNet, which subtoken {parts} needs")
             elif isinstance(module, BasicTransformerBlock):
                 modules[parent].register_module(child, FusedTransformerBlock(place, module))
             else:

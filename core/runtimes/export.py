@@ -148,7 +148,7 @@ def _export(description: ModelDescription, folder: Path, out: Path) -> None:
     )
     ids = torch.zeros(1, length, dtype=torch.int64)
     write("text_encoder", _Text(text_encoder), (ids,), ({},), ["ids"], ["text_embedding"])
-    _write_unet(write, plain, places, length, width)
+    _write_unet(write, plain, places, description.subtoken, (length, width))
     manifest = {
         "version": onnx.VERSION,
         "made_for": onnx.fingerprint(description),
@@ -172,7 +172,8 @@ def _write_pictures(write: _Write, encoder: _Encoder, decoder: _Decoder, factor:
     write("decoder", decoder, (latent,), ({2: auto, 3: auto},), ["latent"], ["picture"])
 
 
-def _write_unet(write: _Write, plain: Any, places: tuple[str, ...], length: int, width: int) -> None:
+def _write_unet(write: _Write, plain: Any, places: tuple[str, ...], parts: int, text: tuple[int, int]) -> None:
+    """text: words and width of the text's embedding."""
     auto = torch.export.Dim.AUTO
     # 18 halves to 9 and 5: diffusers then sizes each upsampling by its skip connection, which is right for every size
     rows, size = 2, 18
@@ -184,8 +185,8 @@ def _write_unet(write: _Write, plain: Any, places: tuple[str, ...], length: int,
     latents, timesteps = torch.zeros(rows, plain.config.in_channels, size, size), torch.zeros(rows, dtype=torch.int64)
     write(
         "unet",
-        _UNet(unet.BankedUNet(plain, places), list(shapes)),
-        (latents, timesteps, torch.zeros(rows, length, width), fresh, strength, threshold, rings),
+        _UNet(unet.BankedUNet(plain, places, parts), list(shapes)),
+        (latents, timesteps, torch.zeros(rows, *text), fresh, strength, threshold, rings),
         ({0: auto, 2: auto, 3: auto}, row, row, row, row, row, [{0: auto, 1: auto, 2: auto}] * len(rings)),
         ["latents", "timesteps", "text", "fresh", "strength", "threshold", *shapes],
         ["prediction", *(f"seen.{name}" for name in shapes)],

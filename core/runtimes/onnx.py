@@ -95,7 +95,7 @@ def fingerprint(description: ModelDescription) -> str:
     parts = {part: part_config(description.folder, part) for part in sorted(set(ONNX_GRAPHS.values()))}
     # who wrote the file, and by which version, is no matter
     own = {part: {key: config[key] for key in config if _matters(key)} for part, config in parts.items()}
-    text = json.dumps([own, description.places], sort_keys=True)
+    text = json.dumps([own, description.places, description.subtoken], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
