@@ -155,7 +155,7 @@ def test_a_read_only_or_mirrored_picture_is_encoded(tiny: Path, recwarn: pytest.
 def test_a_folder_without_description_has_the_papers_defaults(tiny: Path) -> None:
     own = describe(str(tiny))
     assert (own.name, own.schedule, own.width, own.steps, own.strength) == (str(tiny), "lcm", 512, 4, 0.4)
-    assert (own.places, own.fusion_strength, own.similarity_threshold) == (None, 0.8, 0.98)
+    assert (own.places, own.subtoken, own.fusion_strength, own.similarity_threshold) == (None, 1, 0.8, 0.98)
     assert (own.policy, own.slots, own.interval, own.words) == (Policy.MERGE, 1, 4, ())
 
 
@@ -169,7 +169,7 @@ def test_the_description_is_what_the_json_says(folder: Path) -> None:
         "steps": 1,
         "strength": 0.7,
         "text_to_image": False,
-        "fusion": {"places": ["up_blocks.1"], "strength": 0.5, "threshold": 0.9},
+        "fusion": {"places": ["up_blocks.1"], "subtoken": 4, "strength": 0.5, "threshold": 0.9},
         "bank": {"policy": "fifo", "slots": 3, "interval": 2},
         "styles": ["ink"],
         "words": ["ink", "clay"],
@@ -178,7 +178,8 @@ def test_the_description_is_what_the_json_says(folder: Path) -> None:
     own = describe(str(folder))
     assert (own.name, own.licence, own.schedule, own.width, own.height) == ("Mine", "CC0", "turbo", 256, 320)
     assert (own.steps, own.strength, own.text_to_image) == (1, 0.7, False)
-    assert (own.places, own.fusion_strength, own.similarity_threshold) == (("up_blocks.1",), 0.5, 0.9)
+    assert (own.places, own.subtoken) == (("up_blocks.1",), 4)
+    assert (own.fusion_strength, own.similarity_threshold) == (0.5, 0.9)
     assert (own.policy, own.slots, own.interval) == (Policy.FIFO, 3, 2)
     assert (own.styles, own.words) == (("ink",), ("ink", "clay"))
 
@@ -212,6 +213,9 @@ def test_trailing_spacing_means_turbo_unless_said_otherwise(folder: Path) -> Non
         ('{"fusion": {"places": [3]}}', "fusion.places is [3]"),
         ('{"fusion": {"strength": -1}}', "strength is -1"),
         ('{"fusion": {"threshold": true}}', "threshold is True"),
+        ('{"fusion": {"subtoken": 0}}', "fusion.subtoken is 0"),
+        ('{"fusion": {"subtoken": true}}', "fusion.subtoken is True"),
+        ('{"fusion": {"subtoken": 2.5}}', "fusion.subtoken is 2.5"),
         ('{"words": "abc"}', "words is 'abc'"),
         ('{"text_to_image": "false"}', "text_to_image is 'false'"),
         ('{"name": 3}', "name"),
@@ -238,6 +242,14 @@ def test_each_kind_of_place_can_be_named(folder: Path, place: str) -> None:
     (folder / "streamv2v.json").write_text(json.dumps({"fusion": {"places": [place]}}))
     layout = models.load(settings(folder)).layout
     assert [name for name in layout if name.endswith(".feature")] == [f"{place}.feature"]
+
+
+def test_matches_between_tokens_need_up_blocks(folder: Path) -> None:
+    (folder / "streamv2v.json").write_text('{"fusion": {"subtoken": 4}}')
+    message = refused(folder, models.load)
+    assert "fusion.subtoken: fusion place 'mid_block." in message
+    (folder / "streamv2v.json").write_text('{"fusion": {"places": ["up_blocks.2"], "subtoken": 4}}')
+    models.load(settings(folder))
 
 
 def test_a_place_that_is_none_is_named(folder: Path) -> None:

@@ -108,8 +108,10 @@ class Live:
             source=f"camera:{camera}", sink="camera", profile="plain", size=SIZE, fps=FPS, panel=False,
             profiles_folder=profiles, idle_after_s=0.0,
         )  # fmt: skip
+        self.unseen = False  # whether the daemon finds no camera where it looks
         parts = Parts(
             engine="tests.fake_engine:make",
+            open_source=lambda options: sources.Webcam(camera, SIZE, FPS, cameras=self._cameras),
             settings_of=lambda profile, options: settings,
             state_folder=lambda: folder,
             limits=Limits(frame_s=5.0, first_wait_s=0.2, longest_wait_s=1.0, tries=3),
@@ -121,6 +123,9 @@ class Live:
         self.thread = threading.Thread(target=self._work)
         self.thread.start()
         self.recorder: Recorder | None = None
+
+    def _cameras(self) -> list[sources.Camera]:
+        return [] if self.unseen else sources.list_cameras(include_virtual=True)
 
     def _work(self) -> None:
         try:
@@ -215,140 +220,7 @@ class Watched:
         assert alike(last, 255 - self.raw), "the translation is not back"
 
 
-# --------------------------------------------------------------------------------------------------------- the engine
-
-
-def test_the_record_tells_raw_from_translated(live: Live) -> None:
-    raw = live.raw()
-    assert not alike(raw, 255 - raw), "the camera's picture must differ from its inverse, or nothing here is a test"
-    Watched(live).check()
-
-
-def test_the_engine_killed(live: Live) -> None:
-    watched, before = Watched(live), live.daemon.status().restarts
-    os.kill(live.engine(), signal.SIGKILL)
-    live.until(lambda: live.daemon.status().restarts > before, "restarted")
-    live.until_translated()
-    watched.check()
-
-
-@pytest.mark.parametrize(
-    ("prompt", "reason"),
-    [("die", "killed"), ("hang", "has not answered"), ("raise", "CUDA error"), ("memory", "CUDA out of memory")],
-)
-def test_the_engine_fails_again_and_again(live: Live, prompt: str, reason: str) -> None:
-    watched = Watched(live)
-    live.do(SetPrompt(prompt, 0))
-    live.until(lambda: reason in live.daemon.status().reason, f"saying {reason}")
-    card = live.daemon.preview
-    assert not alike(thumbnail(card), watched.raw)
-    live.do(SetPrompt("plain", 0))
-    live.until_translated()
-    watched.check()
-    assert live.daemon.status().reason == ""
-
-
-def test_a_look_that_is_refused_changes_nothing(live: Live) -> None:
-    watched = Watched(live)
-    with pytest.raises(VcamError, match="strength"):
-        live.do(ChangeLook({"strength": 7}))
-    live.until_translated()
-    watched.check()
-
-
-# --------------------------------------------------------------------------------------------------------- the camera
-
-
-def test_the_camera_unplugged_and_plugged_in_again(live: Live, vivid: str) -> None:
-    watched, device, before = Watched(live), vivid_device(), vivid_path()
-    (DRIVER / "unbind").write_text(device)
-    try:
-        live.until(lambda: live.daemon.status().reason == f"{vivid} is not there: plug it in again", "told")
-    finally:
-        (DRIVER / "bind").write_text(device)
-    live.until_translated()
-    watched.check()
-    print(f"it was {before} and is {vivid_path()}")
-
-
-def test_the_camera_black(live: Live) -> None:
-    watched, path = Watched(live), vivid_path()
-    assert v4l2.set_control(path, "test_pattern", BLACK_BARS)
-    try:
-        live.until(lambda: "gives a black picture" in live.daemon.status().reason, "told")
-    finally:
-        v4l2.set_control(path, "test_pattern", 0)
-    live.until_translated()
-    watched.check()
-
-
-def test_the_camera_frozen(live: Live) -> None:
-    watched, path = Watched(live), vivid_path()
-    assert v4l2.set_control(path, "osd_text_mode", NO_TEXT)  # the bars alone never move
-    try:
-        live.until(lambda: "the same picture again and again" in live.daemon.status().reason, "told")
-    finally:
-        v4l2.set_control(path, "osd_text_mode", 0)
-    live.until_translated()
-    watched.check()
-
-
-def test_the_camera_in_use_elsewhere(live: Live, vivid: str) -> None:
-    watched = Watched(live)
-    device = vivid_device()
-    (DRIVER / "unbind").write_text(device)
-    live.until_state("waiting")
-    code = (
-        "import cv2, sys\n"
-        "while True:\n"
-        "    capture = cv2.VideoCapture(sys.argv[1], cv2.CAP_V4L2)\n"
-        "    while capture.read()[0]: print('reads', flush=True)\n"
-    )
-    # the other program takes it first: our own next look for the camera is held up until it does
-    listed, live.daemon._source._cameras = live.daemon._source._cameras, list  # type: ignore[attr-defined]
-    (DRIVER / "bind").write_text(device)
-    try:
-        with subprocess.Popen([sys.executable, "-c", code, vivid_path()], stdout=subprocess.PIPE) as other:
-            try:
-                assert other.stdout is not None
-                assert other.stdout.readline() == b"reads\n"
-                live.daemon._source._cameras = listed  # type: ignore[attr-defined]
-                live.until(lambda: f"(pid {other.pid})" in live.daemon.status().reason, "told who has it")
-                assert f"{vivid} is in use by" in live.daemon.status().reason
-            finally:
-                other.kill()
-    finally:
-        live.daemon._source._cameras = listed  # type: ignore[attr-defined]
-    live.until_translated()
-    watched.check()
-
-
-# -------------------------------------------------------------------------------------------------- reader and device
-
-
-def test_the_reader_gone_and_another_come(live: Live) -> None:
-    assert live.recorder is not None
-    live.recorder.end()
-    live.until_translated()
-    live.recorder = Recorder(sinks.find_device())
-    live.until(lambda: live.recorder is not None and len(live.recorder.shots) > 5, "read")
-    Watched(live).check()
-
-
-def test_a_second_writer_is_refused_and_told_who_has_it(live: Live) -> None:
-    with pytest.raises(VcamError, match=r"virtual camera|cannot be used"):
-        sinks.VirtualCamera(SIZE, FPS)
-    live.until_translated()
-
-
-def test_a_machine_without_our_camera_is_told_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = v4l2.devices()
-    monkeypatch.setattr(v4l2, "devices", lambda: [one for one in real if one.name != "StreamV2V Camera"])
-    with pytest.raises(VcamError, match="card_label="):
-        sinks.find_device()
-
-
-# ---------------------------------------------------------------------------------------------- runs of their own
+# ---------------------------------------------------- runs of their own, before the one that holds the virtual camera
 
 
 def test_without_a_reader_it_rests_and_the_camera_is_let_go(vivid: str, tmp_path: Path) -> None:
@@ -359,7 +231,10 @@ def test_without_a_reader_it_rests_and_the_camera_is_let_go(vivid: str, tmp_path
         at_work.until(lambda: path not in {os.readlink(f"/proc/self/fd/{fd}") for fd in open_files()}, "let go")
         assert at_work.daemon.status().reader_count == 0
         at_work.recorder = Recorder(sinks.find_device())
+        at_work.until(lambda: at_work.daemon.status().reader_count, "noticed")
+        noticed_s = time.monotonic()
         at_work.until_state("running")
+        print(f"the picture moved on {time.monotonic() - noticed_s:.2f} s after the reader was noticed")
         at_work.until_translated()
         pid = at_work.recorder.process.pid
         at_work.until(lambda: any(f"(pid {pid})" in one for one in at_work.daemon.status().readers), "named")
@@ -451,3 +326,140 @@ def by_opencv(folder: Path) -> Picture:
     subprocess.run([sys.executable, "-c", code, sinks.find_device(), str(shot)], check=True, timeout=WAIT_S)
     picture: Picture = np.load(shot)
     return picture
+
+
+# --------------------------------------------------------------------------------------------------------- the engine
+
+
+def test_the_record_tells_raw_from_translated(live: Live) -> None:
+    raw = live.raw()
+    assert not alike(raw, 255 - raw), "the camera's picture must differ from its inverse, or nothing here is a test"
+    Watched(live).check()
+
+
+def test_the_engine_killed(live: Live) -> None:
+    watched, before = Watched(live), live.daemon.status().restarts
+    os.kill(live.engine(), signal.SIGKILL)
+    live.until(lambda: live.daemon.status().restarts > before, "restarted")
+    live.until_translated()
+    watched.check()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason"),
+    [("die", "killed"), ("hang", "has not answered"), ("raise", "CUDA error"), ("memory", "CUDA out of memory")],
+)
+def test_the_engine_fails_again_and_again(live: Live, prompt: str, reason: str) -> None:
+    watched = Watched(live)
+    live.do(SetPrompt(prompt, 0))
+    live.until(lambda: reason in live.daemon.status().reason, f"saying {reason}")
+    card = live.daemon.preview
+    assert not alike(thumbnail(card), watched.raw)
+    live.do(SetPrompt("plain", 0))
+    live.until_translated()
+    watched.check()
+    assert live.daemon.status().reason == ""
+
+
+def test_a_look_that_is_refused_changes_nothing(live: Live) -> None:
+    watched = Watched(live)
+    with pytest.raises(VcamError, match="strength"):
+        live.do(ChangeLook({"strength": 7}))
+    live.until_translated()
+    watched.check()
+
+
+# --------------------------------------------------------------------------------------------------------- the camera
+
+
+def test_the_camera_unplugged_and_plugged_in_again(live: Live, vivid: str) -> None:
+    watched, device, before = Watched(live), vivid_device(), vivid_path()
+    (DRIVER / "unbind").write_text(device)
+    try:
+        live.until(lambda: live.daemon.status().reason == f"{vivid} is not there: plug it in again", "told")
+    finally:
+        (DRIVER / "bind").write_text(device)
+    live.until_translated()
+    watched.check()
+    print(f"it was {before} and is {vivid_path()}")
+
+
+def test_the_camera_black(live: Live) -> None:
+    watched, path = Watched(live), vivid_path()
+    assert v4l2.set_control(path, "osd_text_mode", NO_TEXT)
+    assert v4l2.set_control(path, "test_pattern", BLACK_BARS)
+    try:
+        live.until(lambda: "gives a black picture" in live.daemon.status().reason, "told")
+    finally:
+        v4l2.set_control(path, "test_pattern", 0)
+        v4l2.set_control(path, "osd_text_mode", 0)
+    live.until_translated()
+    watched.check()
+
+
+def test_the_camera_frozen(live: Live) -> None:
+    watched, path = Watched(live), vivid_path()
+    assert v4l2.set_control(path, "osd_text_mode", NO_TEXT)  # the bars alone never move
+    try:
+        live.until(lambda: "the same picture again and again" in live.daemon.status().reason, "told")
+    finally:
+        v4l2.set_control(path, "osd_text_mode", 0)
+    live.until_translated()
+    watched.check()
+
+
+def test_the_camera_in_use_elsewhere(live: Live, vivid: str) -> None:
+    watched = Watched(live)
+    device = vivid_device()
+    (DRIVER / "unbind").write_text(device)
+    live.until_state("waiting")
+    code = (
+        "import cv2, sys\n"
+        "while True:\n"
+        "    capture = cv2.VideoCapture(sys.argv[1], cv2.CAP_V4L2)\n"
+        "    while capture.read()[0]: print('reads', flush=True)\n"
+    )
+    live.unseen = True  # until the other program has it
+    (DRIVER / "bind").write_text(device)
+    try:
+        with subprocess.Popen([sys.executable, "-c", code, vivid_path()], stdout=subprocess.PIPE) as other:
+            try:
+                assert other.stdout is not None
+                assert other.stdout.readline() == b"reads\n"
+                live.unseen = False
+                live.until(lambda: f"(pid {other.pid})" in live.daemon.status().reason, "told who has it")
+                assert f"{vivid} is in use by" in live.daemon.status().reason
+            finally:
+                other.kill()
+    finally:
+        live.unseen = False
+    live.until_translated()
+    watched.check()
+
+
+# -------------------------------------------------------------------------------------------------- reader and device
+
+
+def test_the_reader_gone_and_another_come(live: Live) -> None:
+    assert live.recorder is not None
+    live.recorder.end()
+    live.until_translated()
+    live.recorder = Recorder(sinks.find_device())
+    live.until(lambda: live.recorder is not None and len(live.recorder.shots) > 5, "read")
+    Watched(live).check()
+
+
+def test_a_second_writer_is_refused_and_told_who_has_it(live: Live) -> None:
+    watched = Watched(live)
+    code = f"from vcam import sinks; sinks.VirtualCamera({SIZE}, {FPS})"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert f"(pid {os.getpid()}): close it there" in told.stderr.splitlines()[-1]
+    live.until_translated()
+    watched.check()
+
+
+def test_a_machine_without_our_camera_is_told_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = v4l2.devices()
+    monkeypatch.setattr(v4l2, "devices", lambda: [one for one in real if one.name != "StreamV2V Camera"])
+    with pytest.raises(VcamError, match="card_label="):
+        sinks.find_device()
