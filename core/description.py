@@ -203,6 +203,19 @@ def weight_files(where: Path) -> list[str]:
     return sorted(path.name for path in where.glob(f"{_stem(where)}*.safetensors"))
 
 
+def variant(where: Path) -> str | None:
+    """The variant in the weights' file name (`model.fp16.safetensors`), where there is no plain file."""
+    files = weight_files(where)
+    plain = [name for name in files if name.count(".") == 1]
+    return None if plain else files[0].split(".")[1].split("-")[0]
+
+
+def loaded_files(where: Path) -> list[str]:
+    """Those of weight_files that are loaded: the plain ones, or those of one variant."""
+    kind = variant(where)
+    return [name for name in weight_files(where) if (name.count(".") == 1 if kind is None else f".{kind}" in name)]
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in the file. Raises ModelError."""
     try:

@@ -85,7 +85,7 @@ class Engine:
         if any(name.startswith("text_encoder.") for name in change.values):
             self._model.encoder.forget()
             self._blend = prompts.towards(self._blend, self._model.encoder(self.look.prompt), frames)
-            self._plan = self._planned(self.look)
+        self._plan = self._planned(self.look)  # also where the text stays: what the layers make of it does not
         self._switch_bank(self.look.on_switch, frames)
         self._skip = _Skip()
 

@@ -22,7 +22,7 @@ from core.description import (
     part_config,
     read_json,
     require,
-    weight_files,
+    variant,
 )
 from core.settings import EngineSettings, Policy, Runtime, SettingsError
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from core.bank import Layout
     from core.frame import Decode, Encode
+    from core.memory import Need
     from core.net import Net
     from core.prompts import Encoder
     from core.schedule import Schedule
@@ -80,8 +81,33 @@ def load(settings: EngineSettings) -> Model:
         from core.runtimes import onnx
 
         return onnx.load(description, settings)
-    with _quiet():
+    expected(settings)
+    with quiet():
         return _load(description, settings)
+
+
+def expected(settings: EngineSettings) -> Need | None:
+    """The memory that the engine will take; None where that is not worked out before it is loaded.
+
+    That is for a small model where much is free; on the onnx runtime, which would have to import diffusers for it; and
+    for a folder of which `load` will say what is wrong. Raises SettingsError where it does not fit, with the largest
+    size that does; ModelError.
+    """
+    require(settings.model)
+    description = describe(settings.model)
+    settings = resolve(settings, description)
+    if settings.runtime is Runtime.ONNX:
+        return None
+    from core import memory
+
+    _device(settings.device)
+    room = memory.free(settings.device)
+    if memory.is_small(description, settings, room):
+        return None
+    try:
+        return memory.check(description, settings, room)
+    except memory.ShapeError:
+        return None
 
 
 def resolve(settings: EngineSettings, description: ModelDescription) -> EngineSettings:
@@ -178,7 +204,7 @@ def _decode(decode: Decode, latent: Tensor) -> Picture:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the libraries' progress bars and remarks, which our own errors and progress stand in for."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -216,13 +242,6 @@ def _diffusers() -> Any:
     return diffusers  # Any: its lazy module has no types
 
 
-def _variant(where: Path) -> str | None:
-    """The variant in the weights' file name (`model.fp16.safetensors`), where there is no plain file."""
-    files = weight_files(where)
-    plain = [name for name in files if name.count(".") == 1]
-    return None if plain else files[0].split(".")[1].split("-")[0]
-
-
 def part(folder: Path, name: str, dtype: torch.dtype) -> Any:
     """The folder's unet, vae or text_encoder, every weight of which was found. Raises ModelError."""
     where = folder / name
@@ -230,8 +249,8 @@ def part(folder: Path, name: str, dtype: torch.dtype) -> Any:
     if name == "text_encoder":
         from transformers import CLIPTextModel
 
-        return _pretrained(CLIPTextModel, where, dtype, _variant(where))
-    return _pretrained(getattr(_diffusers(), config["_class_name"]), where, dtype, _variant(where))
+        return _pretrained(CLIPTextModel, where, dtype, variant(where))
+    return _pretrained(getattr(_diffusers(), config["_class_name"]), where, dtype, variant(where))
 
 
 def _pretrained(kind: Any, where: Path, dtype: torch.dtype, variant: str | None) -> Any:

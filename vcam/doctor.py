@@ -39,6 +39,7 @@ def examine() -> list[Finding]:
         checks.check_gpu(machine.nvidia_driver(), told, sys.platform),
         checks.check_runtimes(told),
         _model(config.model or "embedded"),
+        checks.check_memory(*machine.outlook(config.model or "embedded")),
         *_cameras(),
         *_virtual_camera(config.sink == "camera"),
         _obs(config.obs),

@@ -74,6 +74,19 @@ def loading(timeout_s: float = 180.0) -> Loading:
     )
 
 
+def outlook(model: str, timeout_s: float = 180.0) -> tuple[bool | None, str]:
+    """Whether the model fits into the memory, None where that cannot be told, and a sentence; in another process."""
+    code = "import json, sys; from core.memory import outlook; print(json.dumps(outlook(sys.argv[1])))"
+    try:
+        done = subprocess.run([sys.executable, "-c", code, model], capture_output=True, text=True, timeout=timeout_s)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, str(error)
+    if done.returncode != 0:
+        return None, (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+    fits, told = json.loads(done.stdout.splitlines()[-1])
+    return bool(fits), str(told)
+
+
 def requirements(distribution: str = "streamv2v-camera") -> list[str]:
     """What this program says it needs, as pip writes it: of the checkout, else of what is installed."""
     project = Path(__file__).parent.parent / "pyproject.toml"

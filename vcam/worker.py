@@ -166,6 +166,7 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
     from core.catalogue import in_gb
     from core.engine import Engine as CoreEngine
     from core.hub import Progress, ensure
+    from core.models import expected
 
     told = -1
 
@@ -179,6 +180,9 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
 
     ensure(settings.model, fetched)
     report(f"loading the model: {settings.model}", 0.5)
+    need = expected(settings)
+    if need is not None:
+        report(f"loading the model: {settings.model}, which takes about {need}", 0.55)
     return CoreEngine(settings, look)
 
 

@@ -1,0 +1,307 @@
+"""How much memory a model will take at some settings, worked out before it is loaded; and whether that is free.
+
+Weights are read off the headers of the files, the bank off its layout. For the work in between, one frame is run on
+PyTorch's meta device, which computes shapes and no numbers, and the bytes of all tensors alive at once are counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import weakref
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from core import bank as banks
+from core import unet as unets
+from core.bank import Bank, Reading, Seen
+from core.catalogue import in_gb
+from core.description import ModelDescription, ModelError, describe, loaded_files, one_line, part_config
+from core.frame import Decode, Dials, Encode, Knobs, denoise
+from core.models import quiet
+from core.net import Net
+from core.schedule import Prediction, Rows
+from core.settings import EngineSettings, Guidance, Policy, SettingsError
+from core.stream import net_rows
+
+# What no tensor shows. On a GPU the context and the libraries' workspaces: an allowance, not measured. On the CPU what
+# its kernels scratch, of which most is convolutions' weights in another order: as seen in real runs (docs/models.md).
+_GPU_BESIDES = 700_000_000
+_CPU_BESIDES = 100_000_000
+_SLACK = 1.15  # of the work: what an allocator rounds up and leaves unused between tensors
+_TEXT = 77  # words of a CLIP text
+
+
+class ShapeError(ModelError):
+    """The model's configurations cannot be run at that size."""
+
+
+class Need(NamedTuple):
+    """Bytes: of the weights, of the bank, of the tensors alive at the worst moment of a frame, and besides."""
+
+    weights: int
+    bank: int
+    work: int
+    besides: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self)
+
+    def __str__(self) -> str:
+        return f"{in_gb(self.total)} (weights {in_gb(self.weights)}, bank {in_gb(self.bank)}, work {in_gb(self.work)})"
+
+
+def need(description: ModelDescription, settings: EngineSettings) -> Need:
+    """What the settings' engine will take; device and dtype decided (core.models.resolve). Raises ModelError.
+
+    Of the eager runtime; the compiled ones take about as much, rather less.
+    """
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    parts = {part: part_config(description.folder, part) for part in ("unet", "vae")}
+    try:
+        with quiet():
+            bank, work = _frame(json.dumps(parts), description.places, _shape(settings), dtype)
+    except (ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:  # what diffusers is led to
+        raise ShapeError(f"{description.folder}: a frame cannot be worked out ({one_line(error)})") from error
+    numbers = [count for part in (*parts, "text_encoder") for count in _numbers(description.folder / part)]
+    besides = _GPU_BESIDES
+    if settings.device == "cpu":
+        besides = _CPU_BESIDES + 3 * max(numbers) * dtype.itemsize
+    return Need(sum(numbers) * dtype.itemsize, bank, math.ceil(work * _SLACK), besides)
+
+
+def is_small(description: ModelDescription, settings: EngineSettings, room: int) -> bool:
+    """Whether the model takes so little that working it out, which takes a second, is not worth it; ModelError."""
+    weights = 4 * sum(sum(_numbers(description.folder / part)) for part in ("unet", "vae", "text_encoder"))
+    rows_of_pixels = settings.width * settings.height * _shape(settings).net_rows
+    return weights < 200_000_000 and rows_of_pixels <= 4 * 512 * 512 and room > 4_000_000_000
+
+
+def free(device: str) -> int:
+    """Bytes that a process may still take on the device."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def largest(description: ModelDescription, settings: EngineSettings, room: int) -> tuple[int, int] | None:
+    """The largest width and height, about as wide as high as the settings', that fit into so many bytes; None: none."""
+    sizes = _smaller(settings.width, settings.height)
+    whole = need(description, settings)
+    fixed = whole.weights + whole.besides
+    # the rest grows at least as the pixels do: begin where it would fit if no faster
+    pixels = settings.width * settings.height * (room - fixed) / (whole.bank + whole.work)
+    at = bisect_right(sizes, pixels, key=math.prod) - 1
+
+    def fits(index: int) -> bool:
+        return need(description, _resized(settings, sizes[index])).total <= room
+
+    if room <= fixed or not sizes:
+        return None
+    at = max(at, 0)
+    while at >= 0 and not fits(at):
+        at -= 1
+    while 0 <= at < len(sizes) - 1 and fits(at + 1):
+        at += 1
+    return sizes[at] if at >= 0 else None
+
+
+def check(description: ModelDescription, settings: EngineSettings, room: int) -> Need:
+    """What it will take; SettingsError where that is more than `room`, with the largest size that fits."""
+    wanted = need(description, settings)
+    if wanted.total <= room:
+        return wanted
+    fits = largest(description, settings, room)
+    remedy = (
+        f"the largest size that fits is {fits[0]}x{fits[1]} (--engine-size; --size of translate)"
+        if fits
+        else "no size fits; take fewer steps, another model, or close what else uses the memory"
+    )
+    raise SettingsError(
+        f"{description.name} at {settings.width}x{settings.height} with {settings.steps} steps needs {wanted}, but "
+        f"{in_gb(room)} are free on {settings.device}; {remedy}"
+    )
+
+
+def outlook(model: str) -> tuple[bool, str]:
+    """Whether the model as it is by itself fits into what is free here, and a sentence on it. Raises ModelError."""
+    from core.models import resolve
+
+    own = describe(model)
+    plain = EngineSettings(model, own.width, own.height, own.steps, own.policy, own.slots)
+    settings = resolve(plain, own)
+    wanted, room = need(own, settings), free(settings.device)
+    size = f"{model} at {own.width}x{own.height} takes about {wanted}; {in_gb(room)} are free on {settings.device}"
+    if wanted.total <= room:
+        return True, size
+    fits = largest(own, settings, room)
+    return False, f"{size}; " + (f"the largest size that fits is {fits[0]}x{fits[1]}" if fits else "no size fits")
+
+
+def _resized(settings: EngineSettings, size: tuple[int, int]) -> EngineSettings:
+    return replace(settings, width=size[0], height=size[1])
+
+
+def _smaller(width: int, height: int) -> list[tuple[int, int]]:
+    """Sizes below that one, rising: multiples of 64, and of 16 below 256, of about its shape."""
+    short = min(width, height)
+    steps = [*range(64, 256, 16), *range(256, 2048, 64)]
+    shapes = [tuple(max(64, round(side * step / short / 16) * 16) for side in (width, height)) for step in steps]
+    return [(w, h) for w, h in shapes if w * h < width * height]
+
+
+def _numbers(where: Path) -> list[int]:
+    """How many numbers each tensor of the part's files holds, by the headers of its safetensors."""
+    return [
+        math.prod(tensor["shape"])
+        for name in loaded_files(where)
+        for key, tensor in _header(where / name).items()
+        if key != "__metadata__"
+    ]
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: 8 bytes of length, then JSON (safetensors' README)."""
+    try:
+        with path.open("rb") as file:
+            header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    except (OSError, ValueError, MemoryError, OverflowError) as error:
+        raise ModelError(f"{path}: is no safetensors file; fetch the model again") from error
+    return header
+
+
+# ------------------------------------------------------------------------------------------------ a frame of shapes
+
+
+class _Shape(NamedTuple):
+    """What of the settings shapes a frame."""
+
+    width: int
+    height: int
+    rows: int
+    net_rows: int
+    slots: int
+    guidance: Guidance
+    policy: Policy
+
+
+def _shape(settings: EngineSettings) -> _Shape:
+    slots = settings.slots if settings.policy is Policy.FIFO else 1
+    rows = len(net_rows(settings.guidance, settings.steps))
+    return _Shape(settings.width, settings.height, settings.steps, rows, slots, settings.guidance, settings.policy)
+
+
+@lru_cache(maxsize=64)
+def _frame(parts: str, places: tuple[str, ...] | None, shape: _Shape, dtype: torch.dtype) -> tuple[int, int]:
+    """(bytes of the bank, bytes of what else is alive at the worst moment of a frame)."""
+    import diffusers
+
+    configs: Mapping[str, Any] = json.loads(parts)
+    unet = configs["unet"]
+    channels, words = int(unet["in_channels"]), int(unet["cross_attention_dim"])
+    library: Any = diffusers
+    with torch.device("meta"):
+        vae = getattr(library, configs["vae"]["_class_name"]).from_config(configs["vae"]).to(dtype)
+        plain = library.UNet2DConditionModel.from_config(unet).to(dtype)
+        picture = torch.empty(shape.height, shape.width, 3, dtype=torch.uint8)
+    encode, decode = Encode(vae), Decode(vae)
+    banked = shape.policy is not Policy.OFF
+    net = unets.BankedUNet(plain, _places(plain, places)) if banked else unets.PlainUNet(plain)
+    with torch.inference_mode(), _NoAttentionMatrix():
+        h, w = encode(picture).shape[2:]
+        with torch.device("meta"):
+            latents = torch.empty(shape.rows - 1, channels, h, w, dtype=dtype)
+            knobs = _knobs(shape, (channels, h, w), words, dtype)
+        one = knobs._replace(rows=knobs.rows.row(0), noise=knobs.noise[:1], text=knobs.text[:1])
+        _, _, seen = _denoised(net, one, {}, knobs.noise[:1], Guidance.NONE)
+        sizes = {name: (feature.shape[1], feature.shape[2]) for name, feature in seen.items()}
+        bank = banks.empty(sizes, shape.net_rows, shape.slots, dtype, torch.device("meta"))
+        del seen
+        with _Alive() as alive:
+            latent = encode(picture)
+            clean, _, seen = _denoised(net, knobs, bank, torch.cat([latent, latents]), shape.guidance)
+            after = banks.write(bank, seen, knobs.write)
+            if shape.policy is Policy.MERGE:
+                tokens = {ring.shape[2] for ring in after.values()}
+                orders = {n: torch.empty(shape.net_rows, 2 * n, device="meta").long() for n in tokens}
+                after = banks.merge(after, seen, orders)
+            del seen
+            decode(clean[-1:])
+    return sum(ring.nbytes for ring in bank.values()), alive.peak
+
+
+def _denoised(net: Net, knobs: Knobs, bank: Bank, latents: Tensor, guidance: Guidance) -> tuple[Tensor, Tensor, Seen]:
+    return denoise(net, knobs, bank, latents, latents, prediction=Prediction.EPSILON, guidance=guidance)
+
+
+def _places(unet: Any, places: tuple[str, ...] | None) -> tuple[str, ...]:
+    return unets.default_places(unet) if places is None else places
+
+
+def _knobs(shape: _Shape, latent: tuple[int, int, int], width: int, dtype: torch.dtype) -> Knobs:
+    one = torch.empty(shape.rows, 1, 1, 1, dtype=dtype)
+    each = torch.empty(shape.net_rows, dtype=dtype)
+    single = torch.empty(1, dtype=dtype)
+    dials = Dials(
+        single,
+        single,
+        single,
+        Reading(each.bool(), each, each),
+        torch.empty(shape.net_rows, shape.slots, dtype=torch.bool),
+    )
+    noise = torch.empty(shape.rows, *latent, dtype=dtype)
+    text = torch.empty(shape.net_rows, _TEXT, width, dtype=dtype)
+    return Knobs(Rows(torch.empty(shape.rows, dtype=torch.int64), one, one, one, one), noise, text, {}, *dials)
+
+
+class _NoAttentionMatrix(TorchFunctionMode):
+    """Attention as the fused kernels of every device do it, without a matrix of all pairs."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is F.scaled_dot_product_attention:
+            return torch.empty_like(args[0])
+        return function(*args, **(kwargs or {}))
+
+
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the tensors that operations make, while they live."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._born(tensor.untyped_storage())
+        return result
+
+    def _born(self, storage: Any) -> None:
+        key, size = storage._cdata, int(storage.nbytes())
+        if key in self._known:  # a view of what is counted
+            return
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
