@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402  the path first
 from core import metrics  # noqa: E402
 from core.description import describe  # noqa: E402
 from core.engine import Engine  # noqa: E402
-from core.models import Picture  # noqa: E402
+from core.net import Picture  # noqa: E402
 from core.settings import EngineSettings, Look, Policy  # noqa: E402
 from vcam.translate import engine_size  # noqa: E402
 from vcam.video import probe, read, resized  # noqa: E402

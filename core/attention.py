@@ -89,7 +89,7 @@ def fuse_between(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor,
     lengths = products @ (shares[:, :, None] * shares[:, None]).flatten(1).T  # squared, [rows, tokens, points]
     dots = (near @ unit.float()[..., None])[..., 0] @ shares.T  # [rows, tokens, points]
     best, point = (dots * lengths.clamp_min(1e-12).rsqrt()).max(dim=-1)
-    match = (between.shares[point][:, :, None] @ around)[:, :, 0]  # [rows, tokens, channels]
+    match = (between.shares.to(around.dtype)[point][:, :, None] @ around)[:, :, 0]  # [rows, tokens, channels]
     mixed = torch.lerp(own, match, strength[:, None, None])
     return torch.where((best > threshold[:, None])[..., None], mixed, own)
 

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core import loras, models, prompts, schedule, stream
-from core.models import Picture
-from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, SettingsError
+from core import loras, models, prompts, schedule, stages, stream
+from core.models import Model, Report, silent
+from core.net import Picture
+from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, SettingsError
 
 _DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes at once
 
@@ -22,24 +23,17 @@ _DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes a
 class Engine:
     """Translates a stream of pictures by StreamV2V; complete when built, not thread-safe."""
 
-    def __init__(self, settings: EngineSettings, look: Look) -> None:
-        """Loads the model. Raises core.description.ModelError, SettingsError."""
-        self._model = models.load(settings)
+    def __init__(self, settings: EngineSettings, look: Look, report: Report = silent) -> None:
+        """Loads the model, and compiles it where the runtime does. Raises core.description.ModelError, SettingsError.
+
+        report hears what is being done and how far the start is, 0..1.
+        """
+        self._model, self._state, self._step = _opened(settings, report)
         self.settings = self._model.settings
-        slots = settings.slots if settings.policy is Policy.FIFO else 1
         self._originals = self._model.originals
         plain = models.resolve(dataclasses.replace(settings, loras=()), self._model.description)
         # whether use_loras() does as well as another engine: not where fewer LoRAs would mean a quicker runtime
         self.changes_loras = self._model.put is not None and plain.runtime is self.settings.runtime
-        self._state = stream.start(
-            self._model.layout,
-            settings.steps,
-            slots,
-            settings.guidance,
-            self._model.latent,
-            self._model.dtype,
-            self._model.device,
-        )
         self.bank_bytes = sum(ring.nbytes for ring in self._state.memory.bank.values())
         self._decay = _Decay(0, 0)
         self._skip = _Skip()
@@ -47,7 +41,7 @@ class Engine:
         self._turned = 0.0  # degrees that the noise of imagine() has wandered
         self._calls = 0
         self._decoding: Future[Picture] | None = None
-        self._last_latent: Tensor | None = None
+        self._last: Picture | None = None
         self._blend = prompts.still(self._model.encoder(look.prompt))
         self._plan = self._planned(look)
         self.look = look
@@ -89,6 +83,15 @@ class Engine:
         self._switch_bank(self.look.on_switch, frames)
         self._skip = _Skip()
 
+    def stages(self, picture: Picture, repeats: int = 20) -> dict[str, float]:
+        """Milliseconds of each stage of a frame, run by itself (core.stages.STAGES); nothing of the stream changes.
+
+        Empty where the runtime's frame cannot be taken apart.
+        """
+        plan = self._plan._replace(text=self._blend.text)
+        runs = stages.of_step(self._step, plan, self._state, picture)
+        return stages.measured_ms(runs, self._model.device, repeats)
+
     def prepare(self, texts: Iterable[str]) -> None:
         """Encode prompts ahead, so that a switch to them costs nothing."""
         for text in texts:
@@ -117,20 +120,21 @@ class Engine:
             self._skip = self._skip._replace(repeats=self._skip.repeats + 1)
             return shown.copy()
         changing = self._blend.share < 1 or not self._decay.over
-        self._last_latent = self._model.encode(picture)
-        result = self._advance(self._last_latent)
+        own = picture.copy()  # the caller's may be used again, or be read-only
+        result = self._advance(own)
         still = -1 if changing else self._skip.still + 1 if similar else 0
-        self._skip = _Skip(picture.copy(), None if result is None else result.copy(), still)
+        self._last = own
+        self._skip = _Skip(own, None if result is None else result.copy(), still)
         return result
 
     @torch.inference_mode()
     def drain(self) -> Iterator[Picture]:
         """The translations still in flight, oldest first; afterwards the stream starts anew."""
-        if self._last_latent is None:
+        if self._last is None:
             return
         try:
             for _ in range(self.delay):
-                result = self._advance(self._last_latent)
+                result = self._advance(self._last)
                 if result is not None:
                     yield result
         finally:  # also where the caller takes only some of them
@@ -154,9 +158,7 @@ class Engine:
         # a turn from one noise towards another keeps the variance, so every moment is noise as good as the first
         noise = noise * turn.cos() + self._noise(self.look.seed + 1) * turn.sin()
         plan = self._plan._replace(rows=self._rows(1.0), noise=noise)
-        return self._advance(
-            torch.zeros(1, *self._model.latent, dtype=self._model.dtype, device=self._model.device), plan
-        )
+        return self._advance(None, plan)
 
     def _turn_to(self, *, imagining: bool) -> None:
         if self._imagining != imagining:
@@ -164,18 +166,18 @@ class Engine:
             self._start_anew()
 
     def _start_anew(self) -> None:
-        self._calls, self._last_latent, self._decoding = 0, None, None
+        self._calls, self._last, self._decoding = 0, None, None
         self.forget()
 
-    def _advance(self, latent: Tensor, plan: stream.Plan | None = None) -> Picture | None:
+    def _advance(self, picture: Picture | None, plan: stream.Plan | None = None) -> Picture | None:
         plan = self._decay.apply(self._plan if plan is None else plan)._replace(text=self._blend.text)
         with _threads(self._model.threads):
-            clean, self._state = stream.step(self._model.net, plan, self._state, latent)
+            develop, self._state = self._step(plan, self._state, picture)
         self._blend, self._decay = self._blend.next(), self._decay.next()
         self._calls += 1
         if self._model.beside is None:
-            return self._model.decode(clean) if self._calls > self.delay else None
-        before, self._decoding = self._decoding, self._model.beside.submit(self._model.decode, clean)
+            return develop() if self._calls > self.delay else None
+        before, self._decoding = self._decoding, self._model.beside.submit(develop)
         # the first calls decode what is no picture yet
         return before.result() if before is not None and self._calls > self.delay else None
 
@@ -224,6 +226,22 @@ class Engine:
             raise ValueError(f"the picture is a {type(picture).__name__}; it must be an array, uint8 {wanted}")
         if picture.shape != wanted or picture.dtype != np.uint8:
             raise ValueError(f"the picture is {picture.dtype} {picture.shape}; it must be uint8 {wanted}")
+
+
+def _opened(settings: EngineSettings, report: Report) -> tuple[Model, stream.StreamState, stream.Step]:
+    """The model, the state of a stream that has seen nothing, and how its frames are taken."""
+    model = models.load(settings, report)
+    slots = settings.slots if settings.policy is Policy.FIFO else 1
+    state = stream.start(
+        model.layout, settings.steps, slots, settings.guidance, model.latent, model.dtype, model.device
+    )
+    try:
+        return model, state, model.open(state)
+    except SettingsError as error:
+        if settings.runtime is not Runtime.AUTO:
+            raise
+        report(f"{error}; so that is what is done", 0.55)
+    return _opened(dataclasses.replace(settings, runtime=Runtime.EAGER), report)
 
 
 @contextmanager

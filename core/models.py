@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from core.description import (
     DESCRIPTION,
@@ -35,11 +33,14 @@ if TYPE_CHECKING:
     from core.bank import Layout
     from core.frame import Decode, Encode
     from core.memory import Need
-    from core.net import Net
+    from core.net import Picture
     from core.prompts import Encoder
     from core.schedule import Schedule
+    from core.stream import Step, StreamState
+    from core.unet import BankedUNet
 
-Picture = NDArray[np.uint8]  # RGB [height, width, 3]
+Report = Callable[[str, float], None]  # what is being done, and how far the whole start is, 0..1
+BUILDING = 0.6  # how far it is when a runtime begins to compile or to build
 
 _UNSUPPORTED = {  # of a UNet's config: what a call would have to be given besides latents, timesteps and text
     "time_cond_proj_dim": "models with a guidance embedding (LCM)",
@@ -52,37 +53,88 @@ _SUPPORTED = "take an SD 1.5-shaped model (for LCM: Stable Diffusion 1.5 with th
 
 @dataclass(frozen=True)
 class Model:
-    """Loaded parts, in evaluation mode, on the settings' device and dtype; settings have nothing left to decide."""
+    """A loaded model, good for any number of streams; settings have nothing left to decide.
+
+    open: how the frames of a stream that begins with that state are taken; it compiles, where the runtime does.
+    """
 
     settings: EngineSettings
     description: ModelDescription
-    net: Net
-    encode: Callable[[Picture], Tensor]  # RGB uint8 [height, width, 3] -> latent [1, channels, h, w]
-    decode: Callable[[Tensor], Picture]
+    open: Callable[[StreamState], Step]
     encoder: Encoder
     schedule: Schedule
     layout: Layout
     latent: tuple[int, int, int]  # channels, height, width
     dtype: torch.dtype
     device: torch.device
-    beside: Executor | None = None  # where `decode` runs while the next picture is begun; None: it is waited for
+    beside: Executor | None = None  # where a picture is developed while the next is begun; None: it is waited for
     threads: int | None = None  # of PyTorch's own operations between the calls; None: as many as it has
     weights: Mapping[str, Tensor] = field(default_factory=dict)  # core.loras.named_weights, with the LoRAs in them
     originals: Mapping[str, Tensor] = field(default_factory=dict)  # core.loras.Switch
     put: Callable[[Mapping[str, Tensor]], None] | None = None  # new values into the weights; None: they are fixed
 
 
-def load(settings: EngineSettings) -> Model:
+class Loaded(NamedTuple):
+    """A model's parts by PyTorch, in evaluation mode, on the settings' device and in their dtype.
+
+    layout: of the bank, empty without one. latent: channels, height, width. weights and originals: see Model.
+    """
+
+    unet: Any
+    vae: Any
+    encoder: Encoder
+    schedule: Schedule
+    layout: Layout
+    latent: tuple[int, int, int]
+    dtype: torch.dtype
+    device: torch.device
+    weights: Mapping[str, Tensor]
+    originals: Mapping[str, Tensor]
+
+    def model(
+        self,
+        description: ModelDescription,
+        settings: EngineSettings,
+        open_stream: Callable[[StreamState], Step],
+        put: Callable[[Mapping[str, Tensor]], None],
+    ) -> Model:
+        """The model whose frames are taken so; put as in Model, of this one's weights."""
+        return Model(
+            settings,
+            description,
+            open_stream,
+            self.encoder,
+            self.schedule,
+            self.layout,
+            self.latent,
+            self.dtype,
+            self.device,
+            weights=self.weights,
+            originals=self.originals,
+            put=put,
+        )
+
+
+def silent(text: str, fraction: float) -> None:
+    """A Report that nobody hears."""
+
+
+def load(settings: EngineSettings, report: Report = silent) -> Model:
     """The settings' model, its LoRAs fused. Raises ModelError, SettingsError."""
     require(settings.model)
     description = describe(settings.model)
-    settings = resolve(settings, description)
+    settings, why = _resolved(settings, description)
+    report(f"{settings.runtime} runtime: {why}", 0.55)
     if settings.runtime is Runtime.ONNX:
         from core.runtimes import onnx
 
         return onnx.load(description, settings)
     expected(settings)
     with quiet():
+        if settings.runtime is Runtime.COMPILED:
+            from core.runtimes import compiled
+
+            return compiled.load(description, settings, report)
         return _load(description, settings)
 
 
@@ -112,6 +164,11 @@ def expected(settings: EngineSettings) -> Need | None:
 
 def resolve(settings: EngineSettings, description: ModelDescription) -> EngineSettings:
     """The settings with every `auto` decided: a CUDA device if there is one, and the quickest runtime that fits."""
+    return _resolved(settings, description)[0]
+
+
+def _resolved(settings: EngineSettings, description: ModelDescription) -> tuple[EngineSettings, str]:
+    """`resolve`, and why that runtime."""
     import torch
 
     device = settings.device
@@ -120,19 +177,60 @@ def resolve(settings: EngineSettings, description: ModelDescription) -> EngineSe
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "float16" if device.startswith("cuda") else "float32"
-    runtime = settings.runtime
-    if runtime is Runtime.AUTO:
-        graphs = has_graphs(description.folder) and (device, dtype, settings.loras) == ("cpu", "float32", ())
-        runtime = Runtime.ONNX if graphs else Runtime.EAGER
-    return replace(settings, device=device, dtype=dtype, runtime=runtime)
+    settings = replace(settings, device=device, dtype=dtype)
+    runtime, why = _quickest(settings, description)
+    return replace(settings, runtime=runtime), why
+
+
+def _quickest(settings: EngineSettings, description: ModelDescription) -> tuple[Runtime, str]:
+    """The runtime that is asked for or else the quickest, and why."""
+    if settings.runtime is not Runtime.AUTO:
+        return settings.runtime, "as asked for"
+    if settings.device.startswith("cuda"):
+        if find_spec("triton") is not None:
+            return Runtime.COMPILED, "there is a CUDA device, and Triton to compile for it"
+        return Runtime.EAGER, "there is a CUDA device, but not Triton, which compiles for it"
+    if not has_graphs(description.folder):
+        return Runtime.EAGER, "the model has no graphs for the onnx runtime"
+    if settings.dtype != "float32" or settings.loras:
+        return Runtime.EAGER, "the onnx runtime takes float32 and no LoRAs"
+    return Runtime.ONNX, "the quickest without a GPU"
 
 
 def _load(description: ModelDescription, settings: EngineSettings) -> Model:
+    """The eager runtime."""
+    from core import loras, stream
+    from core import unet as unets
+    from core.frame import Decode, Encode
+
+    loaded = load_parts(description, settings)
+    parts = stream.Parts(
+        encode=partial(_encode, Encode(loaded.vae), loaded.device),
+        net=banked(loaded, description) if loaded.layout else unets.PlainUNet(loaded.unet),
+        decode=partial(_decode, Decode(loaded.vae)),
+    )
+    put = partial(loras.put, loaded.weights)
+    return loaded.model(description, settings, lambda state: partial(stream.by_parts, parts), put)
+
+
+def banked(loaded: Loaded, description: ModelDescription) -> BankedUNet:
+    """The UNet, which it takes over, with the bank that the description asks for. Raises ModelError."""
+    from core import unet as unets
+
+    if not loaded.layout:
+        return unets.BankedUNet(loaded.unet, ())
+    places = unets.default_places(loaded.unet) if description.places is None else description.places
+    try:
+        return unets.BankedUNet(loaded.unet, places, description.subtoken).to(loaded.device)
+    except unets.PlaceError as error:
+        raise ModelError(f"{description.folder / DESCRIPTION}: fusion.subtoken: {error}") from error
+
+
+def load_parts(description: ModelDescription, settings: EngineSettings) -> Loaded:
+    """The model's parts, its LoRAs fused, for a runtime that runs them by PyTorch. Raises ModelError, SettingsError."""
     import torch
 
     from core import loras
-    from core import unet as unets
-    from core.frame import Decode, Encode
     from core.prompts import clip
 
     folder = description.folder
@@ -148,33 +246,11 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
     if settings.width % factor or settings.height % factor:
         raise ModelError(f"{folder}: its VAE needs multiples of {factor}; {settings.width}x{settings.height} is none")
     latent = (int(unet.config.in_channels), settings.height // factor, settings.width // factor)
-    layout: Layout = {}
-    net: unets.BankedUNet | unets.PlainUNet = unets.PlainUNet(unet)
-    if settings.policy is not Policy.OFF:
-        layout = _layout(description, unet, latent)
-        places = unets.default_places(unet) if description.places is None else description.places
-        try:
-            net = unets.BankedUNet(unet, places, description.subtoken)
-        except unets.PlaceError as error:
-            raise ModelError(f"{description.folder / DESCRIPTION}: fusion.subtoken: {error}") from error
-    for module in (net, vae, text_encoder):
+    layout = {} if settings.policy is Policy.OFF else _layout(description, unet, latent)
+    for module in (unet, vae, text_encoder):
         module.eval().requires_grad_(False).to(device)
-    return Model(
-        settings=settings,
-        description=description,
-        net=net,
-        encode=partial(_encode, Encode(vae), device),
-        decode=partial(_decode, Decode(vae)),
-        encoder=clip(tokenizer, text_encoder, dtype),
-        schedule=schedule,
-        layout=layout,
-        latent=latent,
-        dtype=dtype,
-        device=device,
-        weights=weights,
-        originals=fusion.originals,
-        put=partial(loras.put, weights),
-    )
+    encoder = clip(tokenizer, text_encoder, dtype)
+    return Loaded(unet, vae, encoder, schedule, layout, latent, dtype, device, weights, fusion.originals)
 
 
 def _layout(description: ModelDescription, unet: Any, latent: tuple[int, int, int]) -> Layout:
@@ -194,7 +270,7 @@ def _layout(description: ModelDescription, unet: Any, latent: tuple[int, int, in
 def _encode(encode: Encode, device: torch.device, picture: Picture) -> Tensor:
     import torch
 
-    latent: Tensor = encode(torch.from_numpy(picture.copy()).to(device))  # a copy, for the picture may be read-only
+    latent: Tensor = encode(torch.from_numpy(picture).to(device))
     return latent
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from core.bank import Bank, Reading, Seen
+
+Picture = NDArray[np.uint8]  # RGB [height, width, 3]
 
 
 class Net(Protocol):

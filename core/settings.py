@@ -23,6 +23,7 @@ class Runtime(StrEnum):
 
     AUTO = "auto"
     EAGER = "eager"
+    COMPILED = "compiled"
     ONNX = "onnx"
 
 

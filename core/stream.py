@@ -7,8 +7,9 @@ steps, one call each. Each row has its own bank.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,10 +17,11 @@ from torch import Tensor
 from core import bank as banks
 from core.bank import Layout, Reading, Turn
 from core.frame import Dials, Knobs, Memory, denoise
-from core.net import Net
+from core.net import Net, Picture
 from core.schedule import Prediction, Rows
 from core.settings import Guidance, Policy
 
+Develop = Callable[[], Picture]
 _NEVER = 2.0  # a cosine is never over this: nothing is fused
 
 
@@ -53,6 +55,34 @@ class StreamState(NamedTuple):
     memory: Memory
     positions: tuple[int, ...]
     frame_index: int
+
+
+class Step(Protocol):
+    """How a runtime takes one frame of a stream; a core.models.Model opens one for each stream."""
+
+    def __call__(self, plan: Plan, state: StreamState, picture: Picture | None) -> tuple[Develop, StreamState]:
+        """(what gives the picture of rows-1 calls ago, state); without a picture one is imagined, from noise alone.
+
+        picture: RGB uint8 [height, width, 3]. The state that is given must not be used again: a runtime may work on its
+        tensors in place. What gives the picture is called before the next step, or not at all, unless the model's
+        `beside` says that it may run meanwhile.
+        """
+        ...
+
+
+class Parts(NamedTuple):
+    """A model whose parts run apart: RGB uint8 [height, width, 3] to latent [1, channels, h, w], the UNet, and back."""
+
+    encode: Callable[[Picture], Tensor]
+    net: Net
+    decode: Callable[[Tensor], Picture]
+
+
+def by_parts(parts: Parts, plan: Plan, state: StreamState, picture: Picture | None) -> tuple[Develop, StreamState]:
+    """Step, of a model whose parts run apart."""
+    latent = torch.zeros_like(plan.noise[:1]) if picture is None else parts.encode(picture)
+    clean, state = step(parts.net, plan, state, latent)
+    return partial(parts.decode, clean), state
 
 
 def net_rows(guidance: Guidance, rows: int) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -84,6 +84,50 @@ class BankedUNet(nn.Module):
             for attention in attentions
             if isinstance(attention.processor, CrossAttention)
         }
+
+
+class TimeTable(nn.Module):
+    """Looks a timestep's embedding up: timesteps int64 [rows] -> [rows, width]."""
+
+    table: Tensor
+
+    def __init__(self, table: Tensor) -> None:
+        """table [timesteps, width]."""
+        super().__init__()
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """See the class."""
+        return self.table[timesteps]
+
+
+class _AsItIs(nn.Module):
+    """Where diffusers would embed a timestep that has been looked up."""
+
+    def forward(self, embedding: Tensor, condition: Tensor | None = None) -> Tensor:
+        return embedding
+
+
+def tabulate_time(unet: UNet2DConditionModel, timesteps: int) -> Callable[[], None]:
+    """Let the UNet look its time embeddings up, for timesteps 0 to timesteps-1; what it predicts stays the same.
+
+    What comes back works the table out anew, after the weights have changed.
+    """
+    project, embed = unet.time_proj, unet.time_embedding
+    every, dtype = torch.arange(timesteps, device=unet.device), unet.dtype
+
+    @torch.no_grad()
+    def worked_out() -> Tensor:
+        embedding: Tensor = embed(project(every).to(dtype))
+        return embedding
+
+    table = TimeTable(worked_out())
+    unet.time_proj, unet.time_embedding = table, _AsItIs()  # type: ignore[assignment]
+
+    def again() -> None:
+        table.table.copy_(worked_out())
+
+    return again
 
 
 class PlainUNet(nn.Module):

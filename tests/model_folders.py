@@ -14,6 +14,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from core import unet as unets
 from core.bank import Layout
+from core.engine import Engine
+from core.stream import Parts, by_parts
 from tests.small_models import TEXT_WIDTH, small_unet
 
 WORDS = ("ink", "clay", "red", "blue", "a", "person", "talking", "neon")
@@ -63,8 +65,30 @@ def carry_pictures(vae: torch.nn.Module) -> None:
             weight.data.fill_(0.5 if len(weight) == 3 and isinstance(vae, AutoencoderTiny) else 0)
 
 
-def make_folder(folder: Path, *, seed: int = 0, kl: bool = False, description: dict[str, object] | None = None) -> Path:
-    """Writes a random model to the folder; its VAE is an AutoencoderTiny, or an AutoencoderKL with kl=True."""
+def parts_of(engine: Engine) -> Parts:
+    """The parts of an engine whose model's parts run apart."""
+    parts = engine._step.args[0]  # type: ignore[attr-defined]
+    assert isinstance(parts, Parts)
+    return parts
+
+
+def replace_parts(engine: Engine, **parts: Any) -> None:
+    """Put others in the place of some of them."""
+    engine._step = functools.partial(by_parts, parts_of(engine)._replace(**parts))
+
+
+def make_folder(
+    folder: Path,
+    *,
+    seed: int = 0,
+    kl: bool = False,
+    description: dict[str, object] | None = None,
+    unet: torch.nn.Module | None = None,
+) -> Path:
+    """Writes a random model to the folder; its VAE is an AutoencoderTiny, or an AutoencoderKL with kl=True.
+
+    unet: in the place of small_unet.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kl:
@@ -96,7 +120,7 @@ def make_folder(folder: Path, *, seed: int = 0, kl: bool = False, description: d
         )
         text_encoder = CLIPTextModel(config)
     carry_pictures(vae)
-    small_unet(seed).float().save_pretrained(folder / "unet")
+    (small_unet(seed) if unet is None else unet).float().save_pretrained(folder / "unet")  # type: ignore[operator]
     vae.save_pretrained(folder / "vae")
     text_encoder.save_pretrained(folder / "text_encoder")
     tokenizer().save_pretrained(folder / "tokenizer")

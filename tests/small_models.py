@@ -56,6 +56,24 @@ def small_unet(
     return unet.double().eval().requires_grad_(False)
 
 
+def smallest_unet(seed: int) -> UNet2DConditionModel:
+    """A random UNet of two levels, 4 self-attention layers: for what takes its time by the number of layers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return UNet2DConditionModel(
+            sample_size=LATENT_SIZE,
+            in_channels=LATENT_CHANNELS,
+            out_channels=LATENT_CHANNELS,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            block_out_channels=(16, 32),
+            layers_per_block=1,
+            norm_num_groups=8,
+            attention_head_dim=2,
+            cross_attention_dim=TEXT_WIDTH,
+        ).eval()
+
+
 def moving_latents(seed: int, frames: int) -> list[torch.Tensor]:
     """Latents [4, 8, 8] of a picture that drifts and changes a little from frame to frame, as video does."""
     generator = torch.Generator().manual_seed(seed)

@@ -414,7 +414,8 @@ def test_bench_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: 
         def translate(self, picture: Any) -> Any:
             return picture
 
-    threads = fake(monkeypatch, bench, "_real_engine", lambda settings, look: Engine(settings))
+    lab = bench.Lab(lambda settings, look, told: Engine(settings), lambda _: None, lambda *_: 1.0, lambda _: (0, 0))  # type: ignore[arg-type, return-value]
+    threads = fake(monkeypatch, bench, "_real_lab", lab)
     argv = ["bench", "--steps", "1,2", "--bank", "off", "--size", "64x64", "--frames", "3"]
     assert cli.main(argv) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -22,9 +22,10 @@ from core import engine as engines
 from core import models
 from core.bank import Bank, Reading, Seen
 from core.engine import Engine
-from core.models import Model, Picture
+from core.models import Model
+from core.net import Picture
 from core.settings import EngineSettings, Guidance, Look, OnSwitch, Policy, SettingsError
-from tests.model_folders import layout_once, make_folder
+from tests.model_folders import layout_once, make_folder, parts_of, replace_parts
 
 SIZE = 64
 real_load = functools.cache(models.load)  # a model keeps nothing of a stream, so engines may share it
@@ -58,14 +59,14 @@ class Call(NamedTuple):
 def watch(engine: Engine) -> list[Call]:
     """The UNet calls that the engine makes from now on."""
     calls: list[Call] = []
-    net = engine._model.net
+    net = parts_of(engine).net
 
     def watched(latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading) -> tuple[Tensor, Seen]:
         rows = (reading.fresh.tolist(), reading.strength.tolist(), reading.threshold.tolist())
         calls.append(Call(timesteps.tolist(), text, *rows))
         return net(latents, timesteps, text, bank, reading)
 
-    engine._model = dataclasses.replace(engine._model, net=watched)
+    replace_parts(engine, net=watched)
     return calls
 
 
@@ -264,15 +265,15 @@ def test_a_call_that_fails_changes_nothing(folder: Path) -> None:
     engine, untroubled = make(folder, steps=2), make(folder, steps=2)
     run(engine, range(3))
     run(untroubled, range(3))
-    model = engine._model
+    whole = parts_of(engine)
 
     def fails(*given: object) -> tuple[Tensor, Seen]:
         raise RuntimeError("out of memory")
 
-    engine._model = dataclasses.replace(model, net=fails)
+    replace_parts(engine, net=fails)
     with pytest.raises(RuntimeError, match="out of memory"):
         engine.translate(picture(77))
-    engine._model = model
+    replace_parts(engine, **whole._asdict())
     assert same(run(engine, range(3, 6)), run(untroubled, range(3, 6)))
 
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from core import loras, models
 from core.description import ModelError
 from core.engine import Engine
-from core.models import Picture
+from core.net import Picture
 from core.settings import EngineSettings, Look, Lora, Runtime, SettingsError
-from tests.model_folders import layout_once, make_folder
+from tests.model_folders import layout_once, make_folder, parts_of
 
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 OUT = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_out.0"
@@ -202,7 +202,7 @@ def test_a_lora_fits_every_dtype_and_place(folder: Path, tmp_path: Path, dtype: 
     lora = Lora(str(kohya(random_change(folder, 7), tmp_path / "a.safetensors")))
     model = models.load(settings(folder, dtype=dtype, loras=(lora,)))
     assert f"{place}.feature" in model.layout
-    assert all(p.dtype is getattr(torch, dtype) for p in model.net.parameters())  # type: ignore[attr-defined]
+    assert all(p.dtype is getattr(torch, dtype) for p in model.weights.values())
 
 
 def spoiled(tensors: dict[str, Tensor], path: Path, old: str, new: str) -> None:
@@ -338,7 +338,7 @@ def test_a_hundred_switches_leave_no_trace(tiny: Path, files: tuple[Lora, Lora])
 
 def test_weights_stay_where_they_are(tiny: Path, files: tuple[Lora, Lora]) -> None:
     engine = Engine(settings(tiny, steps=1), Look("ink"))
-    module = {id(p): p for p in engine._model.net.parameters()}  # type: ignore[attr-defined]
+    module = {id(p): p for p in parts_of(engine).net.parameters()}  # type: ignore[attr-defined]
     places = {name: tensor.data_ptr() for name, tensor in engine._model.weights.items()}
     engine.use_loras(files)
     assert {name: tensor.data_ptr() for name, tensor in engine._model.weights.items()} == places

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from core import models
 from core.description import EMBEDDED, ModelError, describe
 from core.engine import Engine
 from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime, SettingsError
-from tests.model_folders import make_folder
+from tests.model_folders import make_folder, parts_of, replace_parts
 from tests.small_models import TEXT_WIDTH
 
 
@@ -247,13 +246,13 @@ def test_a_broken_tokenizer_is_named(exported: Path, tmp_path: Path) -> None:
 
 def test_between_the_calls_one_thread_is_enough(exported: Path) -> None:
     engine = Engine(EngineSettings(model=str(exported), width=64, height=64, runtime=Runtime.ONNX), Look())
-    net, threads = engine._model.net, []
+    net, threads = parts_of(engine).net, []
 
     def watched(*args: Any) -> Any:
         threads.append(torch.get_num_threads())
         return net(*args)
 
-    engine._model = replace(engine._model, net=watched)
+    replace_parts(engine, net=watched)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -327,7 +326,7 @@ def test_a_decoder_that_fails_beside_is_told(exported: Path) -> None:
     def broken(latent: torch.Tensor) -> np.ndarray:
         raise RuntimeError("out of memory")
 
-    engine._model = replace(engine._model, decode=broken)
+    replace_parts(engine, decode=broken)
     assert engine.translate(np.zeros((64, 64, 3), np.uint8)) is None
     with pytest.raises(RuntimeError, match="out of memory"):
         engine.translate(np.zeros((64, 64, 3), np.uint8))

@@ -28,6 +28,8 @@ PLAIN_COMMANDS = {
     "stop": "end the running camera",
 }
 
+_RUNTIMES = "auto, eager, onnx or compiled"
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; args.verb is one of vcam.verbs.VERBS."""
@@ -120,8 +122,13 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--size", dest="sizes", type=_sizes, metavar="WxH,WxH", help="sizes translated (the model's own)"
     )
+    bench.add_argument("--slots", dest="all_slots", type=_numbers, metavar="N,N", help="frames in a fifo bank (1)")
     bench.add_argument("--frames", type=int, default=40, metavar="N", help="measured for each setting (40)")
-    _add_machine(bench)
+    bench.add_argument("--stages", action="store_true", help="measure each stage of a frame by itself too")
+    bench.add_argument(
+        "--runtime", dest="runtimes", type=_words, metavar="R,R", help=f"what runs the model: {_RUNTIMES}, side by side"
+    )
+    _add_device(bench)
     bench.add_argument("--threads", type=int, metavar="N", help="CPU threads")
 
 
@@ -182,7 +189,11 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runtime", metavar="R", help="what runs the model: auto, eager or onnx (auto)")
+    parser.add_argument("--runtime", metavar="R", help=f"what runs the model: {_RUNTIMES} (auto)")
+    _add_device(parser)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1, mps or xpu (auto)")
     parser.add_argument("--dtype", metavar="T", help="auto, float32, float16, bfloat16 or float64 (auto)")
 
@@ -208,6 +219,7 @@ def check(args: argparse.Namespace) -> None:
         "bank": choice(Policy),
         "banks": each(choice(Policy)),
         "runtime": choice(Runtime),
+        "runtimes": each(choice(Runtime)),
         "device": check_device,
         "dtype": check_dtype,
         "transition": whole(0, 60_000),
@@ -215,7 +227,9 @@ def check(args: argparse.Namespace) -> None:
     if args.verb == "run":
         checks["size"] = check_published_size
     for key in checks.keys() & vars(args).keys():
-        name = "--" + {"banks": "bank", "idle_after_s": "idle_after"}.get(key, key).replace("_", "-")
+        name = "--" + {"banks": "bank", "runtimes": "runtime", "idle_after_s": "idle_after"}.get(key, key).replace(
+            "_", "-"
+        )
         try:
             if getattr(args, key) is not None:
                 setattr(args, key, check_values({name: getattr(args, key)}, {name: checks[key]})[name])

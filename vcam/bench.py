@@ -9,14 +9,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.settings import EngineSettings, Look, Policy
+from core.settings import EngineSettings, Look, Policy, Runtime
 
 if TYPE_CHECKING:
     Clock = Callable[[], float]
@@ -30,8 +31,27 @@ class EngineLike(Protocol):
     settings: EngineSettings
     bank_bytes: int
 
+    def stages(self, picture: NDArray[np.uint8], /) -> dict[str, float]:
+        """Milliseconds of each stage of a frame, run by itself; empty where the runtime cannot."""
+
     def translate(self, picture: NDArray[np.uint8], /) -> NDArray[np.uint8] | None:
         """One picture in, one (or None, in the first calls) out."""
+
+
+Told = Callable[[str, float], None]
+
+
+class Lab(NamedTuple):
+    """What measures: core.engine.Engine, core.flops, and what is held; replaced in tests.
+
+    engine: with what hears of its start. flops: of a frame, None where they cannot be counted. peak: operations a
+    second of a device and dtype. memory: bytes held by this process and by the device.
+    """
+
+    engine: Callable[[EngineSettings, Look, Told], EngineLike]
+    flops: Callable[[EngineSettings], int | None]
+    peak: Callable[[str, str], float]
+    memory: Callable[[str], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +59,10 @@ class Row:
     """One setting's figures.
 
     fps: frames per second over all measured frames; p50_ms, p95_ms: of one call, picture in to picture out on the
-    CPU; load_s: the model's loading; warm_up_s: the first calls, which count nowhere else.
+    CPU; load_s: the model's loading; compile_s: compiling, where the runtime does; warm_up_s: the first calls; these
+    count nowhere else. tflop: a frame's arithmetic (core.flops); floor_ms: its time at the speed at which this machine
+    multiplies large matrices; floor_share: floor_ms / p50_ms. memory_bytes, device_bytes: held at the end, by the
+    process and on a GPU. stages_ms: core.stages, where they were asked for.
     """
 
     steps: int
@@ -56,6 +79,14 @@ class Row:
     runtime: str
     device: str
     dtype: str
+    slots: int = 1
+    compile_s: float = 0.0
+    tflop: float | None = None
+    floor_ms: float | None = None
+    floor_share: float | None = None
+    memory_bytes: int = 0
+    device_bytes: int = 0
+    stages_ms: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,16 +103,33 @@ def settings_to_measure(
     steps: Sequence[int] | None = None,
     policies: Sequence[Policy] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
+    slots: Sequence[int] | None = None,
+    runtimes: Sequence[Runtime] | None = None,
 ) -> list[EngineSettings]:
-    """Every combination; None: steps 1, 2 and 4, all policies, the size of `plain`. Raises SettingsError."""
-    return [
-        replace(plain, steps=step, policy=policy, width=width, height=height)
-        for (width, height), step, policy in itertools.product(
-            sizes or [(plain.width, plain.height)],
-            steps or (1, 2, 4),
-            policies or (Policy.OFF, Policy.FIFO, Policy.MERGE),
+    """Every combination; None: steps 1, 2 and 4, all policies, what else `plain` has. Raises SettingsError.
+
+    slots: of a fifo bank; the others have one.
+    """
+    every = itertools.product(
+        sizes or [(plain.width, plain.height)],
+        steps or (1, 2, 4),
+        policies or (Policy.OFF, Policy.FIFO, Policy.MERGE),
+        slots or (1,),
+        runtimes or [plain.runtime],
+    )
+    chosen = [
+        replace(
+            plain,
+            steps=step,
+            policy=policy,
+            width=width,
+            height=height,
+            slots=count if policy is Policy.FIFO else 1,
+            runtime=runtime,
         )
+        for (width, height), step, policy, count, runtime in every
     ]
+    return list(dict.fromkeys(chosen))
 
 
 def bench(
@@ -89,22 +137,26 @@ def bench(
     look: Look,
     *,
     frames: int,
+    stages: bool = False,
     threads: int | None = None,
-    make_engine: Callable[[EngineSettings, Look], EngineLike] | None = None,
+    lab: Lab | None = None,
     clock: Clock = time.perf_counter,
     each: Callable[[Row], None] = lambda row: None,
 ) -> BenchReport:
     """Measures each of the settings over `frames` frames after its warm-up; `each` hears of every row at once.
 
-    threads: of the CPU, None leaves the choice to torch. Raises core.description.ModelError, SettingsError.
+    stages: whether each stage is measured by itself too. threads: of the CPU, None leaves the choice to torch.
+    Raises core.description.ModelError, SettingsError.
     """
-    if make_engine is None:
-        make_engine = _real_engine(threads)
-    rows = []
+    if lab is None:
+        lab = _real_lab(threads)
+    rows: list[Row] = []
+    peaks: dict[tuple[str, str], float] = {}
     for settings in chosen:
-        rows.append(_measured(settings, look, frames, make_engine, clock))
+        rows.append(_measured(settings, look, frames, stages, lab, peaks, clock))
         each(rows[-1])
-    return BenchReport(chosen[0].model, machine(rows[0].device), tuple(rows))
+    peak = {f"peak_tflops_{device}_{dtype}": value / 1e12 for (device, dtype), value in peaks.items()}
+    return BenchReport(chosen[0].model, machine(rows[0].device) | peak, tuple(rows))
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -112,15 +164,18 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([HEAD, *(line(row) for row in rows)])
 
 
-HEAD = "size        steps  bank     fps   p50 ms   p95 ms   bank MiB  run by"
+HEAD = "size        steps  bank      fps   p50 ms   p95 ms   bank MiB  of floor  run by"
 
 
 def line(row: Row) -> str:
     """One row for a terminal, under HEAD."""
     size = f"{row.width}x{row.height}"
+    bank = f"{row.bank} {row.slots}" if row.slots > 1 else row.bank
+    share = "-" if row.floor_share is None else f"{row.floor_share:.0%}"
+    stages = "".join(f"\n            {stage} {taken:.2f} ms" for stage, taken in row.stages_ms.items())
     return (
-        f"{size:<10}  {row.steps:>5}  {row.bank:<5} {row.fps:>6.1f} {row.p50_ms:>8.1f} {row.p95_ms:>8.1f} "
-        f"{row.bank_bytes / 2**20:>10.1f}  {row.runtime} {row.device} {row.dtype}"
+        f"{size:<10}  {row.steps:>5}  {bank:<6} {row.fps:>6.1f} {row.p50_ms:>8.1f} {row.p95_ms:>8.1f} "
+        f"{row.bank_bytes / 2**20:>10.1f}  {share:>8}  {row.runtime} {row.device} {row.dtype}{stages}"
     )
 
 
@@ -132,7 +187,7 @@ def machine(device: str) -> dict[str, object]:
         "system": platform.platform(),
         "python": platform.python_version(),
     }
-    for package in ("torch", "diffusers", "transformers", "numpy"):
+    for package in ("torch", "triton", "diffusers", "transformers", "onnxruntime", "numpy"):
         try:
             facts[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -149,11 +204,21 @@ def _measured(
     settings: EngineSettings,
     look: Look,
     frames: int,
-    make_engine: Callable[[EngineSettings, Look], EngineLike],
+    stages: bool,
+    lab: Lab,
+    peaks: dict[tuple[str, str], float],
     clock: Clock,
 ) -> Row:
+    from core.models import BUILDING
+
     started = clock()
-    engine = make_engine(settings, look)
+    built: list[float] = []
+
+    def told(text: str, fraction: float) -> None:
+        if fraction >= BUILDING:
+            built.append(clock())
+
+    engine = lab.engine(settings, look, told)
     loaded = clock()
     pictures = _pictures(settings.width, settings.height)
     for _ in range(settings.steps - 1 + WARM_UP_FRAMES):
@@ -164,6 +229,13 @@ def _measured(
         engine.translate(next(pictures))
         ends.append(clock())
     taken_ms = [(end - start) * 1000 for start, end in itertools.pairwise(ends)]
+    p50_ms = statistics.median(taken_ms)
+    place = engine.settings.device, engine.settings.dtype
+    if place not in peaks:
+        peaks[place] = lab.peak(*place)
+    flops = lab.flops(engine.settings)
+    floor_ms = None if flops is None else 1000 * flops / peaks[place]
+    held, on_device = lab.memory(engine.settings.device)
     return Row(
         steps=settings.steps,
         bank=settings.policy.value,
@@ -171,14 +243,22 @@ def _measured(
         height=settings.height,
         frames=frames,
         fps=frames / (ends[-1] - warm),
-        p50_ms=statistics.median(taken_ms),
+        p50_ms=p50_ms,
         p95_ms=float(np.percentile(taken_ms, 95)),
-        load_s=loaded - started,
+        load_s=(built[0] if built else loaded) - started,
+        compile_s=loaded - built[0] if built else 0.0,
         warm_up_s=warm - loaded,
         bank_bytes=engine.bank_bytes,
         runtime=engine.settings.runtime.value,
         device=engine.settings.device,
         dtype=engine.settings.dtype,
+        slots=settings.slots,
+        tflop=None if flops is None else flops / 1e12,
+        floor_ms=floor_ms,
+        floor_share=None if floor_ms is None else floor_ms / p50_ms,
+        memory_bytes=held,
+        device_bytes=on_device,
+        stages_ms=engine.stages(next(pictures)) if stages else {},
     )
 
 
@@ -189,14 +269,30 @@ def _pictures(width: int, height: int) -> Iterator[NDArray[np.uint8]]:
     return itertools.cycle([np.ascontiguousarray(np.roll(first, 4 * n, axis=1)) for n in range(8)])
 
 
-def _real_engine(threads: int | None) -> Callable[[EngineSettings, Look], EngineLike]:
+def _real_lab(threads: int | None) -> Lab:
     import torch
 
+    from core.description import describe
     from core.engine import Engine
+    from core.flops import frame_flops, peak_flops
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return Engine
+
+    def memory(device: str) -> tuple[int, int]:
+        on_gpu = torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else 0
+        return held_bytes(), on_gpu
+
+    return Lab(Engine, lambda settings: frame_flops(describe(settings.model), settings), peak_flops, memory)
+
+
+def held_bytes() -> int:
+    """The memory that this process holds; 0 where the system does not say."""
+    try:
+        resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(resident) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _processor() -> str:

@@ -132,20 +132,21 @@ def _bench(args: argparse.Namespace) -> int:
     fetch_agreed(args.model or config.model or "embedded")
     plain = engine_settings(
         model=args.model or config.model,
-        runtime=args.runtime or config.runtime,
+        runtime=config.runtime,
         device=args.device or config.device,
         dtype=args.dtype or config.dtype,
     )
 
     from vcam.bench import HEAD, bench, line, settings_to_measure
 
-    chosen = settings_to_measure(plain, args.steps, args.banks, args.sizes)
+    chosen = settings_to_measure(plain, args.steps, args.banks, args.sizes, args.all_slots, args.runtimes)
     stream = sys.stderr if args.json else sys.stdout
     print(HEAD, file=stream, flush=True)
     report = bench(
         chosen,
         Look(prompt="claymation, a person talking"),
         frames=args.frames,
+        stages=args.stages,
         threads=args.threads or config.threads,
         each=lambda row: print(line(row), file=stream, flush=True),
     )

@@ -183,7 +183,7 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
     need = expected(settings)
     if need is not None:
         report(f"loading the model: {settings.model}, which takes about {need}", 0.55)
-    return CoreEngine(settings, look)
+    return CoreEngine(settings, look, report)
 
 
 def _child(

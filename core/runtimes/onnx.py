@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +23,12 @@ from torch import Tensor
 
 from core.bank import Bank, Layout, Reading, Seen
 from core.description import ONNX_GRAPHS, ModelDescription, ModelError, has_graphs, part_config
-from core.models import Model, Picture, betas_schedule
-from core.net import Net
+from core.models import Model, betas_schedule
+from core.net import Net, Picture
 from core.prompts import Encoder
 from core.runtimes.folding import Chain, compose
 from core.settings import EngineSettings, Policy, SettingsError
-from core.stream import net_rows
+from core.stream import Parts, by_parts, net_rows
 
 FOLDER = "onnx"
 MANIFEST = "graphs.json"
@@ -54,12 +55,15 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
     factor = int(manifest["factor"])
     latent = (channels, settings.height // factor, settings.width // factor)
     layout = _layout(manifest["layout"], latent[1], latent[2])
+    parts = Parts(
+        encode=_encode(sessions["encoder"]),
+        net=_net(unet, layout, ThreadPoolExecutor(share.workers, "unet"), share.workers),
+        decode=_decode(sessions["decoder"]),
+    )
     return Model(
         settings=settings,
         description=description,
-        net=_net(unet, layout, ThreadPoolExecutor(share.workers, "unet"), share.workers),
-        encode=_encode(sessions["encoder"]),
-        decode=_decode(sessions["decoder"]),
+        open=lambda state: partial(by_parts, parts),
         encoder=_text(folder, sessions["text_encoder"], int(manifest["length"])),
         schedule=betas_schedule(description),
         layout={} if settings.policy is Policy.OFF else layout,

@@ -1,0 +1,166 @@
+"""A model folder of random weights, in the layout and, as size `full`, in the very shapes of Stable Diffusion 1.5.
+
+`python benchmarks/random_model.py FOLDER [--size full|small] [--dtype float16]`: for what depends on shapes alone, as
+speed and memory do, where no weights can be fetched. The text encoder is CLIP-L's shape, the autoencoder TAESD's; the
+tokenizer, made here, knows a few words. Needs diffusers and transformers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+WORDS = ("ink", "clay", "red", "blue", "a", "person", "talking", "neon", "claymation", "sketch", "oil", "painting")
+_DOWN = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
+_UP = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
+
+
+class Shape(NamedTuple):
+    """The configurations of the parts, by diffusers' and transformers' names."""
+
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    text_encoder: dict[str, Any]
+
+
+# read from the config.json files of stable-diffusion-v1-5, madebyollin/taesd and CLIP ViT-L/14
+FULL = Shape(
+    unet={
+        "sample_size": 64,
+        "in_channels": 4,
+        "out_channels": 4,
+        "down_block_types": _DOWN,
+        "up_block_types": _UP,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "layers_per_block": 2,
+        "attention_head_dim": 8,  # the number of heads, in spite of its name
+        "cross_attention_dim": 768,
+    },
+    vae={
+        "encoder_block_out_channels": (64, 64, 64, 64),
+        "decoder_block_out_channels": (64, 64, 64, 64),
+        "num_encoder_blocks": (1, 3, 3, 3),
+        "num_decoder_blocks": (3, 3, 3, 1),
+        "latent_channels": 4,
+    },
+    text_encoder={
+        "vocab_size": 49408,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 77,
+    },
+)
+SMALL = Shape(
+    unet=FULL.unet
+    | {
+        "sample_size": 8,
+        "block_out_channels": (16, 32, 32, 32),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "attention_head_dim": (2, 4, 4, 4),
+        "cross_attention_dim": 16,
+    },
+    vae=FULL.vae
+    | {
+        "encoder_block_out_channels": (8, 8, 8, 8),
+        "decoder_block_out_channels": (8, 8, 8, 8),
+        "num_encoder_blocks": (1, 1, 1, 1),
+        "num_decoder_blocks": (1, 1, 1, 1),
+    },
+    text_encoder={
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 8,
+    },
+)
+SHAPES = {"full": FULL, "small": SMALL}
+
+
+def tokenizer(words: Sequence[str], length: int) -> Any:
+    """A word-level tokenizer that knows those words."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ("[PAD]", "[UNK]", "[BOS]", "[EOS]")
+    vocabulary = {word: number for number, word in enumerate((*special, *words))}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    inner.normalizer = normalizers.Lowercase()
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.post_processor = processors.TemplateProcessing(
+        single="[BOS] $A [EOS]", special_tokens=[("[BOS]", 2), ("[EOS]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        bos_token="[BOS]",
+        eos_token="[EOS]",
+        model_max_length=length,
+    )
+
+
+def carry_pictures(vae: nn.Module, *, tiny: bool) -> None:
+    """Scales the weights so that what goes in decides what comes out; as born, a small random VAE gives one grey.
+
+    tiny: it is an AutoencoderTiny, inside which a picture is 0..1.
+    """
+    for name, weight in vae.named_parameters():
+        if weight.dim() == 4:
+            weight.data *= (6 / weight[0].numel()) ** 0.5 / weight.abs().amax()
+            weight.data *= 0.3 if len(weight) == 3 else 1  # the picture itself: few of its pixels black or white
+        elif name.endswith("bias"):
+            weight.data.fill_(0.5 if len(weight) == 3 and tiny else 0)
+
+
+def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
+    """Writes the model to the folder."""
+    from diffusers import AutoencoderTiny, LCMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(**shape.unet)
+        for name, weight in unet.named_parameters():
+            if name.endswith(("to_q.weight", "to_k.weight")):
+                weight.data *= 3  # logits of about 3: some tokens matter, others do not
+        unet.to(dtype).save_pretrained(folder / "unet")
+        del unet  # 3.4 GB at full size
+        vae = AutoencoderTiny(**shape.vae)
+        carry_pictures(vae, tiny=True)
+        vae.to(dtype).save_pretrained(folder / "vae")
+        special = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+        CLIPTextModel(CLIPTextConfig(**shape.text_encoder, **special)).to(dtype).save_pretrained(
+            folder / "text_encoder"
+        )
+    tokenizer(WORDS, shape.text_encoder["max_position_embeddings"]).save_pretrained(folder / "tokenizer")
+    LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(
+        folder / "scheduler"
+    )
+    return folder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the folder that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", choices=sorted(SHAPES), default="full")
+    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    print(make(args.folder, SHAPES[args.size], dtype=getattr(torch, args.dtype), seed=args.seed))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
