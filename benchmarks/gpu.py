@@ -1,10 +1,10 @@
 """All that is to be measured on a GPU, in one run: `python benchmarks/gpu.py --out results.json`.
 
-It needs PyTorch with Triton, and besides diffusers, transformers, tokenizers, safetensors and numpy. Where a machine
-has no network, fetch the wheels elsewhere (`pip download -d wheels --no-deps diffusers transformers tokenizers
-safetensors huggingface-hub ...`) and give the folder by `--wheels wheels`: they are unpacked to a folder of their own
-and imported from there, and PyTorch stays as it is. The weights are random ones in the shapes of Stable Diffusion 1.5
-(benchmarks/random_model.py), made here, unless --model names a folder.
+It needs PyTorch with Triton, and besides diffusers, transformers and platformdirs, which need no PyTorch to be fetched.
+Where the machine has no network, fetch them elsewhere, for its Python (`pip download -d wheels --only-binary :all:
+--python-version 3.12 diffusers transformers platformdirs`), and give the folder by `--wheels wheels`: they are unpacked
+to a folder of their own and imported from there, after what the machine has. The weights are random ones in the shapes
+of Stable Diffusion 1.5 (benchmarks/random_model.py), made here, unless --model names a folder.
 
 The parts, each written to the file as soon as it is done, so that a run that is cut short is not lost:
 speed (steps 4, 2, 1; no bank, queue, merge; the paper's way in the same run; fraction of the floor), stages, profile
@@ -276,10 +276,15 @@ def long(run: Run, _: dict[str, Any]) -> dict[str, Any]:
 
 
 def engine(run: Run, settings: EngineSettings, **look: Any) -> Engine:
-    """An engine of ours."""
+    """An engine of ours; the one before is gone by then, so that its memory is not counted."""
+    import torch
+
     from core.engine import Engine
     from core.settings import Look
 
+    gc.collect()
+    if run.device == "cuda":
+        torch.cuda.empty_cache()
     given = {"interval": INTERVAL, "fusion_strength": STRENGTH, "similarity_threshold": THRESHOLD, **look}
     return Engine(settings, Look(PROMPT, **given), lambda text, fraction: say(text))
 

@@ -12,6 +12,7 @@ from core import stream
 from core import unet as unets
 from core.description import ModelDescription, part_config
 from core.frame import Decode, Encode, Frame, idle_knobs
+from core.models import quiet
 from core.schedule import Prediction
 from core.settings import EngineSettings, Policy
 
@@ -26,7 +27,7 @@ def frame_flops(description: ModelDescription, settings: EngineSettings) -> int:
 
     diffusers: Any = library  # its lazy module has no types
     folder = description.folder
-    with torch.device("meta"):
+    with quiet(), torch.device("meta"):
         unet = diffusers.UNet2DConditionModel.from_config(part_config(folder, "unet"))
         config = part_config(folder, "vae")
         kind = getattr(diffusers, config["_class_name"])

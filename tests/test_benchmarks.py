@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import random_model, report
+from benchmarks import gpu, random_model, report
 from benchmarks.paper_way import PaperAttention, PaperNet
 from core import flops, stream
 from core.description import ModelDescription
@@ -117,6 +119,41 @@ def test_the_arithmetic_of_the_full_shape_is_that_of_the_published_model(folder:
     # text's keys and values, 3 GFLOP a row, are not worked out for every frame
     assert plain == pytest.approx(803e9 + 263e9, rel=0.01)
     assert banked == pytest.approx(926e9 + 263e9, rel=0.01)
+
+
+def test_what_was_measured_on_a_gpu_is_told_as_far_as_it_came() -> None:
+    def row(bank: str, way: str, p50_ms: float) -> dict[str, object]:
+        return {
+            "steps": 4,
+            "bank": bank,
+            "way": way,
+            "fps": 1000 / p50_ms,
+            "p50_ms": p50_ms,
+            "p95_ms": p50_ms,
+            "floor_ms": 5.0,
+            "floor_share": 5 / p50_ms,
+        }
+
+    raw = {
+        "facts": {"gpu": "A card", "processor": "A processor", "torch": "2.13.0"},
+        "run": {"model": "/here/model", "size": 512, "dtype": "float16"},
+        "speed": [row("off", "ours", 10.0), row("merge", "ours", 11.0), row("merge", "paper", 55.0)],
+        "stages": {"error": "OutOfMemoryError: none left"},
+    }
+    page = report.document([report.of_gpu(raw, "today")])
+    assert "## A card" in page
+    assert "/here" not in page
+    assert "| 4 | merge | ours, compiled | 90.9 | 11.00 | 11.00 | 5.00 | 45% |" in page
+    assert "4 steps: merging costs 10% over no bank, and is 5.0 times as fast as the paper's way." in page
+    assert "stages: OutOfMemoryError: none left" in page
+
+
+def test_wheels_are_imported_without_being_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with zipfile.ZipFile(tmp_path / "brought_along-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("brought_along/__init__.py", "answer = 42\n")
+    gpu.unpack(tmp_path, tmp_path / "site")
+    assert importlib.import_module("brought_along").answer == 42
 
 
 @pytest.mark.slow

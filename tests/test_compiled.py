@@ -19,6 +19,7 @@ from core.engine import Engine
 from core.net import Picture
 from core.runtimes import compiled
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, SettingsError
+from core.stages import STAGES
 from tests.model_folders import layout_once, make_folder
 from tests.test_loras import kohya, random_change
 
@@ -166,6 +167,18 @@ def test_a_lora_acts_on_all_that_was_worked_out_of_the_weights(folder: Path, tmp
     one.use_loras(())
     assert unlike(one.translate(picture(0)), plain) == 0
     assert compilations() == made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", [Policy.FIFO, Policy.MERGE])
+def test_stages_are_measured_without_touching_the_stream(folder: Path, policy: Policy) -> None:
+    one, other = (make(folder, runtime, policy=policy) for runtime in (Runtime.COMPILED, Runtime.EAGER))
+    assert_alike(one, other, frames=3)
+    for engine in (one, other):
+        taken = engine.stages(picture(0), repeats=2)
+        assert tuple(taken) == STAGES
+        assert all(taken[stage] > 0 for stage in STAGES)
+    assert_alike(one, other, first=3)
 
 
 @pytest.mark.gpu

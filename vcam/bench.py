@@ -280,7 +280,10 @@ def _real_lab(threads: int | None) -> Lab:
         torch.set_num_threads(threads)
 
     def memory(device: str) -> tuple[int, int]:
-        on_gpu = torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else 0
+        on_gpu = 0
+        if device.startswith("cuda"):
+            on_gpu = torch.cuda.max_memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
         return held_bytes(), on_gpu
 
     return Lab(Engine, lambda settings: frame_flops(describe(settings.model), settings), peak_flops, memory)

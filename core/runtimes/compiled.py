@@ -295,9 +295,12 @@ def _condition(frame: Frame, knobs: Knobs) -> None:
 
 
 def _compiled(function: Callable[..., _T], *, backend: str, mode: str | None) -> Callable[..., _T]:
-    # without this, where PyTorch has it, the code of several streams would count as recompilations of one function
-    known = inspect.signature(torch.compile).parameters
-    apart: dict[str, Any] = {"isolate_recompiles": True} if "isolate_recompiles" in known else {}
+    # the code of several streams must not count as recompilations of one function, of which PyTorch allows eight
+    apart: dict[str, Any] = {}
+    if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
+        apart = {"isolate_recompiles": True}
+    else:  # before PyTorch 2.13
+        torch._dynamo.config.recompile_limit = 256
     return torch.compile(function, fullgraph=True, dynamic=False, backend=backend, mode=mode, **apart)
 
 
