@@ -27,7 +27,7 @@ from core import bank as banks
 from core import unet as unets
 from core.bank import Bank, Reading, Seen
 from core.catalogue import in_gb
-from core.description import ModelDescription, ModelError, describe, loaded_files, one_line, part_config
+from core.description import ModelDescription, ModelError, describe, loaded_files, one_line, part_config, require
 from core.frame import Decode, Dials, Encode, Knobs, denoise
 from core.models import quiet
 from core.net import Net
@@ -73,7 +73,7 @@ def need(description: ModelDescription, settings: EngineSettings) -> Need:
     parts = {part: part_config(description.folder, part) for part in ("unet", "vae")}
     try:
         with quiet():
-            bank, work = _frame(json.dumps(parts), description.places, _shape(settings), dtype)
+            bank, work = _frame(json.dumps(parts), description.places, description.subtoken, _shape(settings), dtype)
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:  # what diffusers is led to
         raise ShapeError(f"{description.folder}: a frame cannot be worked out ({one_line(error)})") from error
     numbers = [count for part in (*parts, "text_encoder") for count in _numbers(description.folder / part)]
@@ -142,6 +142,7 @@ def outlook(model: str) -> tuple[bool, str]:
     """Whether the model as it is by itself fits into what is free here, and a sentence on it. Raises ModelError."""
     from core.models import resolve
 
+    require(model)
     own = describe(model)
     plain = EngineSettings(model, own.width, own.height, own.steps, own.policy, own.slots)
     settings = resolve(plain, own)
@@ -207,7 +208,9 @@ def _shape(settings: EngineSettings) -> _Shape:
 
 
 @lru_cache(maxsize=64)
-def _frame(parts: str, places: tuple[str, ...] | None, shape: _Shape, dtype: torch.dtype) -> tuple[int, int]:
+def _frame(
+    parts: str, places: tuple[str, ...] | None, subtoken: int, shape: _Shape, dtype: torch.dtype
+) -> tuple[int, int]:
     """(bytes of the bank, bytes of what else is alive at the worst moment of a frame)."""
     import diffusers
 
@@ -221,7 +224,7 @@ def _frame(parts: str, places: tuple[str, ...] | None, shape: _Shape, dtype: tor
         picture = torch.empty(shape.height, shape.width, 3, dtype=torch.uint8)
     encode, decode = Encode(vae), Decode(vae)
     banked = shape.policy is not Policy.OFF
-    net = unets.BankedUNet(plain, _places(plain, places)) if banked else unets.PlainUNet(plain)
+    net = unets.BankedUNet(plain, _places(plain, places), subtoken) if banked else unets.PlainUNet(plain)
     with torch.inference_mode(), _NoAttentionMatrix():
         h, w = encode(picture).shape[2:]
         with torch.device("meta"):

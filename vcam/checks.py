@@ -158,14 +158,14 @@ def check_model(name: str, folder: Path | None, wrong: Sequence[str]) -> Finding
     return good("model", f"{name}, {size / 2**20:.0f} MiB, files whole")
 
 
-# ------------------------------------------------------------------------------------------------------------- cameras
-
-
 def check_memory(fits: bool | None, told: str) -> Finding:
     """Whether the model fits into the memory that is free; None: it could not be told, for the reason told."""
     if fits is None:
         return note("memory", f"what the model takes cannot be told: {told}")
     return good("memory", told) if fits else bad("memory", told, "close what uses it, or take a smaller --engine-size")
+
+
+# ------------------------------------------------------------------------------------------------------------- cameras
 
 
 def check_cameras(cameras: Sequence[tuple[str, str]]) -> Finding:

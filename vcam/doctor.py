@@ -80,9 +80,10 @@ def as_text(findings: Sequence[Finding], encoding: str | None = "utf-8") -> str:
 
 
 def _model(name: str) -> Finding:
-    from core.description import ModelError, describe
+    from core.description import ModelError, describe, require
 
     try:
+        require(name)
         folder = describe(name).folder
     except ModelError as error:
         return checks.check_model(name, None, [str(error)])

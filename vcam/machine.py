@@ -40,6 +40,17 @@ print(json.dumps(told))
 """
 
 
+_OUTLOOK = """
+import json, sys
+from core.memory import outlook
+try:
+    told = outlook(sys.argv[1])
+except ValueError as error:  # ModelError, SettingsError
+    told = None, str(error)
+print(json.dumps(told))
+"""
+
+
 @dataclass(frozen=True)
 class Loading:
     """What loading the big packages told: package -> why it does not load ("" if it does); CUDA as PyTorch sees it.
@@ -76,15 +87,15 @@ def loading(timeout_s: float = 180.0) -> Loading:
 
 def outlook(model: str, timeout_s: float = 180.0) -> tuple[bool | None, str]:
     """Whether the model fits into the memory, None where that cannot be told, and a sentence; in another process."""
-    code = "import json, sys; from core.memory import outlook; print(json.dumps(outlook(sys.argv[1])))"
     try:
-        done = subprocess.run([sys.executable, "-c", code, model], capture_output=True, text=True, timeout=timeout_s)
+        command = [sys.executable, "-c", _OUTLOOK, model]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, str(error)
     if done.returncode != 0:
         return None, (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
     fits, told = json.loads(done.stdout.splitlines()[-1])
-    return bool(fits), str(told)
+    return None if fits is None else bool(fits), str(told)
 
 
 def requirements(distribution: str = "streamv2v-camera") -> list[str]:
