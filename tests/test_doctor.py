@@ -72,7 +72,9 @@ def test_loading_and_runtimes() -> None:
     assert "status -4" in checks.check_loading(Loading({}, failure="status -4")).found
     assert "no libGL" in checks.check_loading(Loading({**LOADS, "cv2": "ImportError: no libGL"})).found
     assert checks.check_runtimes(Loading(LOADS, providers=("CPUExecutionProvider",))).found == "eager, onnx"
-    assert checks.check_runtimes(Loading({"torch": "broken"})).mark is Mark.BAD
+    card = Loading(LOADS, (("H100", 80 << 30),), "13.0", triton=True)
+    assert checks.check_runtimes(card).found == "eager, compiled"
+    assert checks.check_runtimes(Loading({"torch": "broken"}, card.devices, triton=True)).mark is Mark.BAD
 
 
 @pytest.mark.parametrize(

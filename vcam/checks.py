@@ -140,11 +140,15 @@ _CUDA_TORCH = {
 
 def check_runtimes(told: Loading) -> Finding:
     """What may run the model."""
-    eager = ["eager"] if not told.loads.get("torch", "absent") else []
-    onnx = ["onnx"] if "CPUExecutionProvider" in told.providers else []
-    if not eager + onnx:
+    torch = not told.loads.get("torch", "absent")
+    found = {
+        "eager": torch,
+        "onnx": "CPUExecutionProvider" in told.providers,
+        "compiled": torch and told.triton and bool(told.devices),
+    }
+    if not any(found.values()):
         return bad("runtimes", "none", "delete .venv, then ./install_scripts/run.sh")
-    return good("runtimes", ", ".join(eager + onnx))
+    return good("runtimes", ", ".join(name for name, there in found.items() if there))
 
 
 def check_model(name: str, folder: Path | None, wrong: Sequence[str]) -> Finding:

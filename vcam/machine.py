@@ -18,8 +18,9 @@ from typing import Any
 
 # Imported by a process of its own: a wheel that does not suit the processor kills what imports it.
 _LOAD = """
-import json, sys
+import importlib.util, json, sys
 told = {"loads": {}, "devices": [], "cuda": None, "providers": []}
+told["triton"] = importlib.util.find_spec("triton") is not None
 for name in ("numpy", "cv2", "av", "torch", "onnxruntime", "diffusers"):
     try:
         module = __import__(name)
@@ -55,7 +56,8 @@ print(json.dumps(told))
 class Loading:
     """What loading the big packages told: package -> why it does not load ("" if it does); CUDA as PyTorch sees it.
 
-    devices: name and memory in bytes. failure: why the whole look failed, "" if it did not.
+    devices: name and memory in bytes. triton: whether it is there, which compiles for CUDA devices. failure: why the
+    whole look failed, "" if it did not.
     """
 
     loads: dict[str, str]
@@ -64,6 +66,7 @@ class Loading:
     mps: bool = False
     providers: tuple[str, ...] = ()
     failure: str = ""
+    triton: bool = False
 
 
 def loading(timeout_s: float = 180.0) -> Loading:
@@ -82,6 +85,7 @@ def loading(timeout_s: float = 180.0) -> Loading:
         told["cuda"],
         bool(told.get("mps")),
         tuple(told["providers"]),
+        triton=bool(told["triton"]),
     )
 
 
