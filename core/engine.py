@@ -15,6 +15,7 @@ from torch import Tensor
 from core import loras, models, prompts, schedule, stages, stream
 from core.models import Model, Report, silent
 from core.net import Picture
+from core.runtimes.engines import EngineError
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, SettingsError
 
 _DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes at once
@@ -230,7 +231,13 @@ class Engine:
 
 def _opened(settings: EngineSettings, report: Report) -> tuple[Model, stream.StreamState, stream.Step]:
     """The model, the state of a stream that has seen nothing, and how its frames are taken."""
-    model = models.load(settings, report)
+    try:
+        model = models.load(settings, report)
+    except EngineError as error:  # a TensorRT engine that cannot be used after all
+        if settings.runtime is not Runtime.AUTO:
+            raise
+        report(f"{error}; so that is what is done", 0.55)
+        return _opened(dataclasses.replace(settings, runtime=Runtime.EAGER), report)
     slots = settings.slots if settings.policy is Policy.FIFO else 1
     state = stream.start(
         model.layout, settings.steps, slots, settings.guidance, model.latent, model.dtype, model.device

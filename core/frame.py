@@ -77,7 +77,8 @@ class Encode(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         """uint8 [height, width, 3] -> [1, channels, h, w]."""
-        values = picture.permute(2, 0, 1)[None].to(self.dtype) / 127.5 - 1
+        # cast first and last: with bytes TensorRT does nothing else
+        values = picture.to(self.dtype).permute(2, 0, 1)[None] / 127.5 - 1
         encoded = self.vae.encode(values)
         latent: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
         return latent * self.scaling
@@ -94,8 +95,8 @@ class Decode(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         """[1, channels, h, w] -> uint8 [height, width, 3]."""
         values = self.vae.decode(latent / self.scaling).sample
-        levels: Tensor = ((values[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return levels.permute(1, 2, 0).contiguous()
+        levels: Tensor = ((values[0].float() + 1) * 127.5).round().clamp(0, 255)
+        return levels.permute(1, 2, 0).contiguous().to(torch.uint8)
 
 
 class Frame(nn.Module):

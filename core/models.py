@@ -131,6 +131,10 @@ def load(settings: EngineSettings, report: Report = silent) -> Model:
         return onnx.load(description, settings)
     expected(settings)
     with quiet():
+        if settings.runtime is Runtime.TENSORRT:
+            from core.runtimes import tensorrt
+
+            return tensorrt.load(description, settings, report)
         if settings.runtime is Runtime.COMPILED:
             from core.runtimes import compiled
 
@@ -184,8 +188,14 @@ def _resolved(settings: EngineSettings, description: ModelDescription) -> tuple[
 
 def _quickest(settings: EngineSettings, description: ModelDescription) -> tuple[Runtime, str]:
     """The runtime that is asked for or else the quickest, and why."""
-    if settings.runtime is not Runtime.AUTO:
+    if settings.runtime not in (Runtime.AUTO, Runtime.TENSORRT):
         return settings.runtime, "as asked for"
+    ready, why = _tensorrt(settings, description)
+    if ready:
+        return Runtime.TENSORRT, why
+    if settings.runtime is Runtime.TENSORRT:
+        runtime, _ = _quickest(replace(settings, runtime=Runtime.AUTO), description)
+        return runtime, f"TensorRT cannot run this now: {why}"
     if settings.device.startswith("cuda"):
         if find_spec("triton") is not None:
             return Runtime.COMPILED, "there is a CUDA device, and Triton to compile for it"
@@ -195,6 +205,19 @@ def _quickest(settings: EngineSettings, description: ModelDescription) -> tuple[
     if settings.dtype != "float32" or settings.loras:
         return Runtime.EAGER, "the onnx runtime takes float32 and no LoRAs"
     return Runtime.ONNX, "the quickest without a GPU"
+
+
+def _tensorrt(settings: EngineSettings, description: ModelDescription) -> tuple[bool, str]:
+    """Whether TensorRT has what it needs for these settings, and why or why not."""
+    if settings.runtime is Runtime.AUTO and (not settings.device.startswith("cuda") or find_spec("tensorrt") is None):
+        return False, "not asked for"  # without a look at the library, which takes a second
+    from core.runtimes import readiness
+
+    if why := readiness.why_not(settings.device, settings.dtype):
+        return False, why
+    # who asks for it gets an engine that was not compared with eager yet, which is how it is compared
+    lacking = readiness.state(description, settings, verified=settings.runtime is Runtime.AUTO)
+    return not lacking, lacking or "there is an engine for it"
 
 
 def _load(description: ModelDescription, settings: EngineSettings) -> Model:

@@ -24,6 +24,7 @@ class Runtime(StrEnum):
     AUTO = "auto"
     EAGER = "eager"
     COMPILED = "compiled"
+    TENSORRT = "tensorrt"
     ONNX = "onnx"
 
 

@@ -23,6 +23,7 @@ MAY_IMPORT_CORE = {
     "arguments.py",
     "bench.py",
     "doctor.py",
+    "engines.py",
     "evaluate.py",
     "models.py",
     "profiles.py",

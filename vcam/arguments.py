@@ -28,7 +28,7 @@ PLAIN_COMMANDS = {
     "stop": "end the running camera",
 }
 
-_RUNTIMES = "auto, eager, onnx or compiled"
+_RUNTIMES = "auto, eager, onnx, compiled or tensorrt"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         verb(name, text)
     verb("panel", "print a one-time link to the control page of the running camera")
     verb("tray", "show an icon for the running camera: on and off, profiles, panic, panel")
+    _add_engines(verb("engines", "TensorRT engines: list them, build, verify against eager, clean"))
     _add_obs(verb("obs", "hotkeys in OBS Studio, and the picture as one of its sources"))
     _add_completion(verb("completion", "print a completion script for your shell"))
     return parser
@@ -153,6 +154,21 @@ def _add_use(use: argparse.ArgumentParser) -> None:
 def _add_prompt(prompt: argparse.ArgumentParser) -> None:
     prompt.add_argument("prompt", metavar="TEXT", nargs="+", help="what to see")
     prompt.add_argument("--transition", type=int, metavar="MS", help="milliseconds to blend (the profile's own)")
+
+
+def _add_engines(engines: argparse.ArgumentParser) -> None:
+    engines.add_argument(
+        "action",
+        choices=("list", "build", "verify", "clean"),
+        help="list: what is kept; build: make the engine for these options (minutes); verify: compare it with eager; "
+        "clean: remove engines that are of no use here",
+    )
+    engines.add_argument("--profile", metavar="P", help="id or name of a look, whose engine is meant")
+    engines.add_argument("--size", type=_size, metavar="WxH", help="size translated (as `vcam run` chooses it)")
+    _add_engine(engines)
+    engines.add_argument("--again", action="store_true", help="build: even if it is there")
+    engines.add_argument("--frames", type=int, default=12, metavar="N", help="verify: compared (12)")
+    engines.add_argument("--all", action="store_true", help="clean: remove all")
 
 
 def _add_obs(obs: argparse.ArgumentParser) -> None:

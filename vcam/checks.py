@@ -151,6 +151,18 @@ def check_runtimes(told: Loading) -> Finding:
     return good("runtimes", ", ".join(name for name, there in found.items() if there))
 
 
+def check_tensorrt(why_not: str, version: str, verified: int, useless: int) -> Finding:
+    """TensorRT, and how many engines are there for it. why_not: why it cannot run here, "" if it can."""
+    if why_not:
+        return good("TensorRT", f"not used: {why_not}")
+    engines = f"{verified} engines verified" if verified else "no engine yet"
+    if useless:
+        return note("TensorRT", f"{version}, {engines}, {useless} of no use", "vcam engines clean")
+    if not verified:
+        return note("TensorRT", f"{version}, {engines}", "vcam engines build")
+    return good("TensorRT", f"{version}, {engines}")
+
+
 def check_model(name: str, folder: Path | None, wrong: Sequence[str]) -> Finding:
     """The files of the model are whole."""
     if folder is None:

@@ -38,6 +38,7 @@ def examine() -> list[Finding]:
         checks.check_loading(told),
         checks.check_gpu(machine.nvidia_driver(), told, sys.platform),
         checks.check_runtimes(told),
+        _tensorrt(),
         _model(config.model or "embedded"),
         checks.check_memory(*machine.outlook(config.model or "embedded")),
         *_cameras(),
@@ -91,6 +92,12 @@ def _model(name: str) -> Finding:
     if name == "embedded":
         wrong += [f"{file} was changed since it was installed" for file in machine.changed_since_installed()]
     return checks.check_model(name, folder, wrong)
+
+
+def _tensorrt() -> Finding:
+    from vcam.engines import count
+
+    return checks.check_tensorrt(*count())
 
 
 def _cameras() -> list[Finding]:

@@ -19,7 +19,7 @@ from queue import Empty, Full, Queue
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
-from core.settings import EngineSettings, Look
+from core.settings import EngineSettings, Look, Runtime
 from vcam.errors import VcamError
 from vcam.video import Note, Picture, Pixels, Writer, probe, read, resized, to_stderr, writing
 
@@ -124,7 +124,7 @@ def translate(
     settings = replace(settings, width=width, height=height)
     limit = frames if media.frames is None else min(frames or media.frames, media.frames)
     with _stop_on_signal() as stop, writing(target, media, noted) as writer:
-        engine = (make_engine or _real_engine)(settings, look)
+        engine = make_engine(settings, look) if make_engine else _real_engine(settings, look, noted)
         started = time.monotonic()
         with shown(progress, limit) as show:
             pictures = _until(stop, islice(read(media, noted), frames))
@@ -156,10 +156,14 @@ def translate(
     )
 
 
-def _real_engine(settings: EngineSettings, look: Look) -> EngineLike:
+def _real_engine(settings: EngineSettings, look: Look, noted: Callable[[str], None]) -> EngineLike:
     from core.engine import Engine  # torch: only when it is needed
 
-    return Engine(settings, look)
+    told: list[str] = []
+    engine = Engine(settings, look, lambda text, _: told.append(text))
+    if engine.settings.runtime is not settings.runtime is not Runtime.AUTO:
+        noted(told[0])  # which runtime runs instead, and why
+    return engine
 
 
 def _run(

@@ -287,6 +287,15 @@ def _obs(args: argparse.Namespace) -> int:
     return 0
 
 
+def _engines(args: argparse.Namespace) -> int:
+    from vcam.engines import carry_out
+
+    check(args)
+    data, text, status = carry_out(args)
+    print_result(args, data, text)
+    return status
+
+
 def _completion(args: argparse.Namespace) -> int:
     import shtab
 
@@ -322,6 +331,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     **dict.fromkeys(PLAIN_COMMANDS, _plain_command),
     "panel": _panel,
     "tray": _tray,
+    "engines": _engines,
     "obs": _obs,
     "completion": _completion,
 }

@@ -23,10 +23,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from core.settings import EngineSettings, Look, Lora
+from core.settings import EngineSettings, Look, Lora, Runtime
 from vcam.frames import Frame, Picture, TranslatorState
 
 CORE_ENGINE = "vcam.worker:core_engine"
+BUILDING_ENGINE = "vcam.worker:building_engine"
 PATIENCE_S = 0.1  # how long one translate() waits at most
 Clock = Callable[[], float]
 Report = Callable[[str, float], None]
@@ -186,6 +187,27 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
     return CoreEngine(settings, look, report)
 
 
+def building_engine(settings: EngineSettings, look: Look, threads: int, report: Report) -> Engine:
+    """The real engine by TensorRT, whose engine is built first if it is not there: that takes minutes."""
+    report("loading PyTorch", 0.1)
+    from core.runtimes.making import ensure
+
+    ensure(settings, report)
+    return core_engine(settings, look, threads, report)
+
+
+def _instead(settings: EngineSettings, engine: Engine) -> tuple[str, bool]:
+    """What is to be said where another runtime runs than was asked for, and whether building an engine helps."""
+    if settings.runtime is not Runtime.TENSORRT or engine.settings.runtime is Runtime.TENSORRT:
+        return "", False
+    from core.runtimes import readiness
+
+    why = readiness.why_not(engine.settings.device, engine.settings.dtype)
+    if not why:
+        return f"running {engine.settings.runtime} until the TensorRT engine is built", True
+    return f"TensorRT cannot be used here: {why}; running {engine.settings.runtime}", False
+
+
 def _child(
     pipe: Connection, memory_name: str, settings: EngineSettings, look: Look, factory: str, threads: int, parent: int
 ) -> None:
@@ -241,9 +263,14 @@ def _load(pipe: Connection, settings: EngineSettings, look: Look, factory: str, 
     except Exception as error:  # noqa: BLE001  whatever it is, the parent shall hear of it
         pipe.send(_Failed(f"{type(error).__name__}: {_one_line(error)}", final=False))
         return None
+    note, to_build = _instead(settings, engine)
+    if note:
+        print(f"vcam: {note}", file=sys.stderr, flush=True)
     pipe.send(
         _Ready(
             {
+                "note": note,
+                "to_build": to_build,
                 "model": settings.model,
                 "runtime": str(engine.settings.runtime),
                 "device": engine.settings.device,
@@ -550,8 +577,10 @@ class WorkerTranslator:
         clock: Clock = time.perf_counter,
         sleep: Callable[[float], object] = time.sleep,
         start: Callable[[EngineSettings, Look], EngineProcess] | None = None,
+        build: Callable[[EngineSettings, Look], EngineProcess] | None = None,
     ) -> None:
         self._start = start or (lambda s, k: EngineProcess(s, k, factory, threads, limits, clock))
+        self._build = build or (lambda s, k: EngineProcess(s, k, BUILDING_ENGINE, threads, limits, clock))
         self._wanted = (settings, look)
         self._limits, self._clock, self._sleep, self._mirror = limits, clock, sleep, mirror
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -627,7 +656,10 @@ class WorkerTranslator:
             self._next_start_s = self._clock()
             return
         if settings == self._current.settings:
-            self._drop_beside()
+            if self._beside is not None and settings == self._beside.settings:  # being built by TensorRT
+                self._beside.set_look(look, 0)
+            else:
+                self._drop_beside()
             self._current.set_look(look, transition_ms)
         elif self._current.takes(settings):
             self._drop_beside()
@@ -675,6 +707,8 @@ class WorkerTranslator:
                 engine.send(_Prepare(self._prompts))
             if engine is self._current:
                 shown = result
+                if not was_ready and engine.facts.get("to_build") and self._beside is None:
+                    self._beside = self._build(engine.settings, engine.look)
             elif result is not None:  # the one built beside has its first picture: it takes over
                 self._exchange(engine)
                 shown = result
@@ -715,6 +749,8 @@ class WorkerTranslator:
         note = self._note
         if self._beside is not None:
             note = f"preparing {self._beside.settings.model}: {self._beside.progress.text}"
+        elif not note and engine.facts.get("note"):
+            note = str(engine.facts["note"])
         elif not note and engine.unknown:
             note = f"the model does not know: {', '.join(engine.unknown)}"
         state = TranslatorState("running", note, None, engine.frame_s, self._restarts, engine.facts)

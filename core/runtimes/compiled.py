@@ -150,7 +150,7 @@ class CompiledStep:
         self._was: tuple[Plan, Dials] | None = None
         compiled = self._compiled = partial(_compiled, backend=backend, mode=mode)
         self._frame = frame
-        repeated = _captured if device.type == "cuda" else _as_it_is
+        repeated = captured if device.type == "cuda" else as_it_is
         with torch.inference_mode():
             report("compiling the frame: minutes at first, seconds once it is kept", BUILDING)
             run = partial(compiled(_translate), frame, picture, self._knobs, self._memory, shown)
@@ -184,7 +184,7 @@ class CompiledStep:
         """core.stages.Runs: each stage compiled, and on CUDA captured, by itself; it compiles for a while."""
         device, now, memory = self._knobs.noise.device, busy(plan, state), self._memory
         given = torch.from_numpy(picture).to(device)
-        frame, repeated = self._frame, _captured if device.type == "cuda" else _as_it_is
+        frame, repeated = self._frame, captured if device.type == "cuda" else as_it_is
         dials = stream.dials(plan, banks.slot_count(memory.bank), now, device)
         knobs = Knobs(plan.rows, plan.noise, stream.texts(plan), dict(self._knobs.cross), *dials)
         net = partial(frame.net, cross=knobs.cross)
@@ -281,7 +281,7 @@ def _merger(
     def now(seen: Seen) -> None:
         merge(rings, {name: seen[name][row : row + 1] for name in rings}, own)
 
-    if repeated is _as_it_is:
+    if repeated is as_it_is:
         return now
     again = repeated(partial(now, seen))
     return lambda _: again()
@@ -304,11 +304,12 @@ def _compiled(function: Callable[..., _T], *, backend: str, mode: str | None) ->
     return torch.compile(function, fullgraph=True, dynamic=False, backend=backend, mode=mode, **apart)
 
 
-def _as_it_is(run: Callable[[], _T]) -> Callable[[], _T]:
+def as_it_is(run: Callable[[], _T]) -> Callable[[], _T]:
+    """The run, where there is nothing to capture."""
     return run
 
 
-def _captured(run: Callable[[], _T]) -> Callable[[], _T]:
+def captured(run: Callable[[], _T]) -> Callable[[], _T]:
     """The run as a CUDA graph: what it gives lies at the same place every time."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())

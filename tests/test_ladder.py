@@ -1,0 +1,121 @@
+"""The warm start: another runtime shows pictures while TensorRT's engine is built, which then takes over."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from core.settings import EngineSettings, Look, Runtime
+from tests import fake_engine
+from tests.media_files import film
+from tests.test_worker import Child
+from vcam import worker
+from vcam.frames import Frame
+from vcam.worker import WorkerTranslator
+
+WANTED = EngineSettings(model="fake", width=64, height=64, steps=1, runtime=Runtime.TENSORRT)
+
+
+class Starting(Child):
+    """It is ready at its first step, and has a picture when the test says so."""
+
+    def __init__(self, settings: EngineSettings, look: Look, facts: dict[str, object]) -> None:
+        super().__init__(settings, look)
+        self.ready, self.facts = False, facts
+        self.progress = SimpleNamespace(text="building the TensorRT engine: 40 %", fraction=0.4)
+        self.shown: Frame | None = None
+
+    def takes(self, settings: EngineSettings) -> bool:
+        return False
+
+    def step(self) -> Frame | None:  # type: ignore[override]
+        self.ready = True
+        return self.shown
+
+
+def ladder(facts: dict[str, object]) -> tuple[WorkerTranslator, list[Starting], list[Starting]]:
+    """A translator, the engines that it started, and those that it had built."""
+    started: list[Starting] = []
+    built: list[Starting] = []
+
+    def start(settings: EngineSettings, look: Look) -> Starting:
+        started.append(Starting(settings, look, facts))
+        return started[-1]
+
+    def build(settings: EngineSettings, look: Look) -> Starting:
+        built.append(Starting(settings, look, {"runtime": "tensorrt"}))
+        return built[-1]
+
+    translator = WorkerTranslator(WANTED, Look(), start=start, build=build, sleep=lambda _: None)  # type: ignore[arg-type]
+    for _ in range(3):
+        translator.translate(None)
+    return translator, started, built
+
+
+def test_the_engine_is_built_beside_and_takes_over_at_its_first_picture() -> None:
+    translator, (first,), (beside,) = ladder({"to_build": True, "note": "running eager"})
+    assert translator.state.text == "preparing fake: building the TensorRT engine: 40 %"
+    assert not first.closed
+    beside.shown = Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 1)
+    assert translator.translate(None) is beside.shown
+    assert first.closed
+    assert translator.state.facts == {"runtime": "tensorrt"}
+
+
+def test_another_look_does_not_stop_the_build() -> None:
+    translator, (first,), (beside,) = ladder({"to_build": True})
+    look = Look(prompt="ink")
+    translator.use(WANTED, look, 400)
+    translator.translate(None)
+    assert not beside.closed
+    assert (first.sent[-1], beside.sent[-1]) == ((look, 400), (look, 0))
+
+
+def test_other_settings_stop_it() -> None:
+    translator, started, (beside,) = ladder({"to_build": True})
+    translator.use(replace(WANTED, steps=2), Look())
+    translator.translate(None)
+    assert beside.closed
+    assert started[-1].settings.steps == 2
+
+
+def test_a_build_that_fails_is_told_and_the_picture_goes_on() -> None:
+    translator, (first,), (beside,) = ladder({"to_build": True})
+    beside.failure = "the disk is full"
+    translator.translate(None)
+    assert beside.closed
+    assert not first.closed
+    assert translator.state.phase == "running"
+    assert "the disk is full" in translator.state.text
+
+
+def test_where_nothing_can_be_built_the_reason_stays_in_the_status() -> None:
+    translator, _, built = ladder({"to_build": False, "note": "TensorRT cannot be used here: no GPU; running eager"})
+    assert built == []
+    assert translator.state.text == "TensorRT cannot be used here: no GPU; running eager"
+
+
+@pytest.mark.parametrize(("runtime", "said"), [(Runtime.TENSORRT, True), (Runtime.AUTO, False)])
+def test_without_the_library_it_is_said(runtime: Runtime, said: bool) -> None:
+    asked = replace(WANTED, runtime=runtime)
+    engine = fake_engine.make(replace(asked, runtime=Runtime.EAGER, device="cpu", dtype="float32"), Look(), 1, silent)
+    note, to_build = worker._instead(asked, engine)
+    assert note.startswith("TensorRT cannot be used here: its library is not installed") is said
+    assert not to_build
+
+
+def silent(text: str, fraction: float) -> None:
+    pass
+
+
+def test_translating_a_file_says_which_runtime_runs_instead(tmp_path: Path) -> None:
+    source = film(tmp_path / "in.mp4", 2)
+    command = [sys.executable, "-m", "vcam", "translate", str(source), str(tmp_path / "out.mp4"), "--size", "64x64"]
+    done = subprocess.run([*command, "--runtime", "tensorrt"], capture_output=True, text=True, check=True)
+    assert "TensorRT cannot run this now: its library is not installed" in done.stderr
