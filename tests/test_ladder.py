@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from core import models
+from core.description import describe
+from core.runtimes import readiness
 from core.settings import EngineSettings, Look, Runtime
 from tests import fake_engine
 from tests.media_files import film
 from tests.test_worker import Child
 from vcam import worker
+from vcam.cli import main
 from vcam.frames import Frame
 from vcam.worker import WorkerTranslator
 
@@ -114,8 +116,19 @@ def silent(text: str, fraction: float) -> None:
     pass
 
 
-def test_translating_a_file_says_which_runtime_runs_instead(tmp_path: Path) -> None:
-    source = film(tmp_path / "in.mp4", 2)
-    command = [sys.executable, "-m", "vcam", "translate", str(source), str(tmp_path / "out.mp4"), "--size", "64x64"]
-    done = subprocess.run([*command, "--runtime", "tensorrt"], capture_output=True, text=True, check=True)
-    assert "TensorRT cannot run this now: its library is not installed" in done.stderr
+def test_translating_a_file_says_which_runtime_runs_instead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["translate", str(film(tmp_path / "in.mp4", 2)), str(tmp_path / "out.mp4"), "--size", "64x64"]
+    assert main([*command, "--runtime", "tensorrt"]) == 0
+    assert "TensorRT cannot run this now: its library is not installed" in capsys.readouterr().err
+
+
+def test_auto_takes_tensorrt_only_with_an_engine_that_was_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = {True: "its engine was not compared with eager yet", False: ""}
+    monkeypatch.setattr(models, "find_spec", lambda name: object())
+    monkeypatch.setattr(readiness, "why_not", lambda device, dtype: "")
+    monkeypatch.setattr(readiness, "state", lambda description, settings, *, verified: lacking[verified])
+    embedded, gpu = describe("embedded"), EngineSettings(device="cuda", dtype="float16")
+    assert models.resolve(gpu, embedded).runtime is Runtime.COMPILED
+    assert models.resolve(replace(gpu, runtime=Runtime.TENSORRT), embedded).runtime is Runtime.TENSORRT
+    lacking[True] = ""
+    assert models.resolve(gpu, embedded).runtime is Runtime.TENSORRT
