@@ -19,24 +19,28 @@ class Plot {
   draw(now) {
     const { canvas, points } = this;
     const style = getComputedStyle(canvas);
-    const [width, height, left] = [canvas.width, canvas.height, 44];
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
     const pen = canvas.getContext("2d");
     const top = nice(Math.max(1, ...points.map(([, value]) => value)));
-    pen.clearRect(0, 0, width, height);
-    pen.font = "18px system-ui, sans-serif";
+    const marks = [0, 0.5, 1].map((share) => [share, (top * share).toLocaleString()]);
+    canvas.width = width * devicePixelRatio; // as many points as the screen has, whatever the page's width
+    canvas.height = height * devicePixelRatio;
+    pen.scale(devicePixelRatio, devicePixelRatio);
+    pen.font = "12px system-ui, sans-serif";
+    const left = 8 + Math.max(...marks.map(([, words]) => pen.measureText(words).width));
     pen.fillStyle = style.getPropertyValue("--soft");
     pen.strokeStyle = style.getPropertyValue("--line");
     pen.textAlign = "right";
-    for (const share of [0, 0.5, 1]) {
+    for (const [share, words] of marks) {
       const y = 8 + (1 - share) * (height - 16);
       pen.beginPath();
       pen.moveTo(left, y);
       pen.lineTo(width, y);
       pen.stroke();
-      pen.fillText(String(top * share), left - 6, y + 6);
+      pen.fillText(words, left - 6, y + 4);
     }
     pen.strokeStyle = style.getPropertyValue("--accent");
-    pen.lineWidth = 3;
+    pen.lineWidth = 2;
     pen.beginPath();
     points.forEach(([at, value], index) => {
       const x = width - ((now - at) / SPAN_S) * (width - left);
@@ -44,7 +48,6 @@ class Plot {
       if (index) pen.lineTo(x, y); else pen.moveTo(x, y);
     });
     pen.stroke();
-    pen.lineWidth = 1;
   }
 }
 
