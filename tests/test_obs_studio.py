@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import statistics
 import subprocess
 import threading
@@ -22,9 +23,10 @@ from vcam import cli
 from vcam.config import ObsSettings
 from vcam.daemon import Daemon, Parts
 from vcam.frames import Frame, Picture
-from vcam.obs import install, places
-from vcam.obs.link import ObsLink
-from vcam.obs.protocol import Obs
+from vcam.obs import install, places, setup
+from vcam.obs.link import NOT_RUNNING, ObsLink
+from vcam.obs.protocol import WRONG_PASSWORD, Obs
+from vcam.obs.setup import CameraKind, camera_kind, set_up
 from vcam.obs.words import SOURCE_NAME
 from vcam.options import RunOptions
 
@@ -36,6 +38,13 @@ SIZE = (96, 64)
 WAIT_S = 60.0
 FPS = 30.0
 KEYS = {"streamv2v.use.plain": "OBS_KEY_F5", "streamv2v.use.red": "OBS_KEY_F6", "streamv2v.toggle": "OBS_KEY_F7"}
+MICROPHONE = {
+    "id": "pulse_input_capture",
+    "versioned_id": "pulse_input_capture",
+    "name": "Mic/Aux",
+    "settings": {"device_id": "default"},
+}
+BACK_S = 6.0  # how soon it is connected again once OBS answers
 PLAIN, RED = 20, 90  # the seeds, which the fake engine adds to the picture's red
 
 
@@ -152,6 +161,7 @@ def running(folder: Path) -> Iterator[Running]:
         data = json.loads(path.read_text())
         (ours,) = (one for one in data["modules"]["scripts-tool"] if one["path"].endswith(install.SCRIPT))
         ours["settings"] = {name: [{"key": key}] for name, key in KEYS.items()}
+        data["AuxAudioDevice1"] = MICROPHONE
         path.write_text(json.dumps(data))
     control("start")
     run = Running(folder)
@@ -224,6 +234,84 @@ def alike(running: Running, obs: Obs) -> float:
     return float(np.abs(cv2.cvtColor(seen, cv2.COLOR_BGR2RGB).astype(int) - published).mean())
 
 
+def test_setup_takes_the_camera_that_obs_lists(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By OBS's own answers; an audio device stands in for the camera, since without /dev/video* OBS lists none."""
+    devices = CameraKind("alsa_input_capture", "device_id")
+    monkeypatch.setattr(setup, "_CAMERA_NAMES", ("Default",))
+    with connect() as obs:
+        remove(obs)
+        scene = obs.request("GetCurrentProgramScene")["currentProgramSceneName"]
+        for words in ("(the virtual camera) was added to the scene", "is there"):
+            assert words in set_up(obs, no_link, devices)
+        settings = obs.request("GetInputSettings", inputName=SOURCE_NAME)
+        assert (settings["inputKind"], settings["inputSettings"]) == (devices.kind, {devices.device: "default"})
+        assert items_of(obs, scene).count(SOURCE_NAME) == 1
+        remove(obs)
+
+
+def test_setup_leaves_a_camera_source_as_it_is(running: Running) -> None:
+    camera = camera_kind("linux")
+    with connect() as obs:
+        remove(obs)
+        scene = obs.request("GetCurrentProgramScene")["currentProgramSceneName"]
+        obs.request("CreateScene", sceneName="Elsewhere")
+        device = {camera.device: "/dev/video9"}
+        given = {"inputName": SOURCE_NAME, "inputKind": camera.kind, "inputSettings": device}
+        obs.request("CreateInput", sceneName="Elsewhere", **given)
+        try:
+            assert set_up(obs, no_link, camera) == (
+                f'the source "{SOURCE_NAME}" is there; it was added to the scene "{scene}"'
+            )
+            assert obs.request("GetInputSettings", inputName=SOURCE_NAME)["inputSettings"] == device
+            assert items_of(obs, scene).count(SOURCE_NAME) == 1
+        finally:
+            obs.request("RemoveScene", sceneName="Elsewhere")  # first: a scene that is not shown keeps what is removed
+            remove(obs)
+
+
+def no_link() -> str:
+    raise AssertionError("the live picture is not wanted")
+
+
+def items_of(obs: Obs, scene: str) -> list[str]:
+    return [one["sourceName"] for one in obs.request("GetSceneItemList", sceneName=scene)["sceneItems"]]
+
+
+def remove(obs: Obs) -> None:
+    """Removes our source, and waits until OBS has let go of its name."""
+    if SOURCE_NAME in inputs(obs):
+        obs.request("RemoveInput", inputName=SOURCE_NAME)
+    until(lambda: SOURCE_NAME not in inputs(obs), "the source is still there")
+
+
+def inputs(obs: Obs) -> list[str]:
+    return [one["inputName"] for one in obs.request("GetInputList")["inputs"]]
+
+
+def test_the_microphone_is_delayed_by_the_latency(
+    running: Running, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VCAM_STATE_FOLDER", str(folder))
+    monkeypatch.setenv("VCAM_CONFIG_FOLDER", str(folder / "config"))
+    until(lambda: running.daemon.status().latency_ms >= 1, "no latency is measured")
+    with connect() as obs:
+        scene = obs.request("GetCurrentProgramScene")["currentProgramSceneName"]
+        other = {"inputName": "Another", "inputKind": "alsa_input_capture", "inputSettings": {}}
+        obs.request("CreateInput", sceneName=scene, **other)
+        try:
+            for options, name in (([], MICROPHONE["name"]), (["--microphone", "Another"], "Another")):
+                assert cli.main(["obs", "setup", "--sync-audio", *options]) == 0
+                told = re.search(r'sync offset of "(.+)" is (\d+) ms now', capsys.readouterr().out)
+                assert told
+                assert told[1] == name
+                written = obs.request("GetInputAudioSyncOffset", inputName=name)["inputAudioSyncOffset"]
+                assert written == int(told[2]) > 0
+            assert cli.main(["obs", "setup", "--sync-audio", "--microphone", "Nobody"]) == 1
+            assert "Nobody" in capsys.readouterr().err
+        finally:
+            obs.request("RemoveInput", inputName="Another")
+
+
 def test_scenes_custom_events_and_items_speak(running: Running) -> None:
     with connect() as obs:
         running.use("plain")
@@ -275,9 +363,10 @@ def test_a_wrong_password_is_said_once_and_not_shown(running: Running) -> None:
     said: list[str] = []
     link = ObsLink(ObsSettings(password="quite wrong"), running.daemon.submit, said.append)
     with link:
-        until(lambda: "refuses the password" in link.state, "a wrong password is not told")
+        until(lambda: link.state == WRONG_PASSWORD, "a wrong password is not told")
         time.sleep(3)
-    assert len(said) == 1
+        assert link.state == WRONG_PASSWORD
+    assert said == [WRONG_PASSWORD]
     assert "quite wrong" not in said[0]
 
 
@@ -286,14 +375,16 @@ def test_obs_may_go_and_come_back(running: Running, how: str, capsys: pytest.Cap
     waits_s = []
     for _ in range(5):
         control(how)
-        until(lambda: not running.connected, "OBS is gone, but the status says connected")
+        until(lambda: running.daemon.status().obs == NOT_RUNNING, "OBS is gone, but the status says something else")
         control("start")
         start_s = time.monotonic()
         until(lambda: running.connected, "not connected again")
         waits_s.append(time.monotonic() - start_s)
+        assert re.fullmatch(r"connected \(obs-websocket 5\.\d+\.\d+\)", running.daemon.status().obs)
         assert running.thread.is_alive()
     with capsys.disabled():
         print(f"\nconnected again {max(waits_s):.1f} s at most after OBS answered ({how}, 5 times)")
+    assert max(waits_s) < BACK_S
     running.use("plain")
     press("F6")
     until(lambda: running.profile() == "red", "the keys are gone after a restart")
@@ -312,3 +403,26 @@ def test_another_password_is_taken_from_obs_own_files(running: Running, tmp_path
         until(lambda: link.state.startswith("connected"), "the new password is not taken")
     assert len(said) == 2
     assert not [one for one in said if password in one or "yesterday" in one]
+
+
+def test_obs_itself_may_change_its_password(running: Running) -> None:
+    """OBS started with another password: the camera takes it from OBS's files; one that is written down is refused."""
+    (obs_folder,) = places.config_folders()
+    file = obs_folder / "global.ini"
+    before, old = file.read_text(encoding="utf-8-sig"), places.address(ObsSettings()).password
+    control("stop")
+    file.write_text(before.replace(f"ServerPassword={old}", "ServerPassword=that of today"))
+    environment = os.environ | {"XDG_CONFIG_HOME": str(obs_folder.parent), "QT_QPA_PLATFORM": "xcb"}
+    command = ["obs", "--multi", "--disable-missing-files-check", "--collection", "Lab", "--websocket_ipv4_only"]
+    said: list[str] = []
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as obs:
+        try:
+            until(lambda: running.connected, "the password of OBS's own files is not taken")
+            with ObsLink(ObsSettings(password=old), running.daemon.submit, said.append) as link:
+                until(lambda: link.state == WRONG_PASSWORD, "the password of before is not refused")
+            assert said == [WRONG_PASSWORD]
+        finally:
+            obs.kill()
+    file.write_text(before)
+    control("start")
+    until(lambda: running.connected, "not connected after the password came back")
