@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
@@ -134,6 +135,27 @@ def test_a_device_that_may_not_be_opened(monkeypatch: pytest.MonkeyPatch, error:
     monkeypatch.setattr(v4l2, "query", query)
     with pytest.raises(VcamError, match=words):
         sinks.prepare_device("/dev/video9")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="v4l2loopback")
+@pytest.mark.parametrize(("mode", "writes"), [("O_WRONLY", True), ("O_RDWR", False), ("O_RDONLY", False)])
+def test_a_device_that_another_program_writes_is_left_to_it(tmp_path: Path, mode: str, writes: bool) -> None:
+    from vcam import v4l2
+
+    device = tmp_path / "video0"
+    device.touch()
+    code = f"import os, sys; os.open(sys.argv[1], os.{mode}); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(device)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"open\n"
+        assert [f"(pid {other.pid})" in user for user in v4l2.holders(str(device))] == [True]
+        with pytest.raises(
+            VcamError, match=rf"in use by .*\(pid {other.pid}\): close it" if writes else "cannot be used"
+        ):
+            sinks.prepare_device(str(device))  # which is no device
+        other.kill()
 
 
 # ------------------------------------------------------------------------------------------------------- video files

@@ -2,8 +2,7 @@
 
 After each failure: the reader had no gap, saw nothing raw, the status named the reason, and the picture came back by
 itself. The virtual camera is v4l2loopback's; the physical one the kernel's simulated camera (vivid), which can be
-unplugged and plugged in again. Times count in intervals of frames. VCAM_TEST_FAILURES=1 runs them: they take many
-minutes, and want a machine that has nothing else to do.
+unplugged and plugged in again. Times count in intervals of frames.
 """
 
 from __future__ import annotations
@@ -27,20 +26,18 @@ import pytest
 
 from core.settings import EngineSettings
 from vcam import fit, sinks, sources
-from vcam.commands import ChangeLook, Command, SetPrompt
+from vcam.commands import ChangeLook, Command, SetPrompt, UseProfile
 from vcam.daemon import Daemon, Parts
 from vcam.errors import VcamError
 from vcam.frames import Picture
 from vcam.options import RunOptions, RunReport
+from vcam.profiles import ProfileError
 from vcam.worker import Limits
 
 if sys.platform == "linux":
     from vcam import v4l2
 
-pytestmark = [
-    pytest.mark.v4l2,
-    pytest.mark.skipif("VCAM_TEST_FAILURES" not in os.environ, reason="VCAM_TEST_FAILURES=1 runs them: many minutes"),
-]
+pytestmark = pytest.mark.v4l2
 SIZE = (160, 120)
 FPS = 4.0
 GAP_INTERVALS = 5
@@ -48,6 +45,7 @@ WAIT_S = 300.0
 NEAR = 24  # mean difference of two thumbnails that show the same
 DRIVER = Path("/sys/bus/platform/drivers/vivid")
 NO_TEXT = 2  # the simulated camera's "OSD Text Mode": no counter
+DROPPED = "percentage_of_dropped_buffers"
 BLACK_BARS = 5  # the simulated camera's test pattern "100% Black"
 
 RECORDER = """
@@ -100,7 +98,7 @@ class Live:
     """A daemon at work on real devices, and a recorder that reads what it publishes."""
 
     def __init__(self, camera: str, folder: Path, **options: Any) -> None:
-        profiles = folder / "profiles"
+        self.profiles = profiles = folder / "profiles"
         profiles.mkdir(exist_ok=True)
         (profiles / "plain.toml").write_text('name = "Plain"\n[look]\nprompt = "plain"\n')
         settings = EngineSettings(model="fake", width=128, height=96, steps=1)
@@ -369,19 +367,47 @@ def test_a_look_that_is_refused_changes_nothing(live: Live) -> None:
     watched.check()
 
 
+def test_a_profile_edited_to_nonsense_changes_nothing(live: Live) -> None:
+    watched, path = Watched(live), live.profiles / "plain.toml"
+    good = path.read_text()
+    path.write_text(good.replace('"plain"', "7"))
+    try:
+        with pytest.raises(ProfileError, match=r"plain\.toml: look\.prompt is 7"):
+            live.do(UseProfile("plain"))
+    finally:
+        path.write_text(good)
+    live.until_translated()
+    watched.check()
+
+
 # --------------------------------------------------------------------------------------------------------- the camera
 
 
-def test_the_camera_unplugged_and_plugged_in_again(live: Live, vivid: str) -> None:
+@pytest.mark.parametrize("held", [False, True], ids=["at once", "under another number"])
+def test_the_camera_unplugged_and_plugged_in_again(live: Live, vivid: str, held: bool) -> None:
     watched, device, before = Watched(live), vivid_device(), vivid_path()
+    keep = os.open(before, os.O_RDWR) if held else None  # the old number is not given back while somebody has it open
     (DRIVER / "unbind").write_text(device)
     try:
         live.until(lambda: live.daemon.status().reason == f"{vivid} is not there: plug it in again", "told")
     finally:
         (DRIVER / "bind").write_text(device)
+        if keep is not None:
+            assert vivid_path() != before
+            os.close(keep)
     live.until_translated()
     watched.check()
-    print(f"it was {before} and is {vivid_path()}")
+
+
+def test_the_camera_silent(live: Live, vivid: str) -> None:
+    watched, path = Watched(live), vivid_path()
+    assert v4l2.set_control(path, DROPPED, 100)
+    try:
+        live.until(lambda: live.daemon.status().reason == f"{vivid} gives no pictures", "told")
+    finally:
+        v4l2.set_control(path, DROPPED, 0)
+    live.until_translated()
+    watched.check()
 
 
 def test_the_camera_black(live: Live) -> None:

@@ -19,7 +19,9 @@ def describe(
         return "panic", "", None
     if paused:
         return "paused", "", None
-    if engine.phase in ("failed", "restarting", "starting"):
+    # an engine that is ready and has had no picture waits for the camera, as we do
+    waits = bool(engine.facts and source_trouble) and engine.phase != "failed"
+    if engine.phase in ("failed", "restarting", "starting") and not waits:
         return engine.phase, engine.text, engine.progress
     if resting:
         return "resting", "no program looks at the camera", None

@@ -112,6 +112,8 @@ def prepare_device(path: str) -> None:
     """Make the device ready for a writer (0.12.7 refuses every one after the first); raises VcamError."""
     if sys.platform != "linux":
         return
+    if users := v4l2.writers(path):  # the driver itself takes a second writer, and shows both in turns
+        raise VcamError(f"the virtual camera {path} is in use by {', '.join(users)}: close it there")
     try:
         if not v4l2.query(path).takes_output:
             v4l2.heal(path)

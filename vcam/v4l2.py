@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,12 +102,29 @@ def set_control(path: str, name: str, value: int) -> bool:
 
 def holders(path: str, proc: Path = Path("/proc")) -> list[str]:
     """Programs that have the device open, as "name (pid N)", as far as this user may see."""
+    return _users(path, proc, lambda fd: True)
+
+
+def writers(path: str, proc: Path = Path("/proc")) -> list[str]:
+    """Programs that have the device open only to write to it, as `holders` names them: pyvirtualcam at work."""
+    return _users(path, proc, _only_writes)
+
+
+def _only_writes(fd: Path) -> bool:
+    """Whether /proc/PID/fdinfo says so of the open file /proc/PID/fd/N."""
+    for line in (fd.parent.parent / "fdinfo" / fd.name).read_text().splitlines():
+        if line.startswith("flags:"):
+            return int(line.split()[1], 8) & os.O_ACCMODE == os.O_WRONLY
+    return False
+
+
+def _users(path: str, proc: Path, counts: Callable[[Path], bool]) -> list[str]:
     found = []
     for process in proc.iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            if any(os.readlink(fd) == path for fd in (process / "fd").iterdir()):
+            if any(os.readlink(fd) == path and counts(fd) for fd in (process / "fd").iterdir()):
                 found.append(f"{_read(process / 'comm')} (pid {process.name})")
     return found
 
