@@ -7,7 +7,6 @@ machine (an emulator) is no failure: nothing here is measured in seconds.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -161,25 +160,6 @@ def test_a_camera_is_found_and_read_by_name() -> None:
 
 def read_until(camera: sources.Webcam, done: Callable[[Frame | None], bool]) -> None:
     until(lambda: done(camera.read(0.5)), f"it did not happen; trouble: {camera.trouble!r}")
-
-
-def test_a_frozen_camera_is_told_and_goes_on() -> None:
-    physical()
-    feed = os.environ.get("VCAMLAB_FEED_PID")
-    if feed is None or not os.environ.get("VCAM_TEST_FREEZE"):  # it once took v4l2loopback 0.12.7's kernel down
-        pytest.skip("VCAM_TEST_FREEZE=1 freezes the process VCAMLAB_FEED_PID that feeds the camera")
-    camera = sources.Webcam("Physical Camera", (320, 240), 15)
-    try:
-        read_until(camera, lambda frame: frame is not None)
-        os.kill(int(feed), signal.SIGSTOP)
-        try:
-            read_until(camera, lambda frame: "gives no pictures" in camera.trouble or "stopped" in camera.trouble)
-        finally:
-            os.kill(int(feed), signal.SIGCONT)
-        read_until(camera, lambda frame: frame is not None)
-        assert camera.trouble == ""
-    finally:
-        camera.close()
 
 
 def test_an_unplugged_camera_is_told_and_taken_again_when_it_is_back() -> None:

@@ -44,7 +44,7 @@ def description() -> dict[str, object]:
         "steps": 2,
         "strength": 0.5,
         "text_to_image": False,
-        "fusion": {"places": list(PLACES), "subtoken": 8, "strength": 0.3, "threshold": 0.93},
+        "fusion": {"places": list(PLACES), "subtoken": 8, "strength": 0.25, "threshold": 0.93},
         "bank": {"policy": "fifo", "slots": 1, "interval": 1},
         "styles": list(TEACHERS),
         "words": words.vocabulary(),

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/demo.webp"))
     parser.add_argument("--size", type=int, default=256, help="pixels")
     parser.add_argument("--frames", type=int, default=48)
-    parser.add_argument("--quality", type=int, default=60)
+    parser.add_argument("--quality", type=int, default=75)
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
