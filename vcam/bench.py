@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.settings import EngineSettings, Look, Policy, Runtime
+from vcam.machine import cores
 
 if TYPE_CHECKING:
     Clock = Callable[[], float]
@@ -183,7 +184,7 @@ def machine(device: str) -> dict[str, object]:
     """What the figures were measured on: processor, cores, GPU, system, versions."""
     facts: dict[str, object] = {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cores": cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
     }
@@ -291,6 +292,8 @@ def _real_lab(threads: int | None) -> Lab:
 
 def held_bytes() -> int:
     """The memory that this process holds; 0 where the system does not say."""
+    if sys.platform == "win32":
+        return 0
     try:
         resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import re
 import shutil
 import socket
@@ -224,7 +225,7 @@ def loopback_module(root: Path = Path("/"), release: str | None = None) -> Modul
     """What is known of v4l2loopback without being root. `root` holds sys, lib/modules and etc."""
     loaded = (root / "sys/module/v4l2loopback").is_dir()
     version = _text(root / "sys/module/v4l2loopback/version")
-    modules = root / "lib/modules" / (release or os.uname().release)
+    modules = root / "lib/modules" / (release or platform.release())
     available = loaded or (modules.is_dir() and any(modules.rglob("v4l2loopback.ko*")))
     folders = [root / "etc/modules-load.d", root / "usr/lib/modules-load.d"]
     at_boot = any(re.search(r"^\s*v4l2loopback", text, re.M) for text in _texts(folders))
@@ -242,10 +243,11 @@ def secure_boot(root: Path = Path("/")) -> bool | None:
 
 def groups_of_device(path: str) -> str:
     """The name of the group that owns a device, "" if it cannot be told."""
-    with contextlib.suppress(OSError, KeyError, ImportError):
+    if sys.platform != "win32":
         import grp
 
-        return grp.getgrgid(os.stat(path).st_gid).gr_name
+        with contextlib.suppress(OSError, KeyError):
+            return grp.getgrgid(os.stat(path).st_gid).gr_name
     return ""
 
 
@@ -349,3 +351,11 @@ def _text(path: Path) -> str:
 
 def _texts(folders: Iterable[Path]) -> list[str]:
     return [_text(path) for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.conf"))]
+
+
+def cores() -> int:
+    """How many of the CPU's cores this process may use."""
+    count = os.cpu_count() or 1
+    if sys.platform == "linux":
+        count = len(os.sched_getaffinity(0))
+    return count

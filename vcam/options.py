@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from vcam.config import ObsSettings
 from vcam.errors import VcamError
 from vcam.frames import FrameSink, FrameSource
 from vcam.journal import JOURNAL
+from vcam.machine import cores
 from vcam.profiles import Profile, engine_settings
 from vcam.translate import engine_size
 
@@ -140,5 +140,5 @@ def choose_sink(options: RunOptions) -> FrameSink:
 
 def engine_threads(options: RunOptions) -> int:
     """The engine's CPU threads: all cores up to two, else all but one, which is left to camera and publisher."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return options.threads or (cores if cores <= 2 else cores - 1)
+    there = cores()
+    return options.threads or (there if there <= 2 else there - 1)

@@ -17,6 +17,9 @@ from vcam.frames import FrameSink
 OPEN_S = 0.3  # a program that only lists the cameras has let go of ours by then
 RECOUNT_S = 10.0  # how often names are looked up anew, and a count is held against what is true
 
+_FLAGS = 0
+if sys.platform != "win32":
+    _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _DQEVENT = 0x80885659  # struct v4l2_event, 136 bytes
 _SUBSCRIBE_EVENT = 0x4020565A  # struct v4l2_event_subscription, 32 bytes
 _CLIENT_USAGE = 0x08000000 + 0x08E00000 + 1  # V4L2_EVENT_PRIVATE_START + v4l2loopback's offset + 1, since 0.13
@@ -60,7 +63,7 @@ class StreamEvents:
 
     def __init__(self, path: str) -> None:
         self._path, self._count = path, 0
-        self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd = os.open(path, os.O_RDWR | _FLAGS)
         try:
             _ioctl(self._fd, _SUBSCRIBE_EVENT, bytearray(struct.pack("<III20x", _CLIENT_USAGE, 0, _SEND_INITIAL)))
         except OSError:
@@ -106,7 +109,7 @@ class Openings:
         self._path, self._clock = path, clock
         self._holders = holders or _holders
         self._library = ctypes.CDLL(None, use_errno=True)
-        self._fd = _checked(self._library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        self._fd = _checked(self._library.inotify_init1(_FLAGS))
         try:
             _checked(self._library.inotify_add_watch(self._fd, os.fsencode(path), _IN_OPEN | _IN_CLOSE))
         except OSError:

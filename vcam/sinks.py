@@ -90,39 +90,38 @@ def _open(pyvirtualcam: Any, size: tuple[int, int], fps: float, device: str | No
 
 def find_device() -> str:
     """The path of the v4l2loopback device with our label; raises VcamError that says what is missing."""
-    if sys.platform != "linux":
-        raise VcamError("there is no v4l2loopback on this system")
-    found = v4l2.devices()
-    for device in found:
-        if device.name == OUR_NAME:
-            return device.path
-    loopbacks = [f"{device.path} ({device.name})" for device in found if device.is_loopback]
-    if loopbacks:
+    if sys.platform == "linux":
+        found = v4l2.devices()
+        for device in found:
+            if device.name == OUR_NAME:
+                return device.path
+        loopbacks = [f"{device.path} ({device.name})" for device in found if device.is_loopback]
+        if loopbacks:
+            raise VcamError(
+                f'no virtual camera is labelled "{OUR_NAME}"; there are {", ".join(loopbacks)}: '
+                f'load v4l2loopback with card_label="{OUR_NAME}" exclusive_caps=1'
+            )
         raise VcamError(
-            f'no virtual camera is labelled "{OUR_NAME}"; there are {", ".join(loopbacks)}: '
-            f'load v4l2loopback with card_label="{OUR_NAME}" exclusive_caps=1'
+            "there is no virtual camera (v4l2loopback is not loaded): ./install_scripts/camera.sh, "
+            f'or sudo modprobe v4l2loopback exclusive_caps=1 card_label="{OUR_NAME}"'
         )
-    raise VcamError(
-        "there is no virtual camera (v4l2loopback is not loaded): ./install_scripts/camera.sh, "
-        f'or sudo modprobe v4l2loopback exclusive_caps=1 card_label="{OUR_NAME}"'
-    )
+    raise VcamError("there is no v4l2loopback on this system")
 
 
 def prepare_device(path: str) -> None:
     """Make the device ready for a writer (0.12.7 refuses every one after the first); raises VcamError."""
-    if sys.platform != "linux":
-        return
-    if users := v4l2.writers(path):  # the driver itself takes a second writer, and shows both in turns
-        raise VcamError(f"the virtual camera {path} is in use by {', '.join(users)}: close it there")
-    try:
-        if not v4l2.query(path).takes_output:
-            v4l2.heal(path)
-    except PermissionError as error:
-        raise VcamError(f"no permission for {path}: sudo usermod -aG video $USER, then log in again") from error
-    except OSError as error:
-        raise VcamError(
-            f"{path} cannot be used ({error.strerror}): {_busy(path) or 'load v4l2loopback again'}"
-        ) from error
+    if sys.platform == "linux":
+        if users := v4l2.writers(path):  # the driver itself takes a second writer, and shows both in turns
+            raise VcamError(f"the virtual camera {path} is in use by {', '.join(users)}: close it there")
+        try:
+            if not v4l2.query(path).takes_output:
+                v4l2.heal(path)
+        except PermissionError as error:
+            raise VcamError(f"no permission for {path}: sudo usermod -aG video $USER, then log in again") from error
+        except OSError as error:
+            raise VcamError(
+                f"{path} cannot be used ({error.strerror}): {_busy(path) or 'load v4l2loopback again'}"
+            ) from error
 
 
 def _busy(path: str | None) -> str:

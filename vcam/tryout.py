@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -100,8 +101,9 @@ class Tryouts:
             engine = None
         if engine is None:
             engine = self._start(job.settings, job.look)
-            with contextlib.suppress(OSError, AttributeError):
-                os.setpriority(os.PRIO_PROCESS, engine.pid, NICE)
+            if sys.platform != "win32":
+                with contextlib.suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, engine.pid, NICE)
         try:
             job.done.set_result(self._translated(engine, job))
         except VcamError as error:

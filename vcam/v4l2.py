@@ -6,9 +6,12 @@ import contextlib
 import fcntl
 import os
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+assert sys.platform == "linux"
 
 OUR_LABEL = "StreamV2V Camera"
 LOOPBACK_DRIVER = "v4l2 loopback"

@@ -214,10 +214,10 @@ def _child(
     """The child's main function."""
     _die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches us too; the parent ends us in its order
-    if hasattr(signal, "pthread_sigmask"):
+    if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    with contextlib.suppress(OSError, AttributeError):
-        os.nice(2)  # the pacer in the parent goes first, without starving the engine on a busy machine
+        with contextlib.suppress(OSError):
+            os.nice(2)  # the pacer in the parent goes first, without starving the engine on a busy machine
     memory = SharedMemory(memory_name)
     given, result = _views(memory, settings)
     try:
@@ -548,14 +548,14 @@ def _death(exitcode: int | None) -> str:
 
 @contextlib.contextmanager
 def _sigint_blocked() -> Any:
-    if not hasattr(signal, "pthread_sigmask"):
+    if sys.platform == "win32":
         yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    else:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class WorkerTranslator:
