@@ -60,6 +60,8 @@ class FakeEngine:
     def use_loras(self, given: tuple[Lora, ...], frames: int = 0) -> None:
         if given and given[0].path == "refuse":
             raise SettingsError("LoRA refuse: there is no such file")
+        if given and given[0].path == "slow":
+            time.sleep(1)
         self.settings = replace(self.settings, loras=given)
 
     def prepare(self, prompts: Iterable[str]) -> None:

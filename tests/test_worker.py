@@ -238,6 +238,17 @@ def test_other_loras_are_taken_by_the_engine_there_is(build: Build) -> None:
     assert child_of(translator) != first
 
 
+def test_an_engine_that_fuses_for_long_does_not_hang(build: Build) -> None:
+    translator = build(limits=replace(QUICK, frame_s=0.5))
+    until(translator, a_picture)
+    first = child_of(translator)
+    translator.use(replace(SMALL, loras=(Lora("slow"),)), Look())
+    until(translator, lambda r: r is not None and apart(r) == (0, 10))
+    assert child_of(translator) == first
+    assert translator.state.restarts == 0
+    assert translator.state.frame_s < 0.5
+
+
 def test_loras_that_the_engine_refuses_change_nothing_and_are_told(build: Build) -> None:
     translator = build()
     until(translator, a_picture)

@@ -504,6 +504,8 @@ class EngineProcess:
         """The child has these LoRAs; the settings say so when no further ones are under way."""
         self._loras = loras
         self._loras_asked -= 1
+        if self._busy_since_s is not None:
+            self._busy_since_s = self._heard_s  # the picture was begun only now
         if not self._loras_asked:
             self.settings = replace(self.settings, loras=loras)
 
@@ -520,7 +522,9 @@ class EngineProcess:
             if now - self._heard_s > self._limits.load_s:
                 self.failure = f"the engine has not loaded and said nothing for {self._limits.load_s:g} s"
         elif self._busy_since_s is not None:
-            limit = max(self._limits.frame_s, 20 * self.frame_s) if self.pictures else self._limits.first_frame_s
+            limit = max(self._limits.frame_s, 20 * self.frame_s)
+            if not self.pictures or self._loras_asked:
+                limit = self._limits.first_frame_s  # fusing a large model's weights takes its time
             if now - self._busy_since_s > limit:
                 self.failure = f"the engine has not answered for {limit:g} s"
 
