@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, LCMScheduler
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -130,3 +133,56 @@ def make_folder(
     if description is not None:
         (folder / "streamv2v.json").write_text(json.dumps(description))
     return folder
+
+
+def make_full_shapes(folder: Path) -> Path:
+    """Writes a folder of the full shapes of Stable Diffusion 1.5 with TAESD, in float16; its numbers are all zero.
+
+    They are holes in the files, which take no room on most disks.
+    """
+    library: Any = diffusers
+    with torch.device("meta"):
+        unet = library.UNet2DConditionModel(
+            down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+            block_out_channels=(320, 640, 1280, 1280),
+            cross_attention_dim=768,
+            attention_head_dim=8,
+        )
+        vae = AutoencoderTiny()
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=49_408,
+                hidden_size=768,
+                intermediate_size=3072,
+                num_hidden_layers=12,
+                num_attention_heads=12,
+                projection_dim=768,
+            )
+        )
+    text.config.architectures = ["CLIPTextModel"]
+    for part, model, stem in (
+        ("unet", unet, "diffusion_pytorch_model"),
+        ("vae", vae, "diffusion_pytorch_model"),
+        ("text_encoder", text, "model"),
+    ):
+        if part == "text_encoder":
+            model.config.save_pretrained(folder / part)
+        else:
+            model.save_config(folder / part)
+        _holes(folder / part / f"{stem}.safetensors", model.state_dict())
+    tokenizer().save_pretrained(folder / "tokenizer")
+    LCMScheduler(beta_schedule="scaled_linear").save_pretrained(folder / "scheduler")
+    return folder
+
+
+def _holes(path: Path, state: Mapping[str, torch.Tensor]) -> None:
+    """A safetensors file of those shapes in float16 whose numbers were never written."""
+    header, end = {}, 0
+    for name, tensor in state.items():
+        begin, end = end, end + 2 * tensor.numel()
+        header[name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)

@@ -28,7 +28,7 @@ from core.engine import Engine
 from core.hub import Progress
 from core.settings import EngineSettings, Look, Lora
 from tests.hub_server import Hub
-from tests.model_folders import layout_once, make_folder
+from tests.model_folders import layout_once, make_folder, make_full_shapes
 from vcam import cli
 from vcam.worker import core_engine
 
@@ -369,6 +369,37 @@ def test_ended_while_it_is_put_together_the_lora_is_not_fused_twice(
 def test_two_at_once_are_one_too_many(entry: Entry) -> None:
     with hub._alone(entry):
         assert "another vcam is fetching it" in refused(entry)
+
+
+@pytest.mark.slow
+def test_a_model_of_full_size_is_broken_off_goes_on_and_is_put_together(server: Hub, tmp_path: Path) -> None:
+    """2 GB, as sd15-lcm is: weights of zeros and a random LoRA in the form of LCM-LoRA, on every attention."""
+    folder = make_full_shapes(tmp_path / "full")
+    shapes = {name: tensor.shape for name, tensor in load_file(folder / f"{UNET}.safetensors").items()}
+    named = [name.removesuffix(".weight") for name in shapes if ".attn" in name and name.endswith(".weight")]
+    lora = {}
+    for name in named:
+        key = f"lora_unet_{name.replace('.', '_')}"
+        lora[f"{key}.lora_up.weight"] = torch.randn(shapes[f"{name}.weight"][0], 64).half() / 8
+        lora[f"{key}.lora_down.weight"] = torch.randn(64, shapes[f"{name}.weight"][1]).half() / 8
+        lora[f"{key}.alpha"] = torch.tensor(32.0)
+    save_file(lora, folder / "lora.safetensors")
+    held, entry = remote(folder)
+    server.files.update(held)
+    server.faults[BIG].append("GET cut 1000000000")
+    fetch(entry)
+    (again,) = [asked for asked in gets(server, BIG) if asked]
+    assert again == "bytes=1000000000-"
+    made = load_file(entry.folder / f"{UNET}.safetensors")
+    assert made.keys() == shapes.keys()
+    for name, tensor in made.items():
+        assert tensor.dtype is torch.float16
+        if name.removesuffix(".weight") not in named or not name.endswith(".weight"):
+            assert not tensor.any()
+            continue
+        key = f"lora_unet_{name.removesuffix('.weight').replace('.', '_')}"
+        expected = lora[f"{key}.lora_up.weight"].float() @ lora[f"{key}.lora_down.weight"].float() / 2
+        torch.testing.assert_close(tensor.float(), expected, atol=2e-3, rtol=2e-3)
 
 
 # ------------------------------------------------------------------------------------------------ the user's word

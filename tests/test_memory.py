@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from core import memory, models
 from core.description import describe
 from core.engine import Engine
 from core.memory import Need
 from core.settings import EngineSettings, Guidance, Look, Policy, Runtime, SettingsError
-from tests.model_folders import make_folder, tokenizer
+from tests.model_folders import make_folder, make_full_shapes
 from vcam import checks
 from vcam.checks import Mark
 
@@ -34,54 +30,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The full shapes of Stable Diffusion 1.5 with TAESD, in float16; the files' numbers are holes in the disk."""
-    folder = tmp_path_factory.mktemp("sd15") / "sd15"
-    library: Any = diffusers
-    with torch.device("meta"):
-        unet = library.UNet2DConditionModel(
-            down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-            block_out_channels=(320, 640, 1280, 1280),
-            cross_attention_dim=768,
-            attention_head_dim=8,
-        )
-        vae = library.AutoencoderTiny()
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=49_408,
-                hidden_size=768,
-                intermediate_size=3072,
-                num_hidden_layers=12,
-                num_attention_heads=12,
-                projection_dim=768,
-            )
-        )
-    text.config.architectures = ["CLIPTextModel"]
-    for part, model, stem in (
-        ("unet", unet, "diffusion_pytorch_model"),
-        ("vae", vae, "diffusion_pytorch_model"),
-        ("text_encoder", text, "model"),
-    ):
-        if part == "text_encoder":
-            model.config.save_pretrained(folder / part)
-        else:
-            model.save_config(folder / part)
-        holes(folder / part / f"{stem}.safetensors", model.state_dict())
-    tokenizer().save_pretrained(folder / "tokenizer")
-    library.LCMScheduler(beta_schedule="scaled_linear").save_pretrained(folder / "scheduler")
-    return folder
-
-
-def holes(path: Path, state: Mapping[str, torch.Tensor]) -> None:
-    """A safetensors file of those shapes in float16 whose numbers were never written."""
-    header, end = {}, 0
-    for name, tensor in state.items():
-        begin, end = end, end + 2 * tensor.numel()
-        header[name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + end)
+    return make_full_shapes(tmp_path_factory.mktemp("sd15") / "sd15")
 
 
 def settings(folder: Path, **values: Any) -> EngineSettings:
