@@ -408,11 +408,16 @@ def test_another_password_is_taken_from_obs_own_files(running: Running, tmp_path
 def test_obs_itself_may_change_its_password(running: Running) -> None:
     """OBS started with another password: the camera takes it from OBS's files; one that is written down is refused."""
     (obs_folder,) = places.config_folders()
-    file = obs_folder / "global.ini"
-    before, old = file.read_text(encoding="utf-8-sig"), places.address(ObsSettings()).password
+    old = places.address(ObsSettings()).password
     control("stop")
-    file.write_text(before.replace(f"ServerPassword={old}", "ServerPassword=that of today"))
-    environment = os.environ | {"XDG_CONFIG_HOME": str(obs_folder.parent), "QT_QPA_PLATFORM": "xcb"}
+    kept = [obs_folder / "global.ini", obs_folder / "plugin_config" / "obs-websocket" / "config.json"]
+    before = {file: file.read_text(encoding="utf-8-sig") for file in kept}  # of OBS before 30.2, and of those since
+    for file, text in before.items():
+        file.write_text(text.replace(old, "that of today"))
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("QT_")
+    }  # cv2 sets its own Qt's
+    environment |= {"XDG_CONFIG_HOME": str(obs_folder.parent), "QT_QPA_PLATFORM": "xcb"}
     command = ["obs", "--multi", "--disable-missing-files-check", "--collection", "Lab", "--websocket_ipv4_only"]
     said: list[str] = []
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as obs:
@@ -423,6 +428,7 @@ def test_obs_itself_may_change_its_password(running: Running) -> None:
             assert said == [WRONG_PASSWORD]
         finally:
             obs.kill()
-    file.write_text(before)
+    for file, text in before.items():
+        file.write_text(text)
     control("start")
     until(lambda: running.connected, "not connected after the password came back")
