@@ -47,7 +47,7 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
         )
     if settings.loras:
         raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
-    manifest = _manifest(description)
+    manifest = read_manifest(description)
     share = _share(settings, torch.get_num_threads())
     sessions = _sessions(folder, manifest, share.threads)
     unet = sessions["unet"]
@@ -107,7 +107,8 @@ def _matters(key: str) -> bool:
     return not key.startswith("_") and key not in ("dtype", "torch_dtype", "transformers_version")
 
 
-def _manifest(description: ModelDescription) -> dict[str, Any]:
+def read_manifest(description: ModelDescription) -> dict[str, Any]:
+    """What the folder's graphs need, as core.runtimes.export wrote it. Raises ModelError."""
     path = description.folder / FOLDER / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
