@@ -10,7 +10,7 @@ if [ $# -gt 0 ]; then
 fi
 "$PY" -m ruff check .
 "$PY" -m ruff format --check .
-"$PY" -m mypy
+"$PY" -m mypy --platform linux
 for system in win32 darwin; do # what runs there alone; what runs elsewhere alone is unreachable there
     "$PY" -m mypy --platform "$system" --no-warn-unreachable --cache-dir ".mypy_cache/$system"
 done
