@@ -235,16 +235,16 @@ def alike(running: Running, obs: Obs) -> float:
 
 
 def test_setup_takes_the_camera_that_obs_lists(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By OBS's own answers; an audio device stands in for the camera, since without /dev/video* OBS lists none."""
-    devices = CameraKind("alsa_input_capture", "device_id")
-    monkeypatch.setattr(setup, "_CAMERA_NAMES", ("Default",))
+    """By OBS's own answers; another of its lists stands in for that of cameras: without /dev/video* this is empty."""
+    devices = CameraKind("slideshow", "slide_mode")
+    monkeypatch.setattr(setup, "_CAMERA_NAMES", ("Manual",))
     with connect() as obs:
         remove(obs)
         scene = obs.request("GetCurrentProgramScene")["currentProgramSceneName"]
         for words in ("(the virtual camera) was added to the scene", "is there"):
             assert words in set_up(obs, no_link, devices)
         settings = obs.request("GetInputSettings", inputName=SOURCE_NAME)
-        assert (settings["inputKind"], settings["inputSettings"]) == (devices.kind, {devices.device: "default"})
+        assert (settings["inputKind"], settings["inputSettings"]) == (devices.kind, {devices.device: "mode_manual"})
         assert items_of(obs, scene).count(SOURCE_NAME) == 1
         remove(obs)
 
@@ -296,7 +296,7 @@ def test_the_microphone_is_delayed_by_the_latency(
     until(lambda: running.daemon.status().latency_ms >= 1, "no latency is measured")
     with connect() as obs:
         scene = obs.request("GetCurrentProgramScene")["currentProgramSceneName"]
-        other = {"inputName": "Another", "inputKind": "alsa_input_capture", "inputSettings": {}}
+        other = {"inputName": "Another", "inputKind": "ffmpeg_source", "inputSettings": {}}
         obs.request("CreateInput", sceneName=scene, **other)
         try:
             for options, name in (([], MICROPHONE["name"]), (["--microphone", "Another"], "Another")):
