@@ -3,68 +3,131 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hypothesis
 import psutil
 import pytest
 
-from tests.test_control import Daemon, ask, bearer
+from tests.test_control import Daemon, bearer
 from vcam import client
 from vcam.control import guard
 from vcam.control.server import Server
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+requests = pytest.importorskip("requests", reason="requests, which comes with schemathesis, is not installed")
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parent.parent
 CASES = 10_000
-LIVE = ("/api/v1/picture.mjpeg", "/api/v1/input.mjpeg")  # never end
+LIMITED_CASES = 1_000
+GROWTH_MB = 40.0  # of the server: allocators keep what they once had
+WAIT_S = 60.0
 
 
-@pytest.fixture
-def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, dict[str, str]]]:
-    monkeypatch.setattr(guard, "CHANGES_PER_S", 1e9)
-    monkeypatch.setattr(guard, "REFUSALS_PER_S", 1e9)
-    with Server(Daemon(), 0, tmp_path) as server:
-        yield server, bearer(json.loads((tmp_path / client.SESSION_FILE).read_text())["token"])
+def serve(folder: str, limits: str) -> None:
+    """A server until stdin ends; limits: "limits" as users have them, "none" without."""
+    if limits == "none":
+        guard.CHANGES_PER_S = guard.REFUSALS_PER_S = 10**9
+    with Server(Daemon(), 0, Path(folder)):
+        sys.stdin.read()
 
 
-def test_ten_thousand_malformed_requests(running: tuple[Server, dict[str, str]]) -> None:
-    server, headers = running
-    description = ask(server, "GET", "/api/v1/openapi.json", **headers).data
-    description["paths"] = {path: item for path, item in description["paths"].items() if path not in LIVE}
-    schema = schemathesis.openapi.from_dict(description)
-    operations = [one.ok() for one in schema.get_all_operations()]
-    assert len(operations) >= 12
-    each = -(-CASES // (2 * len(operations)))
-    seen: dict[int, int] = {}
-    process = psutil.Process()
-    before = process.memory_info().rss
-    modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
-    for operation in operations:
-        for mode in modes:
-            try:
-                strategy = operation.as_strategy(generation_mode=mode)
-                count_calls(strategy, each, f"http://127.0.0.1:{server.port}", headers, seen)
-            except hypothesis.errors.Unsatisfiable:
-                continue  # an operation without anything to get wrong
-    print(f"{sum(seen.values())} requests: {dict(sorted(seen.items()))}")
-    assert not [status for status in seen if status >= 500], seen
-    assert sum(seen.values()) >= CASES / 2
-    assert ask(server, "GET", "/api/v1/status", **headers).status == 200
-    assert process.memory_info().rss - before < 200 * 2**20
+class Held(NamedTuple):
+    """What the server's process holds."""
+
+    rss_mb: float
+    threads: int
+    files: int
 
 
-def count_calls(strategy: Any, each: int, base: str, headers: dict[str, str], seen: dict[int, int]) -> None:
-    settings = hypothesis.settings(
-        max_examples=each, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
-    )
+class Running:
+    """A server in a process of its own, so that what it holds is its own."""
 
-    @settings
+    def __init__(self, process: psutil.Process, session: dict[str, Any]) -> None:
+        self.process, self.base = process, f"http://127.0.0.1:{session['port']}"
+        self.headers = bearer(session["token"])
+        self.seen: dict[int, int] = {}
+
+    def held(self) -> Held:
+        return Held(self.process.memory_info().rss / 1e6, self.process.num_threads(), self.process.num_fds())
+
+    def settled(self, wanted: Held) -> Held:
+        """What it holds, once threads and files are no more than wanted, or WAIT_S are over."""
+        end = time.monotonic() + WAIT_S
+        while (now := self.held())[1:] > wanted[1:] and time.monotonic() < end:
+            time.sleep(0.5)
+        return now
+
+    def call(self, case: Any) -> None:
+        """One request; of a picture that never ends, the beginning."""
+        asked = case.as_transport_kwargs(base_url=self.base, headers=self.headers)
+        with requests.request(**asked, stream=True, timeout=WAIT_S, allow_redirects=False) as answer:
+            status = answer.status_code
+            next(answer.iter_content(1000), b"")
+        self.seen[status] = self.seen.get(status, 0) + 1
+
+    def try_all(self, each: int) -> None:
+        """So many requests to every operation that the API describes, as it says and otherwise."""
+        description = requests.get(f"{self.base}/api/v1/openapi.json", headers=self.headers, timeout=WAIT_S).json()
+        operations = [one.ok() for one in schemathesis.openapi.from_dict(description).get_all_operations()]
+        assert {"/api/v1/picture.mjpeg", "/api/v1/input.mjpeg"} <= {one.path for one in operations}
+        for operation in operations:
+            for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+                try:
+                    repeat(each, operation.as_strategy(generation_mode=mode), self.call)
+                except hypothesis.errors.Unsatisfiable:
+                    continue  # an operation without anything to get wrong
+
+
+def repeat(each: int, strategy: Any, call: Any) -> None:
+    @hypothesis.settings(max_examples=each, deadline=None, database=None, suppress_health_check=hypothesis.HealthCheck)
     @hypothesis.given(case=strategy)
-    def call(case: Any) -> None:
-        status = case.call(base_url=base, headers=headers).status_code
-        seen[status] = seen.get(status, 0) + 1
+    def calls(case: Any) -> None:
+        call(case)
 
-    call()
+    calls()
+
+
+@contextmanager
+def running(folder: Path, limits: str) -> Iterator[Running]:
+    code = "import sys; from tests.test_fuzz_api import serve; serve(*sys.argv[1:])"
+    said = folder / "stderr"
+    with (
+        said.open("w") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder), limits], cwd=ROOT, stdin=subprocess.PIPE, stderr=stderr
+        ) as process,
+    ):
+        session = folder / client.SESSION_FILE
+        while not session.exists():
+            assert process.poll() is None, said.read_text()
+            time.sleep(0.1)
+        yield Running(psutil.Process(process.pid), json.loads(session.read_text()))
+        assert process.poll() is None, said.read_text()
+    assert process.returncode == 0
+    assert "Traceback" not in said.read_text()
+
+
+@pytest.mark.parametrize(("limits", "cases"), [("none", CASES), ("limits", LIMITED_CASES)])
+def test_malformed_requests_by_the_thousand(tmp_path: Path, limits: str, cases: int) -> None:
+    with running(tmp_path, limits) as server:
+        server.try_all(5)  # what is loaded and allocated once is no leak
+        server.seen.clear()
+        before = server.held()
+        server.try_all(-(-cases // 36))
+        after = server.settled(before)
+        print(f"{limits}: {sum(server.seen.values())} requests: {dict(sorted(server.seen.items()))}")
+        print(f"{limits}: {before} -> {after}")
+        assert not [status for status in server.seen if status >= 500], server.seen
+        assert sum(server.seen.values()) >= cases / 2
+        assert 429 not in server.seen or limits == "limits"
+        assert after[1:] <= before[1:], "threads or files are left behind"
+        assert after.rss_mb - before.rss_mb < GROWTH_MB
+        if limits == "none":
+            assert requests.get(f"{server.base}/api/v1/status", headers=server.headers, timeout=WAIT_S).ok
