@@ -6,7 +6,8 @@ The embedded model translates the test picture; nobody watches. First each of LO
 each, `--rounds` times; then the engine is changed (other steps, and back); then looks are switched ten times a second
 for `--storm` seconds. Prints one JSON object; exit status 1 if two pictures were published 100 ms or more apart, a
 picture after a switch is darker or greyer (by more than SLACK levels of 255) than what the looks before and after it
-show, memory grew by 20 MB or more during the storm, or the last switch did not win.
+show and than every cross-fade of the two (purple fades to yellow by way of grey), memory grew by 20 MB or more during
+the storm, or the last switch did not win.
 """
 
 from __future__ import annotations
@@ -71,14 +72,19 @@ class Sink:
         """Nothing to close."""
 
 
-def brightness(one: Sent) -> float:
+def brightness(picture: npt.NDArray[Any]) -> float:
     """The mean over all pixels and channels, 0..255."""
-    return float(one.thumbnail.mean())
+    return float(picture.mean())
 
 
-def colour(one: Sent) -> float:
+def colour(picture: npt.NDArray[Any]) -> float:
     """How far from grey, 0..255: the mean over all pixels of the largest channel less the smallest."""
-    return float((one.thumbnail.max(axis=2) - one.thumbnail.min(axis=2)).mean())
+    return float((picture.max(axis=2) - picture.min(axis=2)).mean())
+
+
+def cross_fade(before: Picture, after: Picture) -> list[npt.NDArray[np.float64]]:
+    """What is between the two pictures, in ten steps."""
+    return [before * (1 - share) + after * share for share in np.linspace(0, 1, 11)]
 
 
 def longest_ms(sent: Sequence[Sent]) -> float:
@@ -87,19 +93,24 @@ def longest_ms(sent: Sequence[Sent]) -> float:
 
 
 def fall(
-    sent: Sequence[Sent], switches: Sequence[tuple[float, str]], stay_s: float, value: Callable[[Sent], float]
+    sent: Sequence[Sent],
+    switches: Sequence[tuple[float, str]],
+    stay_s: float,
+    value: Callable[[npt.NDArray[Any]], float],
 ) -> dict[str, Any]:
     """How far a picture after a switch falls below what the looks before and after it show: levels of 255, and where.
 
-    switches: when, and between which looks. What a look shows is the least `value` of the last third of its stay.
+    switches: when, and between which looks. What a look shows is the least `value` of the last third of its stay; what
+    the two explain is the least of both and of their cross-fade.
     """
     worst, where = 0.0, ""
     for at_s, looks in switches:
         third = stay_s / 3
-        before = [value(one) for one in sent if at_s - third <= one.at_s < at_s]
-        after = [value(one) for one in sent if at_s + 2 * third <= one.at_s < at_s + stay_s]
-        between = [value(one) for one in sent if at_s <= one.at_s < at_s + 2 * third]
-        below = min(*before, *after) - min(between)
+        before = [one.thumbnail for one in sent if at_s - third <= one.at_s < at_s]
+        after = [one.thumbnail for one in sent if at_s + 2 * third <= one.at_s < at_s + stay_s]
+        between = [one.thumbnail for one in sent if at_s <= one.at_s < at_s + 2 * third]
+        explained = [*before, *after, *cross_fade(before[-1], after[0])]
+        below = min(map(value, explained)) - min(map(value, between))
         if below > worst:
             worst, where = below, looks
     return {"levels": round(worst, 1), "at": where}
