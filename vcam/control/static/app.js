@@ -22,6 +22,12 @@ function send(command) {
   return doing(async () => show(await ask("/api/v1/command", command)));
 }
 
+// Into the state by the command, or out of it: decided once the last such press is answered, however quick they come.
+let flipped = Promise.resolve();
+function flip(state, command) {
+  flipped = flipped.then(() => send({ command: status?.state === state ? "resume" : command }));
+}
+
 function text(id, value) {
   const element = at(id);
   if (element.textContent !== value) element.textContent = value;
@@ -198,8 +204,8 @@ setInterval(() => {
   plots.latency.add(status.latency_ms);
 }, 1000);
 
-at("pause").addEventListener("click", () => send({ command: status?.state === "paused" ? "resume" : "pause" }));
-at("panic").addEventListener("click", () => send({ command: status?.state === "panic" ? "resume" : "panic" }));
+at("pause").addEventListener("click", () => flip("paused", "pause"));
+at("panic").addEventListener("click", () => flip("panic", "panic"));
 at("forget").addEventListener("click", () => send({ command: "forget" }));
 at("show-input").addEventListener("click", () => {
   const shown = at("input-screen").hidden;
