@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from core.bank import Bank, Reading, Seen
 from core.settings import Policy
-from core.unet import default_places, self_attentions
+from core.unet import PlainUNet, default_places, self_attentions
 
 
 class PaperAttention:
@@ -82,14 +81,13 @@ class PaperAttention:
         ]
 
 
-class PaperNet(nn.Module):
+class PaperNet(PlainUNet):
     """core.net.Net in the paper's way; the bank is in its processors, so that it is good for one stream only."""
 
     def __init__(
         self, unet: nn.Module, *, policy: Policy, slots: int = 1, interval: int = 4, strength: float, threshold: float
     ) -> None:
         """It takes the UNet over; it fuses where the paper does."""
-        super().__init__()
         places, layers = default_places(unet), self_attentions(unet)  # type: ignore[arg-type]
         processors = unet.attn_processors  # type: ignore[operator]
         for name in processors:
@@ -104,11 +102,4 @@ class PaperNet(nn.Module):
                     threshold=threshold,
                 )
         unet.set_attn_processor(processors)  # type: ignore[operator]
-        self.unet = unet
-
-    def forward(
-        self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
-    ) -> tuple[Tensor, Seen]:
-        """See core.net.Net; bank and reading are not looked at."""
-        (prediction,) = self.unet(latents, timesteps, encoder_hidden_states=text, return_dict=False)
-        return prediction, {}
+        super().__init__(unet)  # type: ignore[arg-type]

@@ -110,17 +110,17 @@ def tokenizer(words: Sequence[str], length: int) -> Any:
     )
 
 
-def carry_pictures(vae: nn.Module, *, tiny: bool) -> None:
-    """Scales the weights so that what goes in decides what comes out; as born, a small random VAE gives one grey.
+def carry_pictures(vae: nn.Module) -> None:
+    """Scales the weights so that what goes in decides what comes out; as born, a small random VAE gives one grey."""
+    from diffusers import AutoencoderTiny
 
-    tiny: it is an AutoencoderTiny, inside which a picture is 0..1.
-    """
     for name, weight in vae.named_parameters():
         if weight.dim() == 4:
             weight.data *= (6 / weight[0].numel()) ** 0.5 / weight.abs().amax()
             weight.data *= 0.3 if len(weight) == 3 else 1  # the picture itself: few of its pixels black or white
         elif name.endswith("bias"):
-            weight.data.fill_(0.5 if len(weight) == 3 and tiny else 0)
+            # inside, a TAESD's picture is 0..1
+            weight.data.fill_(0.5 if len(weight) == 3 and isinstance(vae, AutoencoderTiny) else 0)
 
 
 def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
@@ -137,7 +137,7 @@ def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed
         unet.to(dtype).save_pretrained(folder / "unet")
         del unet  # 3.4 GB at full size
         vae = AutoencoderTiny(**shape.vae)
-        carry_pictures(vae, tiny=True)
+        carry_pictures(vae)
         vae.to(dtype).save_pretrained(folder / "vae")
         special = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
         CLIPTextModel(CLIPTextConfig(**shape.text_encoder, **special)).to(dtype).save_pretrained(

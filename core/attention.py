@@ -50,8 +50,13 @@ def fuse(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor) -> Tens
     banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
     similarity = F.normalize(own, dim=-1) @ F.normalize(banked, dim=-1).transpose(1, 2)  # [rows, tokens, slots*tokens]
     best, index = similarity.max(dim=-1)
-    mixed = torch.lerp(own, take(banked, index), strength[:, None, None])
-    return torch.where((best > threshold[:, None])[..., None], mixed, own)
+    return _drawn(own, take(banked, index), best, strength, threshold)
+
+
+def _drawn(own: Tensor, match: Tensor, similarity: Tensor, strength: Tensor, threshold: Tensor) -> Tensor:
+    """`own` moved towards its match, where the two are alike; similarity [rows, tokens]."""
+    mixed = torch.lerp(own, match, strength[:, None, None])
+    return torch.where((similarity > threshold[:, None])[..., None], mixed, own)
 
 
 class Between(NamedTuple):
@@ -90,8 +95,7 @@ def fuse_between(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor,
     dots = (near @ unit.float()[..., None])[..., 0] @ shares.T  # [rows, tokens, points]
     best, point = (dots * lengths.clamp_min(1e-12).rsqrt()).max(dim=-1)
     match = (between.shares.to(around.dtype)[point][:, :, None] @ around)[:, :, 0]  # [rows, tokens, channels]
-    mixed = torch.lerp(own, match, strength[:, None, None])
-    return torch.where((best > threshold[:, None])[..., None], mixed, own)
+    return _drawn(own, match, best, strength, threshold)
 
 
 def _neighbours(slots: int, between: Between) -> Tensor:

@@ -12,12 +12,13 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, LCMScheduler
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+from transformers import CLIPTextConfig, CLIPTextModel
 
+from benchmarks.random_model import carry_pictures, tokenizer
 from core import unet as unets
 from core.bank import Layout
 from core.engine import Engine
+from core.settings import EngineSettings
 from core.stream import Parts, by_parts
 from tests.small_models import TEXT_WIDTH, small_unet
 
@@ -25,23 +26,15 @@ WORDS = ("ink", "clay", "red", "blue", "a", "person", "talking", "neon")
 LENGTH = 8
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer that knows WORDS."""
-    special = ("[PAD]", "[UNK]", "[BOS]", "[EOS]")
-    inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(special + WORDS)}, unk_token="[UNK]"))
-    inner.normalizer = normalizers.Lowercase()
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    inner.post_processor = processors.TemplateProcessing(
-        single="[BOS] $A [EOS]", special_tokens=[("[BOS]", 2), ("[EOS]", 3)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        bos_token="[BOS]",
-        eos_token="[EOS]",
-        model_max_length=LENGTH,
-    )
+def settings(folder: Path | str, **values: Any) -> EngineSettings:
+    """Of an engine of that model, 64x64 where not told."""
+    return EngineSettings(**{"model": str(folder), "width": 64, "height": 64, **values})
+
+
+def weights(folder: Path, part: str) -> Path:
+    """The part's one weights file."""
+    (file,) = (folder / part).glob("*.safetensors")
+    return file
 
 
 @functools.cache
@@ -55,17 +48,6 @@ _real_layout = unets.layout
 def layout_once(config: Any, places: tuple[str, ...] | None, height: int, width: int) -> Layout:
     """core.unet.layout, but each only once: it takes most of the time in which a small model is loaded."""
     return _layout(json.dumps(dict(config)), places, height, width)
-
-
-def carry_pictures(vae: torch.nn.Module) -> None:
-    """Scales the weights so that what goes in decides what comes out; as born, a small random VAE gives one grey."""
-    for name, weight in vae.named_parameters():
-        if weight.dim() == 4:
-            weight.data *= (6 / weight[0].numel()) ** 0.5 / weight.abs().amax()
-            weight.data *= 0.3 if len(weight) == 3 else 1  # the picture itself: few of its pixels black or white
-        elif name.endswith("bias"):
-            # inside, a TAESD's picture is 0..1
-            weight.data.fill_(0.5 if len(weight) == 3 and isinstance(vae, AutoencoderTiny) else 0)
 
 
 def parts_of(engine: Engine) -> Parts:
@@ -126,7 +108,7 @@ def make_folder(
     (small_unet(seed) if unet is None else unet).float().save_pretrained(folder / "unet")  # type: ignore[operator]
     vae.save_pretrained(folder / "vae")
     text_encoder.save_pretrained(folder / "text_encoder")
-    tokenizer().save_pretrained(folder / "tokenizer")
+    tokenizer(WORDS, LENGTH).save_pretrained(folder / "tokenizer")
     LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(
         folder / "scheduler"
     )
@@ -171,7 +153,7 @@ def make_full_shapes(folder: Path) -> Path:
         else:
             model.save_config(folder / part)
         _holes(folder / part / f"{stem}.safetensors", model.state_dict())
-    tokenizer().save_pretrained(folder / "tokenizer")
+    tokenizer(WORDS, LENGTH).save_pretrained(folder / "tokenizer")
     LCMScheduler(beta_schedule="scaled_linear").save_pretrained(folder / "scheduler")
     return folder
 

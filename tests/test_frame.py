@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
+from benchmarks.random_model import carry_pictures
 from core import bank as banks
 from core import schedule as schedules
 from core import stream
@@ -19,7 +20,6 @@ from core.schedule import Prediction, Schedule
 from core.settings import Guidance, Policy
 from core.stream import Plan, StreamState
 from core.unet import BankedUNet, layout
-from tests.model_folders import carry_pictures
 from tests.small_models import fixed_noise, random_text, scaled_linear_alphas, small_unet
 
 SIZE = 64  # pixels; the latents are 8 x 8

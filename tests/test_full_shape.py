@@ -68,7 +68,7 @@ def full_shape() -> models.Loaded:
     unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768).eval().requires_grad_(False)
     assert sum(weight.numel() for weight in unet.parameters()) == 859_520_964
     vae = AutoencoderTiny().eval().requires_grad_(False)
-    carry_pictures(vae, tiny=True)
+    carry_pictures(vae)
     encoder = Encoder(lambda prompt: torch.zeros(1, 77, 768), lambda word: True)
     schedule = Schedule(scaled_linear_alphas(), ScheduleKind.LCM)
     device, bank = torch.device("cpu"), layout(unet.config, None, 16, 16)

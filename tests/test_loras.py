@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from core.description import ModelError
 from core.engine import Engine
 from core.net import Picture
 from core.settings import EngineSettings, Look, Lora, Runtime, SettingsError
-from tests.model_folders import layout_once, make_folder, parts_of
+from tests.model_folders import layout_once, make_folder, parts_of, settings, weights
 
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 OUT = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_out.0"
@@ -44,15 +43,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(tiny: Path, tmp_path: Path) -> Path:
     """A copy of the model to spoil."""
     return Path(shutil.copytree(tiny, tmp_path / "model"))
-
-
-def settings(folder: Path | str, **values: Any) -> EngineSettings:
-    return EngineSettings(**{"model": str(folder), "width": 64, "height": 64, **values})
-
-
-def weights(folder: Path, part: str) -> Path:
-    (file,) = (folder / part).glob("*.safetensors")
-    return file
 
 
 class Change(dict[str, tuple[Tensor, Tensor]]):

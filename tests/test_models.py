@@ -19,7 +19,7 @@ from core.description import ModelError, available, describe
 from core.engine import Engine
 from core.frame import Decode, Encode
 from core.settings import EngineSettings, Look, Policy, SettingsError
-from tests.model_folders import layout_once, make_folder
+from tests.model_folders import layout_once, make_folder, settings, weights
 
 PARTS = ("unet", "vae", "text_encoder")
 
@@ -40,10 +40,6 @@ def folder(tiny: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny, tmp_path / "model"))
 
 
-def settings(folder: Path | str, **values: Any) -> EngineSettings:
-    return EngineSettings(**{"model": str(folder), "width": 64, "height": 64, **values})
-
-
 def refused(folder: Path | str, call: Callable[[Any], object] = describe) -> str:
     """The one line of the error."""
     with pytest.raises(ModelError) as caught:
@@ -55,11 +51,6 @@ def refused(folder: Path | str, call: Callable[[Any], object] = describe) -> str
 
 def edit(path: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-
-def weights(folder: Path, part: str) -> Path:
-    (file,) = (folder / part).glob("*.safetensors")
-    return file
 
 
 def change_weights(folder: Path, part: str, change: Callable[[dict[str, Tensor]], object]) -> None:

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from benchmarks.random_model import tokenizer
 from core import prompts
 from core.prompts import Encoder
-from tests.model_folders import LENGTH, WORDS, tokenizer
+from tests.model_folders import LENGTH, WORDS
 
 WIDTH = 8
 sizes = st.integers(1, 40)
@@ -37,7 +38,7 @@ def text_encoder() -> CLIPTextModel:
 
 @pytest.fixture
 def encoder(text_encoder: CLIPTextModel) -> Encoder:
-    return prompts.clip(tokenizer(), text_encoder, torch.float32)
+    return prompts.clip(tokenizer(WORDS, LENGTH), text_encoder, torch.float32)
 
 
 def test_a_prompt_becomes_what_the_text_encoder_says(encoder: Encoder, text_encoder: CLIPTextModel) -> None:
@@ -66,7 +67,7 @@ def test_any_text_can_be_encoded(encoder: Encoder, prompt: str) -> None:
 
 
 def test_the_embedding_has_the_dtype_asked_for(text_encoder: CLIPTextModel) -> None:
-    assert prompts.clip(tokenizer(), text_encoder, torch.float16)("ink").dtype is torch.float16
+    assert prompts.clip(tokenizer(WORDS, LENGTH), text_encoder, torch.float16)("ink").dtype is torch.float16
 
 
 def test_a_prompt_is_encoded_once_and_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +102,7 @@ def test_punctuation_is_no_word(encoder: Encoder) -> None:
 
 
 def test_a_tokenizer_that_reads_bytes_knows_every_word(text_encoder: CLIPTextModel) -> None:
-    bytes_like = tokenizer()
+    bytes_like = tokenizer(WORDS, LENGTH)
     bytes_like.unk_token = bytes_like.eos_token  # as CLIP's own
     assert prompts.clip(bytes_like, text_encoder, torch.float32).unknown_words("zebra") == []
 
