@@ -79,7 +79,7 @@ def sample(daemon: Daemon, start_s: float) -> Sample:
         status.published,
         status.translated,
         status.restarts,
-        round(daemon._counts.interval.max_ms, 1),
+        round(status.longest_interval_ms, 1),
     )
 
 
@@ -91,10 +91,10 @@ def growth_mb(values: Sequence[float]) -> float:
 
 def kill_engine(daemon: Daemon) -> None:
     """Kill the engine's process, if it is there."""
-    pid = (daemon._translator.state.facts or {}).get("pid")
+    pid = daemon.status().engine_pid
     if pid is not None:
         try:
-            psutil.Process(int(pid)).kill()
+            psutil.Process(pid).kill()
         except psutil.NoSuchProcess:
             return
 

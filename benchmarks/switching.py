@@ -164,7 +164,7 @@ class Bench:
 
     def engines(self) -> dict[str, Any]:
         """Another number of steps, and back; until the new engine's pictures are there."""
-        usual = self.daemon.settings.steps
+        usual = self.daemon.choice.settings.steps
         self.sink.sent.clear()
         took_s = []
         for steps in (usual % 2 + 1, usual):

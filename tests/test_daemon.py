@@ -22,8 +22,9 @@ import pytest
 
 from core.settings import EngineSettings, Look, OnSwitch
 from tests.model_folders import make_folder
-from vcam import cards, client, commands, daemon, fit, options, single, sinks, sources
-from vcam.cards import card_for, describe
+from vcam import cards, client, commands, fit, options, single, sinks, sources, stage
+from vcam.cards import Halt, card_for, describe
+from vcam.choice import listed
 from vcam.commands import (
     ChangeLook,
     CommandError,
@@ -162,8 +163,9 @@ class Run:
         self.until(lambda: self.daemon.status().state == state)
 
     def engine(self) -> int:
-        facts = self.daemon._translator.state.facts or {}
-        return int(facts["pid"])
+        pid = self.daemon.status().engine_pid
+        assert pid is not None
+        return pid
 
 
 OPTIONS = RunOptions(panel=False, profile="plain", size=SIZE, fps=60)
@@ -196,8 +198,11 @@ def test_it_shows_a_card_first_then_translations_and_ends_with_a_farewell(tmp_pa
         assert (status.source, status.sink, status.model) == ("fake camera", "fake sink", "fake")
         assert (status.width, status.height) == SIZE
         assert status.bank_bytes == 1000
+        assert status.engine_pid in [child.pid for child in psutil.Process().children()]
+        assert at_work.daemon.status().longest_interval_ms > 0
     assert (at_work.sink.last == fit.draw_card(cards.FAREWELL, SIZE)).all()
     report = at_work.done.result()
+    assert report.publish_interval_ms["max"] == at_work.daemon.status().longest_interval_ms
     assert report.captured >= report.translated > 0
     assert report.published > 0
     assert report.latency_ms["p95"] >= report.latency_ms["p50"] > 0
@@ -216,7 +221,7 @@ def test_it_ends_after_the_frames_that_were_asked_for(tmp_path: Path) -> None:
 
 def test_profiles_are_used_by_name_and_in_turn(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
-        ids = [profile["id"] for profile in at_work.daemon.profiles()]
+        ids = [profile["id"] for profile in listed(at_work.daemon.choice)]
         assert set(PROFILES) < set(ids), "the user's own and those shipped"
         at_work.do(UseProfile("WILD"))
         assert at_work.daemon.status().profile == "wild"
@@ -224,21 +229,21 @@ def test_profiles_are_used_by_name_and_in_turn(tmp_path: Path) -> None:
         assert at_work.daemon.status().profile == ids[ids.index("wild") - 1]
         at_work.do(NextProfile())
         assert at_work.daemon.status().profile == "wild"
-        assert [profile["id"] for profile in at_work.daemon.profiles() if profile["current"]] == ["wild"]
+        assert [profile["id"] for profile in listed(at_work.daemon.choice) if profile["current"]] == ["wild"]
 
 
 def test_a_prompt_and_a_look_change_what_is_asked_of_the_engine(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
         at_work.do(SetPrompt("neon xyz", 100))
         at_work.do(ChangeLook({"strength": 0.25, "seed": 3}))
-        assert at_work.daemon.current_look().prompt == "neon xyz"
-        assert at_work.daemon.current_look().strength == 0.25
+        assert at_work.daemon.choice.look.prompt == "neon xyz"
+        assert at_work.daemon.choice.look.strength == 0.25
         at_work.until(lambda: "the model does not know: xyz" in at_work.daemon.status().notes)
 
 
 def test_what_cannot_be_done_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
-        before = at_work.daemon.current_look()
+        before = at_work.daemon.choice.look
         for command, words in (
             (UseProfile("nonsense"), "nonsense"),
             (UseProfile("../../etc/passwd"), "no profile"),
@@ -249,7 +254,7 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(tmp_path: Path) -> N
         ):
             with pytest.raises((ProfileError, CommandError), match=words):
                 at_work.do(command)
-        assert at_work.daemon.current_look() == before
+        assert at_work.daemon.choice.look == before
         assert at_work.daemon.status().state == "running"
 
 
@@ -446,8 +451,8 @@ def test_the_raw_camera_is_shown_only_by_choice(tmp_path: Path) -> None:
 
 
 def test_hold_keeps_the_last_translation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon, "HOLD_S", 0.01)
-    monkeypatch.setattr(daemon, "HOLD_FRAMES", 0)
+    monkeypatch.setattr(stage, "HOLD_S", 0.01)
+    monkeypatch.setattr(stage, "HOLD_FRAMES", 0)
     with running(tmp_path, replace(OPTIONS, on_failure=OnFailure.HOLD)) as at_work:
         at_work.source.trouble = "unplugged"
         at_work.until_state("waiting")
@@ -556,9 +561,9 @@ def test_auto_goes_without_a_virtual_camera_and_says_why(
 
 def test_the_strength_that_was_asked_for_is_every_profiles(tmp_path: Path) -> None:
     with running(tmp_path, replace(OPTIONS, strength=0.3)) as at_work:
-        assert at_work.daemon._look.strength == 0.3
+        assert at_work.daemon.choice.look.strength == 0.3
         at_work.do(UseProfile("wild"))
-        assert (at_work.daemon._look.prompt, at_work.daemon._look.strength) == ("wild", 0.3)
+        assert (at_work.daemon.choice.look.prompt, at_work.daemon.choice.look.strength) == ("wild", 0.3)
 
 
 def test_the_model_is_the_command_lines_then_the_profiles_then_the_configurations(tmp_path: Path) -> None:
@@ -590,20 +595,20 @@ def test_sources_by_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "state"),
     [
-        ((True, True, True, TranslatorState("running"), "x"), "stopping"),
-        ((False, True, True, TranslatorState("running"), "x"), "panic"),
-        ((False, False, True, TranslatorState("failed", "y"), "x"), "paused"),
-        ((False, False, False, TranslatorState("failed", "y"), "x"), "failed"),
-        ((False, False, False, TranslatorState("starting", "y", 0.5), "x"), "starting"),
-        ((False, False, False, TranslatorState("starting", "y", 0.9, facts={"pid": 1}), "x"), "waiting"),
-        ((False, False, False, TranslatorState("starting", "y", 0.9, facts={"pid": 1}), ""), "starting"),
-        ((False, False, False, TranslatorState("restarting", "y", facts={"pid": 1}), "x"), "waiting"),
-        ((False, False, False, TranslatorState("restarting", "y"), "x"), "restarting"),
-        ((False, False, False, TranslatorState("failed", "y", facts={"pid": 1}), "x"), "failed"),
-        ((False, False, False, TranslatorState("failed", "y"), "x", True), "failed"),
-        ((False, False, False, TranslatorState("running"), "x", True), "resting"),
-        ((False, False, False, TranslatorState("running"), "x"), "waiting"),
-        ((False, False, False, TranslatorState("running"), ""), "running"),
+        ((Halt.STOPPING, TranslatorState("running"), "x"), "stopping"),
+        ((Halt.PANIC, TranslatorState("running"), "x"), "panic"),
+        ((Halt.PAUSED, TranslatorState("failed", "y"), "x"), "paused"),
+        ((Halt.NO, TranslatorState("failed", "y"), "x"), "failed"),
+        ((Halt.NO, TranslatorState("starting", "y", 0.5), "x"), "starting"),
+        ((Halt.NO, TranslatorState("starting", "y", 0.9, facts={"pid": 1}), "x"), "waiting"),
+        ((Halt.NO, TranslatorState("starting", "y", 0.9, facts={"pid": 1}), ""), "starting"),
+        ((Halt.NO, TranslatorState("restarting", "y", facts={"pid": 1}), "x"), "waiting"),
+        ((Halt.NO, TranslatorState("restarting", "y"), "x"), "restarting"),
+        ((Halt.NO, TranslatorState("failed", "y", facts={"pid": 1}), "x"), "failed"),
+        ((Halt.NO, TranslatorState("failed", "y"), "x", True), "failed"),
+        ((Halt.NO, TranslatorState("running"), "x", True), "resting"),
+        ((Halt.NO, TranslatorState("running"), "x"), "waiting"),
+        ((Halt.NO, TranslatorState("running"), ""), "running"),
     ],
 )
 def test_which_state_goes_over_which(arguments: Any, state: str) -> None:

@@ -219,7 +219,7 @@ def test_profiles_prompt_and_buttons(page: Any, camera: Camera) -> None:
 
 
 def test_everything_by_keyboard_alone(page: Any, camera: Camera) -> None:
-    first, second, *_ = [one["id"] for one in camera.daemon.profiles()]
+    first, second, *_ = camera.daemon.choice.profiles
     page.execute_script("document.activeElement.blur()")
     press(page, "2")
     until(lambda: camera.status.profile == second, "2 is not the second profile")
@@ -249,11 +249,11 @@ def test_everything_by_keyboard_alone(page: Any, camera: Camera) -> None:
 
 def test_sliders_and_pickers(page: Any, camera: Camera) -> None:
     by(page, "s-strength").send_keys(Keys.END)
-    until(lambda: camera.daemon.current_look().strength == 1.0, "strength did not change")
+    until(lambda: camera.daemon.choice.look.strength == 1.0, "strength did not change")
     by(page, "s-fusion_strength").send_keys(Keys.HOME)
-    until(lambda: camera.daemon.current_look().fusion_strength == 0.0, "fusion did not change")
+    until(lambda: camera.daemon.choice.look.fusion_strength == 0.0, "fusion did not change")
     by(page, "s-similarity_threshold").send_keys(Keys.END)
-    until(lambda: camera.daemon.current_look().similarity_threshold == 1.0, "the threshold did not change")
+    until(lambda: camera.daemon.choice.look.similarity_threshold == 1.0, "the threshold did not change")
     by(page, "s-transition").send_keys(Keys.HOME)
     assert by(page, "blend").get_attribute("value") == "0"
     page.find_element(By.CSS_SELECTOR, "#source-box summary").click()
@@ -261,9 +261,12 @@ def test_sliders_and_pickers(page: Any, camera: Camera) -> None:
     choose(page, "source-picker", "pattern")
     until(lambda: camera.status.source == "test picture", "the source did not change")
     choose(page, "steps-picker", "2")
-    until(lambda: camera.daemon.settings.steps == 2, "the steps did not change")
+    until(lambda: camera.daemon.choice.settings.steps == 2, "the steps did not change")
     choose(page, "size-picker", "144x96")
-    until(lambda: (camera.daemon.settings.width, camera.daemon.settings.height) == (144, 96), "the size did not change")
+    until(
+        lambda: (camera.daemon.choice.settings.width, camera.daemon.choice.settings.height) == (144, 96),
+        "the size did not change",
+    )
     until(lambda: camera.status.state == "running" and not camera.status.notes, "the new engine does not run")
 
 

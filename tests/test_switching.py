@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from core.settings import EngineSettings
+from vcam.choice import listed
 from vcam.commands import ChangeEngine, CommandError, Reload, Toggle, UseProfile, UseSource
 from vcam.config import ObsSettings
 from vcam.daemon import Daemon, Parts
@@ -156,14 +157,14 @@ def test_another_engine_is_built_beside_while_the_running_one_goes_on(tmp_path: 
         until(lambda: run.shows(0))
         start = len(run.sink.sent)
         run.tell(ChangeEngine({"width": 128, "steps": 2}))
-        assert run.daemon.settings.width == 128
+        assert run.daemon.choice.settings.width == 128
         until(lambda: run.daemon.status().notes)  # "preparing ..."
         until(lambda: not run.daemon.status().notes)
         assert {seen for _, seen in run.sink.sent[start:]} == {(245, 55, 225)}, "no card between the two"
         for bad in ({"steps": 99}, {"width": "x"}, {"policy": "none"}, {"colour": 1}, {"width": 97}):
             with pytest.raises(CommandError):
                 run.tell(ChangeEngine(bad))
-        assert run.daemon.settings.width == 128
+        assert run.daemon.choice.settings.width == 128
 
 
 def test_another_source_is_taken_and_the_one_before_is_closed(tmp_path: Path) -> None:
@@ -193,9 +194,9 @@ def test_toggle_and_reload(tmp_path: Path) -> None:
         run.tell(Toggle())
         until(lambda: run.daemon.status().state == "running")
         run.write("p9", 9, "a new prompt")
-        assert "p9" not in [one["id"] for one in run.daemon.profiles()]
+        assert "p9" not in [one["id"] for one in listed(run.daemon.choice)]
         run.tell(Reload())
-        assert "p9" in [one["id"] for one in run.daemon.profiles()]
+        assert "p9" in [one["id"] for one in listed(run.daemon.choice)]
         texts = [one["text"] for one in run.daemon.log()]
         assert [one for one in texts if one in ("toggle", "reload")] == ["toggle", "toggle", "reload"]
 

@@ -158,13 +158,15 @@ class Live:
         assert self.daemon.status().state == "running"
 
     def engine(self) -> int:
-        return int((self.daemon._translator.state.facts or {})["pid"])
+        pid = self.daemon.status().engine_pid
+        assert pid is not None
+        return pid
 
     def raw(self) -> Picture:
         """What the physical camera shows, as the reader would see it if it were published."""
-        frame = self.daemon._captured.newest
-        assert frame is not None
-        return thumbnail(fit.crop_to(frame.picture, SIZE, False))
+        seen = self.daemon.camera
+        assert seen is not None
+        return thumbnail(fit.crop_to(seen, SIZE, False))
 
 
 @pytest.fixture(scope="module")
@@ -282,9 +284,9 @@ def test_colour_bars_arrive_as_they_are(tmp_path: Path, monkeypatch: pytest.Monk
     at_work = Live("Physical Camera", tmp_path)
     try:
         at_work.until(lambda: at_work.daemon.status().translated > 3, "translating")
-        frame = at_work.daemon._captured.newest
-        assert frame is not None
-        seen = bars(fit.crop_to(frame.picture, SIZE, False))
+        raw = at_work.daemon.camera
+        assert raw is not None
+        seen = bars(fit.crop_to(raw, SIZE, False))
         if np.abs(seen - BARS).max() > 40 and np.abs(seen[:, ::-1] - BARS).max() > 40:
             pytest.skip("the camera is not fed with SMPTE bars")
         assert np.abs(seen - BARS).max() <= 6

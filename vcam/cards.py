@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from vcam.fit import Card
 from vcam.frames import TranslatorState
 
@@ -9,16 +11,21 @@ FAREWELL = Card("Camera off", "StreamV2V Camera is not running", tone="blank")
 PANIC = Card("Camera off", tone="blank")
 
 
+class Halt(StrEnum):
+    """Why nothing is translated although all could go on."""
+
+    NO = ""
+    PAUSED = "paused"
+    PANIC = "panic"
+    STOPPING = "stopping"
+
+
 def describe(
-    stopping: bool, panic: bool, paused: bool, engine: TranslatorState, source_trouble: str, resting: bool = False
+    halt: Halt, engine: TranslatorState, source_trouble: str, resting: bool = False
 ) -> tuple[str, str, float | None]:
     """The daemon's state, the reason and the progress (see Status)."""
-    if stopping:
-        return "stopping", "", None
-    if panic:
-        return "panic", "", None
-    if paused:
-        return "paused", "", None
+    if halt:
+        return halt.value, "", None
     # an engine that is ready and has had no picture waits for the camera, as we do
     waits = bool(engine.facts and source_trouble) and engine.phase != "failed"
     if engine.phase in ("failed", "restarting", "starting") and not waits:

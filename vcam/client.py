@@ -77,9 +77,11 @@ def describe(status: Status) -> str:
         f"  source    {status.source}",
         f"  sink      {status.sink}, {status.width}x{status.height} at {status.published_fps:.1f} fps",
         f"  engine    {status.model} on {status.device or '-'} ({status.runtime or '-'}), {status.fps:.1f} fps, "
-        f"bank {status.bank_bytes / 2**20:.1f} MiB, restarts {status.restarts}",
+        f"bank {status.bank_bytes / 2**20:.1f} MiB, restarts {status.restarts}"
+        + (f", process {status.engine_pid}" if status.engine_pid else ""),
         *([f"  OBS       {status.obs}"] if status.obs else []),
-        f"  latency   {status.latency_ms:.0f} ms from capture to publish",
+        f"  latency   {status.latency_ms:.0f} ms from capture to publish; at most {status.longest_interval_ms:.0f} ms "
+        "between two pictures",
         f"  frames    {status.captured} captured, {status.translated} translated, {status.dropped} dropped, "
         f"{status.published} published in {status.uptime_s:.0f} s",
     ]

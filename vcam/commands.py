@@ -192,9 +192,11 @@ class Status:
 
     state: "starting", "running", "waiting" (for the source), "resting" (nobody looks), "restarting", "failed",
     "paused", "panic" or "stopping"; reason: why, in words, "" while all is well. fps: translated per second;
-    published_fps: published per second; latency_ms: capture to publish, median. dropped: captured frames that were
-    never translated. reader_count: programs that look at the virtual camera, None where it cannot be told; readers:
-    their names. logged: lines of the log so far. obs: how it stands with OBS Studio, in words; "" where nobody asked.
+    published_fps: published per second; longest_interval_ms: between two published pictures, since the start;
+    latency_ms: capture to publish, median. dropped: captured frames that were never translated. engine_pid: of the
+    engine's process, None until it has loaded; restarts: how often it had to be started again. reader_count: programs
+    that look at the virtual camera, None where it cannot be told; readers: their names. logged: lines of the log so
+    far. obs: how it stands with OBS Studio, in words; "" where nobody asked.
     """
 
     state: str = "starting"
@@ -212,11 +214,13 @@ class Status:
     height: int = 0
     fps: float = 0.0
     published_fps: float = 0.0
+    longest_interval_ms: float = 0.0
     latency_ms: float = 0.0
     captured: int = 0
     translated: int = 0
     published: int = 0
     dropped: int = 0
+    engine_pid: int | None = None
     restarts: int = 0
     bank_bytes: int = 0
     reader_count: int | None = None

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, Protocol
 
-from core.settings import EngineSettings, Look
 from vcam import editing, fit, sources
-from vcam.commands import Command, CommandError, Reload, Status
+from vcam.choice import Choice, listed
+from vcam.commands import Command, CommandError, Reload, Status, changed
 from vcam.errors import VcamError
 from vcam.frames import Picture
 from vcam.pattern import draw_person
@@ -33,8 +32,8 @@ class Camera(Protocol):
         """What the camera saw last; None while it rests."""
 
     @property
-    def settings(self) -> EngineSettings:
-        """What the engine is built from."""
+    def choice(self) -> Choice:
+        """What is to be shown now, and by which engine."""
 
     def submit(self, command: Command) -> Future[None]:
         """Queue a command."""
@@ -42,35 +41,20 @@ class Camera(Protocol):
     def status(self) -> Status:
         """The state of everything."""
 
-    def profiles(self) -> list[dict[str, Any]]:
-        """All profiles."""
-
-    def current_look(self) -> Look:
-        """The look as it is now."""
-
     def log(self) -> list[dict[str, Any]]:
         """What happened."""
 
-    def changed_look(self, look: Look, changes: dict[str, Any]) -> Look:
-        """The look with some fields changed; raises CommandError."""
-
-    def settings_of(self, profile: Profile) -> EngineSettings:
-        """The engine that a profile gets here."""
-
 
 class Desk:
-    """The control server's view of the daemon; see vcam.control.api.Surface for its methods. Thread-safe.
+    """The control server's view of the daemon; see vcam.control.api.Surface for its methods. Thread-safe."""
 
-    folder: of the user's profiles, None for the usual one.
-    """
-
-    def __init__(self, camera: Camera, tryouts: Tryouts, folder: Path | None, mirror: bool) -> None:
-        self._camera, self._tryouts, self._given, self._mirror = camera, tryouts, folder, mirror
-        self._folder = folder or user_profile_folder()
+    def __init__(self, camera: Camera, tryouts: Tryouts) -> None:
+        self._camera, self._tryouts = camera, tryouts
+        self._given, self._mirror = camera.choice.options.profiles_folder, camera.choice.options.mirror
+        self._folder = self._given or user_profile_folder()
         self._shown: tuple[Picture, Picture] | None = None
         self.submit: Callable[[Command], Future[None]] = camera.submit
         self.status: Callable[[], Status] = camera.status
-        self.profiles: Callable[[], list[dict[str, Any]]] = camera.profiles
         self.log: Callable[[], list[dict[str, Any]]] = camera.log
 
     @property
@@ -89,13 +73,17 @@ class Desk:
             self._shown = raw, fit.crop_to(raw, (status.width, status.height), self._mirror)
         return self._shown[1]
 
+    def profiles(self) -> list[dict[str, Any]]:
+        """All profiles."""
+        return listed(self._camera.choice)
+
     def look(self) -> dict[str, Any]:
         """The look as it is now."""
-        return asdict(self._camera.current_look())
+        return asdict(self._camera.choice.look)
 
     def engine(self) -> dict[str, Any]:
         """What the engine is built from."""
-        return asdict(self._camera.settings)
+        return asdict(self._camera.choice.settings)
 
     def sources(self) -> list[dict[str, Any]]:
         """The cameras, and the test picture: what UseSource takes, and a name for people."""
@@ -119,7 +107,7 @@ class Desk:
     def thumbnail(self, id: str) -> Future[Picture] | None:
         """The test picture in the profile's look; None but for the included model: others are too dear."""
         profile = self._profile(id)
-        settings = self._camera.settings_of(profile)
+        settings = self._camera.choice.settings_of(profile)
         if settings.model != "embedded":
             return None
         square = replace(settings, width=256, height=256)
@@ -132,8 +120,9 @@ class Desk:
         if id is not None and not isinstance(id, str):
             raise CommandError("try: profile must be text")
         profile = None if id is None else self._profile(id)
-        look = self._camera.changed_look(profile.look if profile else self._camera.current_look(), changes)
-        settings = self._camera.settings_of(profile) if profile else self._camera.settings
+        choice = self._camera.choice
+        look = changed(profile.look if profile else choice.look, changes)
+        settings = choice.settings_of(profile) if profile else choice.settings
         picture = self._camera.camera
         if picture is None:
             raise VcamError("the camera rests; there is no picture to try a look on")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,30 +67,10 @@ class Counts:
     captured: int = 0
     translated: int = 0
     published: int = 0
-    missed_ticks: int = 0
     interval: Timings = field(default_factory=Timings)
     latency: Timings = field(default_factory=lambda: Timings(bin_ms=1.0))
     translated_rate: Rate = field(default_factory=Rate)
     published_rate: Rate = field(default_factory=Rate)
-
-
-def capture_loop(
-    source: FrameSource,
-    captured: LatestSlot[Frame],
-    counts: Counts,
-    stop: threading.Event,
-    resting: Callable[[], bool] = lambda: False,
-) -> None:
-    """Move frames from the source to the slot until `stop`; while `resting`, the source rests too."""
-    while not stop.is_set():
-        if resting():
-            source.rest()
-            stop.wait(IDLE_S)
-            continue
-        frame = source.read(IDLE_S)
-        if frame is not None and not resting():
-            counts.captured += 1
-            captured.put(frame)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,24 +81,56 @@ class Ready:
     captured_s: float
 
 
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """What the loops hand to each other, and what they count."""
+
+    captured: LatestSlot[Frame] = field(default_factory=LatestSlot)
+    translated: LatestSlot[Ready] = field(default_factory=LatestSlot)
+    counts: Counts = field(default_factory=Counts)
+
+    def clear(self) -> None:
+        """Forget the pictures that are under way."""
+        self.translated.clear()
+        self.captured.clear()
+
+
+def capture_loop(
+    source: FrameSource, flow: Flow, stop: threading.Event, resting: Callable[[], bool] = lambda: False
+) -> None:
+    """Move frames from the source to the slot until `stop`; while `resting`, the source rests too."""
+    while not stop.is_set():
+        if resting():
+            source.rest()
+            stop.wait(IDLE_S)
+            continue
+        frame = source.read(IDLE_S)
+        if frame is not None and not resting():
+            flow.counts.captured += 1
+            flow.captured.put(frame)
+
+
 def translate_loop(
-    captured: LatestSlot[Frame],
     translator: Translator,
+    flow: Flow,
     finish: Callable[[Picture], Picture],
-    translated: LatestSlot[Ready],
-    counts: Counts,
     stop: threading.Event,
     clock: Callable[[], float] = time.perf_counter,
     resting: Callable[[], bool] = lambda: False,
 ) -> None:
     """Give the newest frame to the translator whenever it is ready, `finish` what it makes, put it in the slot."""
     while not stop.is_set():
-        frame = captured.take(IDLE_S) if translator.ready else None
+        frame = flow.captured.take(IDLE_S) if translator.ready else None
         result = translator.translate(None if resting() else frame)
         if result is not None and not resting():
-            counts.translated += 1
-            counts.translated_rate.add(clock())
-            translated.put(Ready(finish(result.picture), result.captured_s))
+            flow.counts.translated += 1
+            flow.counts.translated_rate.add(clock())
+            flow.translated.put(Ready(finish(result.picture), result.captured_s))
+
+
+def no_view() -> Picture | None:
+    """The camera is not to be seen."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -133,54 +145,59 @@ class Gate:
     card: Picture
     only_card: bool = False
     hold_s: float = 1.5
-    raw: Callable[[], Picture | None] = lambda: None
+    raw: Callable[[], Picture | None] = no_view
+
+
+def ticks(
+    fps: float,
+    stop: threading.Event,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[int]:
+    """The pacer's beats until `stop`, one each 1/fps seconds, each when it is due.
+
+    Those that are over are left out, never made up for.
+    """
+    start_s, tick = clock(), 0
+    while not stop.is_set():
+        tick = max(tick, int((clock() - start_s) * fps))
+        yield tick
+        tick += 1
+        wait = start_s + tick / fps - clock()
+        if wait > 0:
+            sleep(wait)
 
 
 def publish_loop(
     sink: FrameSink,
-    translated: LatestSlot[Ready],
+    flow: Flow,
+    beats: Iterable[int],
     gate: Callable[[], Gate],
-    fps: float,
-    counts: Counts,
-    stop: threading.Event,
     *,
-    frames: int | None = None,
     shown: Callable[[Picture], None] = lambda picture: None,
     trouble: Callable[[str], None] = lambda text: None,
     clock: Callable[[], float] = time.perf_counter,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Publish one picture each 1/fps seconds until `stop` or after `frames`; set `stop` at the end.
+    """Publish one picture at each beat (see `ticks`).
 
-    For each tick the first there is: the new translation, the last one while it is young enough, the raw camera if
-    that was chosen, the card. Ticks that are over are left out, never made up for. `shown` gets what was published,
-    `trouble` what the sink said ("" when it is well again).
+    The first there is: the new translation, the last one while it is young enough, the raw camera if that was chosen,
+    the card. `shown` gets what was published, `trouble` what the sink said ("" when it is well again).
     """
-    start_s, tick = clock(), 0
+    counts = flow.counts
     last: Ready | None = None
-    last_s = before_s = start_s
-    troubled = False
-    while not stop.is_set():
+    last_s = before_s = clock()
+    said = ""
+    for tick in beats:
         now = clock()
-        late = int((now - start_s) * fps) - tick
-        if late > 0:
-            counts.missed_ticks += late
-            tick += late
-        current = gate()
-        fresh = translated.take()
+        current, fresh = gate(), flow.translated.take()
         if current.only_card:
             last = None  # what was before a panic shall not come back after it
         elif fresh is not None:
             last, last_s = fresh, now
         picture = _chosen(last if now - last_s <= current.hold_s else None, current)
-        try:
-            sink.send(picture, tick)
-            if troubled:
-                troubled = False
-                trouble("")
-        except VcamError as error:
-            troubled = True
-            trouble(str(error))
+        before, said = said, _sent(sink, picture, tick)
+        if said or before:
+            trouble(said)
         sent_s = clock()
         shown(picture)
         counts.published += 1
@@ -190,13 +207,15 @@ def publish_loop(
         if counts.published > 1:
             counts.interval.add(sent_s - before_s)
         before_s = sent_s
-        if frames is not None and counts.published >= frames:
-            break
-        tick += 1
-        wait = start_s + tick / fps - clock()
-        if wait > 0:
-            sleep(wait)
-    stop.set()
+
+
+def _sent(sink: FrameSink, picture: Picture, tick: int) -> str:
+    """Send it; what the sink said if it did not take it, else ""."""
+    try:
+        sink.send(picture, tick)
+    except VcamError as error:
+        return str(error)
+    return ""
 
 
 def _chosen(last: Ready | None, gate: Gate) -> Picture:
@@ -206,3 +225,15 @@ def _chosen(last: Ready | None, gate: Gate) -> Picture:
         return last.picture
     raw = gate.raw()
     return gate.card if raw is None else raw
+
+
+def again_and_again(
+    loop: Callable[[], None], stop: threading.Event, failed: Callable[[Exception], None], pause_s: float = 1.0
+) -> None:
+    """Run a loop until `stop`; should it raise what nobody foresaw, tell `failed` and run it again."""
+    while not stop.is_set():
+        try:
+            loop()
+        except Exception as error:  # noqa: BLE001  a fault of ours: `failed` prints it and shows it in the status
+            failed(error)
+            stop.wait(pause_s)

@@ -182,6 +182,35 @@ def look(
     return Presence(count, names, looked_s, resting, asked_s)
 
 
+class Audience:
+    """Who looks at what is published, there or elsewhere. `look` belongs to one thread, the rest to any.
+
+    readers: of the virtual camera, None where they cannot be told: then nothing ever rests.
+    """
+
+    def __init__(self, readers: Readers | None, idle_after_s: float, clock: Callable[[], float]) -> None:
+        self._readers, self._idle_after_s, self._clock = readers, idle_after_s, clock
+        self._seen_s = float("-inf")
+        self.presence = Presence(None, (), clock())
+
+    def seen(self) -> None:
+        """Somebody looks at the picture another way, such as in the panel."""
+        self._seen_s = self._clock()
+
+    def look(self, busy: bool) -> bool:
+        """Look who is there; whether a rest has just begun. busy: no rest yet, whoever looks."""
+        if self._readers is None:
+            return False
+        before, now = self.presence, self._clock()
+        self.presence = look(before, self._readers, self._idle_after_s, now, now if busy else self._seen_s)
+        return self.presence.resting and not before.resting
+
+    def close(self) -> None:
+        """Stop looking."""
+        if self._readers is not None:
+            self._readers.close()
+
+
 def _holders(path: str) -> list[str]:
     if sys.platform != "linux":
         return []

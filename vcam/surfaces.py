@@ -1,0 +1,65 @@
+"""The ways in to a running camera besides the command line: the panel with its API, and the ear at OBS Studio."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vcam.options import say
+
+if TYPE_CHECKING:
+    from vcam.desk import Camera
+    from vcam.tryout import Start
+
+Told = Callable[[], str]
+"""How it stands with OBS Studio, in words; "" where nobody asked."""
+
+
+@contextlib.contextmanager
+def opened(camera: Camera, start: Start, state_folder: Path, tell: Callable[[str], None]) -> Iterator[Told]:
+    """The surfaces that the camera's options ask for, while the body runs; raises VcamError if no port is free.
+
+    start: makes an engine of its own for looks that are tried. tell: says to the user what comes of OBS.
+    """
+    options = camera.choice.options
+    if not options.panel:
+        with _listening(camera, tell, None) as told:
+            yield told
+        return
+    from vcam.control.server import Server
+    from vcam.desk import Desk
+    from vcam.tryout import Tryouts
+
+    tryouts = Tryouts(start, options.mirror)
+    with contextlib.closing(tryouts), Server(Desk(camera, tryouts), options.port, state_folder) as server:
+        if server.port != options.port:
+            say(f"port {options.port} is taken; the panel is at port {server.port}")
+        link = server.link()
+        print(f"vcam: panel: {link}", file=sys.stderr, flush=True)  # not said: a key is not for the log
+        if options.open_panel:
+            threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
+        with _listening(camera, tell, server.picture_link) as told:
+            yield told
+
+
+@contextlib.contextmanager
+def _listening(camera: Camera, tell: Callable[[str], None], picture_link: Callable[[], str] | None) -> Iterator[Told]:
+    """Listen to OBS, and tell our script there of the profiles, while the body runs."""
+    choice = camera.choice
+    if not choice.options.obs.enabled:
+        yield lambda: ""
+        return
+    from vcam.obs import install, places
+    from vcam.obs.link import ObsLink
+
+    known = [(one.id, one.name) for one in choice.profiles.values()]
+    for folder in install.installed_in(places.config_folders()):
+        with contextlib.suppress(OSError):  # the script then keeps the profiles that it knows
+            install.write_profiles(folder, known)
+    with ObsLink(choice.options.obs, camera.submit, tell, picture_link) as link:
+        yield lambda: link.state
