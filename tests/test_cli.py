@@ -247,7 +247,7 @@ BAD_VALUES = {
     "--fps is -30.0; it must be a number between 1 and 240": "run --fps -30",
     "--size is 641x480; both sides must be even and between 64 and 4096": "run --size 641x480",
     "--on-failure is 'show'; it must be card, hold or raw": "run --on-failure show",
-    "--port is 80; it must be a whole number between 1024 and 65535": "run --port 80",
+    "--port is 80; it must be a whole number between 1024 and 65535, or 0 for any free port": "run --port 80",
     "--threads is 0; it must be a whole number between 1 and 256": "run --threads 0",
     "height is 33; it must be between 64 and 2048": "run --engine-size 64x33",
     "--bank is 'x'; it must be fifo, merge or off": "bench --bank off,x",

@@ -531,6 +531,20 @@ def test_the_panel_is_served_and_the_client_switches(tmp_path: Path, capsys: pyt
         client.status(tmp_path)
 
 
+def test_port_0_is_any_free_one_and_everybody_is_told_which(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with running(tmp_path, replace(OPTIONS, panel=True, port=0)) as at_work:
+        at_work.until((tmp_path / client.SESSION_FILE).exists)
+        status = client.status(tmp_path)
+        assert status.panel_port is not None
+        assert status.panel_port >= 1024
+        address = f"http://127.0.0.1:{status.panel_port}/"
+        assert client.panel_link(tmp_path).startswith(address)
+        assert f"at port {status.panel_port};" in client.describe(status)
+    told = capsys.readouterr().err
+    assert f"vcam: panel: {address}" in told
+    assert "taken" not in told
+
+
 def test_auto_takes_the_first_camera_else_the_test_picture_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -175,6 +175,7 @@ def test_obs_port_files_disk_and_the_run() -> None:
         Mark.GOOD,
     ]
     assert checks.check_port(8787, True, None).mark is Mark.NOTE
+    assert checks.check_port(0, False, None).found == "the panel takes any free one"
     assert checks.check_files("profiles", Path("/p"), 0, ["ink.toml: look.strength is 7"]).mark is Mark.BAD
     assert checks.check_files("profiles", Path("/p"), 3, []).found == "3 valid"
     assert checks.check_disk({"/a": 50 << 30, "/b": 5 << 20}).mark is Mark.BAD

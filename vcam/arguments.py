@@ -89,7 +89,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--on-failure", metavar="WHAT", help="without a translation, show card, hold or raw (card)")
     run.add_argument("--no-panel", dest="panel", action="store_false", default=None, help="no control page")
     run.add_argument("--open", dest="open_panel", action="store_true", default=None, help="open the control page")
-    run.add_argument("--port", type=int, metavar="N", help="of the control page (8787, or the next free one)")
+    run.add_argument("--port", type=int, metavar="N", help="of the control page (8787, or the next free one; 0: any)")
     run.add_argument("--engine-size", type=_size, metavar="WxH", help="size translated (the model's own)")
     _add_engine(run)
     run.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engine")
@@ -218,7 +218,7 @@ def check(args: argparse.Namespace) -> None:
     """Puts each value as its check gives it in its place; raises VcamError, which names the option."""
     from core.settings import Policy, Runtime
     from vcam.commands import OnFailure
-    from vcam.config import FPS, IDLE_AFTER, PORT, THREADS, check_device, check_dtype, check_published_size
+    from vcam.config import FPS, IDLE_AFTER, THREADS, check_device, check_dtype, check_port, check_published_size
     from vcam.errors import VcamError
     from vcam.tomlfiles import check_values, choice, each, text, whole
 
@@ -230,7 +230,7 @@ def check(args: argparse.Namespace) -> None:
         "frames": whole(1, 10**9),
         "on_failure": choice(OnFailure),
         "idle_after_s": IDLE_AFTER,
-        "port": PORT,
+        "port": check_port,
         "threads": THREADS,
         "bank": choice(Policy),
         "banks": each(choice(Policy)),

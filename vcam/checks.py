@@ -302,6 +302,8 @@ def check_port(port: int, taken: bool, ours: int | None) -> Finding:
     """The panel's port is free, or our own. ours: the port of the running camera."""
     if ours is not None:
         return good("port", f"{ours}: the running camera's")
+    if port == 0:
+        return good("port", "the panel takes any free one")
     if taken:
         return note(
             "port", f"{port} is taken by another program: the panel takes the next free one", "vcam run --port N"

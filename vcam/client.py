@@ -79,6 +79,7 @@ def describe(status: Status) -> str:
         f"  engine    {status.model} on {status.device or '-'} ({status.runtime or '-'}), {status.fps:.1f} fps, "
         f"bank {status.bank_bytes / 2**20:.1f} MiB, restarts {status.restarts}"
         + (f", process {status.engine_pid}" if status.engine_pid else ""),
+        *([f"  panel     at port {status.panel_port}; vcam panel opens it"] if status.panel_port else []),
         *([f"  OBS       {status.obs}"] if status.obs else []),
         f"  latency   {status.latency_ms:.0f} ms from capture to publish; at most {status.longest_interval_ms:.0f} ms "
         "between two pictures",

@@ -195,8 +195,9 @@ class Status:
     published_fps: published per second; longest_interval_ms: between two published pictures, since the start;
     latency_ms: capture to publish, median. dropped: captured frames that were never translated. engine_pid: of the
     engine's process, None until it has loaded; restarts: how often it had to be started again. reader_count: programs
-    that look at the virtual camera, None where it cannot be told; readers: their names. logged: lines of the log so
-    far. obs: how it stands with OBS Studio, in words; "" where nobody asked.
+    that look at the virtual camera, None where it cannot be told; readers: their names. panel_port: of the panel and
+    this API, None without them. logged: lines of the log so far. obs: how it stands with OBS Studio, in words; "" where
+    nobody asked.
     """
 
     state: str = "starting"
@@ -227,6 +228,7 @@ class Status:
     readers: tuple[str, ...] = ()
     uptime_s: float = 0.0
     logged: int = 0
+    panel_port: int | None = None
     obs: str = ""
     notes: tuple[str, ...] = ()
 

@@ -38,7 +38,8 @@ class Config:
 
     source: auto, pattern, camera, camera:NAME or a file. sink: auto, camera, none or a file. size: width and height
     published. fps: published. idle_after_s: seconds without a reader until engine and camera rest, 0: never. port:
-    the panel's first try. model, runtime, device, dtype, threads: of the engine, None where the program chooses.
+    the panel's first try, 0: any free one. model, runtime, device, dtype, threads: of the engine, None where the
+    program chooses.
     """
 
     source: str = "auto"
@@ -116,6 +117,15 @@ def check_device(key: str, value: object) -> str:
     return str(value)
 
 
+def check_port(key: str, value: object) -> int:
+    """The port if the panel may ask for it; 0 leaves the choice to the system. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool) and (value == 0 or 1024 <= value <= 65_535):
+        return value
+    raise ValueError(
+        f"{key} is {shown(value)}; it must be a whole number between 1024 and 65535, or 0 for any free port"
+    )
+
+
 def _size(key: str, value: object) -> tuple[int, int]:
     if not isinstance(value, str):
         raise ValueError(f'{key} is {shown(value)}; write it as "640x480"')
@@ -136,7 +146,6 @@ def _scenes(key: str, value: object) -> dict[str, str]:
 DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 FPS = number(1, 240)
-PORT = whole(1024, 65_535)
 THREADS = whole(1, 256)
 IDLE_AFTER = number(0, 86_400)
 _FIELDS = {"panel.enabled": "panel", "panel.open": "open_panel"}
@@ -151,7 +160,7 @@ SCHEMA: dict[str, Check] = {
     "camera.idle_after_s": IDLE_AFTER,
     "panel.enabled": flag,
     "panel.open": flag,
-    "panel.port": PORT,
+    "panel.port": check_port,
     "engine.model": text(1000),
     "engine.runtime": choice(Runtime),
     "engine.device": check_device,

@@ -138,7 +138,7 @@ class Daemon:
         self._translator.prepare(prompts(self._choice))
         self._commands: queue.SimpleQueue[tuple[Command, Future[None]]] = queue.SimpleQueue()
         self._halt = Halt.NO
-        self._obs: surfaces.Told = lambda: ""
+        self._surfaces = surfaces.Surfaces()
         self._started_s = parts.clock()
 
     # ---- for the control surfaces, from any thread
@@ -208,7 +208,8 @@ class Daemon:
             bank_bytes=int(facts.get("bank_bytes", 0)),
             reader_count=self._audience.presence.count,
             readers=self._audience.presence.names,
-            obs=self._obs(),
+            panel_port=self._surfaces.port,
+            obs=self._surfaces.obs(),
             logged=self._story.count,
             uptime_s=round(now - self._started_s, 1),
             notes=tuple(notes),
@@ -233,7 +234,7 @@ class Daemon:
         try:
             for thread in threads:
                 thread.start()
-            with surfaces.opened(self, start, parts.state_folder(), self._story.say) as self._obs:
+            with surfaces.opened(self, start, parts.state_folder(), self._story.say) as self._surfaces:
                 while not stop.is_set():
                     self._beat()
         finally:

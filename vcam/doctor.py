@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import struct
@@ -163,13 +162,8 @@ def _obs(settings: ObsSettings) -> Finding:
 
 
 def _port(wanted: int) -> Finding:
-    from vcam import client
-
-    ours = None
-    if _status() is not None:
-        session = json.loads((client.state_folder() / client.SESSION_FILE).read_text())
-        ours = int(session["port"])
-    return checks.check_port(wanted, machine.port_taken(wanted), ours)
+    status = _status()
+    return checks.check_port(wanted, wanted != 0 and machine.port_taken(wanted), status.panel_port if status else None)
 
 
 def _has_config() -> bool:

@@ -28,8 +28,9 @@ class RunOptions:
 
     source: auto, camera, camera:NAME, pattern or a file. sink: auto, camera, none or a file. size: width and height
     published. frames: stop after so many published. idle_after_s: seconds without a reader of the virtual camera after
-    which engine and camera rest, 0: never. strength: of every profile's look. The fields from model to dtype are handed
-    to profiles.engine_settings; default_model is for profiles that name none. threads: the engine's CPU threads.
+    which engine and camera rest, 0: never. port: the panel's first try, 0: any free one. strength: of every profile's
+    look. The fields from model to dtype are handed to profiles.engine_settings; default_model is for profiles that name
+    none. threads: the engine's CPU threads.
     """
 
     source: str = "auto"

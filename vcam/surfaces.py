@@ -7,6 +7,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,20 +17,25 @@ if TYPE_CHECKING:
     from vcam.desk import Camera
     from vcam.tryout import Start
 
-Told = Callable[[], str]
-"""How it stands with OBS Studio, in words; "" where nobody asked."""
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Those that are open. port: the panel's, None without it. obs: how it stands with OBS Studio, "" if not asked."""
+
+    port: int | None = None
+    obs: Callable[[], str] = str
 
 
 @contextlib.contextmanager
-def opened(camera: Camera, start: Start, state_folder: Path, tell: Callable[[str], None]) -> Iterator[Told]:
+def opened(camera: Camera, start: Start, state_folder: Path, tell: Callable[[str], None]) -> Iterator[Surfaces]:
     """The surfaces that the camera's options ask for, while the body runs; raises VcamError if no port is free.
 
     start: makes an engine of its own for looks that are tried. tell: says to the user what comes of OBS.
     """
     options = camera.choice.options
     if not options.panel:
-        with _listening(camera, tell, None) as told:
-            yield told
+        with _listening(camera, tell, None) as obs:
+            yield Surfaces(None, obs)
         return
     from vcam.control.server import Server
     from vcam.desk import Desk
@@ -37,22 +43,24 @@ def opened(camera: Camera, start: Start, state_folder: Path, tell: Callable[[str
 
     tryouts = Tryouts(start, options.mirror)
     with contextlib.closing(tryouts), Server(Desk(camera, tryouts), options.port, state_folder) as server:
-        if server.port != options.port:
+        if options.port and server.port != options.port:
             say(f"port {options.port} is taken; the panel is at port {server.port}")
         link = server.link()
         print(f"vcam: panel: {link}", file=sys.stderr, flush=True)  # not said: a key is not for the log
         if options.open_panel:
             threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
-        with _listening(camera, tell, server.picture_link) as told:
-            yield told
+        with _listening(camera, tell, server.picture_link) as obs:
+            yield Surfaces(server.port, obs)
 
 
 @contextlib.contextmanager
-def _listening(camera: Camera, tell: Callable[[str], None], picture_link: Callable[[], str] | None) -> Iterator[Told]:
-    """Listen to OBS, and tell our script there of the profiles, while the body runs."""
+def _listening(
+    camera: Camera, tell: Callable[[str], None], picture_link: Callable[[], str] | None
+) -> Iterator[Callable[[], str]]:
+    """Listen to OBS, and tell our script there of the profiles, while the body runs; gives how it stands, in words."""
     choice = camera.choice
     if not choice.options.obs.enabled:
-        yield lambda: ""
+        yield str
         return
     from vcam.obs import install, places
     from vcam.obs.link import ObsLink
