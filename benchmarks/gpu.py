@@ -4,13 +4,17 @@ It needs PyTorch with Triton, and besides diffusers, transformers and platformdi
 Where the machine has no network, fetch them elsewhere, for its Python (`pip download -d wheels --only-binary :all:
 --python-version 3.12 diffusers transformers platformdirs`), and give the folder by `--wheels wheels`: they are unpacked
 to a folder of their own and imported from there, after what the machine has. The weights are random ones in the shapes
-of Stable Diffusion 1.5 (benchmarks/random_model.py), made here, unless --model names a folder.
+of Stable Diffusion 1.5 (benchmarks/random_model.py), made here, unless --model names a folder. Where TensorRT's library
+is installed, its engines are built and measured too.
 
-The parts, each written to the file as soon as it is done, so that a run that is cut short is not lost:
-speed (steps 4, 2, 1; no bank, queue, merge; the paper's way in the same run; fraction of the floor), stages, profile
-(the largest costs), parity (PSNR against eager float32), experiments (max-autotune, fp8, similar-frame skip), long
-(54,000 frames, half an hour of video, without growth). --minutes ends the long part; --parts takes some of them.
---smoke runs all of it in miniature on the CPU.
+The parts, each figure written to the file as soon as it is known, so that a run that is cut short is not lost, and the
+same command goes on where it was:
+speed (steps 4, 2, 1; no bank, queues, merge; our runtimes and the paper's way in the same run; fraction of the floor),
+stages, profile (the largest costs), parity (PSNR against eager float32), experiments (max-autotune, cuDNN's own choice,
+sums in float16, fp8, similar-frame skip), long (54,000 frames, half an hour of video, without growth), sizes (256 to
+768 pixels). --minutes: nothing is begun after them; --parts takes some of the parts.
+--device cpu --shape small --size 256 measures in miniature what can be compared without a GPU; --smoke only runs
+through all of it.
 """
 
 from __future__ import annotations
@@ -25,45 +29,43 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.rig import (  # noqa: E402  the path first
+    Run,
+    accumulating,
+    compared,
+    eighths,
+    engine,
+    memory,
+    paper_engine,
+    pictures,
+    say,
+    searched,
+    timed,
+    tuned,
+)
+
 if TYPE_CHECKING:
     from core.engine import Engine
-    from core.net import Picture
-    from core.settings import EngineSettings, Policy
+    from core.settings import Policy
 
-PARTS = ("speed", "stages", "profile", "parity", "experiments", "long")
-PROMPT = "claymation, a person talking"
-INTERVAL, STRENGTH, THRESHOLD = 4, 0.8, 0.98  # as in the paper's released defaults, for both ways
+PARTS = ("speed", "stages", "profile", "parity", "experiments", "long", "sizes")
+SIZES = (256, 384, 768)  # beside the run's own
+STILL = 12  # pictures in a row that are the same, in the experiment that skips such
 
 
-@dataclass(frozen=True)
-class Run:
-    """What is measured, and how much of it."""
+class Results(NamedTuple):
+    """What was measured, and what writes it down."""
 
-    model: str
-    device: str
-    dtype: str
-    size: int
-    frames: int
-    parity_frames: int
-    long_frames: int
-    smoke: bool
-    until_s: float
-
-    def settings(self, steps: int, policy: Policy, **other: Any) -> EngineSettings:
-        """Of the engine that is measured."""
-        from core.settings import EngineSettings, Runtime
-
-        given = {"runtime": Runtime.COMPILED, "device": self.device, "dtype": self.dtype, **other}
-        return EngineSettings(self.model, self.size, self.size, steps, policy, **given)
+    raw: dict[str, Any]
+    keep: Callable[[], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,13 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", help="a diffusers folder; random weights are made where it is left out")
     parser.add_argument("--wheels", type=Path, help="a folder of wheels to import from")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--shape", choices=("full", "small"), default="full", help="of the random weights")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--frames", type=int, default=100, help="measured for each setting")
     parser.add_argument("--long-frames", type=int, default=54_000)
     parser.add_argument("--minutes", type=float, default=60, help="after which nothing new is begun")
     parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--smoke", action="store_true", help="in miniature, on the CPU")
+    parser.add_argument("--smoke", action="store_true", help="in miniature, on the CPU, without compiling")
     args = parser.parse_args(argv)
+    if args.smoke:
+        args.device, args.shape, args.size, args.frames, args.long_frames = "cpu", "small", 64, 3, 20
     with tempfile.TemporaryDirectory() as folder:
         if args.wheels:
             unpack(args.wheels, Path(folder) / "site")
@@ -104,87 +110,174 @@ def _measure(args: argparse.Namespace, folder: Path) -> None:
     from core.runtimes import compiled
     from vcam.bench import machine
 
-    smoke = args.smoke
-    shape = random_model.SMALL if smoke else random_model.FULL
-    dtype = torch.float32 if smoke else torch.float16
-    model = args.model or str(random_model.make(folder / "model", shape, dtype=dtype))
+    dtype = torch.float32 if args.device == "cpu" else torch.float16
+    shape = random_model.SHAPES[args.shape]
     run = Run(
-        model=model,
-        device="cpu" if smoke else "cuda",
+        model=args.model or str(random_model.make(folder / f"random-{args.shape}", shape, dtype=dtype)),
+        device=args.device,
         dtype=str(dtype).removeprefix("torch."),
-        size=64 if smoke else args.size,
-        frames=3 if smoke else args.frames,
-        parity_frames=4 if smoke else 200,
-        long_frames=20 if smoke else args.long_frames,
-        smoke=smoke,
+        size=args.size,
+        frames=args.frames,
+        parity_frames=4 if args.smoke else 200,
+        long_frames=args.long_frames,
+        smoke=args.smoke,
         until_s=time.monotonic() + 60 * args.minutes,
     )
-    if smoke:
+    if args.smoke:
         compiled.load = functools.partial(compiled.load, backend="eager")  # type: ignore[assignment]
-    raw: dict[str, Any] = {"facts": machine(run.device), "run": vars(run)}
-    measures: dict[str, Callable[[Run, dict[str, Any]], Any]] = {
-        "speed": speed,
-        "stages": stages,
-        "profile": profile,
-        "parity": parity,
-        "experiments": experiments,
-        "long": long,
-    }
+    raw = resumed(args.out, {"facts": machine(run.device), "run": vars(run)})
+
+    def keep() -> None:
+        args.out.write_text(json.dumps(of_gpu(raw, time.strftime("%d %B %Y")), indent=1), encoding="utf-8")
+
     for part in args.parts.split(","):
-        if time.monotonic() > run.until_s:
-            raw.setdefault("left out for want of time", []).append(part)
-            continue
+        if run.over:
+            break
         say(f"--- {part}")
         try:
-            raw[part] = measures[part](run, raw)
+            measure(part, run, Results(raw, keep))
         except Exception as error:  # noqa: BLE001  a part that fails must not cost the others
             raw[part] = {"error": f"{type(error).__name__}: {error}"}
             say(raw[part]["error"])
-        args.out.write_text(json.dumps(of_gpu(raw, time.strftime("%d %B %Y")), indent=1), encoding="utf-8")
+        keep()
         gc.collect()
         if run.device == "cuda":
             torch.cuda.empty_cache()
 
 
+def resumed(out: Path, began: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run of the same on the same machine left in the file, or the beginning of a new one.
+
+    SystemExit where the file is of another machine or other settings: it is not overwritten.
+    """
+    if not out.exists():
+        return began
+    raw: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))["raw"]
+    same = ("device", "dtype", "size", "frames")
+    ours, theirs = ((one["facts"], *(one["run"][name] for name in same)) for one in (began, raw))
+    if json.loads(json.dumps(ours)) != list(theirs):
+        sys.exit(f"{out} was measured on another machine or with other settings; give another --out")
+    return raw
+
+
+def measure(part: str, run: Run, results: Results) -> None:
+    """One of the PARTS into the results; what is there already stays."""
+    raw = results.raw
+    if part == "speed":
+        speed(run, results)
+    elif part == "sizes":
+        sizes(run, results)
+    elif part == "experiments":
+        experiments(run, results)
+    elif part not in raw or "error" in raw[part]:
+        raw[part] = {"stages": stages, "profile": profile, "parity": parity, "long": long}[part](run)
+
+
 # ---------------------------------------------------------------------------------------------------------- the parts
 
 
-def speed(run: Run, raw: dict[str, Any]) -> list[dict[str, Any]]:
-    """Frames a second by steps and bank, our way and the paper's, with what share of the floor's speed that is."""
+class Wanted(NamedTuple):
+    """A row of figures: by a runtime of ours, or `paper`."""
+
+    size: int
+    steps: int
+    bank: str
+    slots: int
+    way: str
+
+
+def speed(run: Run, results: Results) -> None:
+    """Frames a second by steps, bank and way, and the share of the floor's speed; what matters most comes first."""
+    steps = (2,) if run.smoke else (4, 2, 1)
+    ways = ("compiled", "paper", *(("tensorrt",) if _tensorrt(run) else ()), "eager")
+    asked = [Wanted(run.size, count, "off", 1, "compiled") for count in steps]
+    asked += [Wanted(run.size, count, "merge", 1, way) for way in ways for count in steps]
+    asked += [Wanted(run.size, count, "fifo", 1, way) for way in ways[:-1] for count in steps]
+    if not run.smoke:
+        asked += [
+            Wanted(run.size, count, "fifo", slots, way) for slots in (2, 4) for way in ways[:2] for count in steps
+        ]
+        asked += [Wanted(run.size, count, "off", 1, way) for way in ways[2:] for count in steps]
+    _rows("speed", run, asked, results)
+
+
+def sizes(run: Run, results: Results) -> None:
+    """The same at other sizes, with the most steps."""
+    steps, others = (2, ()) if run.smoke else (4, SIZES)
+    asked = [
+        Wanted(size, steps, bank, 1, way)
+        for size in others
+        for bank, way in (("merge", "compiled"), ("off", "compiled"), ("merge", "paper"))
+    ]
+    _rows("sizes", run, asked, results)
+
+
+def _rows(part: str, run: Run, asked: Iterable[Wanted], results: Results) -> None:
+    from core.flops import peak_flops
+
+    rows = results.raw.setdefault(part, [])
+    known = {Wanted(*(row[name] for name in Wanted._fields)) for row in rows}
+    peak = results.raw.setdefault("peak_flops", peak_flops(run.device, run.dtype))
+    for wanted in asked:
+        if wanted in known:
+            continue
+        if run.over:
+            return
+        rows.append(wanted._asdict() | _row(run, wanted, peak))
+        results.keep()
+        say(json.dumps(rows[-1]))
+
+
+def _row(run: Run, wanted: Wanted, peak: float) -> dict[str, Any]:
+    """What was measured, or {error: why it could not be}."""
     from core.description import describe
-    from core.flops import frame_flops, peak_flops
-    from core.settings import Policy
+    from core.flops import frame_flops
+    from core.settings import Policy, Runtime
 
-    peak = raw["peak_flops"] = peak_flops(run.device, run.dtype)
-    rows = []
-    for steps in (2,) if run.smoke else (4, 2, 1):
-        for policy, slots in ((Policy.OFF, 1), (Policy.FIFO, 1), (Policy.MERGE, 1)):
-            settings = run.settings(steps, policy, slots=slots)
-            flops = frame_flops(describe(run.model), settings)
-            for way, build in (("ours", engine), ("paper", paper_engine)):
-                if way == "paper" and policy is Policy.OFF:
-                    continue
-                row = {"steps": steps, "bank": policy.value, "slots": slots, "way": way, "gflop": flops / 1e9}
-                row |= timed(build(run, settings), run)
-                row["floor_ms"] = 1000 * flops / peak
-                row["floor_share"] = row["floor_ms"] / row["p50_ms"]
-                rows.append(row)
-                say(f"{steps} steps, {policy}, {way}: {row['fps']:.1f} frames/s, {row['floor_share']:.0%} of the floor")
-    return rows
+    run = replace(run, size=wanted.size)
+    own = Runtime.EAGER if wanted.way == "paper" else Runtime(wanted.way)
+    settings = run.settings(wanted.steps, Policy(wanted.bank), slots=wanted.slots, runtime=own)
+    flops = frame_flops(describe(run.model), settings)
+    started = time.perf_counter()
+    try:
+        if own is Runtime.TENSORRT:
+            from core.runtimes import making
+
+            making.ensure(settings, lambda text, fraction: say(text))
+        one = (paper_engine if wanted.way == "paper" else engine)(run, settings)
+        ready_s = time.perf_counter() - started
+        row = {"ready_s": ready_s, "gflop": flops / 1e9, **timed(one, run)}
+    except Exception as error:  # noqa: BLE001  what does not fit or does not run is a result too
+        return {"error": f"{type(error).__name__}: {error}"[:300]}
+    floor_ms = 1000 * flops / peak
+    return row | {"floor_ms": floor_ms, "floor_share": floor_ms / row["p50_ms"]}
 
 
-def stages(run: Run, _: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _tensorrt(run: Run) -> bool:
+    from core.runtimes import readiness
+
+    why = readiness.why_not(run.device, run.dtype)
+    if why:
+        say(f"TensorRT is left out: {why}")
+    return not why
+
+
+def stages(run: Run) -> dict[str, dict[str, float]]:
     """Milliseconds of each stage, compiled by itself."""
-    from core.settings import Policy
-
     picture = next(pictures(run))
     return {
         f"{steps} steps, {policy}": engine(run, run.settings(steps, policy)).stages(picture, 3 if run.smoke else 50)
-        for steps, policy in itertools.product((2,) if run.smoke else (4, 1), (Policy.FIFO, Policy.MERGE))
+        for steps, policy in itertools.product((2,) if run.smoke else (4, 1), _banks())
     }
 
 
-def profile(run: Run, _: dict[str, Any]) -> list[dict[str, Any]]:
+def _banks() -> tuple[Policy, ...]:
+    from core.settings import Policy
+
+    return Policy.FIFO, Policy.MERGE
+
+
+def profile(run: Run) -> list[dict[str, Any]]:
     """The largest costs of a frame with 4 steps and merging, by the profiler: milliseconds of the device a frame."""
     import torch
     from torch.profiler import ProfilerActivity
@@ -207,7 +300,7 @@ def profile(run: Run, _: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def parity(run: Run, _: dict[str, Any]) -> dict[str, Any]:
+def parity(run: Run) -> dict[str, Any]:
     """PSNR of what is shown against the eager engine in float32, frame by frame: a bank that drifts would lower it."""
     from core.settings import Policy, Runtime
 
@@ -218,194 +311,63 @@ def parity(run: Run, _: dict[str, Any]) -> dict[str, Any]:
     return {"psnr_db": found, "least": min(found), "first": found[0], "last": found[-1]}
 
 
-def experiments(run: Run, _: dict[str, Any]) -> list[dict[str, Any]]:
-    """What might be quicker: its speed against plain float16 in this run, and its PSNR against that."""
+def experiments(run: Run, results: Results) -> None:
+    """What might be quicker: its speed against what is plain in this run, and its PSNR against that."""
     from core.settings import Policy
 
+    rows = results.raw.setdefault("experiments", [])
     settings = run.settings(4, Policy.MERGE)
-    plain = timed(engine(run, settings), run)["fps"]
-    tries: list[tuple[str, Callable[[], Engine]]] = [
-        ("similar-frame skip, every second picture the same", lambda: engine(run, settings, skip_difference=1.0)),
-    ]
-    if not run.smoke:
-        tries = [
-            ("max-autotune", lambda: tuned(run, settings)),
-            ("fp8, linear layers and 1x1 convolutions", lambda: eighths(run, settings, convolutions=False)),
-            ("fp8, all convolutions too", lambda: eighths(run, settings, convolutions=True)),
-            *tries,
-        ]
-    rows: list[dict[str, Any]] = []
-    for name, build in tries:
-        if time.monotonic() > run.until_s:
-            rows.append({"what": name, "error": "no time left"})
+    tries: dict[str, Callable[[], Engine]] = {
+        f"similar-frame skip, {STILL} same pictures in a row": lambda: engine(run, settings, skip_difference=1.0),
+    }
+    if run.device != "cpu":
+        tries = {
+            "max-autotune": lambda: tuned(run, settings),
+            "cuDNN's kernels chosen by trying": lambda: searched(run, settings),
+            "sums of matrix products in float16": lambda: accumulating(run, settings),
+            "fp8, linear layers and 1x1 convolutions": lambda: eighths(run, settings, convolutions=False),
+            "fp8, all convolutions too": lambda: eighths(run, settings, convolutions=True),
+            **tries,
+        }
+    known = {row["what"] for row in rows}
+    for name, build in tries.items():
+        if name in known:
             continue
-        try:
-            twice = name.startswith("similar")
-            fps = timed(build(), run, repeat=2 if twice else 1)["fps"]
-            psnr = statistics.median(compared(build(), engine(run, settings), run, repeat=2 if twice else 1))
-            rows.append({"what": name, "fps": fps, "times": fps / plain, "psnr_db": psnr})
-            rows[-1]["offer"] = bool(fps / plain > 1.2 and psnr > 35)
-        except Exception as error:  # noqa: BLE001  what a card or a version cannot do is a result too
-            rows.append({"what": name, "error": f"{type(error).__name__}: {error}"[:300]})
+        if run.over:
+            return
+        rows.append({"what": name} | _tried(run, build, lambda: engine(run, settings), STILL if "skip" in name else 1))
+        results.keep()
         say(json.dumps(rows[-1]))
-    return rows
 
 
-def long(run: Run, _: dict[str, Any]) -> dict[str, Any]:
+def _tried(run: Run, build: Callable[[], Engine], plain: Callable[[], Engine], repeat: int) -> dict[str, Any]:
+    try:
+        before, fps = (timed(one(), run, repeat)["fps"] for one in (plain, build))
+        psnr = statistics.median(compared(build(), plain(), run, repeat))
+    except Exception as error:  # noqa: BLE001  what a card or a version cannot do is a result too
+        return {"error": f"{type(error).__name__}: {error}"[:300]}
+    times = fps / before
+    return {"fps": fps, "times": times, "psnr_db": psnr, "offer": bool(times > 1.2 and psnr > 35)}
+
+
+def long(run: Run) -> dict[str, Any]:
     """Half an hour's frames through one engine: memory and pace must be at the end what they were at the beginning."""
     from core.settings import Policy
 
     one, source = engine(run, run.settings(4, Policy.MERGE)), pictures(run)
     samples: list[dict[str, float]] = []
     block = max(1, run.long_frames // 20)
+    started = time.perf_counter()
     for number in range(1, run.long_frames + 1):
-        if number % block == 1 or block == 1:
-            started = time.perf_counter()
         one.translate(next(source))
         if number % block == 0:
-            fps = block / (time.perf_counter() - started)
+            fps, started = block / (time.perf_counter() - started), time.perf_counter()
             samples.append({"frames": number, "fps": fps, **memory(run)})
             say(json.dumps(samples[-1]))
-            if time.monotonic() > run.until_s:
+            if run.over:
                 break
     first, last = samples[0], samples[-1]
     return {"samples": samples, "grown_mib": {key: last[key] - first[key] for key in memory(run)}}
-
-
-# ------------------------------------------------------------------------------------------------------- the machinery
-
-
-def engine(run: Run, settings: EngineSettings, **look: Any) -> Engine:
-    """An engine of ours; the one before is gone by then, so that its memory is not counted."""
-    import torch
-
-    from core.engine import Engine
-    from core.settings import Look
-
-    gc.collect()
-    if run.device == "cuda":
-        torch.cuda.empty_cache()
-    given = {"interval": INTERVAL, "fusion_strength": STRENGTH, "similarity_threshold": THRESHOLD, **look}
-    return Engine(settings, Look(PROMPT, **given), lambda text, fraction: say(text))
-
-
-def paper_engine(run: Run, settings: EngineSettings) -> Engine:
-    """An engine whose bank is the paper's way: lists and concatenation, in eager PyTorch."""
-    from benchmarks.paper_way import PaperNet
-    from core import stream
-    from core.settings import Policy, Runtime
-
-    plain = run.settings(settings.steps, Policy.OFF, runtime=Runtime.EAGER)
-    one = engine(run, plain)
-    parts = one._step.args[0]  # type: ignore[attr-defined]
-    net = PaperNet(
-        parts.net.unet,
-        policy=settings.policy,
-        slots=settings.slots,
-        interval=INTERVAL,
-        strength=STRENGTH,
-        threshold=THRESHOLD,
-    )
-    one._step = functools.partial(stream.by_parts, parts._replace(net=net))
-    return one
-
-
-@contextmanager
-def patched(place: Any, name: str, value: Any) -> Iterator[None]:
-    """For an experiment: what an engine is built of, another for a while."""
-    before = getattr(place, name)
-    setattr(place, name, value)
-    try:
-        yield
-    finally:
-        setattr(place, name, before)
-
-
-def tuned(run: Run, settings: EngineSettings) -> Engine:
-    """An engine whose kernels the compiler has chosen by trying."""
-    from core.runtimes import compiled
-
-    with patched(compiled, "load", functools.partial(compiled.load, mode="max-autotune-no-cudagraphs")):
-        return engine(run, settings)
-
-
-def eighths(run: Run, settings: EngineSettings, *, convolutions: bool) -> Engine:
-    """An engine whose UNet multiplies in fp8."""
-    from benchmarks.fp8 import to_fp8
-    from core.runtimes import compiled
-
-    whole = compiled.whole
-
-    def fewer_bits(*given: Any) -> Any:
-        quick = whole(*given)
-        to_fp8(quick.frame.net, convolutions=convolutions)
-        return quick
-
-    with patched(compiled, "whole", fewer_bits):
-        return engine(run, settings)
-
-
-def pictures(run: Run, repeat: int = 1) -> Iterator[Picture]:
-    """A pattern that drifts, each picture `repeat` times; RGB uint8 [size, size, 3], made before it is asked for."""
-    import numpy as np
-
-    y, x = np.mgrid[: run.size, : run.size]
-    found = []
-    for number in range(64):
-        waves = (np.sin((x + 5 * number) / 29), np.sin(y / 17 + number / 9), np.sin((x + y - 3 * number) / 41))
-        found.append(np.stack([(127.5 + 110 * wave).astype(np.uint8) for wave in waves], axis=-1))
-    return itertools.cycle(one for one in found for _ in range(repeat))
-
-
-def timed(one: Engine, run: Run, repeat: int = 1) -> dict[str, float]:
-    """Frames a second, and p50 and p95 of one call, picture in to picture out on the CPU, after a warm-up."""
-    import numpy as np
-
-    source = pictures(run, repeat)
-    for _ in range(2 if run.smoke else 20):
-        one.translate(next(source))
-    ends = [time.perf_counter()]
-    for _ in range(run.frames):
-        one.translate(next(source))
-        ends.append(time.perf_counter())
-    taken = [1000 * (end - start) for start, end in itertools.pairwise(ends)]
-    fps = run.frames / (ends[-1] - ends[0])
-    p50, p95 = (float(np.percentile(taken, share)) for share in (50, 95))
-    return {"fps": fps, "p50_ms": p50, "p95_ms": p95, **memory(run)}
-
-
-def compared(one: Engine, other: Engine, run: Run, repeat: int = 1) -> list[float]:
-    """PSNR (dB, 100 at most) of what both show, frame by frame."""
-    import numpy as np
-
-    found = []
-    for picture in itertools.islice(pictures(run, repeat), run.parity_frames + one.delay):
-        shown, expected = one.translate(picture), other.translate(picture)
-        if shown is None or expected is None:
-            continue
-        error = float(np.square(shown.astype(np.float64) - expected).mean())
-        found.append(min(100.0, 10 * float(np.log10(255**2 / max(error, 1e-9)))))
-    return found
-
-
-def memory(run: Run) -> dict[str, float]:
-    """MiB that are held: by this process, and on the device."""
-    import torch
-
-    from vcam.bench import held_bytes
-
-    held = {"process_mib": held_bytes() / 2**20}
-    if run.device == "cuda":
-        held |= {
-            "gpu_mib": torch.cuda.memory_allocated() / 2**20,
-            "gpu_taken_mib": torch.cuda.memory_reserved() / 2**20,
-        }
-    return held
-
-
-def say(text: str) -> None:
-    """To whoever waits."""
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

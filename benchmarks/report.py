@@ -82,30 +82,54 @@ def of_gpu(raw: Mapping[str, Any], date: str) -> dict[str, Any]:
     facts, run = raw["facts"], raw["run"]
     told = ", ".join(f"{key} {facts[key]}" for key in ("system", "python", "torch", "cuda") if facts.get(key))
     setting = f"{told}; {Path(run['model']).name}, {run['size']} x {run['size']}, {run['dtype']}"
-    made = (_speed(raw.get("speed")), _stages(raw.get("stages")), _profile(raw.get("profile")), _remarks(raw))
+    made = (
+        _speed("The engine and the paper's way", raw.get("speed")),
+        _speed("Other sizes", raw.get("sizes")),
+        _stages(raw.get("stages")),
+        _profile(raw.get("profile")),
+        _remarks(raw),
+    )
     tables = [table for table in made if table]
     machine = facts.get("gpu") or facts["processor"]
     return {"machine": machine, "date": date, "setting": setting, "tables": tables, "raw": raw}
 
 
-def _speed(rows: Any) -> dict[str, Any] | None:
-    if not isinstance(rows, list):
+_WAYS = {"paper": "the paper's, eager"}
+
+
+def _speed(title: str, rows: Any) -> dict[str, Any] | None:
+    if not isinstance(rows, list) or not rows:
         return None
     shown = [
         [
+            f"{row['size']}x{row['size']}",
             str(row["steps"]),
-            row["bank"],
-            "ours, compiled" if row["way"] == "ours" else "the paper's, eager",
-            f"{row['fps']:.1f}",
-            f"{row['p50_ms']:.2f}",
-            f"{row['p95_ms']:.2f}",
-            f"{row['floor_ms']:.2f}",
-            f"{row['floor_share']:.0%}",
+            row["bank"] + (f", {row['slots']} slots" if row["slots"] > 1 else ""),
+            _WAYS.get(row["way"], f"ours, {row['way']}"),
+            *_figures(row),
         ]
         for row in rows
     ]
-    columns = ["steps", "bank", "way", "frames/s", "p50 ms", "p95 ms", "floor ms", "of the floor"]
-    return {"title": "The engine and the paper's way", "columns": columns, "rows": shown}
+    columns = [
+        "size",
+        "steps",
+        "bank",
+        "way",
+        "frames/s",
+        "p50 ms",
+        "p95 ms",
+        "floor ms",
+        "of the floor",
+        "ready s",
+    ]
+    return {"title": title, "columns": columns, "rows": shown}
+
+
+def _figures(row: Mapping[str, Any]) -> list[str]:
+    if "error" in row:
+        return [row["error"].split(":")[0], *["-"] * 5]
+    times = [f"{row[name]:.2f}" for name in ("p50_ms", "p95_ms", "floor_ms")]
+    return [f"{row['fps']:.1f}", *times, f"{row['floor_share']:.0%}", f"{row['ready_s']:.0f}"]
 
 
 def _stages(found: Any) -> dict[str, Any] | None:
@@ -125,14 +149,17 @@ def _profile(costs: Any) -> dict[str, Any] | None:
 
 def _against(rows: Any) -> list[str]:
     """What merging costs over no bank, and how much quicker it is than the paper's way, by steps."""
-    taken = {(row["steps"], row["bank"], row["way"]): row["p50_ms"] for row in rows} if isinstance(rows, list) else {}
+    measured = [row for row in rows if "error" not in row] if isinstance(rows, list) else []
+    taken = {(row["steps"], row["bank"], row["way"]): row["p50_ms"] for row in measured if row["slots"] == 1}
     told = []
     for steps in dict.fromkeys(steps for steps, _, _ in taken):
-        off, ours, paper = (taken[steps, *key] for key in (("off", "ours"), ("merge", "ours"), ("merge", "paper")))
-        told.append(
-            f"{steps} steps: merging costs {ours / off - 1:.0%} over no bank, and is {paper / ours:.1f} times as fast "
-            "as the paper's way."
+        off, ours, paper = (
+            taken.get((steps, *key)) for key in (("off", "compiled"), ("merge", "compiled"), ("merge", "paper"))
         )
+        if off and ours:
+            told.append(f"{steps} steps, compiled: merging costs {ours / off - 1:.0%} over no bank.")
+        if ours and paper:
+            told.append(f"{steps} steps, merging: compiled is {paper / ours:.1f} times as fast as the paper's way.")
     return told
 
 

@@ -124,9 +124,12 @@ def test_the_arithmetic_of_the_full_shape_is_that_of_the_published_model(folder:
 def test_what_was_measured_on_a_gpu_is_told_as_far_as_it_came() -> None:
     def row(bank: str, way: str, p50_ms: float) -> dict[str, object]:
         return {
+            "size": 512,
             "steps": 4,
             "bank": bank,
+            "slots": 1,
             "way": way,
+            "ready_s": 61.0,
             "fps": 1000 / p50_ms,
             "p50_ms": p50_ms,
             "p95_ms": p50_ms,
@@ -137,14 +140,17 @@ def test_what_was_measured_on_a_gpu_is_told_as_far_as_it_came() -> None:
     raw = {
         "facts": {"gpu": "A card", "processor": "A processor", "torch": "2.13.0"},
         "run": {"model": "/here/model", "size": 512, "dtype": "float16"},
-        "speed": [row("off", "ours", 10.0), row("merge", "ours", 11.0), row("merge", "paper", 55.0)],
+        "speed": [row("off", "compiled", 10.0), row("merge", "compiled", 11.0), row("merge", "paper", 55.0)],
+        "sizes": [row("merge", "paper", 55.0) | {"size": 768, "error": "OutOfMemoryError: none left"}],
         "stages": {"error": "OutOfMemoryError: none left"},
     }
     page = report.document([report.of_gpu(raw, "today")])
     assert "## A card" in page
     assert "/here" not in page
-    assert "| 4 | merge | ours, compiled | 90.9 | 11.00 | 11.00 | 5.00 | 45% |" in page
-    assert "4 steps: merging costs 10% over no bank, and is 5.0 times as fast as the paper's way." in page
+    assert "| 512x512 | 4 | merge | ours, compiled | 90.9 | 11.00 | 11.00 | 5.00 | 45% | 61 |" in page
+    assert "| 768x768 | 4 | merge | the paper's, eager | OutOfMemoryError | - | - | - | - | - |" in page
+    assert "4 steps, compiled: merging costs 10% over no bank." in page
+    assert "4 steps, merging: compiled is 5.0 times as fast as the paper's way." in page
     assert "stages: OutOfMemoryError: none left" in page
 
 
@@ -156,10 +162,24 @@ def test_wheels_are_imported_without_being_installed(tmp_path: Path, monkeypatch
     assert importlib.import_module("brought_along").answer == 42
 
 
+def test_a_run_that_was_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
+    run = gpu.Run("model", "cpu", "float32", 64, 3, 4, 20, smoke=True, until_s=0)
+    began = {"facts": {"processor": "one"}, "run": vars(run)}
+    out = tmp_path / "gpu.json"
+    assert gpu.resumed(out, began) is began
+    out.write_text(json.dumps({"raw": began | {"parity": {"least": 40.0}}}))
+    assert gpu.resumed(out, began)["parity"] == {"least": 40.0}
+    with pytest.raises(SystemExit, match="on another machine"):
+        gpu.resumed(out, began | {"facts": {"processor": "other"}})
+
+
 @pytest.mark.slow
 def test_the_gpus_script_runs_through(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     subprocess.run([sys.executable, "benchmarks/gpu.py", "--smoke", "--out", str(out)], cwd=ROOT, check=True)
     found = json.loads(out.read_text())
-    assert {"facts", "speed", "profile", "stages", "parity", "long", "experiments"} <= found["raw"].keys()
+    assert {"facts", *gpu.PARTS} <= found["raw"].keys()
+    assert not [part for part in found["raw"].values() if isinstance(part, dict) and "error" in part]
+    assert not [row for part in ("speed", "experiments") for row in found["raw"][part] if "error" in row]
+    assert {row["way"] for row in found["raw"]["speed"]} == {"compiled", "paper", "eager"}
     assert report.document([found])

@@ -1,0 +1,200 @@
+"""What benchmarks/gpu.py measures with: the engines that it compares, their pictures, and the clocks."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+if TYPE_CHECKING:
+    from core.engine import Engine
+    from core.net import Picture
+    from core.settings import EngineSettings, Policy
+
+PROMPT = "claymation, a person talking"
+INTERVAL, STRENGTH, THRESHOLD = 4, 0.8, 0.98  # as in the paper's released defaults, for both ways
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is measured, and how much of it. until_s: of the monotonic clock, when nothing new is begun."""
+
+    model: str
+    device: str
+    dtype: str
+    size: int
+    frames: int
+    parity_frames: int
+    long_frames: int
+    smoke: bool
+    until_s: float
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing new is to be begun."""
+        return time.monotonic() > self.until_s
+
+    def settings(self, steps: int, policy: Policy, **other: Any) -> EngineSettings:
+        """Of the engine that is measured."""
+        from core.settings import EngineSettings, Runtime
+
+        given = {"runtime": Runtime.COMPILED, "device": self.device, "dtype": self.dtype, **other}
+        return EngineSettings(self.model, self.size, self.size, steps, policy, **given)
+
+
+def engine(run: Run, settings: EngineSettings, **look: Any) -> Engine:
+    """An engine of ours; the one before is gone by then, so that its memory is not counted."""
+    import torch
+
+    from core.engine import Engine
+    from core.settings import Look
+
+    gc.collect()
+    if run.device == "cuda":
+        torch.cuda.empty_cache()
+    given = {"interval": INTERVAL, "fusion_strength": STRENGTH, "similarity_threshold": THRESHOLD, **look}
+    return Engine(settings, Look(PROMPT, **given), lambda text, fraction: say(text))
+
+
+def paper_engine(run: Run, settings: EngineSettings) -> Engine:
+    """An engine whose bank is the paper's way: lists and concatenation, in eager PyTorch."""
+    from benchmarks.paper_way import PaperNet
+    from core import stream
+    from core.settings import Policy, Runtime
+
+    plain = run.settings(settings.steps, Policy.OFF, runtime=Runtime.EAGER)
+    one = engine(run, plain)
+    parts = one._step.args[0]  # type: ignore[attr-defined]
+    net = PaperNet(
+        parts.net.unet,
+        policy=settings.policy,
+        slots=settings.slots,
+        interval=INTERVAL,
+        strength=STRENGTH,
+        threshold=THRESHOLD,
+    )
+    one._step = functools.partial(stream.by_parts, parts._replace(net=net))
+    return one
+
+
+@contextmanager
+def patched(place: Any, name: str, value: Any) -> Iterator[None]:
+    """For an experiment: what an engine is built of, another for a while."""
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+def tuned(run: Run, settings: EngineSettings) -> Engine:
+    """An engine whose kernels the compiler has chosen by trying."""
+    from core.runtimes import compiled
+
+    with patched(compiled, "load", functools.partial(compiled.load, mode="max-autotune-no-cudagraphs")):
+        return engine(run, settings)
+
+
+def searched(run: Run, settings: EngineSettings) -> Engine:
+    """An engine whose convolutions cuDNN has chosen by trying; the graph keeps what was chosen."""
+    import torch
+
+    with patched(torch.backends.cudnn, "benchmark", True):
+        return engine(run, settings)
+
+
+def accumulating(run: Run, settings: EngineSettings) -> Engine:
+    """An engine whose matrix products are summed in float16, twice as fast on cards for games."""
+    import torch
+
+    with patched(torch.backends.cuda.matmul, "allow_fp16_accumulation", True):
+        return engine(run, settings)
+
+
+def eighths(run: Run, settings: EngineSettings, *, convolutions: bool) -> Engine:
+    """An engine whose UNet multiplies in fp8."""
+    from benchmarks.fp8 import to_fp8
+    from core.runtimes import compiled
+
+    whole = compiled.whole
+
+    def fewer_bits(*given: Any) -> Any:
+        quick = whole(*given)
+        to_fp8(quick.frame.net, convolutions=convolutions)
+        return quick
+
+    with patched(compiled, "whole", fewer_bits):
+        return engine(run, settings)
+
+
+def pictures(run: Run, repeat: int = 1) -> Iterator[Picture]:
+    """A pattern that drifts, each picture `repeat` times; RGB uint8 [size, size, 3], made before it is asked for."""
+    import numpy as np
+
+    y, x = np.mgrid[: run.size, : run.size]
+    found = []
+    for number in range(64):
+        waves = (np.sin((x + 5 * number) / 29), np.sin(y / 17 + number / 9), np.sin((x + y - 3 * number) / 41))
+        found.append(np.stack([(127.5 + 110 * wave).astype(np.uint8) for wave in waves], axis=-1))
+    return itertools.cycle(one for one in found for _ in range(repeat))
+
+
+def timed(one: Engine, run: Run, repeat: int = 1) -> dict[str, float]:
+    """Frames a second, and p50 and p95 of one call, picture in to picture out on the CPU, after a warm-up."""
+    import numpy as np
+
+    source = pictures(run, repeat)
+    for _ in range(2 if run.smoke else 20):
+        one.translate(next(source))
+    ends = [time.perf_counter()]
+    for _ in range(run.frames):
+        one.translate(next(source))
+        ends.append(time.perf_counter())
+    taken = [1000 * (end - start) for start, end in itertools.pairwise(ends)]
+    fps = run.frames / (ends[-1] - ends[0])
+    p50, p95 = (float(np.percentile(taken, share)) for share in (50, 95))
+    return {"fps": fps, "p50_ms": p50, "p95_ms": p95, **memory(run)}
+
+
+def compared(one: Engine, other: Engine, run: Run, repeat: int = 1) -> list[float]:
+    """PSNR (dB, 100 at most) of what both show, frame by frame."""
+    import numpy as np
+
+    found = []
+    for picture in itertools.islice(pictures(run, repeat), run.parity_frames + one.delay):
+        shown, expected = one.translate(picture), other.translate(picture)
+        if shown is None or expected is None:
+            continue
+        error = float(np.square(shown.astype(np.float64) - expected).mean())
+        found.append(min(100.0, 10 * float(np.log10(255**2 / max(error, 1e-9)))))
+    return found
+
+
+def memory(run: Run) -> dict[str, float]:
+    """MiB that are held: by this process, and on the device."""
+    import torch
+
+    from vcam.bench import held_bytes
+
+    held = {"process_mib": held_bytes() / 2**20}
+    if run.device == "cuda":
+        held |= {
+            "gpu_mib": torch.cuda.memory_allocated() / 2**20,
+            "gpu_taken_mib": torch.cuda.memory_reserved() / 2**20,
+        }
+    return held
+
+
+def say(text: str) -> None:
+    """To whoever waits."""
+    print(text, file=sys.stderr, flush=True)
