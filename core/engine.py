@@ -74,7 +74,8 @@ class Engine:
         if self._model.put is None:
             raise SettingsError(f"the {self.settings.runtime} runtime cannot change LoRAs while it runs; use eager")
         change = loras.switch(self._model.weights, self._originals, given)
-        self._model.put(change.values)
+        with models.on(self.settings.device):
+            self._model.put(change.values)
         self._originals = change.originals
         self.settings = dataclasses.replace(self.settings, loras=given)
         if any(name.startswith("text_encoder.") for name in change.values):
@@ -90,8 +91,9 @@ class Engine:
         Empty where the runtime's frame cannot be taken apart.
         """
         plan = self._plan._replace(text=self._blend.text)
-        runs = stages.of_step(self._step, plan, self._state, picture)
-        return stages.measured_ms(runs, self._model.device, repeats)
+        with models.on(self.settings.device):
+            runs = stages.of_step(self._step, plan, self._state, picture)
+            return stages.measured_ms(runs, self._model.device, repeats)
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Encode prompts ahead, so that a switch to them costs nothing."""
@@ -172,7 +174,7 @@ class Engine:
 
     def _advance(self, picture: Picture | None, plan: stream.Plan | None = None) -> Picture | None:
         plan = self._decay.apply(self._plan if plan is None else plan)._replace(text=self._blend.text)
-        with _threads(self._model.threads):
+        with _threads(self._model.threads), models.on(self.settings.device):
             develop, self._state = self._step(plan, self._state, picture)
         self._blend, self._decay = self._blend.next(), self._decay.next()
         self._calls += 1
@@ -232,7 +234,8 @@ class Engine:
 def _opened(settings: EngineSettings, report: Report) -> tuple[Model, stream.StreamState, stream.Step]:
     """The model, the state of a stream that has seen nothing, and how its frames are taken."""
     try:
-        model = models.load(settings, report)
+        with models.on(settings.device):
+            model = models.load(settings, report)
     except EngineError as error:  # a TensorRT engine that cannot be used after all
         if settings.runtime is not Runtime.AUTO:
             raise
@@ -243,7 +246,8 @@ def _opened(settings: EngineSettings, report: Report) -> tuple[Model, stream.Str
         model.layout, settings.steps, slots, settings.guidance, model.latent, model.dtype, model.device
     )
     try:
-        return model, state, model.open(state)
+        with models.on(model.settings.device):
+            return model, state, model.open(state)
     except SettingsError as error:
         if settings.runtime is not Runtime.AUTO:
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
@@ -322,6 +322,13 @@ def quiet() -> Iterator[None]:
             library.set_verbosity(verbosity)
         if bar:
             transformers.enable_progress_bar()
+
+
+def on(device: str) -> AbstractContextManager[Any]:
+    """Meanwhile that GPU is the current one, for what asks no tensor where it is: streams, graphs, TensorRT."""
+    import torch
+
+    return torch.cuda.device(torch.device(device)) if device.startswith("cuda") else nullcontext()
 
 
 def _device(name: str) -> torch.device:

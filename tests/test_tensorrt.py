@@ -19,6 +19,7 @@ from core.engine import Engine
 from core.runtimes import building, engines, making, readiness, tensorrt
 from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime
 from tests import trt_stand_in
+from tests.lazy_device import lazy_device
 from tests.model_folders import make_folder
 from tests.small_models import TEXT_WIDTH
 from vcam.cli import main
@@ -79,13 +80,15 @@ def silent(text: str, fraction: float) -> None:
     pass
 
 
-def film(engine: Engine, frames: int) -> list[np.ndarray]:
-    """A picture that drifts, a look that changes, a bank that is emptied."""
+def film(engine: Engine, frames: int, loras: tuple[Lora, ...] = ()) -> list[np.ndarray]:
+    """A picture that drifts, a look that changes, a bank that is emptied; LoRAs come in the midst."""
     scene = np.random.default_rng(0).integers(0, 256, (10, 16, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     shown = []
     for index in range(frames):
         if index == 4:
             engine.set_look(Look(prompt="blue clay", interval=2, fusion_strength=0.4), 3)
+        if index == 6 and loras:
+            engine.use_loras(loras)
         if index == 9:
             engine.forget()
         shown.append(engine.translate(np.ascontiguousarray(scene[4:68, 2 * index : 2 * index + 64])))
@@ -100,8 +103,12 @@ def equals_eager(wanted: EngineSettings) -> None:
     eager, ours = (film(Engine(replace(wanted, runtime=one), look), 12) for one in (Runtime.EAGER, Runtime.TENSORRT))
     assert len(eager) == len(ours) == 12
     assert eager[-1].std() > 5
-    apart = [int(np.abs(a.astype(int) - b).max()) for a, b in zip(eager, ours, strict=True)]
-    assert max(apart) <= 1, apart  # a grey level, where rounding falls on either side
+    assert furthest(eager, ours) <= 1  # a grey level, where rounding falls on either side
+
+
+def furthest(some: list[np.ndarray], others: list[np.ndarray]) -> int:
+    """The largest difference, in grey levels."""
+    return max(int(np.abs(a.astype(int) - b).max()) for a, b in zip(some, others, strict=True))
 
 
 SLOW = pytest.mark.slow  # an export takes 10 s of a CPU
@@ -128,6 +135,25 @@ def test_rings_in_place_equal_eager_over_twelve_frames(folder: Path, slots: int)
 )
 def test_frames_kept_beside_equal_eager_over_twelve_frames(folder: Path, changes: dict[str, object]) -> None:
     equals_eager(settings(folder, **changes))
+
+
+@pytest.mark.parametrize(
+    ("version", "policy"), [("10.15.1.29", Policy.FIFO), ("10.13.3.9", Policy.MERGE)], ids=["in-place", "merge"]
+)
+def test_in_whatever_order_a_device_works_it_shows_what_eager_shows(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Policy
+) -> None:
+    wanted = settings(folder, policy=policy, slots=2 if policy is Policy.FIFO else 1)
+    making.ensure(wanted, silent)
+    look = Look(prompt="ink person", interval=1, similarity_threshold=0.3)
+    lora = Lora(str(lora_file(tmp_path / "one.safetensors")), 1.0)
+    expected = film(Engine(replace(wanted, runtime=Runtime.EAGER), look), 12, (lora,))
+    for seed, haste in ((0, 0.0), (1, 0.7), (2, 1.0)):
+        with lazy_device(monkeypatch, seed, haste) as device:
+            engine = Engine(wanted, look)
+            device.begin()
+            assert furthest(expected, film(engine, 12, (lora,))) <= 1, f"seed {seed}, haste {haste}"
+        assert device.captures == 2 * (1 + (policy is Policy.MERGE))  # and again after the refit
 
 
 def test_another_lora_refits_the_engine_and_builds_nothing(

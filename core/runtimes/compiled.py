@@ -27,14 +27,14 @@ from core.description import ModelDescription, one_line
 from core.frame import Decode, Dials, Encode, Frame, Knobs, Memory, Merge, denoise, idle_knobs
 from core.models import BUILDING, Loaded, Model, Report, banked, load_parts
 from core.net import Picture
-from core.runtimes.copies import DeviceCopies, HostCopies, Staged
+from core.runtimes.capture import Way, way_of
+from core.runtimes.copies import Staged
 from core.settings import EngineSettings, SettingsError
 from core.stages import Runs, busy
 from core.stream import Develop, Plan, Step, StreamState
 from core.unet import BankedUNet
 
 _T = TypeVar("_T")
-_WARM = 3  # runs before a capture: libraries choose their kernels and take their memory in the first ones
 
 
 def load(
@@ -150,7 +150,8 @@ class CompiledStep:
         self._was: tuple[Plan, Dials] | None = None
         compiled = self._compiled = partial(_compiled, backend=backend, mode=mode)
         self._frame = frame
-        repeated = captured if device.type == "cuda" else as_it_is
+        way = self._way = way_of(device)
+        repeated = way.repeated
         with torch.inference_mode():
             report("compiling the frame: minutes at first, seconds once it is kept", BUILDING)
             run = partial(compiled(_translate), frame, picture, self._knobs, self._memory, shown)
@@ -162,12 +163,12 @@ class CompiledStep:
                 self._orders = _orders(self._memory.bank)
                 merge = compiled(_merge)
                 rows = range(len(state.positions))
-                self._merges = [_merger(merge, self._memory.bank, self._orders, row, seen, repeated) for row in rows]
+                self._merges = [_merger(merge, self._memory.bank, self._orders, row, seen, way) for row in rows]
                 for merged in self._merges:
                     merged(seen)
             _blank(self._memory)
         self._dials = [Staged(buffer) for buffer in _flat(_dials(self._knobs))]
-        self._copies = (DeviceCopies if device.type == "cuda" else HostCopies)(picture, shown)
+        self._copies = way.copies(picture, shown)
 
     def __call__(self, plan: Plan, state: StreamState, picture: Picture | None) -> tuple[Develop, StreamState]:
         """See core.stream.Step."""
@@ -184,7 +185,7 @@ class CompiledStep:
         """core.stages.Runs: each stage compiled, and on CUDA captured, by itself; it compiles for a while."""
         device, now, memory = self._knobs.noise.device, busy(plan, state), self._memory
         given = torch.from_numpy(picture).to(device)
-        frame, repeated = self._frame, captured if device.type == "cuda" else as_it_is
+        frame, repeated = self._frame, self._way.repeated
         dials = stream.dials(plan, banks.slot_count(memory.bank), now, device)
         knobs = Knobs(plan.rows, plan.noise, stream.texts(plan), dict(self._knobs.cross), *dials)
         net = partial(frame.net, cross=knobs.cross)
@@ -199,7 +200,7 @@ class CompiledStep:
             keep = [repeated(partial(self._compiled(_write), bank, seen, knobs.write))] if any(now.writes) else []
             orders = _orders(bank)
             merge = self._compiled(_merge)
-            keep += [partial(_merger(merge, bank, orders, row, seen, repeated), seen) for row in now.merged]
+            keep += [partial(_merger(merge, bank, orders, row, seen, self._way), seen) for row in now.merged]
             decode = repeated(partial(self._compiled(frame.decode), clean))
             shown = decode()
         return {
@@ -272,18 +273,18 @@ def _merger(
     orders: Mapping[int, list[Staged]],
     row: int,
     seen: Seen,
-    repeated: Callable[[Callable[[], None]], Callable[[], None]],
+    way: Way,
 ) -> Callable[[Seen], None]:
-    """What merges that row; on CUDA `seen` always lies where it lies now, elsewhere it comes anew."""
+    """What merges that row; `seen` always lies where it lies now, or else it comes anew."""
     rings = {name: ring[row : row + 1] for name, ring in bank.items()}
     own = {tokens: rows[row].buffer for tokens, rows in orders.items()}
 
     def now(seen: Seen) -> None:
         merge(rings, {name: seen[name][row : row + 1] for name in rings}, own)
 
-    if repeated is as_it_is:
+    if not way.static:
         return now
-    again = repeated(partial(now, seen))
+    again = way.repeated(partial(now, seen))
     return lambda _: again()
 
 
@@ -302,30 +303,6 @@ def _compiled(function: Callable[..., _T], *, backend: str, mode: str | None) ->
     else:  # before PyTorch 2.13
         torch._dynamo.config.recompile_limit = 256
     return torch.compile(function, fullgraph=True, dynamic=False, backend=backend, mode=mode, **apart)
-
-
-def as_it_is(run: Callable[[], _T]) -> Callable[[], _T]:
-    """The run, where there is nothing to capture."""
-    return run
-
-
-def captured(run: Callable[[], _T]) -> Callable[[], _T]:
-    """The run as a CUDA graph: what it gives lies at the same place every time."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(_WARM):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run()
-
-    def replay() -> _T:
-        graph.replay()
-        return result
-
-    return replay
 
 
 def _orders(bank: Bank) -> dict[int, list[Staged]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -10,21 +13,35 @@ from core.stream import Develop
 
 
 class Staged:
-    """A tensor that a graph reads, and two pinned ones on the host through which it is set without a wait.
+    """A tensor that a graph reads, and pinned ones on the host through which it is set without a wait.
 
-    Two, for while one is on its way to the device the other may be written; the caller waits for each frame's result
-    before it begins the next, so no more are on their way.
+    None of these may be written while it is on its way to the device. A frame's result is there before the next frame
+    is begun, but what was queued after it (a merge) need not be: the values of two frames are on their way at most.
     """
 
-    def __init__(self, buffer: Tensor) -> None:
+    def __init__(self, buffer: Tensor, puts: int = 1) -> None:
+        """puts: how often a frame sets it at most."""
         self.buffer = buffer
-        self._host = [torch.empty_like(buffer, device="cpu", pin_memory=buffer.is_cuda) for _ in range(2)]
+        pinned = (torch.empty_like(buffer, device="cpu", pin_memory=buffer.is_cuda) for _ in range(2 * puts))
+        self._host = itertools.cycle(list(pinned))
 
     def put(self, value: Tensor) -> None:
         """Set it to a value on the host, in the order of the current stream."""
-        self._host.reverse()
-        self._host[0].copy_(value)
-        self.buffer.copy_(self._host[0], non_blocking=True)
+        host = next(self._host)
+        host.copy_(value)
+        self.buffer.copy_(host, non_blocking=True)
+
+
+class Copies(Protocol):
+    """Pictures in and out of a frame's tensors."""
+
+    def take(self, picture: Picture | None) -> None:
+        """The picture for the frame to come, RGB uint8 [height, width, 3]; None leaves the last one."""
+        ...
+
+    def give(self) -> Develop:
+        """The result, as a function that has it; to be called before the next frame, or not at all."""
+        ...
 
 
 class HostCopies:
@@ -35,12 +52,12 @@ class HostCopies:
         self._shown = shown
 
     def take(self, picture: Picture | None) -> None:
-        """The picture for the frame to come, RGB uint8 [height, width, 3]; None leaves the last one."""
+        """See Copies."""
         if picture is not None:
             self._picture.numpy()[...] = picture
 
     def give(self) -> Develop:
-        """The result, as a function that has it; to be called before the next frame, or not at all."""
+        """See Copies."""
         return lambda: self._shown.numpy().copy()
 
 
@@ -58,7 +75,7 @@ class DeviceCopies:
         self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def take(self, picture: Picture | None) -> None:
-        """As HostCopies.take."""
+        """See Copies."""
         self._done.synchronize()  # by now the last frame's result is there, and nothing more reads its picture
         if picture is None:
             return
@@ -68,7 +85,7 @@ class DeviceCopies:
         torch.cuda.current_stream(self._picture.device).wait_stream(self._in)
 
     def give(self) -> Develop:
-        """As HostCopies.give."""
+        """See Copies."""
         self._out.wait_stream(torch.cuda.current_stream(self._shown.device))
         with torch.cuda.stream(self._out):
             self._result.copy_(self._shown, non_blocking=True)

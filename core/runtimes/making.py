@@ -66,7 +66,7 @@ def build(settings: EngineSettings, report: Report, wanted: Callable[[], bool] =
     wanted_key, start_s = readiness.key(description, settings), time.perf_counter()
     cache = engines.cache_folder()
     report("loading the model", 0.0)
-    with engines.scratch(cache) as folder:
+    with models.on(settings.device), engines.scratch(cache) as folder:
         made = _export(description, settings, folder, report)
         dtype, timing = getattr(torch, settings.dtype), engines.timing_cache(wanted_key.machine, cache)
         files = {name: building.build(graph.path, dtype, timing, report, wanted) for name, graph in made.items()}

@@ -7,6 +7,7 @@ copied into their slots after the call. core.runtimes.making builds the engines.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,8 @@ from core.frame import Decode, Encode, Frame, Memory, idle_knobs
 from core.models import Loaded, Model, Report, banked, load_parts
 from core.net import Picture
 from core.runtimes import building, engines, readiness
-from core.runtimes.compiled import as_it_is, captured
-from core.runtimes.copies import DeviceCopies, HostCopies, Staged
+from core.runtimes.capture import way_of
+from core.runtimes.copies import Staged
 from core.runtimes.engines import EngineError, Entry
 from core.runtimes.graphs import IN_PLACE_SINCE, Placed, frame_inputs
 from core.settings import EngineSettings, Policy
@@ -54,30 +55,36 @@ def on_engine(entry: Entry, description: ModelDescription, settings: EngineSetti
         part.to("cpu")  # the engine has weights of its own; these are for LoRAs
     built = [building.deserialize(one) for one in data]
     constants = entry.manifest.constants
+    opened: weakref.WeakSet[TensorRtStep] = weakref.WeakSet()
 
     def put(values: Mapping[str, Tensor]) -> None:
         loras.put(loaded.weights, values)
-        _refit(built[0], constants, values, loaded.device)
+        if _refit(built[0], constants, values, loaded.device):
+            for step in opened:
+                step.capture()
 
     if settings.loras:
         _refit(built[0], constants, {name: loaded.weights[name] for name in loaded.originals}, loaded.device)
 
     def open_stream(state: StreamState) -> Step:
-        return TensorRtStep(built, shape, state)
+        step = TensorRtStep(built, shape, state)
+        opened.add(step)
+        return step
 
     return loaded.model(description, settings, open_stream, put)
 
 
 def _refit(
     engine: trt.ICudaEngine, constants: Mapping[str, str], values: Mapping[str, Tensor], device: torch.device
-) -> None:
-    """The engine with these weights, by core.loras.named_weights' names; the text encoder's are no engine's."""
+) -> bool:
+    """The engine with these weights, by core.loras.named_weights' names; False: the text encoder's are no engine's."""
     found = {}
     for constant, name in constants.items():
         if (value := values.get(name.removesuffix(".T"))) is not None:
             found[constant] = value.T if name.endswith(".T") else value
     if found:
         building.refit(engine, found, torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0)
+    return bool(found)
 
 
 @dataclass(frozen=True)
@@ -205,18 +212,25 @@ class TensorRtStep:
         self._call = Call(built[0], given, device)
         tensors = self._call.tensors
         self._merging = Call(built[1], {}, device) if len(built) > 1 else None
-        repeated = captured if device.type == "cuda" else as_it_is
-        with torch.inference_mode():
-            self._frame: Callable[[], None] = repeated(self._run)
-            self._merge = repeated(self._merging.run) if self._merging else None
-            for tensor in (*self._memory[:2], *self._rings.tensors.values()):
-                tensor.zero_()  # what the first runs have left there
+        way = way_of(device)
+        self._repeated = way.repeated
+        self.capture()
         small = ("scale", "residual", "presence", "fresh", "strength", "threshold", "at", "allowed")
         self._dials = {name: Staged(tensors[name]) for name in small if name in tensors}
         orders = {} if self._merging is None else self._merging.tensors
-        self._orders = {name: Staged(value) for name, value in orders.items() if name.startswith("order.")}
+        rows = len(state.positions)  # all of which may be merged after one frame
+        self._orders = {name: Staged(value, rows) for name, value in orders.items() if name.startswith("order.")}
         self._was: Plan | None = None
-        self._copies = (DeviceCopies if device.type == "cuda" else HostCopies)(tensors["picture"], tensors["shown"])
+        self._copies = way.copies(tensors["picture"], tensors["shown"])
+
+    def capture(self) -> None:
+        """Capture the calls, again after a refit: TensorRT does not say that a captured graph sees other weights."""
+        kept = (*self._memory[:2], *self._rings.tensors.values())
+        with torch.inference_mode():
+            before = [tensor.clone() for tensor in kept]
+            self._frame: Callable[[], None] = self._repeated(self._run)
+            self._merge = self._repeated(self._merging.run) if self._merging else None
+            torch._foreach_copy_(list(kept), before)  # capturing runs them
 
     def __call__(self, plan: Plan, state: StreamState, picture: Picture | None) -> tuple[Develop, StreamState]:
         """See core.stream.Step."""
