@@ -41,6 +41,28 @@ def _no_tray() -> str | None:
     return None if os.environ.get("TRAY_PROBE") else "no tray host: TRAY_PROBE is not set"
 
 
+@pytest.fixture
+def quick_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small models load quickly (see layout_once)."""
+    from tests.model_folders import layout_once
+
+    monkeypatch.setattr("core.unet.layout", layout_once)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small random model, to be left as it is."""
+    from tests.model_folders import make_folder
+
+    return make_folder(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def folder(tiny: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny` to spoil."""
+    return Path(shutil.copytree(tiny, tmp_path / "model"))
+
+
 _ABSENT = {"gpu": _no_gpu, "v4l2": _no_v4l2, "obs": _no_obs, "browser": _no_browser, "tray": _no_tray}
 
 

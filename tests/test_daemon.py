@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from core.settings import EngineSettings, Look, OnSwitch
+from tests.doubles import RAW, SIZE, Source, plain, write_profile
 from tests.model_folders import make_folder
 from vcam import cards, client, commands, fit, options, single, sinks, sources, stage
 from vcam.cards import Halt, card_for, describe
@@ -41,13 +42,11 @@ from vcam.commands import (
 )
 from vcam.daemon import Daemon, Parts, run
 from vcam.errors import VcamError
-from vcam.frames import Frame, Picture, TranslatorState
+from vcam.frames import Picture, TranslatorState
 from vcam.options import RunOptions, RunReport
 from vcam.profiles import Profile, ProfileError
 from vcam.worker import Limits
 
-SIZE = (96, 64)
-RAW = (10, 200, 30)  # what the camera sees; the engine shows its inverse
 WAIT_S = 90.0
 PROFILES = {
     "plain": "",
@@ -55,31 +54,6 @@ PROFILES = {
     "gone": "[engine]\nmodel = 'absent'\n",
     "wild": "",
 }
-
-
-class Source:
-    """A camera that always sees RAW, until the test gives it trouble."""
-
-    name = "fake camera"
-
-    def __init__(self) -> None:
-        self.trouble, self.raises, self.index, self.closed, self.rests = "", False, 0, False, 0
-
-    def read(self, timeout_s: float) -> Frame | None:
-        time.sleep(0.01)
-        if self.raises:
-            self.raises = False
-            raise ZeroDivisionError("a driver's nonsense")
-        if self.trouble:
-            return None
-        self.index += 1
-        return Frame(np.full((48, 64, 3), RAW, np.uint8), time.perf_counter(), self.index - 1)
-
-    def rest(self) -> None:
-        self.rests += 1
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class Sink:
@@ -117,11 +91,11 @@ class Run:
     """A daemon at work in a thread, with the hands on its source and sink."""
 
     def __init__(self, tmp_path: Path, options: RunOptions, **parts: Any) -> None:
-        self.source, self.sink, self.stop = Source(), Sink(), threading.Event()
+        self.source, self.sink, self.stop = Source(picture=plain((64, 48))), Sink(), threading.Event()
         folder = tmp_path / "profiles"
         folder.mkdir(exist_ok=True)
         for name, more in PROFILES.items():
-            (folder / f"{name}.toml").write_text(f'name = "{name.title()}"\n[look]\nprompt = "{name}"\n{more}')
+            write_profile(folder, name, more=more)
         self.folder = folder
 
         def settings_of(profile: Profile, options: RunOptions) -> EngineSettings:

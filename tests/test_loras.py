@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,29 +19,14 @@ from core.description import ModelError
 from core.engine import Engine
 from core.net import Picture
 from core.settings import EngineSettings, Look, Lora, Runtime, SettingsError
-from tests.model_folders import layout_once, make_folder, parts_of, settings, weights
+from tests.model_folders import parts_of, settings, weights
 
+pytestmark = pytest.mark.usefixtures("quick_layout")
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 OUT = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_out.0"
 PROJECTION = "mid_block.attentions.0.proj_in"  # a convolution of 1x1
 CONVOLUTION = "down_blocks.1.resnets.0.conv1"  # a convolution of 3x3
 TEXT = "encoder.layers.0.self_attn.q_proj"
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.unet.layout", layout_once)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture
-def folder(tiny: Path, tmp_path: Path) -> Path:
-    """A copy of the model to spoil."""
-    return Path(shutil.copytree(tiny, tmp_path / "model"))
 
 
 class Change(dict[str, tuple[Tensor, Tensor]]):

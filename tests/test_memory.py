@@ -24,11 +24,6 @@ GB = 10**9
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("memory") / "model")
-
-
-@pytest.fixture(scope="module")
 def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_full_shapes(tmp_path_factory.mktemp("sd15") / "sd15")
 

@@ -19,25 +19,10 @@ from core.description import ModelError, available, describe
 from core.engine import Engine
 from core.frame import Decode, Encode
 from core.settings import EngineSettings, Look, Policy, SettingsError
-from tests.model_folders import layout_once, make_folder, settings, weights
+from tests.model_folders import make_folder, settings, weights
 
+pytestmark = pytest.mark.usefixtures("quick_layout")
 PARTS = ("unet", "vae", "text_encoder")
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.unet.layout", layout_once)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture
-def folder(tiny: Path, tmp_path: Path) -> Path:
-    """A copy of the model to spoil."""
-    return Path(shutil.copytree(tiny, tmp_path / "model"))
 
 
 def refused(folder: Path | str, call: Callable[[Any], object] = describe) -> str:

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 from core.settings import EngineSettings
+from tests.doubles import SIZE, Source, write_profile
 from vcam import cli
 from vcam.config import ObsSettings
 from vcam.daemon import Daemon, Parts
-from vcam.frames import Frame, Picture
+from vcam.frames import Picture
 from vcam.obs import install, places, setup
 from vcam.obs.link import NOT_RUNNING, ObsLink
 from vcam.obs.protocol import WRONG_PASSWORD, Obs
@@ -34,7 +35,6 @@ pytestmark = [
     pytest.mark.obs,
     pytest.mark.skipif("OBS_CONTROL" not in os.environ, reason="nothing to stop and start OBS: OBS_CONTROL is not set"),
 ]
-SIZE = (96, 64)
 WAIT_S = 60.0
 FPS = 30.0
 KEYS = {"streamv2v.use.plain": "OBS_KEY_F5", "streamv2v.use.red": "OBS_KEY_F6", "streamv2v.toggle": "OBS_KEY_F7"}
@@ -48,26 +48,12 @@ BACK_S = 6.0  # how soon it is connected again once OBS answers
 PLAIN, RED = 20, 90  # the seeds, which the fake engine adds to the picture's red
 
 
-class Source:
-    """A camera with a picture that is nowhere the same."""
-
-    name, trouble = "fake camera", ""
-
-    def __init__(self) -> None:
-        self.index = 0
-        across = np.linspace(60, 200, SIZE[0], dtype=np.uint8)
-        self.picture = np.dstack([np.broadcast_to(across, (SIZE[1], SIZE[0]))] * 3)
-        self.picture[:20] = 120
-
-    def read(self, timeout_s: float) -> Frame | None:
-        time.sleep(0.01)
-        self.index += 1
-        return Frame(self.picture.copy(), time.perf_counter(), self.index)
-
-    def rest(self) -> None:
-        time.sleep(0.01)
-
-    def close(self) -> None: ...
+def uneven() -> Picture:
+    """A picture that is nowhere the same."""
+    across = np.linspace(60, 200, SIZE[0], dtype=np.uint8)
+    picture = np.dstack([np.broadcast_to(across, (SIZE[1], SIZE[0]))] * 3)
+    picture[:20] = 120
+    return picture
 
 
 class Sink:
@@ -91,12 +77,12 @@ class Running:
         profiles = folder / "profiles"
         profiles.mkdir()
         for id, seed in (("plain", PLAIN), ("red", RED)):
-            (profiles / f"{id}.toml").write_text(f'name = "{id.title()}"\n[look]\nprompt = "{id}"\nseed = {seed}\n')
+            write_profile(profiles, id, seed=seed)
         self.sink, self.stop = Sink(), threading.Event()
         parts = Parts(
             engine="tests.fake_engine:make",
             settings_of=lambda profile, options: EngineSettings(model="fake", width=96, height=64, steps=1),
-            open_source=lambda options: Source(),
+            open_source=lambda options: Source(picture=uneven()),
             open_sink=lambda options: self.sink,
             state_folder=lambda: folder,
             signals=False,

@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from core.settings import EngineSettings
+from tests.doubles import SIZE, Source, write_profile
 from vcam.config import ObsSettings
 from vcam.daemon import Daemon, Parts
-from vcam.frames import Frame, Picture
 from vcam.options import RunOptions
+from vcam.sinks import NullSink
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver  # noqa: E402
@@ -30,32 +30,7 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 pytestmark = pytest.mark.browser
 WAIT_S = 60.0
-SIZE = (96, 64)
-
-
-class Source:
-    trouble = ""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.index = name, 0
-
-    def read(self, timeout_s: float) -> Frame | None:
-        time.sleep(0.03)
-        self.index += 1
-        return Frame(np.full((SIZE[1], SIZE[0], 3), (10, 200, 30), np.uint8), time.perf_counter(), self.index)
-
-    def rest(self) -> None:
-        time.sleep(0.03)
-
-    def close(self) -> None: ...
-
-
-class Sink:
-    name, size = "fake sink", SIZE
-
-    def send(self, picture: Picture, tick: int) -> None: ...
-
-    def close(self) -> None: ...
+NAMES = {"auto": "fake camera", "pattern": "test picture"}
 
 
 class Camera:
@@ -65,7 +40,7 @@ class Camera:
         self.profiles = folder / "profiles"
         self.profiles.mkdir()
         for id in ("plain", "wild"):
-            (self.profiles / f"{id}.toml").write_text(f'name = "{id.title()}"\n[look]\nprompt = "{id}"\n')
+            write_profile(self.profiles, id)
         self.stop = threading.Event()
 
         def settings_of(profile: Any, options: RunOptions) -> EngineSettings:
@@ -75,8 +50,8 @@ class Camera:
         parts = Parts(
             engine="tests.fake_engine:make",
             settings_of=settings_of,
-            open_source=lambda options: Source("fake camera" if options.source == "auto" else "test picture"),
-            open_sink=lambda options: Sink(),
+            open_source=lambda options: Source(NAMES[options.source], pause_s=0.03),
+            open_sink=lambda options: NullSink(SIZE),
             state_folder=lambda: folder,
             signals=False,
         )

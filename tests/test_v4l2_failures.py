@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 
 from core.settings import EngineSettings
+from tests.doubles import write_profile
 from vcam import fit, sinks, sources
 from vcam.commands import ChangeLook, Command, SetPrompt, UseProfile
 from vcam.daemon import Daemon, Parts
@@ -100,7 +101,7 @@ class Live:
     def __init__(self, camera: str, folder: Path, **options: Any) -> None:
         self.profiles = profiles = folder / "profiles"
         profiles.mkdir(exist_ok=True)
-        (profiles / "plain.toml").write_text('name = "Plain"\n[look]\nprompt = "plain"\n')
+        write_profile(profiles, "plain")
         settings = EngineSettings(model="fake", width=128, height=96, steps=1)
         given = RunOptions(
             source=f"camera:{camera}", sink="camera", profile="plain", size=SIZE, fps=FPS, panel=False,
