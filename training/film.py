@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from core.settings import EngineSettings, Look
 from training.data import f32, held_out
-from training.sheet import captioned
+from training.sheet import bgr, captioned, told
 from vcam.translate import translate
 from vcam.video import probe, read
 
@@ -59,15 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
             cells = [
                 captioned(f32(picture.rgb) / 255, text) for picture, text in zip(pictures, ("", *STYLES), strict=True)
             ]
-            sheet = np.concatenate([np.concatenate(cells[:3], 1), np.concatenate(cells[3:], 1)])
-            sheets.append(np.round(sheet[..., ::-1] * 255).astype(np.uint8))
+            sheets.append(bgr(np.concatenate([np.concatenate(cells[:3], 1), np.concatenate(cells[3:], 1)])))
         animation.frames = sheets
         animation.durations = [80] * len(sheets)  # milliseconds
-    if not cv2.imwriteanimation(str(given.out), animation, [cv2.IMWRITE_WEBP_QUALITY, given.quality]):
-        print(f"training.film: {given.out} cannot be written", file=sys.stderr)
-        return 1
-    print(f"{given.out}: {given.out.stat().st_size / 1e3:.0f} kB")
-    return 0
+    written = cv2.imwriteanimation(str(given.out), animation, [cv2.IMWRITE_WEBP_QUALITY, given.quality])
+    return told("training.film", given.out, written)
 
 
 if __name__ == "__main__":

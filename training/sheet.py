@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from training.data import Picture, f32, held_out
+from training.lessons import Bytes, to_bytes
 from training.run import load, translate
 from training.teachers import TEACHERS
 
@@ -19,6 +20,20 @@ def captioned(picture: Picture, text: str) -> Picture:
     strip = np.full((24, picture.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([f32(strip) / 255, picture])
+
+
+def bgr(sheet: Picture) -> Bytes:
+    """The picture as OpenCV writes it."""
+    return to_bytes(sheet[..., ::-1])
+
+
+def told(program: str, path: Path, written: bool) -> int:
+    """Say how large the file is, or that it could not be written; the exit status."""
+    if not written:
+        print(f"{program}: {path} cannot be written", file=sys.stderr)
+        return 1
+    print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,12 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         cells += [np.ones_like(cells[0])] * (-len(cells) % given.columns)
         sheet += [np.concatenate(cells[at : at + given.columns], 1) for at in range(0, len(cells), given.columns)]
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    data = np.round(np.concatenate(sheet)[..., ::-1] * 255).astype(np.uint8)
-    if not cv2.imwrite(str(given.out), data, [cv2.IMWRITE_JPEG_QUALITY, 66]):
-        print(f"training.sheet: {given.out} cannot be written", file=sys.stderr)
-        return 1
-    print(f"{given.out}: {given.out.stat().st_size / 1e3:.0f} kB")
-    return 0
+    written = cv2.imwrite(str(given.out), bgr(np.concatenate(sheet)), [cv2.IMWRITE_JPEG_QUALITY, 66])
+    return told("training.sheet", given.out, written)
 
 
 if __name__ == "__main__":

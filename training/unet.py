@@ -32,7 +32,7 @@ from training.parts import (
     Vae,
     Words,
 )
-from training.vae import LATENTS, SPREAD, Pairs, pyramid_loss
+from training.vae import LATENTS, SPREAD, Pairs, pyramid_loss, signed
 
 STRENGTH = ((0, 0.0), (100, 0.15), (200, 0.4), (300, 0.7), (400, 0.92), (480, 1.0), (600, 1.0), (850, 1.1))
 IDENTITY = 0.07  # share of lessons in which nothing is asked for and nothing shall change
@@ -147,7 +147,7 @@ class Latents:
             inputs, targets, _ = self.shards[shard]
             rows.append(inputs.reshape(-1, *inputs.shape[2:])[row] if kind == "input" else targets[row])
         device = next(self.vae.parameters()).device
-        pictures = torch.from_numpy(np.stack(rows)).to(device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        pictures = signed(np.stack(rows), device)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
             made = self.vae.encoder(pictures.contiguous(memory_format=torch.channels_last)).float().half()
         self.kept.update(zip(missing, made, strict=True))
@@ -470,7 +470,7 @@ def pairs(shards: list[Shard], folder: Path, count: int, seed: int, device: torc
             pictures.append(shard.inputs[picture, random.integers(shard.inputs.shape[1])])
             prompts.append(words.prompt(random, style, attribute))
             wanted.append(torch.from_numpy(shard.targets[row].copy()).permute(2, 0, 1))
-        given = torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        given = signed(np.stack(pictures), device)
         ids = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(device)
         hidden = text(ids).last_hidden_state
         latents = vae.encoder(given) * scale
@@ -486,7 +486,7 @@ def pairs(shards: list[Shard], folder: Path, count: int, seed: int, device: torc
 def fit_eye(shards: list[Shard], vae: Vae, device: torch.device) -> Eye:
     """Fit the linear stand-in on pictures of the data set and what the decoder makes of them."""
     rows = np.concatenate([shard.targets[:: max(1, len(shard.targets) // 8)] for shard in shards])[:96]
-    pictures = torch.from_numpy(rows).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(device)
+    pictures = signed(rows, device)
     with torch.no_grad():
         latents = vae.encoder(pictures)
         return Eye(latents.cpu(), vae.decoder(latents).cpu()).to(device)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.lessons import Shard
+from training.lessons import Bytes, Shard
 from training.optimiser import Muon, rate, split
 from training.parts import AutoencoderTiny, Vae
 
@@ -123,6 +123,11 @@ def pyramid_loss(made: Tensor, wanted: Tensor) -> Tensor:
     return loss + 0.5 * difference.abs().mean()
 
 
+def signed(pictures: Bytes, device: torch.device | str = "cpu") -> Tensor:
+    """Pictures [n, h, w, 3] as a net takes them: [n, 3, h, w], -1..1."""
+    return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
 class Crops:
     """Random crops, aligned to 8 pixels, of targets (3 in 5) and inputs of all shards."""
 
@@ -140,7 +145,7 @@ class Crops:
             top, left = self.random.integers(0, (np.array(picture.shape[:2]) - size) // 8 + 1) * 8
             cut = picture[top : top + size, left : left + size]
             found.append(cut[:, ::-1] if self.random.random() < 0.5 else cut)
-        return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        return signed(np.stack(found))
 
 
 class Pairs(NamedTuple):
