@@ -8,9 +8,10 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -210,27 +211,11 @@ def _measured(
     peaks: dict[tuple[str, str], float],
     clock: Clock,
 ) -> Row:
-    from core.models import BUILDING
-
-    started = clock()
-    built: list[float] = []
-
-    def told(text: str, fraction: float) -> None:
-        if fraction >= BUILDING:
-            built.append(clock())
-
-    engine = lab.engine(settings, look, told)
-    loaded = clock()
+    engine, load_s, compile_s = _built(settings, look, lab, clock)
     pictures = _pictures(settings.width, settings.height)
-    for _ in range(settings.steps - 1 + WARM_UP_FRAMES):
-        engine.translate(next(pictures))
-    warm = clock()
-    ends = [warm]
-    for _ in range(frames):
-        engine.translate(next(pictures))
-        ends.append(clock())
-    taken_ms = [(end - start) * 1000 for start, end in itertools.pairwise(ends)]
-    p50_ms = statistics.median(taken_ms)
+    warm_up_s = sum(_times(engine, islice(pictures, settings.steps - 1 + WARM_UP_FRAMES), clock))
+    taken_s = _times(engine, islice(pictures, frames), clock)
+    p50_ms = 1000 * statistics.median(taken_s)
     place = engine.settings.device, engine.settings.dtype
     if place not in peaks:
         peaks[place] = lab.peak(*place)
@@ -243,12 +228,12 @@ def _measured(
         width=settings.width,
         height=settings.height,
         frames=frames,
-        fps=frames / (ends[-1] - warm),
+        fps=frames / sum(taken_s),
         p50_ms=p50_ms,
-        p95_ms=float(np.percentile(taken_ms, 95)),
-        load_s=(built[0] if built else loaded) - started,
-        compile_s=loaded - built[0] if built else 0.0,
-        warm_up_s=warm - loaded,
+        p95_ms=1000 * float(np.percentile(taken_s, 95)),
+        load_s=load_s,
+        compile_s=compile_s,
+        warm_up_s=warm_up_s,
         bank_bytes=engine.bank_bytes,
         runtime=engine.settings.runtime.value,
         device=engine.settings.device,
@@ -261,6 +246,32 @@ def _measured(
         device_bytes=on_device,
         stages_ms=engine.stages(next(pictures)) if stages else {},
     )
+
+
+def _built(settings: EngineSettings, look: Look, lab: Lab, clock: Clock) -> tuple[EngineLike, float, float]:
+    """The engine, and the seconds that it took to load and to compile."""
+    from core.models import BUILDING
+
+    building: list[float] = []
+
+    def told(text: str, fraction: float) -> None:
+        if fraction >= BUILDING:
+            building.append(clock())
+
+    started = clock()
+    engine = lab.engine(settings, look, told)
+    loaded = clock()
+    compiles = building[0] if building else loaded
+    return engine, compiles - started, loaded - compiles
+
+
+def _times(engine: EngineLike, pictures: Iterable[NDArray[np.uint8]], clock: Clock) -> list[float]:
+    """The seconds that each picture took."""
+    ends = [clock()]
+    for picture in pictures:
+        engine.translate(picture)
+        ends.append(clock())
+    return [end - start for start, end in itertools.pairwise(ends)]
 
 
 def _pictures(width: int, height: int) -> Iterator[NDArray[np.uint8]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from core import metrics
 from vcam.errors import VcamError
 from vcam.translate import Progress, shown
-from vcam.video import Media, Note, Pixels, probe, read, resized, to_stderr
+from vcam.video import Media, Note, Pixels, check_frames, kept, probe, read, resized, to_stderr
 
 _SHAPE_TOLERANCE = 0.02  # two pictures are of one shape when their aspects differ by less than this share
 
@@ -52,14 +52,8 @@ def evaluate(
     another size but the same shape is brought to the source's size, and that is said. frames: only the first so
     many. Raises VcamError: unreadable files, other shapes, other numbers of pictures.
     """
-    if frames is not None and frames < 1:
-        raise VcamError(f"frames is {frames}; it must be 1 or more")
-    notes: list[str] = []
-
-    def noted(text: str) -> None:
-        notes.append(text)
-        note(text)
-
+    check_frames(frames)
+    notes, noted = kept(note)
     ours, theirs = probe(source), probe(output)
     if output.exists() and os.path.samefile(source, output):
         noted(f"{output}: the output is the source itself: this is the floor")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, SettingsError, names
 from vcam.tomlfiles import (
@@ -232,20 +232,23 @@ def save_profile(profile: Profile, folder: Path | None = None) -> Path:
     return path
 
 
+class EngineWishes(TypedDict, total=False):
+    """What may be given over a profile, of EngineSettings; None and what is left out: nothing is wished."""
+
+    model: str | None
+    width: int | None
+    height: int | None
+    steps: int | None
+    policy: Policy | None
+    slots: int | None
+    guidance: Guidance | None
+    runtime: Runtime | None
+    device: str | None
+    dtype: str | None
+
+
 def engine_settings(
-    profile: Profile | None = None,
-    *,
-    model: str | None = None,
-    width: int | None = None,
-    height: int | None = None,
-    steps: int | None = None,
-    policy: Policy | None = None,
-    slots: int | None = None,
-    guidance: Guidance | None = None,
-    runtime: Runtime | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    default_model: str = "embedded",
+    profile: Profile | None = None, *, default_model: str = "embedded", **given: Unpack[EngineWishes]
 ) -> EngineSettings:
     """What to build the engine from: what is given here, over the profile, over the model's own description.
 
@@ -254,18 +257,6 @@ def engine_settings(
     from core.description import describe
 
     asked = dict(profile.engine) if profile else {}
-    given = {
-        "model": model,
-        "width": width,
-        "height": height,
-        "steps": steps,
-        "policy": policy,
-        "slots": slots,
-        "guidance": guidance,
-        "runtime": runtime,
-        "device": device,
-        "dtype": dtype,
-    }
     asked |= {key: value for key, value in given.items() if value is not None}
     asked.setdefault("model", default_model)
     own = describe(str(asked["model"]))

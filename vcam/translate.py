@@ -21,7 +21,20 @@ from typing import Any, Protocol, TypeVar
 
 from core.settings import EngineSettings, Look, Runtime
 from vcam.errors import VcamError
-from vcam.video import Note, Picture, Pixels, Writer, probe, read, resized, to_stderr, writing
+from vcam.video import (
+    Media,
+    Note,
+    Picture,
+    Pixels,
+    Writer,
+    check_frames,
+    kept,
+    probe,
+    read,
+    resized,
+    to_stderr,
+    writing,
+)
 
 T = TypeVar("T")
 
@@ -109,26 +122,17 @@ def translate(
     height) is taken as it is. frames: stop after so many. Ctrl-C and SIGTERM complete the file with what was done;
     the report says `interrupted`. Raises VcamError, and leaves nothing under the target's name then.
     """
-    if frames is not None and frames < 1:
-        raise VcamError(f"frames is {frames}; it must be 1 or more")
-    notes: list[str] = []
-
-    def noted(text: str) -> None:
-        notes.append(text)
-        note(text)
-
+    check_frames(frames)
+    notes, noted = kept(note)
     media = probe(source)
-    width, height = size or engine_size(
-        media.width, media.height, settings.width * settings.height, pixel_aspect=media.pixel_aspect
-    )
-    settings = replace(settings, width=width, height=height)
+    settings = _sized(settings, media, size)
     limit = frames if media.frames is None else min(frames or media.frames, media.frames)
     with _stop_on_signal() as stop, writing(target, media, noted) as writer:
         engine = make_engine(settings, look) if make_engine else _real_engine(settings, look, noted)
         started = time.monotonic()
         with shown(progress, limit) as show:
             pictures = _until(stop, islice(read(media, noted), frames))
-            count_in, count_out = _run(engine, pictures, writer, (width, height), lambda done: show(done, limit))
+            count_in, count_out = _run(engine, pictures, writer, lambda done: show(done, limit))
         seconds = time.monotonic() - started
         if not count_out:
             why = "stopped before the first picture was done" if stop.is_set() else "not one picture can be decoded"
@@ -149,11 +153,18 @@ def translate(
         target=str(target),
         width=media.width,
         height=media.height,
-        engine_width=width,
-        engine_height=height,
+        engine_width=settings.width,
+        engine_height=settings.height,
         interrupted=stop.is_set(),
         notes=tuple(notes),
     )
+
+
+def _sized(settings: EngineSettings, media: Media, size: tuple[int, int] | None) -> EngineSettings:
+    """The settings with this size or, if there is none, their number of pixels in the shape of the pictures."""
+    pixels = settings.width * settings.height
+    width, height = size or engine_size(media.width, media.height, pixels, pixel_aspect=media.pixel_aspect)
+    return replace(settings, width=width, height=height)
 
 
 def _real_engine(settings: EngineSettings, look: Look, noted: Callable[[str], None]) -> EngineLike:
@@ -170,7 +181,6 @@ def _run(
     engine: EngineLike,
     pictures: Iterable[Picture],
     writer: Writer,
-    size: tuple[int, int],
     done: Callable[[int], None],
 ) -> tuple[int, int]:
     """Send every picture through the engine to the writer; (read, written). Reading and writing run beside it."""
@@ -186,7 +196,8 @@ def _run(
         count_out += 1
         done(count_out)
 
-    small = ((p, resized(p.rgb, *size)) for p in pictures)
+    width, height = engine.settings.width, engine.settings.height
+    small = ((p, resized(p.rgb, width, height)) for p in pictures)
     with ThreadPoolExecutor(1, "vcam-writer") as pool:
         try:
             with contextlib.closing(_ahead(small, _AHEAD)) as ready:

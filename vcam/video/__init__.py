@@ -8,6 +8,8 @@ from vcam.video.media import (
     Note,
     Picture,
     Pixels,
+    check_frames,
+    kept,
     to_stderr,
 )
 from vcam.video.reading import natural, on_grid, probe, read, resized
@@ -22,6 +24,8 @@ __all__ = [
     "Picture",
     "Pixels",
     "Writer",
+    "check_frames",
+    "kept",
     "natural",
     "on_grid",
     "probe",

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Colorspace
 
+from vcam.errors import VcamError
+
 Pixels = npt.NDArray[np.uint8]
 Note = Callable[[str], None]
 
@@ -39,6 +41,23 @@ LIMITED, FULL = 1, 2
 def to_stderr(text: str) -> None:
     """Print `text` on stderr as a note of the program."""
     print(f"vcam: note: {text}", file=sys.stderr, flush=True)
+
+
+def kept(note: Note) -> tuple[list[str], Note]:
+    """A list, and a function that puts notes there and passes them on to `note`."""
+    notes: list[str] = []
+
+    def noted(text: str) -> None:
+        notes.append(text)
+        note(text)
+
+    return notes, noted
+
+
+def check_frames(frames: int | None) -> None:
+    """Raises VcamError for a number of frames that cannot be asked for."""
+    if frames is not None and frames < 1:
+        raise VcamError(f"frames is {frames}; it must be 1 or more")
 
 
 class Kind(Enum):
