@@ -6,95 +6,19 @@ The result has the source's size, and its picture i shows the source's picture i
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
-
-
-class MetricError(ValueError):
-    """Something cannot be measured; the message says what is missing or wrong and what to do."""
-
-
-class Flow(Protocol):
-    """Optical flow: what is at p in `a` is at p + flow[p] in `b`; pixels, float32 [height, width, (x, y)]."""
-
-    def __call__(self, a: Pixels, b: Pixels) -> Floats:
-        """The flow from `a` to `b`."""
-
+from core.motion import Floats, Flow, MetricError, Motion, Pixels, dis_flow, motion, places, square, warped
 
 Embed = Callable[[Pixels], Floats]  # picture -> vector [n]
-
-
-# ------------------------------------------------------------------------------------------------------ flow
-
-
-def dis_flow() -> Flow:
-    """OpenCV's dense inverse search flow (Kroeger et al., ECCV 2016), preset medium, on grey levels; no download."""
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-
-    def flow(a: Pixels, b: Pixels) -> Floats:
-        nothing_known = np.zeros((*a.shape[:2], 2), np.float32)
-        return cast(Floats, search.calc(_grey(a), _grey(b), nothing_known))
-
-    return flow
-
-
-def raft_flow(weights: Path | None = None) -> Flow:
-    """RAFT (Teed and Deng, ECCV 2020) of torchvision with weights that are on this machine; never downloads.
-
-    weights: a state dict file of `raft_large` or `raft_small`; None looks in torch's own cache. Raises MetricError.
-    """
-    try:
-        import torch
-
-        models: Any = importlib.import_module("torchvision.models.optical_flow")  # not a dependency of ours
-    except ImportError as error:
-        raise MetricError("RAFT needs torchvision: pip install torchvision, or use the flow dis") from error
-    except RuntimeError as error:  # its compiled half was built for another torch
-        raise MetricError("this torchvision does not fit this torch; install its twin, or use the flow dis") from error
-    if weights is None:
-        cached = sorted((Path(torch.hub.get_dir()) / "checkpoints").glob("raft_*.pth"))
-        if not cached:
-            raise MetricError("no RAFT weights in torch's cache; give their file (raft:FILE), or use the flow dis")
-        weights = cached[0]
-    if not weights.is_file():
-        raise MetricError(f"{weights}: no such file; give RAFT's weights (raft:FILE), or use the flow dis")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        large = (
-            "feature_encoder.convnormrelu.0.weight" in state
-            and state["feature_encoder.convnormrelu.0.weight"].shape[0] == 64
-        )
-        net = (models.raft_large if large else models.raft_small)(weights=None)
-        net.load_state_dict(state)
-    except Exception as error:  # a file that is something else leads torch to raise whatever
-        raise MetricError(f"{weights}: not RAFT weights of torchvision; use another file or the flow dis") from error
-    net = net.eval().to(device)
-
-    def flow(a: Pixels, b: Pixels) -> Floats:
-        height, width = a.shape[:2]
-        below, right = -height % 8, -width % 8  # RAFT takes multiples of 8, of at least 128
-        below, right = max(below, 128 - height), max(right, 128 - width)
-        padded = [cv2.copyMakeBorder(x, 0, below, 0, right, cv2.BORDER_REPLICATE) for x in (a, b)]
-        batch = torch.from_numpy(np.stack(padded)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1  # [2, 3, h, w]
-        with torch.inference_mode():
-            found = net(batch[:1], batch[1:])[-1][0].permute(1, 2, 0).cpu().numpy()  # [h, w, 2]
-        return np.ascontiguousarray(found[:height, :width], np.float32)
-
-    return flow
 
 
 def clip_embed(folder_or_name: str) -> Embed:
@@ -122,56 +46,6 @@ def clip_embed(folder_or_name: str) -> Embed:
         return cast(Floats, vector.float().numpy())
 
     return embed
-
-
-# ------------------------------------------------------------------------------------------------------ motion
-
-
-class Motion(NamedTuple):
-    """How one source picture came from the one before.
-
-    back: flow from now to before, float32 [height, width, 2]. visible: bool [height, width], what can be seen in
-    both, so that `before` warped by `back` should look like `now` there.
-    """
-
-    back: Floats
-    visible: Mask
-
-
-def motion(before: Pixels, now: Pixels, flow: Flow) -> Motion:
-    """The motion between two source pictures, with the forward/backward check of Sundaram et al. (ECCV 2010).
-
-    A pixel is visible in both when |b + f|^2 < 0.01 (|b|^2 + |f|^2) + 0.5 (pixels), where b is the flow back at the
-    pixel and f the flow forth at the place it points to, and that place lies inside the picture.
-    """
-    back, forth = flow(now, before), flow(before, now)
-    returned = warped(forth, back)
-    apart = _square(back + returned)
-    height, width = back.shape[:2]
-    x, y = _places(back)
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    return Motion(back, inside & (apart < 0.01 * (_square(back) + _square(returned)) + 0.5))
-
-
-def warped(picture: npt.NDArray[Any], back: Floats) -> Floats:
-    """`picture` brought along a flow back to it: result[p] = picture[p + back[p]], bilinear, float32."""
-    x, y = _places(back)
-    source = picture.astype(np.float32)
-    return cast(Floats, cv2.remap(source, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
-
-
-def _places(back: Floats) -> tuple[Floats, Floats]:
-    height, width = back.shape[:2]
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return x + back[..., 0], y + back[..., 1]
-
-
-def _square(flow: Floats) -> Floats:
-    return np.asarray((flow * flow).sum(axis=2), np.float32)
-
-
-def _grey(picture: Pixels) -> Pixels:
-    return cast(Pixels, cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
 
 
 # ------------------------------------------------------------------------------------------------------ one pair
@@ -280,8 +154,8 @@ class GhostSums:
     def add(self, source: Pixels, output_before: Pixels, output: Pixels, seen: Motion) -> None:
         """Take one pair in."""
         mirrored = 2 * seen.back
-        x, y = _places(mirrored)
-        moving = seen.visible & (_square(seen.back) > MOVING**2)
+        x, y = places(mirrored)
+        moving = seen.visible & (square(seen.back) > MOVING**2)
         moving &= (x >= 0) & (x <= x.shape[1] - 1) & (y >= 0) & (y <= y.shape[0] - 1)
         if not moving.any():
             return

@@ -63,7 +63,7 @@ def test_vcam_imports_the_engine_late_and_in_few_places(path: Path) -> None:
         if name.split(".")[0] != "core" or name.startswith("core.settings"):
             continue
         assert path.name in MAY_IMPORT_CORE, f"{path.name} imports {name}"
-        light = name.startswith(("core.metrics", "core.catalogue", "core.hub"))
+        light = name.startswith(("core.metrics", "core.motion", "core.catalogue", "core.hub"))
         assert inside or light, f"{path.name} imports {name} when it is itself imported"
 
 

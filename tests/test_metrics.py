@@ -22,23 +22,18 @@ from hypothesis import strategies as st
 
 from core import metrics
 from core.metrics import (
-    MetricError,
-    Motion,
     clip_embed,
     cosine,
     descriptor,
-    dis_flow,
     edit_strength,
     edit_structure,
     frame_consistency,
     ghosting,
     measure,
-    motion,
     pair_warp_error,
-    raft_flow,
     warp_error,
-    warped,
 )
+from core.motion import Flow, MetricError, Motion, dis_flow, motion, raft_flow, warped
 
 HEIGHT, WIDTH = 120, 160
 
@@ -176,7 +171,7 @@ def square_over_ground(frames: int, step: int) -> list[np.ndarray]:
     return result
 
 
-def square_flow(step: int) -> metrics.Flow:
+def square_flow(step: int) -> Flow:
     """The exact flow of `square_over_ground` between its first two pictures, told apart by where the square is."""
     ground, square = texture(7)[:HEIGHT, :WIDTH], texture(8)[:40, :40]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core import metrics
+from core import metrics, motion
 from vcam.errors import VcamError
 from vcam.translate import Progress, shown
 from vcam.video import Media, Note, Pixels, check_frames, kept, probe, read, resized, to_stderr
@@ -70,7 +70,7 @@ def evaluate(
                 embed=embed,
                 done=lambda done: show(done, total),
             )
-    except metrics.MetricError as error:
+    except motion.MetricError as error:
         raise VcamError(f"{output} against {source}: {error}") from error
     return EvalReport(
         frames=found.frames,
@@ -99,12 +99,12 @@ def _same_shape(ours: Media, theirs: Media, note: Note) -> None:
     note(f"{theirs.path}: the picture is {sizes}; it is measured at the source's size")
 
 
-def _flow(name: str) -> metrics.Flow:
+def _flow(name: str) -> motion.Flow:
     kind, _, weights = name.partition(":")
     if kind == "dis" and not weights:
-        return metrics.dis_flow()
+        return motion.dis_flow()
     if kind == "raft":
-        return metrics.raft_flow(Path(weights) if weights else None)
+        return motion.raft_flow(Path(weights) if weights else None)
     raise VcamError(f"flow is {name!r}; it must be dis, raft or raft:FILE")
 
 
