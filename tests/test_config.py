@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,3 +157,12 @@ def test_folder_is_the_systems_usual_one(monkeypatch: pytest.MonkeyPatch) -> Non
     assert config_folder() == Path("/somewhere/streamv2v-camera")
     monkeypatch.delenv("XDG_CONFIG_HOME")
     assert config_folder() == Path.home() / ".config" / "streamv2v-camera"
+
+
+def test_the_readmes_configuration_is_the_defaults_but_for_the_camera(tmp_path: Path) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = [part for part in re.findall(r"```toml\n(.*?)```", readme, re.DOTALL) if "[panel]" in part]
+    loaded = load_config(write(tmp_path, block))
+    assert loaded == replace(
+        Config(), source="camera:Logitech", size=(640, 480), model="embedded", runtime=Runtime.AUTO
+    )
