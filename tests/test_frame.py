@@ -10,6 +10,8 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from benchmarks.random_model import carry_pictures
 from core import bank as banks
@@ -185,3 +187,54 @@ def test_a_frame_changes_nothing_that_it_was_given() -> None:
     before = copy.deepcopy((knobs, state.memory))
     frame(pictures(1)[0], knobs, state.memory)
     torch.testing.assert_close((knobs, state.memory), before, rtol=0, atol=0)
+
+
+class OnOneDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Fails where an operation takes or makes a tensor of another device, or hands a number to Python."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves((args, kwargs, result)):
+            if isinstance(tensor, Tensor):
+                assert tensor.device.type == "meta", f"{function} works on {tensor.device}"
+        return result
+
+
+@pytest.mark.parametrize(
+    ("policy", "guidance", "subtoken"),
+    [
+        (Policy.OFF, Guidance.FULL, 1),
+        (Policy.FIFO, Guidance.NONE, 4),
+        (Policy.MERGE, Guidance.SELF_NEGATIVE, 1),
+        (Policy.MERGE, Guidance.ONETIME_NEGATIVE, 4),
+    ],
+)
+def test_nothing_of_a_frame_happens_on_the_host_and_in_half_precision_types_agree(
+    policy: Policy, guidance: Guidance, subtoken: int
+) -> None:
+    """What a CUDA graph cannot capture fails on PyTorch's meta device too: copies from the host, and numbers to it."""
+    own = plan(policy, 2, guidance)
+    model = parts() if subtoken == 1 else parts()._replace(net=BankedUNet(small_unet(0), ["up_blocks.1"], subtoken))
+    frame = copy.deepcopy(whole(model, own)).to("meta", torch.float16)
+    frame.encode.dtype = torch.float16
+    shapes = layout(small_unet(0).config, PLACES if subtoken == 1 else ["up_blocks.1"], 8, 8)
+    state = start(own, 1)._replace(
+        memory=stream.start(
+            {} if policy is Policy.OFF else shapes, 2, 1, guidance, LATENT, torch.float16, torch.device("meta")
+        ).memory
+    )
+    knobs = stream.knobs(own, state, stream.turn(own, state))
+    orders = banks.orders(state.memory.bank, own.seed, [3])
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.to("meta", torch.float16 if tensor.is_floating_point() else tensor.dtype)
+
+    knobs, orders = tree_map_only(Tensor, moved, (knobs, orders))
+    picture = pictures(1)[0].to("meta")
+    with torch.inference_mode(), OnOneDevice():
+        cross = frame.net.cross_attention(knobs.text)  # type: ignore[operator]
+        shown, after, seen = frame(picture, knobs._replace(cross=cross), state.memory)
+        rows = ({name: tensor[:1] for name, tensor in part.items()} for part in (after.bank, seen))
+        merged = Merge()(*rows, orders) if policy is Policy.MERGE else {}
+    assert (shown.dtype, shown.shape) == (torch.uint8, (SIZE, SIZE, 3))
+    assert {tensor.dtype for tensor in (*after.bank.values(), *merged.values(), after.in_flight)} == {torch.float16}
