@@ -65,7 +65,9 @@ def version() -> str:
 
 
 @pytest.fixture(autouse=True)
-def stand_in(monkeypatch: pytest.MonkeyPatch, cache: Path, version: str) -> None:
+def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, cache: Path, version: str) -> None:
+    if request.node.get_closest_marker("gpu"):
+        return
     monkeypatch.setitem(sys.modules, "tensorrt", trt_stand_in.module(version))
     monkeypatch.setattr(readiness, "DEVICES", ("cuda", "cpu"))
     monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(cache))
@@ -135,6 +137,38 @@ def test_rings_in_place_equal_eager_over_twelve_frames(folder: Path, slots: int)
 )
 def test_frames_kept_beside_equal_eager_over_twelve_frames(folder: Path, changes: dict[str, object]) -> None:
     equals_eager(settings(folder, **changes))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("policy", Policy)
+def test_by_the_real_library_too_it_shows_what_eager_shows(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Policy
+) -> None:
+    if why := readiness.why_not("cuda", "float32"):
+        pytest.skip(f"TensorRT: {why}")
+    monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(tmp_path))
+    wanted = settings(folder, policy=policy, slots=2 if policy is Policy.FIFO else 1, device="cuda")
+    made = making.ensure(wanted, silent)
+    assert made.manifest is not None
+    assert made.manifest.verdict is engines.Verdict.VERIFIED, made
+    look, lora = Look(prompt="ink person", interval=1, similarity_threshold=0.3), lora_file(tmp_path / "a.safetensors")
+    ours, eager = (
+        film(Engine(replace(wanted, runtime=one), look), 12, (Lora(str(lora), 1.0),))
+        for one in (Runtime.TENSORRT, Runtime.EAGER)
+    )
+    assert min(map(making.psnr, ours, eager)) > 35
+
+
+@SLOW
+@pytest.mark.parametrize(
+    ("version", "changes"),
+    [("10.16.1.11", {"policy": Policy.FIFO, "slots": 2}), ("11.4.0.106", {"policy": Policy.MERGE})],
+    ids=["in-place", "merge"],
+)
+def test_in_half_precision_it_is_as_near_to_eager_as_it_must_be(folder: Path, changes: dict[str, object]) -> None:
+    made = making.ensure(settings(folder, dtype="float16", **changes), silent)
+    assert made.manifest is not None
+    assert made.manifest.verdict is engines.Verdict.VERIFIED, made
 
 
 @pytest.mark.parametrize(
