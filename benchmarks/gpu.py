@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="a diffusers folder; random weights are made where it is left out")
     parser.add_argument("--wheels", type=Path, help="a folder of wheels to import from")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dtype", help="float16 on a GPU, float32 on the CPU where it is left out")
     parser.add_argument("--shape", choices=("full", "small"), default="full", help="of the random weights")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--frames", type=int, default=100, help="measured for each setting")
@@ -110,7 +111,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> None:
     from core.runtimes import compiled
     from vcam.bench import machine
 
-    dtype = torch.float32 if args.device == "cpu" else torch.float16
+    dtype = getattr(torch, args.dtype or ("float32" if args.device == "cpu" else "float16"))
     shape = random_model.SHAPES[args.shape]
     run = Run(
         model=args.model or str(random_model.make(folder / f"random-{args.shape}", shape, dtype=dtype)),
