@@ -550,3 +550,19 @@ def test_command_line_goes_before_the_profile_before_the_description(described: 
 def test_wrong_engine_settings_are_named(described: list[str]) -> None:
     with pytest.raises(SettingsError, match="steps is 99; it must be between 1 and 16"):
         engine_settings(steps=99)
+
+
+def test_the_page_of_keys_has_all_of_them_with_their_bounds_and_what_stands_where_they_are_left_out() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "profiles.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in page.splitlines() if line.startswith("| `")]
+    documented = {key.strip("` "): (value, default) for keys, value, default in rows for key in keys.split(",")}
+    assert documented.keys() == under_test.SCHEMA.keys()
+    for key, (value, default) in documented.items():
+        own = getattr(EngineSettings() if key.startswith("engine.") else Look(), key.rpartition(".")[2], None)
+        if own not in (None, "", ()) and default not in ("", "the model's", "config.toml's"):
+            assert default == (f"{own:g}" if isinstance(own, float | int) else own), key
+        if bounds := re.search(r"(-?[\d.]+) to ([\d.]+)", value):
+            low, high = (float(end) if "." in end else int(end) for end in bounds.groups())
+            assert [under_test.SCHEMA[key](key, end) for end in (low, high)] == [low, high]
+            with pytest.raises(ValueError, match=re.escape(key)):
+                under_test.SCHEMA[key](key, int(high) + 16)
