@@ -1,11 +1,11 @@
 """All that is to be measured on a GPU, in one run: `python benchmarks/gpu.py --out results.json`.
 
-It needs PyTorch with Triton, and besides diffusers, transformers and platformdirs, which need no PyTorch to be fetched.
-Where the machine has no network, fetch them elsewhere, for its Python (`pip download -d wheels --only-binary :all:
---python-version 3.12 diffusers transformers platformdirs`), and give the folder by `--wheels wheels`: they are unpacked
-to a folder of their own and imported from there, after what the machine has. The weights are random ones in the shapes
-of Stable Diffusion 1.5 (benchmarks/random_model.py), made here, unless --model names a folder. Where TensorRT's library
-is installed, its engines are built and measured too.
+It needs PyTorch with Triton, and besides diffusers, transformers, platformdirs and psutil, which can be fetched without
+PyTorch. Where the machine has no network, fetch them elsewhere, for its Python (`pip download -d wheels --only-binary
+:all: --python-version 3.12 diffusers transformers platformdirs psutil`), and give the folder by `--wheels wheels`: they
+are unpacked to a folder of their own and imported from there, after what the machine has. The weights are random ones
+in the shapes of Stable Diffusion 1.5 (benchmarks/random_model.py), made here, unless --model names a folder. Where
+TensorRT's library is installed, its engines are built and measured too.
 
 The parts, each figure written to the file as soon as it is known, so that a run that is cut short is not lost, and the
 same command goes on where it was:
@@ -31,6 +31,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from core.engine import Engine
     from core.settings import Policy
 
+NEEDED = ("torch", "diffusers", "transformers", "platformdirs", "psutil")
 PARTS = ("speed", "stages", "profile", "parity", "experiments", "long", "sizes")
 SIZES = (256, 384, 768)  # beside the run's own
 STILL = 12  # pictures in a row that are the same, in the experiment that skips such
@@ -91,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         if args.wheels:
             unpack(args.wheels, Path(folder) / "site")
+        if missing := [name for name in NEEDED if find_spec(name) is None]:
+            parser.error(f"{', '.join(missing)} must be installed, or in the folder of --wheels")
         _measure(args, Path(folder))
     return 0
 
