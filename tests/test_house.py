@@ -27,6 +27,7 @@ MAY_IMPORT_CORE = {
     "evaluate.py",
     "models.py",
     "profiles.py",
+    "thumbnails.py",
     "translate.py",
     "verbs.py",
     "worker.py",

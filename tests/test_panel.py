@@ -53,6 +53,7 @@ class Camera:
             open_source=lambda options: Source(NAMES[options.source], pause_s=0.03),
             open_sink=lambda options: NullSink(SIZE),
             state_folder=lambda: folder,
+            thumbnails_folder=lambda: folder / "thumbnails",
             signals=False,
         )
         options = RunOptions(

@@ -49,6 +49,7 @@ from vcam.single import only_one
 from vcam.stage import Stage
 from vcam.story import Story
 from vcam.switch import SourceSwitch
+from vcam.thumbnails import thumbnails_folder
 from vcam.worker import CORE_ENGINE, EngineProcess, Limits, WorkerTranslator
 
 END_S = 10.0  # how long a thread may take to end; a driver that hangs is left behind
@@ -68,6 +69,7 @@ class Parts:
     open_sink: Callable[[RunOptions], FrameSink] = field(default=lambda options: choose_sink(options))
     watch_sink: Callable[[FrameSink], readers.Readers | None] = readers.watch
     state_folder: Callable[[], Path] = client.state_folder
+    thumbnails_folder: Callable[[], Path] = thumbnails_folder
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.perf_counter
     signals: bool = True
@@ -234,7 +236,8 @@ class Daemon:
         try:
             for thread in threads:
                 thread.start()
-            with surfaces.opened(self, start, parts.state_folder(), self._story.say) as self._surfaces:
+            folders = parts.state_folder(), parts.thumbnails_folder()
+            with surfaces.opened(self, start, *folders, self._story.say) as self._surfaces:
                 while not stop.is_set():
                     self._beat()
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from vcam import editing, fit, sources
@@ -12,11 +12,10 @@ from vcam.choice import Choice, listed
 from vcam.commands import Command, CommandError, Reload, Status, changed
 from vcam.errors import VcamError
 from vcam.frames import Picture
-from vcam.pattern import draw_person
 from vcam.profiles import Profile, ProfileError, load_profiles, user_profile_folder
+from vcam.thumbnails import Thumbnails
 from vcam.tryout import Tryouts
 
-THUMBNAIL_S = 2.0  # the moment of the test picture that thumbnails show
 _SAVED_S = 5.0
 
 
@@ -48,8 +47,8 @@ class Camera(Protocol):
 class Desk:
     """The control server's view of the daemon; see vcam.control.api.Surface for its methods. Thread-safe."""
 
-    def __init__(self, camera: Camera, tryouts: Tryouts) -> None:
-        self._camera, self._tryouts = camera, tryouts
+    def __init__(self, camera: Camera, tryouts: Tryouts, thumbnails: Thumbnails) -> None:
+        self._camera, self._tryouts, self._thumbnails = camera, tryouts, thumbnails
         self._given, self._mirror = camera.choice.options.profiles_folder, camera.choice.options.mirror
         self._folder = self._given or user_profile_folder()
         self._shown: tuple[Picture, Picture] | None = None
@@ -104,14 +103,13 @@ class Desk:
         editing.delete(id, self._folder)
         self._camera.submit(Reload()).result(_SAVED_S)
 
-    def thumbnail(self, id: str) -> Future[Picture] | None:
-        """The test picture in the profile's look; None but for the included model: others are too dear."""
+    def thumbnail(self, id: str) -> Future[bytes] | None:
+        """The test picture in the profile's look, as JPEG; None but for the included model: others are too dear."""
         profile = self._profile(id)
         settings = self._camera.choice.settings_of(profile)
         if settings.model != "embedded":
             return None
-        square = replace(settings, width=256, height=256)
-        return self._tryouts.ask(square, profile.look, draw_person(THUMBNAIL_S, (256, 256)))
+        return self._thumbnails.get(settings, profile.look)
 
     def try_look(self, wanted: dict[str, Any]) -> Future[Picture]:
         """The newest camera picture in a profile's look, or the current one with changes."""

@@ -69,6 +69,12 @@ def pad_to(picture: Picture, size: tuple[int, int], badge: bool = False) -> Pict
     return whole
 
 
+def jpeg(picture: Picture) -> bytes:
+    """The picture as JPEG."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return data.tobytes()
+
+
 @functools.lru_cache(maxsize=4)
 def _badge(unit: int) -> Picture:
     """The "AI" badge, RGB and opacity: uint8 [unit, 1.5 unit, 4]."""

@@ -27,7 +27,9 @@ class Surfaces:
 
 
 @contextlib.contextmanager
-def opened(camera: Camera, start: Start, state_folder: Path, tell: Callable[[str], None]) -> Iterator[Surfaces]:
+def opened(
+    camera: Camera, start: Start, state_folder: Path, thumbnails_folder: Path, tell: Callable[[str], None]
+) -> Iterator[Surfaces]:
     """The surfaces that the camera's options ask for, while the body runs; raises VcamError if no port is free.
 
     start: makes an engine of its own for looks that are tried. tell: says to the user what comes of OBS.
@@ -39,10 +41,12 @@ def opened(camera: Camera, start: Start, state_folder: Path, tell: Callable[[str
         return
     from vcam.control.server import Server
     from vcam.desk import Desk
+    from vcam.thumbnails import Thumbnails
     from vcam.tryout import Tryouts
 
     tryouts = Tryouts(start, options.mirror)
-    with contextlib.closing(tryouts), Server(Desk(camera, tryouts), options.port, state_folder) as server:
+    desk = Desk(camera, tryouts, Thumbnails(thumbnails_folder, tryouts.ask))
+    with contextlib.closing(tryouts), Server(desk, options.port, state_folder) as server:
         if options.port and server.port != options.port:
             say(f"port {options.port} is taken; the panel is at port {server.port}")
         link = server.link()

@@ -144,14 +144,14 @@ def check_values(values: Mapping[str, object], schema: Mapping[str, Check]) -> d
     return checked
 
 
-def write_atomically(path: Path, content: str) -> None:
-    """Writes a text so that a reader, or a power cut, finds the old file or the new one; raises OSError."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file so that a reader, or a power cut, finds the old file or the new one; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # not *.toml: a folder watcher must not take the half-written file for a profile
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

@@ -78,7 +78,8 @@ class Tryouts:
                 job = self._next()
                 if job is None:
                     return
-                engine = self._done(job, engine)
+                if job.done.set_running_or_notify_cancel():  # else nobody waits for it any more
+                    engine = self._done(job, engine)
         finally:
             if engine is not None:
                 engine.close()

@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,6 +19,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from vcam import fit
 from vcam.commands import ChangeLook, Command, CommandError, Status, from_json
 from vcam.control.guard import (
     CLOSED_PAGE,
@@ -87,8 +87,8 @@ class Surface(Protocol):
     def log(self) -> list[dict[str, Any]]:
         """What happened: at (seconds since 1970) and text."""
 
-    def thumbnail(self, id: str) -> Future[Picture] | None:
-        """The test picture in the profile's look; None where that would be too dear. Raises ProfileError."""
+    def thumbnail(self, id: str) -> Future[bytes] | None:
+        """The test picture in the profile's look, as JPEG; None where that would be too dear. Raises ProfileError."""
 
     def try_look(self, wanted: dict[str, Any]) -> Future[Picture]:
         """The newest camera picture in another look, privately; raises CommandError, ProfileError."""
@@ -109,14 +109,8 @@ class Jpegs:
             if picture is None:
                 return None
             if self._last is None or self._last[0] is not picture:
-                self._last = picture, jpeg(picture)
+                self._last = picture, fit.jpeg(picture)
             return self._last[1]
-
-
-def jpeg(picture: Picture) -> bytes:
-    """The picture as JPEG."""
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    return data.tobytes()
 
 
 class Api:
@@ -127,7 +121,6 @@ class Api:
         self._output = Jpegs(lambda: surface.preview)
         self._input = Jpegs(lambda: surface.camera)
         self._streams = 0
-        self._thumbnails: dict[str, bytes] = {}
 
     def routes(self) -> list[Route | WebSocketRoute]:
         """Every address."""
@@ -198,17 +191,14 @@ class Api:
 
     async def thumbnail(self, request: Request) -> Response:
         """The test picture in a profile's look."""
-        id = request.path_params["id"]
-        told = json.dumps(self._surface.profile(id), sort_keys=True, default=str)
-        if told not in self._thumbnails:
-            wanted = self._surface.thumbnail(id)
-            if wanted is None:
-                return answer(404, "thumbnails are made with the included model alone")
-            picture = await asyncio.wait_for(asyncio.wrap_future(wanted), TRY_S)
-            while len(self._thumbnails) > 200:
-                self._thumbnails.pop(next(iter(self._thumbnails)))
-            self._thumbnails[told] = jpeg(picture)
-        return Response(self._thumbnails[told], media_type="image/jpeg")
+        wanted = self._surface.thumbnail(request.path_params["id"])
+        if wanted is None:
+            return answer(404, "thumbnails are made with the included model alone")
+        try:
+            data = await asyncio.wait_for(asyncio.wrap_future(wanted), TRY_S)
+        except TimeoutError:
+            return answer(503, "the thumbnail could not be drawn in time")
+        return Response(data, media_type="image/jpeg")
 
     async def look(self, request: Request) -> Response:
         """The look as it is now."""
@@ -237,7 +227,7 @@ class Api:
             picture = await asyncio.wait_for(asyncio.wrap_future(wanted), TRY_S)
         except TimeoutError:
             return answer(503, "the look could not be tried in time")
-        return Response(await asyncio.to_thread(jpeg, picture), media_type="image/jpeg")
+        return Response(await asyncio.to_thread(fit.jpeg, picture), media_type="image/jpeg")
 
     async def command(self, request: Request) -> Response:
         """Carry out a command."""
