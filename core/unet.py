@@ -73,6 +73,12 @@ class BankedUNet(nn.Module):
         )
         return prediction, seen
 
+    def text_layers(self) -> list[nn.Module]:
+        """The layers that `cross_attention` runs."""
+        attentions = (module for module in self.unet.modules() if isinstance(module, Attention))
+        crossing = (one for one in attentions if isinstance(one.processor, CrossAttention))
+        return [layer for attention in crossing for layer in (attention.to_k, attention.to_v)]
+
     def cross_attention(self, text: Tensor) -> dict[str, Tensor]:
         """What every cross-attention layer makes of the text [rows, words, width], good for as long as it stays.
 

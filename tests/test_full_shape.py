@@ -47,6 +47,8 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
             develop, after = stream.by_parts(parts, plan, after, view)
             eager.append(develop())
     assert eager[-1].std() > 2  # a picture, no grey
+    with torch.no_grad():
+        cross = frame.net.cross_attention(stream.texts(plan))  # type: ignore[operator]
     with graphs.written(frame.net, in_place=shape.in_place) as reading:
         module = graphs.FrameGraph(frame, list(example), reading)
         outputs = graphs.frame_outputs(shape.layout)
@@ -56,7 +58,7 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     assert (tmp_path / "frame.onnx.data").stat().st_size > 2**31
     assert made.path.stat().st_size < 2**26
     state = stream.start(shape.layout, 1, 1, Guidance.NONE, (4, 16, 16), torch.float32, torch.device("cpu"))
-    step = tensorrt.TensorRtStep([trt_stand_in.engine_of(made.path)], shape, state)
+    step = tensorrt.TensorRtStep([trt_stand_in.engine_of(made.path)], shape, state, lambda _: cross)
     for view, expected in zip(views, eager, strict=True):
         develop, state = step(plan, state, view)
         assert np.abs(develop().astype(int) - expected).max() <= 1

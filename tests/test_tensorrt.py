@@ -214,12 +214,14 @@ def test_another_lora_refits_the_engine_and_builds_nothing(
 
 
 def lora_file(path: Path) -> Path:
-    """A LoRA of the middle's projections and of a convolution."""
+    """A LoRA of the middle's projections, of what the text becomes there, and of a convolution."""
     from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(3)
     layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_v"
     tensors = {f"{layer}.lora_up.weight": (16, 4), f"{layer}.lora_down.weight": (4, 16)}
+    text = layer.replace("attn1", "attn2")
+    tensors |= {f"{text}.lora_up.weight": (16, 4), f"{text}.lora_down.weight": (4, TEXT_WIDTH)}
     conv = "lora_unet_conv_in"
     tensors |= {f"{conv}.lora_up.weight": (16, 4, 1, 1), f"{conv}.lora_down.weight": (4, 4, 3, 3)}
     save_file({name: torch.randn(shape, generator=generator) for name, shape in tensors.items()}, path)

@@ -24,7 +24,7 @@ from core.description import ModelError
 from core.settings import EngineSettings
 
 MANIFEST = "manifest.json"
-VERSION = 1  # of the manifest and of what the graphs take and give
+VERSION = 2  # of the manifest and of what the graphs take and give
 _HASHES = "weights.json"
 _PART = ".part-"
 _REBUILD = "vcam engines build makes it anew"

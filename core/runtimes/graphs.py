@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,8 +64,9 @@ def frame_inputs(picture: Tensor, knobs: Knobs, memory: Memory) -> dict[str, Ten
     plain |= {"scale": knobs.scale, "residual": knobs.residual, "presence": knobs.presence}
     rows = {f"rows.{name}": value for name, value in knobs.rows._asdict().items()}
     reading = dict(knobs.reading._asdict())
+    cross = {f"cross.{layer}": value for layer, value in knobs.cross.items()}
     remembered = {"in_flight": memory.in_flight, "origins": memory.origins}
-    return plain | rows | reading | remembered | {f"bank.{name}": ring for name, ring in memory.bank.items()}
+    return plain | rows | reading | cross | remembered | {f"bank.{name}": ring for name, ring in memory.bank.items()}
 
 
 class FrameGraph(nn.Module):
@@ -80,13 +82,16 @@ class FrameGraph(nn.Module):
         """See the class."""
         given = dict(zip(self.names, tensors, strict=True))
         frame = self.frame
-        bank = {name.removeprefix("bank."): value for name, value in given.items() if name.startswith("bank.")}
+        bank, cross = (
+            {name.removeprefix(part): value for name, value in given.items() if name.startswith(part)}
+            for part in ("bank.", "cross.")
+        )
         reading: Any = self.reading(*(given[name] for name in self.reading._fields))
         knobs = Knobs(
             rows=Rows(*(given[f"rows.{name}"] for name in Rows._fields)),
             noise=given["noise"],
             text=given["text"],
-            cross={},
+            cross=cross,
             scale=given["scale"],
             residual=given["residual"],
             presence=given["presence"],
@@ -95,7 +100,7 @@ class FrameGraph(nn.Module):
         )
         latent = frame.encode(given["picture"]) * knobs.presence
         clean, origins, seen = denoise(
-            frame.net,
+            partial(frame.net, cross=cross),
             knobs,
             bank,
             torch.cat([latent, given["in_flight"]]),

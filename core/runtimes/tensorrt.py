@@ -51,23 +51,26 @@ def on_engine(entry: Entry, description: ModelDescription, settings: EngineSetti
     data = [engines.read_engine(entry, name) for name in entry.manifest.files]
     loaded = load_parts(description, settings)
     shape = shape_of(loaded, settings, readiness.version())
-    for part in (loaded.unet, loaded.vae):
+    net = banked(loaded, description)
+    for part in (net, loaded.vae):
         part.to("cpu")  # the engine has weights of its own; these are for LoRAs
+    for part in net.text_layers():
+        part.to(loaded.device)  # but for those through which the text goes: they are needed when it changes
     built = [building.deserialize(one) for one in data]
     constants = entry.manifest.constants
     opened: weakref.WeakSet[TensorRtStep] = weakref.WeakSet()
 
     def put(values: Mapping[str, Tensor]) -> None:
         loras.put(loaded.weights, values)
-        if _refit(built[0], constants, values, loaded.device):
-            for step in opened:
-                step.capture()
+        refitted = _refit(built[0], constants, values, loaded.device)
+        for step in opened:
+            step.weights_changed(engine=refitted)
 
     if settings.loras:
         _refit(built[0], constants, {name: loaded.weights[name] for name in loaded.originals}, loaded.device)
 
     def open_stream(state: StreamState) -> Step:
-        step = TensorRtStep(built, shape, state)
+        step = TensorRtStep(built, shape, state, net.cross_attention)
         opened.add(step)
         return step
 
@@ -198,9 +201,16 @@ class TensorRtStep:
     spare slot of keys and values, modulo slots the oldest of the features.
     """
 
-    def __init__(self, built: Sequence[trt.ICudaEngine], shape: Shape, state: StreamState) -> None:
-        """built: engines, of the frame and (if the bank merges) of the merge."""
+    def __init__(
+        self,
+        built: Sequence[trt.ICudaEngine],
+        shape: Shape,
+        state: StreamState,
+        cross_attention: Callable[[Tensor], dict[str, Tensor]],
+    ) -> None:
+        """built: engines, of the frame and (if the bank merges) of the merge. cross_attention: as core.unet's."""
         memory, self._shape = state.memory, shape
+        self._cross_attention = cross_attention
         device = memory.in_flight.device
         self._rings = rings_of(shape, state)
         given = {"in_flight": memory.in_flight, "origins": memory.origins}
@@ -214,7 +224,7 @@ class TensorRtStep:
         self._merging = Call(built[1], {}, device) if len(built) > 1 else None
         way = way_of(device)
         self._repeated = way.repeated
-        self.capture()
+        self._capture()
         small = ("scale", "residual", "presence", "fresh", "strength", "threshold", "at", "allowed")
         self._dials = {name: Staged(tensors[name]) for name in small if name in tensors}
         orders = {} if self._merging is None else self._merging.tensors
@@ -223,8 +233,13 @@ class TensorRtStep:
         self._was: Plan | None = None
         self._copies = way.copies(tensors["picture"], tensors["shown"])
 
-    def capture(self) -> None:
-        """Capture the calls, again after a refit: TensorRT does not say that a captured graph sees other weights."""
+    def weights_changed(self, *, engine: bool) -> None:
+        """What the text becomes is worked out with the next frame; engine: whether that has other weights too."""
+        self._was = None
+        if engine:  # TensorRT does not say that a captured graph sees other weights
+            self._capture()
+
+    def _capture(self) -> None:
         kept = (*self._memory[:2], *self._rings.tensors.values())
         with torch.inference_mode():
             before = [tensor.clone() for tensor in kept]
@@ -274,7 +289,11 @@ class TensorRtStep:
         if was is None or plan.noise is not was.noise:
             tensors["noise"].copy_(plan.noise)
         if was is None or plan.text is not was.text or plan.negative_text is not was.negative_text:
-            tensors["text"].copy_(stream.texts(plan))
+            text = stream.texts(plan)
+            if "text" in tensors:  # few UNets take it elsewhere too
+                tensors["text"].copy_(text)
+            for layer, value in self._cross_attention(text).items():
+                tensors[f"cross.{layer}"].copy_(value)
         self._was = plan
 
     def _keep(self, now: Turn) -> None:
