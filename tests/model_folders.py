@@ -62,6 +62,23 @@ def replace_parts(engine: Engine, **parts: Any) -> None:
     engine._step = functools.partial(by_parts, parts_of(engine)._replace(**parts))
 
 
+def small_text_encoder(width: int, *, layers: int, heads: int) -> CLIPTextModel:
+    """A random text encoder that knows WORDS, by torch's own random numbers."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=4 + len(WORDS),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            max_position_embeddings=LENGTH,
+            bos_token_id=2,
+            eos_token_id=3,
+            pad_token_id=0,
+        )
+    )
+
+
 def make_folder(
     folder: Path,
     *,
@@ -92,18 +109,7 @@ def make_folder(
                 num_decoder_blocks=(1, 1, 1, 1),
                 latent_channels=4,
             )
-        config = CLIPTextConfig(
-            vocab_size=4 + len(WORDS),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=LENGTH,
-            bos_token_id=2,
-            eos_token_id=3,
-            pad_token_id=0,
-        )
-        text_encoder = CLIPTextModel(config)
+        text_encoder = small_text_encoder(TEXT_WIDTH, layers=2, heads=2)
     carry_pictures(vae)
     (small_unet(seed) if unet is None else unet).float().save_pretrained(folder / "unet")  # type: ignore[operator]
     vae.save_pretrained(folder / "vae")

@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextModel
 
 from benchmarks.random_model import tokenizer
 from core import prompts
 from core.prompts import Encoder
-from tests.model_folders import LENGTH, WORDS
+from tests.model_folders import LENGTH, WORDS, small_text_encoder
 
 WIDTH = 8
 sizes = st.integers(1, 40)
@@ -21,19 +21,7 @@ sizes = st.integers(1, 40)
 def text_encoder() -> CLIPTextModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=4 + len(WORDS),
-                hidden_size=WIDTH,
-                intermediate_size=8,
-                num_hidden_layers=1,
-                num_attention_heads=1,
-                max_position_embeddings=LENGTH,
-                bos_token_id=2,
-                eos_token_id=3,
-                pad_token_id=0,
-            )
-        ).eval()
+        return small_text_encoder(WIDTH, layers=1, heads=1).eval()
 
 
 @pytest.fixture
