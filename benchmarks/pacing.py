@@ -27,7 +27,7 @@ from core.settings import EngineSettings, Look  # noqa: E402
 from vcam.daemon import Parts, run  # noqa: E402
 from vcam.frames import Picture  # noqa: E402
 from vcam.options import RunOptions, settings_for  # noqa: E402
-from vcam.worker import CORE_ENGINE, Report  # noqa: E402
+from vcam.worker.factories import CORE_ENGINE, Report  # noqa: E402
 
 FRAME_S = 0.15
 
@@ -37,6 +37,8 @@ class BusyEngine:
 
     delay = 0
     bank_bytes = 0
+    changes_loras = False
+    trouble = ""
 
     def __init__(self, settings: EngineSettings, threads: int) -> None:
         self.settings, self.threads = settings, threads
@@ -72,7 +74,7 @@ def _multiply(end: float) -> None:
 
 
 def busy_engine(settings: EngineSettings, look: Look, threads: int, report: Report) -> BusyEngine:
-    """As vcam.worker wants it."""
+    """As vcam.worker.factories.Engine has it."""
     return BusyEngine(settings, threads)
 
 

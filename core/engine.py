@@ -27,9 +27,10 @@ class Engine:
     def __init__(self, settings: EngineSettings, look: Look, report: Report = silent) -> None:
         """Loads the model, and compiles it where the runtime does. Raises core.description.ModelError, SettingsError.
 
-        report hears what is being done and how far the start is, 0..1.
+        report hears what is being done and how far the start is, 0..1. trouble: why the TensorRT engine that there is
+        does not run, "" if it does or if there is none.
         """
-        self._model, self._state, self._step = _opened(settings, report)
+        self._model, self._state, self._step, self.trouble = _opened(settings, report)
         self.settings = self._model.settings
         self._originals = self._model.originals
         plain = models.resolve(dataclasses.replace(settings, loras=()), self._model.description)
@@ -231,16 +232,22 @@ class Engine:
             raise ValueError(f"the picture is {picture.dtype} {picture.shape}; it must be uint8 {wanted}")
 
 
-def _opened(settings: EngineSettings, report: Report) -> tuple[Model, stream.StreamState, stream.Step]:
-    """The model, the state of a stream that has seen nothing, and how its frames are taken."""
+def _opened(settings: EngineSettings, report: Report) -> tuple[Model, stream.StreamState, stream.Step, str]:
+    """The model, the state of a stream that has seen nothing, how its frames are taken, and Engine.trouble."""
     try:
-        with models.on(settings.device):
-            model = models.load(settings, report)
-    except EngineError as error:  # a TensorRT engine that cannot be used after all
-        if settings.runtime is not Runtime.AUTO:
+        return *_begun(settings, report), ""
+    except EngineError as error:
+        if settings.runtime not in (Runtime.AUTO, Runtime.TENSORRT):
             raise
-        report(f"{error}; so that is what is done", 0.55)
-        return _opened(dataclasses.replace(settings, runtime=Runtime.EAGER), report)
+        trouble = str(error)
+    chosen = models.next_best(settings)  # here, where nothing holds the memory of what failed
+    report(f"{chosen.runtime} runtime: the TensorRT engine cannot be used: {trouble}", 0.55)
+    return *_begun(chosen, report), trouble
+
+
+def _begun(settings: EngineSettings, report: Report) -> tuple[Model, stream.StreamState, stream.Step]:
+    with models.on(settings.device):
+        model = models.load(settings, report)
     slots = settings.slots if settings.policy is Policy.FIFO else 1
     state = stream.start(
         model.layout, settings.steps, slots, settings.guidance, model.latent, model.dtype, model.device
@@ -252,7 +259,7 @@ def _opened(settings: EngineSettings, report: Report) -> tuple[Model, stream.Str
         if settings.runtime is not Runtime.AUTO:
             raise
         report(f"{error}; so that is what is done", 0.55)
-    return _opened(dataclasses.replace(settings, runtime=Runtime.EAGER), report)
+    return _begun(dataclasses.replace(settings, runtime=Runtime.EAGER), report)
 
 
 @contextmanager

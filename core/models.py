@@ -193,9 +193,21 @@ def _quickest(settings: EngineSettings, description: ModelDescription) -> tuple[
     ready, why = _tensorrt(settings, description)
     if ready:
         return Runtime.TENSORRT, why
+    runtime, reason = _next_best(settings, description)
     if settings.runtime is Runtime.TENSORRT:
-        runtime, _ = _quickest(replace(settings, runtime=Runtime.AUTO), description)
-        return runtime, f"TensorRT cannot run this now: {why}"
+        reason = f"TensorRT cannot run this now: {why}"
+    return runtime, reason
+
+
+def next_best(settings: EngineSettings) -> EngineSettings:
+    """The settings with the quickest runtime besides TensorRT's. Raises ModelError."""
+    description = describe(settings.model)
+    settings = resolve(replace(settings, runtime=Runtime.EAGER), description)
+    return replace(settings, runtime=_next_best(settings, description)[0])
+
+
+def _next_best(settings: EngineSettings, description: ModelDescription) -> tuple[Runtime, str]:
+    """The quickest runtime besides TensorRT's, and why."""
     if settings.device.startswith("cuda"):
         if find_spec("triton") is not None:
             return Runtime.COMPILED, "there is a CUDA device, and Triton to compile for it"
@@ -209,10 +221,10 @@ def _quickest(settings: EngineSettings, description: ModelDescription) -> tuple[
 
 def _tensorrt(settings: EngineSettings, description: ModelDescription) -> tuple[bool, str]:
     """Whether TensorRT has what it needs for these settings, and why or why not."""
-    if settings.runtime is Runtime.AUTO and (not settings.device.startswith("cuda") or find_spec("tensorrt") is None):
-        return False, "not asked for"  # without a look at the library, which takes a second
     from core.runtimes import readiness
 
+    if settings.runtime is Runtime.AUTO and not readiness.may_run(settings.device):
+        return False, "not asked for"
     if why := readiness.why_not(settings.device, settings.dtype):
         return False, why
     # who asks for it gets an engine that was not compared with eager yet, which is how it is compared

@@ -1,4 +1,4 @@
-"""Engines for tests: ordinary, small implementations of what vcam.worker needs; some of them misbehave."""
+"""Engines for tests: ordinary, small ones of vcam.worker.factories.Engine; some misbehave."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from core.settings import EngineSettings, Look, Lora, SettingsError
 from vcam.frames import Picture
-from vcam.worker import Report
+from vcam.worker.factories import Report
 
 
 class FakeEngine:
@@ -20,6 +20,7 @@ class FakeEngine:
 
     bank_bytes = 1000
     changes_loras = True
+    trouble = ""
 
     def __init__(self, settings: EngineSettings, look: Look, frame_s: float = 0.0) -> None:
         self.settings, self.look, self.frame_s = settings, look, frame_s

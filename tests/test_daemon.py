@@ -45,7 +45,7 @@ from vcam.errors import VcamError
 from vcam.frames import Picture, TranslatorState
 from vcam.options import RunOptions, RunReport
 from vcam.profiles import Profile, ProfileError
-from vcam.worker import Limits
+from vcam.worker.process import Limits
 
 WAIT_S = 90.0
 PROFILES = {

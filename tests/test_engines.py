@@ -131,6 +131,25 @@ def test_clean_removes_what_is_of_no_use_here(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_somebody_writes_is_swept_by_nobody_else(tmp_path: Path) -> None:
+    with engines.scratch(tmp_path) as first:
+        (first / "graph.onnx").write_bytes(b"half")
+        engines.sweep(tmp_path)
+        engines.clean(None, everything=True, cache=tmp_path)
+        with engines.scratch(tmp_path) as second:
+            assert first.is_dir()
+            assert second != first
+        assert engines.listing(HERE, tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_changed_file_is_found(tmp_path: Path) -> None:
+    entry = keep(tmp_path, key())
+    assert engines.changed(entry) == ""
+    (entry.folder / "frame.engine").write_bytes(b"evil code")
+    assert engines.changed(entry) == "frame.engine"
+
+
 def test_weights_are_hashed_once_and_again_when_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "unet.safetensors"
     weights.write_bytes(b"one")

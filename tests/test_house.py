@@ -25,12 +25,12 @@ MAY_IMPORT_CORE = {
     "doctor.py",
     "engines.py",
     "evaluate.py",
+    "factories.py",
     "models.py",
     "profiles.py",
     "thumbnails.py",
     "translate.py",
     "verbs.py",
-    "worker.py",
 }
 HEAVY = {"av", "cv2", "diffusers", "numpy", "starlette", "torch", "transformers", "uvicorn"}
 

@@ -30,7 +30,7 @@ from core.settings import EngineSettings, Look, Lora
 from tests.hub_server import Hub
 from tests.model_folders import layout_once, make_folder, make_full_shapes
 from vcam import cli
-from vcam.worker import core_engine
+from vcam.worker.factories import core_engine
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 UNET, TEXT, VAE = "unet/diffusion_pytorch_model", "text_encoder/model", "vae/diffusion_pytorch_model"

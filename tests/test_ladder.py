@@ -16,10 +16,10 @@ from core.settings import EngineSettings, Look, Runtime
 from tests import fake_engine
 from tests.media_files import film
 from tests.test_worker import Child
-from vcam import worker
 from vcam.cli import main
 from vcam.frames import Frame
-from vcam.worker import WorkerTranslator
+from vcam.worker.factories import instead
+from vcam.worker.translator import WorkerTranslator
 
 WANTED = EngineSettings(model="fake", width=64, height=64, steps=1, runtime=Runtime.TENSORRT)
 
@@ -88,13 +88,18 @@ def test_other_settings_stop_it() -> None:
 
 
 def test_a_build_that_fails_is_told_and_the_picture_goes_on() -> None:
-    translator, (first,), (beside,) = ladder({"to_build": True})
-    beside.failure = "the disk is full"
+    translator, (first,), built = ladder({"to_build": True, "runtime": "eager", "note": "until it is built"})
+    built[0].failure = "the disk is full"
     translator.translate(None)
-    assert beside.closed
+    assert built[0].closed
     assert not first.closed
     assert translator.state.phase == "running"
-    assert "the disk is full" in translator.state.text
+    told = "the TensorRT engine was not built: the disk is full; running eager"
+    assert translator.state.text == told
+    translator.use(WANTED, Look(prompt="ink"))
+    translator.translate(None)
+    assert translator.state.text == told, "another look does not make it true again that it will be built"
+    assert len(built) == 1, "what failed is not tried again and again"
 
 
 def test_where_nothing_can_be_built_the_reason_stays_in_the_status() -> None:
@@ -107,7 +112,7 @@ def test_where_nothing_can_be_built_the_reason_stays_in_the_status() -> None:
 def test_without_the_library_it_is_said(runtime: Runtime, said: bool) -> None:
     asked = replace(WANTED, runtime=runtime)
     engine = fake_engine.make(replace(asked, runtime=Runtime.EAGER, device="cpu", dtype="float32"), Look(), 1, silent)
-    note, to_build = worker._instead(asked, engine)
+    note, to_build = instead(asked, engine)
     assert note.startswith("TensorRT cannot be used here: its library is not installed") is said
     assert not to_build
 
@@ -124,7 +129,8 @@ def test_translating_a_file_says_which_runtime_runs_instead(tmp_path: Path, caps
 
 def test_auto_takes_tensorrt_only_with_an_engine_that_was_verified(monkeypatch: pytest.MonkeyPatch) -> None:
     lacking = {True: "its engine was not compared with eager yet", False: ""}
-    monkeypatch.setattr(models, "find_spec", lambda name: object())
+    monkeypatch.setattr(models, "find_spec", lambda name: object())  # Triton
+    monkeypatch.setattr(readiness, "may_run", lambda device: True)
     monkeypatch.setattr(readiness, "why_not", lambda device, dtype: "")
     monkeypatch.setattr(readiness, "state", lambda description, settings, *, verified: lacking[verified])
     embedded, gpu = describe("embedded"), EngineSettings(device="cuda", dtype="float16")

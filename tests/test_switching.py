@@ -98,7 +98,8 @@ def test_of_many_switches_the_last_one_wins(tmp_path: Path) -> None:
         for n in range(60):
             run.tell(UseProfile(f"p{n % 4}"))
         run.tell(UseProfile("p2"))
-        until(lambda: run.shows(2))
+        told = run.daemon.status().translated
+        until(lambda: run.daemon.status().translated > told + 3 and run.shows(2))  # what was under way is over
         settled = len(run.sink.sent)
         until(lambda: len(run.sink.sent) > settled + 10)
         assert {seen for _, seen in run.sink.sent[settled:]} == {(247, 55, 225)}
@@ -180,7 +181,7 @@ def test_toggle_and_reload(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_included_model_goes_on_while_looks_are_switched(tmp_path: Path) -> None:
-    with Running(tmp_path, engine="vcam.worker:core_engine", settings_of=settings_for) as run:
+    with Running(tmp_path, engine="vcam.worker.factories:core_engine", settings_of=settings_for) as run:
         until(lambda: run.daemon.status().fps > 0)
         for n, prompt in enumerate(("claymation", "ink drawing", "neon", "gold statue")):
             write_profile(run.folder, f"p{n}", f"{prompt}, a person talking", n)

@@ -17,7 +17,7 @@ from vcam.errors import VcamError
 from vcam.frames import Picture
 from vcam.thumbnails import SIDE, Thumbnails
 from vcam.tryout import Tryouts
-from vcam.worker import EngineProcess, Limits
+from vcam.worker.process import EngineProcess, Limits
 
 SETTINGS = EngineSettings(model="embedded", width=320, height=240, steps=2)
 

@@ -33,7 +33,7 @@ from vcam.errors import VcamError
 from vcam.frames import Picture
 from vcam.options import RunOptions, RunReport
 from vcam.profiles import ProfileError
-from vcam.worker import Limits
+from vcam.worker.process import Limits
 
 if sys.platform == "linux":
     from vcam import v4l2

@@ -20,7 +20,8 @@ import pytest
 
 from core.settings import EngineSettings, Look, Lora
 from vcam.frames import Frame
-from vcam.worker import Limits, WorkerTranslator
+from vcam.worker.process import Limits
+from vcam.worker.translator import WorkerTranslator
 
 FAKE = "tests.fake_engine:make"
 SMALL = EngineSettings(model="fake", width=64, height=64, steps=1)
@@ -165,6 +166,26 @@ def test_hanging_it_is_ended_and_started_again(build: Build) -> None:
     until(translator, a_picture)
 
 
+def test_orders_that_nobody_reads_block_nothing(build: Build) -> None:
+    translator = build(prompt="hang", limits=replace(QUICK, frame_s=2.0))
+    until(translator, a_picture)
+    for index in range(10):  # a slider that is moved, also while the engine hangs: more than a pipe holds
+        for seed in range(1000):
+            translator.use(SMALL, Look(prompt="hang", seed=seed))
+        translator.translate(frame(index) if translator.ready else None)
+    until(translator, lambda result: "has not answered for" in translator.state.text)
+
+
+def test_of_the_looks_asked_for_while_it_works_the_newest_acts(build: Build) -> None:
+    translator = build(replace(SMALL, model="busy"))
+    until(translator, a_picture)
+    translator.translate(frame(100, 100))
+    for seed in (5, 6, 7):
+        translator.use(SMALL, Look(seed=seed))
+    results = until(translator, lambda result: result is not None and apart(result)[0] == 7, first=101)
+    assert {apart(result)[0] for result in results} <= {0, 7}
+
+
 def test_hanging_at_the_first_picture_is_noticed_too(build: Build) -> None:
     translator = build(replace(SMALL, model="busy", steps=16), limits=replace(QUICK, first_frame_s=0.05))
     until(translator, lambda result: "has not answered for 0.05 s" in translator.state.text)
@@ -301,7 +322,7 @@ if __name__ == "__main__":
     end = time.monotonic() + 60
     while not translator.state.facts and time.monotonic() < end:
         translator.translate(None)
-    print(child_of(translator), translator._current._memory.name, flush=True)
+    print(child_of(translator), translator._current._shared.name, flush=True)
     while True:
         translator.translate(frame(0) if translator.ready else None)
 """
@@ -337,7 +358,7 @@ def test_no_shared_memory_is_left_behind(build: Build, monkeypatch: pytest.Monke
         names.append(memory.name)
         return memory
 
-    monkeypatch.setattr("vcam.worker.SharedMemory", make)
+    monkeypatch.setattr("vcam.worker.pictures.SharedMemory", make)
     translator = build()
     until(translator, a_picture)
     os.kill(child_of(translator), signal.SIGKILL)
@@ -373,6 +394,12 @@ class Child:
 
     def set_look(self, look: Look, transition_ms: int) -> None:
         self.sent.append((look, transition_ms))
+
+    def use_loras(self, loras: tuple[Lora, ...], transition_ms: int) -> None:
+        self.settings = replace(self.settings, loras=loras)
+
+    def is_but_for_loras(self, settings: EngineSettings) -> bool:
+        return replace(self.settings, loras=settings.loras) == settings
 
     def send(self, order: object) -> None:
         self.sent.append(order)

@@ -50,7 +50,9 @@ from vcam.stage import Stage
 from vcam.story import Story
 from vcam.switch import SourceSwitch
 from vcam.thumbnails import thumbnails_folder
-from vcam.worker import CORE_ENGINE, EngineProcess, Limits, WorkerTranslator
+from vcam.worker.factories import CORE_ENGINE
+from vcam.worker.process import EngineProcess, Limits
+from vcam.worker.translator import WorkerTranslator
 
 END_S = 10.0  # how long a thread may take to end; a driver that hangs is left behind
 BEAT_S = 0.1  # how often the daemon looks at itself

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from core.settings import EngineSettings
@@ -13,6 +17,7 @@ from vcam.config import load_config
 from vcam.errors import VcamError
 
 Entry = Any  # core.runtimes.engines.Entry, which is imported late
+Wanted = Callable[[], bool]  # whether a build shall go on
 
 
 def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
@@ -100,10 +105,24 @@ def _build(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
 
     _needed()
     settings = _settings(args)
-    entry = making.build(settings, _report) if args.again else making.ensure(settings, _report)
+    entry = _interruptible(partial(making.build if args.again else making.ensure, settings, _report))
     if entry.manifest is not None and entry.manifest.verdict is engines.Verdict.UNVERIFIED:
         entry = making.verify(entry, settings, _report)
     return describe(entry), _line(entry), 1 if entry.problem else 0
+
+
+def _interruptible(work: Callable[[Wanted], Entry]) -> Entry:
+    """What `work` gives, in a thread that is told to stop at Ctrl-C: TensorRT does not hear of that for minutes."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as beside:
+        made = beside.submit(work, lambda: not stop.is_set())
+        try:
+            while wait([made], timeout=1).not_done:  # again and again: Windows hears of Ctrl-C between two waits
+                pass
+            return made.result()
+        except KeyboardInterrupt:
+            stop.set()
+            raise
 
 
 def _verify(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:

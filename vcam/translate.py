@@ -172,7 +172,9 @@ def _real_engine(settings: EngineSettings, look: Look, noted: Callable[[str], No
 
     told: list[str] = []
     engine = Engine(settings, look, lambda text, _: told.append(text))
-    if engine.settings.runtime is not settings.runtime is not Runtime.AUTO:
+    if engine.trouble:
+        noted(f"{engine.settings.runtime} runtime: the TensorRT engine cannot be used: {engine.trouble}")
+    elif engine.settings.runtime is not settings.runtime is not Runtime.AUTO:
         noted(told[0])  # which runtime runs instead, and why
     return engine
 

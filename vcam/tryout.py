@@ -16,7 +16,7 @@ from typing import NamedTuple
 from core.settings import EngineSettings, Look, Policy
 from vcam.errors import VcamError
 from vcam.frames import Frame, Picture
-from vcam.worker import EngineProcess
+from vcam.worker.process import EngineProcess
 
 IDLE_S = 30.0  # how long the engine stays after the last try
 LONGEST_S = 120.0  # for one picture, loading included

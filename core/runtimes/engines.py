@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +20,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from core.description import ModelError
 from core.settings import EngineSettings
 
@@ -27,6 +29,7 @@ MANIFEST = "manifest.json"
 VERSION = 2  # of the manifest and of what the graphs take and give
 _HASHES = "weights.json"
 _PART = ".part-"
+_LOCK = ".lock"
 _REBUILD = "vcam engines build makes it anew"
 
 
@@ -186,6 +189,12 @@ def read_engine(entry: Entry, name: str) -> bytes:
     return data
 
 
+def changed(entry: Entry) -> str:
+    """Which of its files is not as it was built, "" if none: read_engine would refuse it."""
+    files = {} if entry.manifest is None else entry.manifest.files
+    return next((name for name, (digest, _) in files.items() if _hash(entry.folder / name) != digest), "")
+
+
 def keep(
     wanted: Key,
     model: str,
@@ -227,11 +236,13 @@ def scratch(cache: Path) -> Iterator[Path]:
 @contextmanager
 def _written(cache: Path, size: int) -> Iterator[Path]:
     """A new folder in the cache, which is gone where the body fails."""
-    made: Path | None = None
+    made = cache / f"{_PART}{uuid.uuid4().hex[:12]}"
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        made = Path(tempfile.mkdtemp(prefix=_PART, dir=cache))
-        yield made
+        sweep(cache)
+        with _claimed(made):
+            made.mkdir(mode=0o700)
+            yield made
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(cache).free
@@ -242,8 +253,28 @@ def _written(cache: Path, size: int) -> Iterator[Path]:
             ) from error
         raise EngineError(f"{cache}: cannot be written ({error.strerror}); set VCAM_ENGINES_FOLDER") from error
     finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def _claimed(part: Path) -> Iterator[None]:
+    """Nobody else's `sweep` takes the folder while the body runs. Raises Timeout where somebody has it."""
+    lock = part.with_name(f"{part.name}{_LOCK}")
+    with FileLock(lock, timeout=0):  # the system gives it back, however this process ends
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # on Windows it goes with the lock
+                lock.unlink()
+
+
+def sweep(cache: Path | None = None) -> None:
+    """Remove what unfinished writing has left; what somebody is writing stays."""
+    cache = cache or cache_folder()
+    begun = {path.name.removesuffix(_LOCK) for path in _children(cache) if path.name.startswith(_PART)}
+    for name in begun:
+        with suppress(OSError, Timeout), _claimed(cache / name):
+            shutil.rmtree(cache / name, ignore_errors=True)
 
 
 def judge(entry: Entry, verdict: Verdict, compared: str) -> Entry:
@@ -263,12 +294,12 @@ def clean(machine: Machine | None, *, everything: bool = False, cache: Path | No
     """Remove the engines of no use here, or all, and what unfinished writing left; gives those. Raises EngineError."""
     cache = cache or cache_folder()
     gone = [entry for entry in listing(machine, cache) if everything or (entry.problem and machine is not None)]
-    parts = [path for path in _children(cache) if _PART in path.name]
-    kept = [path for path in parts if path.is_file()]
+    sweep(cache)
+    kept = [path for path in _children(cache) if _PART in path.name and not path.name.startswith(_PART)]
     kept += [cache / _HASHES, *cache.glob("timing-*.cache")] if everything else []
     try:
-        for folder in [entry.folder for entry in gone] + [path for path in parts if path.is_dir()]:
-            shutil.rmtree(folder)
+        for entry in gone:
+            shutil.rmtree(entry.folder)
         for file in kept:
             file.unlink(missing_ok=True)
     except OSError as error:

@@ -10,6 +10,8 @@ Needs onnx and onnxscript.
 from __future__ import annotations
 
 import hashlib
+import logging
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -240,7 +242,7 @@ def export(
 
     # clones: the exporter takes one tensor that is given twice for one input
     given = tuple(value.detach().clone() for value in inputs.values())
-    with torch.no_grad():
+    with torch.no_grad(), _unremarked():
         program = torch.onnx.export(
             module.eval(),
             given,
@@ -264,6 +266,20 @@ def export(
     onnx.save(model, str(path))
     inputs_left, outputs_left = (tuple(one.name for one in side) for side in (model.graph.input, model.graph.output))
     return Graph(path, inputs_left, outputs_left, constants)
+
+
+@contextmanager
+def _unremarked() -> Iterator[None]:
+    """Without the exporter's remarks to its own developers; what goes wrong is raised."""
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
 
 
 def _constants(values: Iterable[Any], weights: Mapping[str, Tensor]) -> dict[str, str]:

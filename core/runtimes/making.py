@@ -32,7 +32,7 @@ def ensure(settings: EngineSettings, report: Report, wanted: Callable[[], bool] 
     """
     settings, description = _settled(settings)
     found = engines.find(readiness.key(description, settings))
-    if found is None or found.problem:
+    if found is None or found.problem or engines.changed(found):
         found = build(settings, report, wanted)
     if found.manifest is not None and found.manifest.verdict is Verdict.UNVERIFIED:
         found = verify(found, settings, report)
@@ -67,7 +67,8 @@ def build(settings: EngineSettings, report: Report, wanted: Callable[[], bool] =
     cache = engines.cache_folder()
     report("loading the model", 0.0)
     with models.on(settings.device), engines.scratch(cache) as folder:
-        made = _export(description, settings, folder, report)
+        with models.quiet():
+            made = _export(description, settings, folder, report)
         dtype, timing = getattr(torch, settings.dtype), engines.timing_cache(wanted_key.machine, cache)
         files = {name: building.build(graph.path, dtype, timing, report, wanted) for name, graph in made.items()}
         return engines.keep(
@@ -131,7 +132,9 @@ def _film(settings: EngineSettings, frames: int) -> list[Picture]:
     guidance = 1.0 if settings.guidance is Guidance.NONE else 1.5
     engine = Engine(settings, Look(prompt="a person talking", interval=2, guidance=guidance))
     if engine.settings.runtime is not settings.runtime:  # or eager would be compared with itself
-        raise EngineError(f"the {settings.runtime} runtime cannot run this; vcam engines build --again")
+        raise EngineError(
+            engine.trouble or f"the {settings.runtime} runtime cannot run this; {readiness.BUILD} --again"
+        )
     coarse = np.random.default_rng(0).integers(0, 256, (settings.height // 16 + 2, settings.width // 16 + 4, 3))
     scene = coarse.astype(np.uint8).repeat(16, axis=0).repeat(16, axis=1)
     views = [scene[8 : 8 + settings.height, 3 * i : 3 * i + settings.width] for i in range(frames)]

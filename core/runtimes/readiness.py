@@ -7,7 +7,7 @@ import subprocess
 
 import torch
 
-from core.description import ModelDescription, weight_files
+from core.description import ModelDescription, describe, weight_files
 from core.runtimes import engines
 from core.runtimes.engines import Key, Machine, Verdict
 from core.runtimes.onnx import fingerprint
@@ -18,6 +18,11 @@ BUILD = "vcam engines build"
 INSTALL = "python -m pip install tensorrt onnx onnxscript"
 DEVICES = ("cuda",)
 OLDEST = (10, 0)  # TensorRT's version
+
+
+def may_run(device: str) -> bool:
+    """Whether TensorRT runs on such a device and is installed; without a look at the library, which takes a second."""
+    return device.partition(":")[0] in DEVICES and importlib.util.find_spec("tensorrt") is not None
 
 
 def why_not(device: str, dtype: str) -> str:
@@ -89,3 +94,14 @@ def state(description: ModelDescription, settings: EngineSettings, *, verified: 
     if verified and found.manifest.verdict is not Verdict.VERIFIED:
         return "its engine was not compared with eager yet (vcam engines verify)"
     return ""
+
+
+def found_wrong(settings: EngineSettings) -> str:
+    """What a comparison with eager found where the engine for those settings is wrong, "" otherwise.
+
+    The settings have nothing left to decide; TensorRT must work here. Raises ModelError.
+    """
+    found = engines.find(key(describe(settings.model), settings))
+    if found is None or found.manifest is None or found.manifest.verdict is not Verdict.WRONG:
+        return ""
+    return f"wrong: {found.manifest.compared}"

@@ -1,0 +1,124 @@
+"""How the child makes its engine, by name; the only file here that imports the engine, and late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from core.settings import EngineSettings, Look, Lora, Runtime
+from vcam.frames import Picture
+
+CORE_ENGINE = "vcam.worker.factories:core_engine"
+BUILDING_ENGINE = "vcam.worker.factories:building_engine"
+Report = Callable[[str, float], None]
+
+
+class Engine(Protocol):
+    """What the child needs of core.engine.Engine."""
+
+    @property
+    def settings(self) -> EngineSettings:
+        """With what it was built."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the TensorRT engine that there is does not run, "" if it does or if there is none."""
+
+    @property
+    def delay(self) -> int:
+        """Frames between a picture and its translation."""
+
+    @property
+    def bank_bytes(self) -> int:
+        """Size of the feature bank."""
+
+    def translate(self, picture: Picture) -> Picture | None:
+        """See core.engine.Engine."""
+
+    def set_look(self, look: Look, frames: int = 0) -> None:
+        """See core.engine.Engine."""
+
+    @property
+    def changes_loras(self) -> bool:
+        """Whether use_loras does."""
+
+    def use_loras(self, given: tuple[Lora, ...], frames: int = 0) -> None:
+        """See core.engine.Engine."""
+
+    def prepare(self, prompts: Iterable[str], /) -> None:
+        """See core.engine.Engine."""
+
+    def forget(self) -> None:
+        """See core.engine.Engine."""
+
+    def unknown_words(self, prompt: str, /) -> list[str]:
+        """See core.engine.Engine."""
+
+
+def core_engine(settings: EngineSettings, look: Look, threads: int, report: Report) -> Engine:
+    """The real engine; `threads` CPU threads."""
+    report("loading PyTorch", 0.1)
+    import torch
+
+    torch.set_num_threads(threads)
+    from core.catalogue import in_gb
+    from core.engine import Engine as CoreEngine
+    from core.hub import Progress, ensure
+    from core.models import expected
+
+    told = -1
+
+    def fetched(progress: Progress) -> None:
+        nonlocal told
+        share = progress.done / max(1, progress.total)
+        if (percent := int(100 * share)) != told:
+            told = percent
+            text = f"fetching the model {settings.model}: {percent} % of {in_gb(progress.total)}"
+            report(text, 0.1 + 0.4 * share)
+
+    ensure(settings.model, fetched)
+    report(f"loading the model: {settings.model}", 0.5)
+    need = expected(settings)
+    if need is not None:
+        report(f"loading the model: {settings.model}, which takes about {need}", 0.55)
+    return CoreEngine(settings, look, report)
+
+
+def building_engine(settings: EngineSettings, look: Look, threads: int, report: Report) -> Engine:
+    """The real engine by TensorRT, whose engine is built first if it is not there: that takes minutes."""
+    report("loading PyTorch", 0.1)
+    import torch
+
+    torch.set_num_threads(threads)
+    from core.runtimes.engines import EngineError
+    from core.runtimes.making import ensure
+
+    ensure(settings, report)
+    engine = core_engine(settings, look, threads, report)
+    if engine.settings.runtime is not Runtime.TENSORRT:  # what runs already would take its own place
+        raise EngineError(engine.trouble or "the TensorRT engine was built, but is not there; vcam engines list")
+    return engine
+
+
+def instead(settings: EngineSettings, engine: Engine) -> tuple[str, bool]:
+    """What is to be said where another runtime runs than was asked for, and whether building an engine helps."""
+    runs = engine.settings.runtime
+    if runs is Runtime.TENSORRT or settings.runtime not in (Runtime.TENSORRT, Runtime.AUTO):
+        return "", False
+    trouble = f"the TensorRT engine cannot be used: {engine.trouble}" if engine.trouble else ""
+    if settings.runtime is Runtime.AUTO:
+        return (f"{trouble}; running {runs}" if trouble else ""), False
+    from core.runtimes import readiness
+
+    if why := readiness.why_not(engine.settings.device, engine.settings.dtype):
+        return f"TensorRT cannot be used here: {why}; running {runs}", False
+    if wrong := readiness.found_wrong(engine.settings):  # another build would most likely be as wrong
+        return f"the TensorRT engine is {wrong}; running {runs}; {readiness.BUILD} --again makes another", False
+    return f"{trouble or 'there is no TensorRT engine yet'}; running {runs} until it is built", True
+
+
+def remove_unfinished() -> None:
+    """Remove from the disk what builds have left that were ended before they were done."""
+    from core.runtimes import engines
+
+    engines.sweep()
