@@ -12,13 +12,14 @@ import pytest
 from core import models
 from core.description import describe
 from core.runtimes import readiness
-from core.settings import EngineSettings, Look, Runtime
+from core.settings import EngineSettings, Look, Lora, Runtime
 from tests import fake_engine
 from tests.media_files import film
 from tests.test_worker import Child
 from vcam.cli import main
 from vcam.frames import Frame
 from vcam.worker.factories import instead
+from vcam.worker.messages import Prepare
 from vcam.worker.translator import WorkerTranslator
 
 WANTED = EngineSettings(model="fake", width=64, height=64, steps=1, runtime=Runtime.TENSORRT)
@@ -85,6 +86,40 @@ def test_other_settings_stop_it() -> None:
     translator.translate(None)
     assert beside.closed
     assert started[-1].settings.steps == 2
+
+
+def test_every_engine_encodes_the_prompts_ahead() -> None:
+    translator, started, built = ladder({"to_build": True})
+    translator.prepare(["ink", "clay", "ink"])
+    translator.translate(None)
+    translator.use(replace(WANTED, steps=2), Look())
+    translator.translate(None)
+    assert [Prepare(("ink", "clay")) in engine.sent for engine in (*started, *built)] == [True] * 3
+    started[-1].shown = Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 1)
+    translator.translate(None)
+    assert Prepare(("ink", "clay")) in built[-1].sent
+    assert len(built) == 2, "what was exchanged is built too"
+
+
+def test_other_loras_do_not_stop_the_build_and_reach_what_is_built() -> None:
+    translator, (first,), (beside,) = ladder({"to_build": True})
+    first.takes = lambda settings: True  # type: ignore[method-assign]
+    wanted = replace(WANTED, loras=(Lora("a.safetensors"),))
+    translator.use(wanted, Look())
+    translator.translate(None)
+    assert (first.closed, beside.closed) == (False, False)
+    assert first.settings == beside.settings == wanted
+
+
+def test_the_engine_that_shows_dies_and_the_build_goes_on() -> None:
+    translator, started, built = ladder({"to_build": True})
+    started[0].failure = "crashed"
+    translator.translate(None)
+    assert not built[0].closed
+    translator._next_start_s = 0.0
+    translator.translate(None)
+    assert len(started) == 2
+    assert len(built) == 1, "no second build"
 
 
 def test_a_build_that_fails_is_told_and_the_picture_goes_on() -> None:

@@ -137,7 +137,7 @@ class WorkerTranslator:
             beside.set_look(look, 0)
         else:
             self._drop_beside()
-            self._beside = self._start(settings, look)
+            self._beside = self._started(self._start(settings, look))
 
     def _drop_beside(self) -> None:
         if self._beside is not None:
