@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from core.bank import Bank, Reading, Seen, read, take
+from core.bank import Bank, Reading, Seen, read, take, unit
 
 
 class BankCall(NamedTuple):
@@ -48,7 +48,7 @@ def fuse(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor) -> Tens
     own [rows, tokens, channels], ring [rows, slots, tokens, channels], strength and threshold [rows].
     """
     banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
-    similarity = F.normalize(own, dim=-1) @ F.normalize(banked, dim=-1).transpose(1, 2)  # [rows, tokens, slots*tokens]
+    similarity = unit(own) @ unit(banked).transpose(1, 2)  # [rows, tokens, slots*tokens]
     best, index = similarity.max(dim=-1)
     return _drawn(own, take(banked, index), best, strength, threshold)
 
@@ -84,15 +84,15 @@ def fuse_between(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor,
     then the point around it where the bilinear mix of the bank is most similar.
     """
     banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
-    unit = F.normalize(own, dim=-1)
-    index = (unit @ F.normalize(banked, dim=-1).transpose(1, 2)).argmax(dim=-1)  # [rows, tokens]
+    direction = unit(own)
+    index = (direction @ unit(banked).transpose(1, 2)).argmax(dim=-1)  # [rows, tokens]
     rows, tokens, channels = own.shape
     nine = _neighbours(ring.shape[1], between)[index]  # [rows, tokens, 9]
     around = take(banked, nine.flatten(1)).reshape(rows, tokens, 9, channels)
     near, shares = around.float(), between.shares.float()  # squares of half precision may overflow
     products = (near @ near.transpose(2, 3)).flatten(2)  # [rows, tokens, 81]
     lengths = products @ (shares[:, :, None] * shares[:, None]).flatten(1).T  # squared, [rows, tokens, points]
-    dots = (near @ unit.float()[..., None])[..., 0] @ shares.T  # [rows, tokens, points]
+    dots = (near @ direction.float()[..., None])[..., 0] @ shares.T  # [rows, tokens, points]
     best, point = (dots * lengths.clamp_min(1e-12).rsqrt()).max(dim=-1)
     match = (between.shares.to(around.dtype)[point][:, :, None] @ around)[:, :, 0]  # [rows, tokens, channels]
     return _drawn(own, match, best, strength, threshold)

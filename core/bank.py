@@ -109,19 +109,29 @@ def _plan(keys: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(sources, destinations, target, count): token indices, the destination of each source, and group sizes."""
     tokens = keys.shape[1] // 2
     sources, destinations = order[:, :tokens], order[:, tokens:]
-    unit = F.normalize(keys, dim=-1)
-    similarity = take(unit, sources) @ take(unit, destinations).transpose(1, 2)  # [rows, sources, destinations]
+    directions = unit(keys)
+    similarity = take(directions, sources) @ take(directions, destinations).transpose(1, 2)  # [rows, sources, dest.]
     target = similarity.argmax(dim=-1)
-    ones = torch.ones_like(target, dtype=keys.dtype)
+    ones = torch.ones_like(target, dtype=_wide(keys.dtype))
     # scatter_add and a division: scatter_reduce(mean) exports to a wrong ONNX graph
     count = torch.ones_like(ones).scatter_add(1, target, ones)
     return sources, destinations, target, count
 
 
 def _average(both: Tensor, sources: Tensor, destinations: Tensor, target: Tensor, count: Tensor) -> Tensor:
-    base, added = take(both, destinations), take(both, sources)
+    # before a blank wall thousands of tokens may meet in one: half precision neither holds nor adds such sums
+    base, added = (take(both, index).to(count.dtype) for index in (destinations, sources))
     total = base.scatter_add(1, target[..., None].expand_as(added), added)
-    return total / count[..., None]
+    return (total / count[..., None]).to(both.dtype)
+
+
+def unit(tokens: Tensor) -> Tensor:
+    """Tokens [..., channels] of length one; worked out in float32 at least, for squares of half precision overflow."""
+    return F.normalize(tokens.to(_wide(tokens.dtype)), dim=-1).to(tokens.dtype)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def take(tokens: Tensor, index: Tensor) -> Tensor:

@@ -125,3 +125,20 @@ def test_a_fresh_row_reads_itself_and_another_its_ring() -> None:
 
 def test_marks() -> None:
     assert bank.mark(3, [(0, 2), (), (1,)]).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_before_a_blank_wall_half_precision_still_merges_to_the_mean(dtype: torch.dtype) -> None:
+    """All tokens are alike, so that all of them meet in one: sums of 3 would stop at 8192 in float16."""
+    tokens, channels = 2048, 3
+    ring = {"a.key": torch.full((1, 1, tokens, channels), 3.0, dtype=dtype)}
+    ring["a.value"] = torch.full_like(ring["a.key"], 60.0)
+    seen = {name: value[:, 0] for name, value in ring.items()}
+    merged = bank.merge(ring, seen, bank.orders(ring, 0, [4]))
+    for name, value in merged.items():
+        torch.testing.assert_close(value, ring[name], rtol=0.01, atol=0)
+
+
+def test_the_length_of_large_features_does_not_overflow_in_half_precision() -> None:
+    large = torch.full((1, 2, 16), 300.0, dtype=torch.float16)
+    torch.testing.assert_close(bank.unit(large), torch.full_like(large, 0.25))

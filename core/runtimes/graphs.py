@@ -25,7 +25,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from core.attention import BankCall, SelfAttention, fuse_at, project
-from core.bank import Layout, Reading, guide_of
+from core.bank import Layout, Reading, guide_of, unit
 from core.frame import Frame, Knobs, Memory, denoise
 from core.runtimes.engines import EngineError
 from core.runtimes.operators import refused
@@ -176,20 +176,22 @@ class MergeGraph(nn.Module):
         rings = dict(zip(names, tensors[count : count + len(names)], strict=True))
         seen = dict(zip(names, tensors[count + len(names) :], strict=True))
         both = {name: torch.cat([rings[name][0, 0], seen[name][0]]) for name in names}  # [2*tokens, channels]
-        chosen: dict[str, Tensor] = {}
+        chosen: dict[str, tuple[Tensor, Tensor]] = {}  # shares of the sources in each destination, and its own
         merged = []
         for name in names:
             tokens, guide = self.layout[name][0], guide_of(name, rings)
             sources, destinations = orders[tokens][:tokens], orders[tokens][tokens:]
             if guide not in chosen:
-                unit = F.normalize(both[guide], dim=-1)
-                similarity = unit.index_select(0, sources) @ unit.index_select(0, destinations).T
+                directions = unit(both[guide])
+                similarity = directions.index_select(0, sources) @ directions.index_select(0, destinations).T
                 target = similarity.argmax(dim=-1)  # [sources]
                 numbers = torch.arange(tokens, device=target.device)
-                chosen[guide] = (numbers[:, None] == target[None]).to(unit.dtype)  # [destinations, sources]
-            share = chosen[guide]
-            total = both[name].index_select(0, destinations) + share @ both[name].index_select(0, sources)
-            merged.append((total / (1 + share.sum(dim=1, keepdim=True)))[None, None])
+                meet = (numbers[:, None] == target[None]).float()  # [destinations, sources]
+                share = 1 / (1 + meet.sum(dim=1, keepdim=True))  # a sum of thousands would not fit into half precision
+                chosen[guide] = (meet * share).to(directions.dtype), share.to(directions.dtype)
+            others, own = chosen[guide]
+            kept, added = (both[name].index_select(0, index) for index in (destinations, sources))
+            merged.append((kept * own + others @ added)[None, None])
         return tuple(merged)
 
 
