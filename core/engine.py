@@ -126,6 +126,9 @@ class Engine:
         changing = self._blend.share < 1 or not self._decay.over
         own = picture.copy()  # the caller's may be used again, or be read-only
         result = self._advance(own)
+        if result is not None and not result.any():
+            # black all over, as what is no number becomes: in the bank it would spoil every picture to come
+            self._state = stream.forget(self._state)
         still = -1 if changing else self._skip.still + 1 if similar else 0
         self._last = own
         self._skip = _Skip(own, None if result is None else result.copy(), still)

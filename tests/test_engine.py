@@ -630,3 +630,19 @@ def test_nothing_of_the_engine_is_in_the_model(folder: Path) -> None:
     run(make(folder), range(3))
     assert {id(value) for value in vars(model).values()} == before
     assert engines.Engine.__module__ == "core.engine"
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("policy", [Policy.FIFO, Policy.MERGE])
+def test_what_is_no_number_leaves_the_bank_again(folder: Path, policy: Policy, steps: int) -> None:
+    engine = make(folder, Look("ink", interval=1), steps=steps, policy=policy)
+    shown = [engine.translate(picture(index)) for index in range(steps + 1)]
+    assert shown[-1] is not None
+    assert shown[-1].any()
+    with torch.inference_mode():
+        for ring in engine._state.memory.bank.values():
+            ring.fill_(float("nan"))  # as an overflow of half precision leaves it
+    after = [engine.translate(picture(index)) for index in range(3 * steps + 2)]
+    assert not after[0].any()  # type: ignore[union-attr]
+    assert all(one.any() for one in after[-2:])  # type: ignore[union-attr]
+    assert all(ring.isfinite().all() for ring in engine._state.memory.bank.values())
