@@ -25,13 +25,13 @@ from torch.utils._pytree import tree_leaves
 
 from core import bank as banks
 from core import unet as unets
-from core.bank import Bank, Reading, Seen
+from core.bank import Bank, Seen
 from core.catalogue import in_gb
 from core.description import ModelDescription, ModelError, describe, loaded_files, one_line, part_config, require
-from core.frame import Decode, Dials, Encode, Knobs, denoise
+from core.frame import Decode, Encode, Knobs, Memory, denoise, idle_knobs
 from core.models import quiet
 from core.net import Net
-from core.schedule import Prediction, Rows
+from core.schedule import Prediction
 from core.settings import EngineSettings, Guidance, Policy, SettingsError
 from core.stream import net_rows
 
@@ -216,7 +216,7 @@ def _frame(
 
     configs: Mapping[str, Any] = json.loads(parts)
     unet = configs["unet"]
-    channels, words = int(unet["in_channels"]), int(unet["cross_attention_dim"])
+    words = int(unet["cross_attention_dim"])
     library: Any = diffusers
     with torch.device("meta"):
         vae = getattr(library, configs["vae"]["_class_name"]).from_config(configs["vae"]).to(dtype)
@@ -226,15 +226,13 @@ def _frame(
     banked = shape.policy is not Policy.OFF
     net = unets.BankedUNet(plain, _places(plain, places), subtoken) if banked else unets.PlainUNet(plain)
     with torch.inference_mode(), _NoAttentionMatrix():
-        h, w = encode(picture).shape[2:]
-        with torch.device("meta"):
-            latents = torch.empty(shape.rows - 1, channels, h, w, dtype=dtype)
-            knobs = _knobs(shape, (channels, h, w), words, dtype)
-        one = knobs._replace(rows=knobs.rows.row(0), noise=knobs.noise[:1], text=knobs.text[:1])
-        _, _, seen = _denoised(net, one, {}, knobs.noise[:1], Guidance.NONE)
+        latents = encode(picture).expand(shape.rows, -1, -1, -1)[1:].clone()
+        one = idle_knobs(Memory(latents[:0], latents[:0], {}), 1, (_TEXT, words))
+        _, _, seen = _denoised(net, one, {}, one.noise, Guidance.NONE)
         sizes = {name: (feature.shape[1], feature.shape[2]) for name, feature in seen.items()}
         bank = banks.empty(sizes, shape.net_rows, shape.slots, dtype, torch.device("meta"))
         del seen
+        knobs = idle_knobs(Memory(latents, latents, bank), shape.net_rows, (_TEXT, words))
         with _Alive() as alive:
             latent = encode(picture)
             clean, _, seen = _denoised(net, knobs, bank, torch.cat([latent, latents]), shape.guidance)
@@ -254,22 +252,6 @@ def _denoised(net: Net, knobs: Knobs, bank: Bank, latents: Tensor, guidance: Gui
 
 def _places(unet: Any, places: tuple[str, ...] | None) -> tuple[str, ...]:
     return unets.default_places(unet) if places is None else places
-
-
-def _knobs(shape: _Shape, latent: tuple[int, int, int], width: int, dtype: torch.dtype) -> Knobs:
-    one = torch.empty(shape.rows, 1, 1, 1, dtype=dtype)
-    each = torch.empty(shape.net_rows, dtype=dtype)
-    single = torch.empty(1, dtype=dtype)
-    dials = Dials(
-        single,
-        single,
-        single,
-        Reading(each.bool(), each, each),
-        torch.empty(shape.net_rows, shape.slots, dtype=torch.bool),
-    )
-    noise = torch.empty(shape.rows, *latent, dtype=dtype)
-    text = torch.empty(shape.net_rows, _TEXT, width, dtype=dtype)
-    return Knobs(Rows(torch.empty(shape.rows, dtype=torch.int64), one, one, one, one), noise, text, {}, *dials)
 
 
 class _NoAttentionMatrix(TorchFunctionMode):
