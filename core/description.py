@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.catalogue import ENTRIES, in_gb
 from core.settings import EngineSettings, Look, Policy
@@ -214,6 +215,35 @@ def loaded_files(where: Path) -> list[str]:
     """Those of weight_files that are loaded: the plain ones, or those of one variant."""
     kind = variant(where)
     return [name for name in weight_files(where) if (name.count(".") == 1 if kind is None else f".{kind}" in name)]
+
+
+class Stored(NamedTuple):
+    """A tensor of a safetensors file. dtype: as the format calls it (F32, F16, ...); size: bytes in the file."""
+
+    name: str
+    dtype: str
+    numbers: int
+    size: int
+
+
+def stored(where: Path) -> list[Stored]:
+    """The tensors that are loaded of a part's folder, by the headers of its files. Raises ModelError."""
+    return [
+        Stored(key, tensor["dtype"], math.prod(tensor["shape"]), tensor["data_offsets"][1] - tensor["data_offsets"][0])
+        for name in loaded_files(where)
+        for key, tensor in _header(where / name).items()
+        if key != "__metadata__"
+    ]
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: 8 bytes of length, then JSON (safetensors' README)."""
+    try:
+        with path.open("rb") as file:
+            header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    except (OSError, ValueError, MemoryError, OverflowError) as error:
+        raise ModelError(f"{path}: is no safetensors file; fetch the model again") from error
+    return header
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core import loras, models, prompts, schedule, stages, stream
+from core import host, loras, models, prompts, schedule, stages, stream
 from core.models import Model, Report, silent
 from core.net import Picture
 from core.runtimes.engines import EngineError
@@ -70,15 +70,18 @@ class Engine:
         """Other LoRAs from the next frame on, in the weights that are loaded; nothing is built, the stream goes on.
 
         The prompts' embeddings blend over `frames` frames where the text encoder is changed too. Raises SettingsError
-        where the runtime's weights are fixed, core.description.ModelError; then nothing has changed.
+        where the runtime's weights are fixed or the RAM is too small, core.description.ModelError; then nothing has
+        changed.
         """
         if self._model.put is None:
             raise SettingsError(f"the {self.settings.runtime} runtime cannot change LoRAs while it runs; use eager")
+        settings = dataclasses.replace(self.settings, loras=given)
+        host.check_switch(settings, self._model.weights, self._originals, host.free_ram())
         change = loras.switch(self._model.weights, self._originals, given)
         with models.on(self.settings.device):
             self._model.put(change.values)
         self._originals = change.originals
-        self.settings = dataclasses.replace(self.settings, loras=given)
+        self.settings = settings
         if any(name.startswith("text_encoder.") for name in change.values):
             self._model.encoder.forget()
             self._blend = prompts.towards(self._blend, self._model.encoder(self.look.prompt), frames)

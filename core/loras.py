@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,6 +34,30 @@ class _Layer(NamedTuple):
     alpha: float  # the file's, or the rank
 
 
+class _Added(NamedTuple):
+    """What one file adds to a weight."""
+
+    layer: _Layer
+    weight: float
+
+
+class Values(Mapping[str, Tensor]):
+    """New weights by name, each made when it is asked for: a model's worth of them is never held at once."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> Tensor:
+        with torch.no_grad():
+            return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
 class Switch(NamedTuple):
     """What a change of LoRAs puts into a model.
 
@@ -40,7 +66,7 @@ class Switch(NamedTuple):
     kept, because subtracting what was added leaves a rounding behind.
     """
 
-    values: dict[str, Tensor]
+    values: Values
     originals: dict[str, Tensor]
 
 
@@ -55,31 +81,51 @@ def named_weights(unet: nn.Module, text_encoder: nn.Module) -> dict[str, Tensor]
     }
 
 
-@torch.no_grad()
-def fused(weights: Mapping[str, Tensor], loras: Sequence[Lora], bases: Mapping[str, Tensor] = {}) -> dict[str, Tensor]:
+def changed(names: Iterable[str], loras: Sequence[Lora]) -> set[str]:
+    """Those of named_weights' names whose weights the LoRAs change, by the headers of their files. Raises ModelError.
+
+    Of layers that are not among them nothing is said: `switch` refuses them.
+    """
+    layers = {layer for lora in loras for layer in _keys(Path(lora.path))}
+    return {name for name in names if _layer_name(name.removesuffix(".weight")) in layers}
+
+
+def fused(weights: Mapping[str, Tensor], loras: Sequence[Lora]) -> Values:
     """The weights that the LoRAs change, with them in: name -> tensor of the weight's dtype and place, which stays.
 
-    weights: by named_weights' names, what the runtimes hold or a file's. bases: what to add to instead, where it is not
-    the weight itself. Raises ModelError.
+    weights: by named_weights' names, what the runtimes hold or a file's. Raises ModelError.
     """
-    layers = {_layer_name(name.removesuffix(".weight")): name for name in weights}
-    changes: dict[str, list[tuple[Path, _Layer, float]]] = {}
-    for lora in loras:
-        path = Path(lora.path)
-        for layer, change in _read(path, layers.keys()).items():
-            changes.setdefault(layers[layer], []).append((path, change, lora.weight))
-    return {name: _fused(name, bases.get(name, weights[name]), added, weights[name]) for name, added in changes.items()}
+    return Values(_makers(weights, _added(weights, loras), weights))
 
 
 @torch.no_grad()
 def switch(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor], loras: Sequence[Lora]) -> Switch:
     """From the LoRAs of which `originals` was kept to these; changes nothing itself. Raises ModelError."""
-    values = fused(weights, loras, originals)
+    added = _added(weights, loras)
     kept = {
-        name: originals[name] if name in originals else weights[name].to("cpu", copy=True).detach() for name in values
+        name: originals[name] if name in originals else weights[name].to("cpu", copy=True).detach() for name in added
     }
-    restored = {name: original.to(weights[name]) for name, original in originals.items() if name not in values}
-    return Switch(values | restored, kept)
+    restored = {name: partial(one.to, weights[name]) for name, one in originals.items() if name not in added}
+    return Switch(Values({**_makers(kept, added, weights), **restored}), kept)
+
+
+def _added(weights: Mapping[str, Tensor], loras: Sequence[Lora]) -> dict[str, list[_Added]]:
+    """What the LoRAs add to which weight, all of it fit to be added. Raises ModelError."""
+    layers = {_layer_name(name.removesuffix(".weight")): name for name in weights}
+    added: dict[str, list[_Added]] = {}
+    for lora in loras:
+        path = Path(lora.path)
+        for layer, change in _read(path, layers.keys()).items():
+            name = layers[layer]
+            _check(path, name, change, weights[name])
+            added.setdefault(name, []).append(_Added(change, lora.weight))
+    return added
+
+
+def _makers(
+    bases: Mapping[str, Tensor], added: Mapping[str, Sequence[_Added]], weights: Mapping[str, Tensor]
+) -> dict[str, Callable[[], Tensor]]:
+    return {name: partial(_fused, bases[name], changes, weights[name]) for name, changes in added.items()}
 
 
 @torch.no_grad()
@@ -99,45 +145,60 @@ def _layer_name(stem: str) -> str:
     return re.sub(r"_to_out$", "_to_out_0", name)  # diffusers before peft
 
 
-def _read(path: Path, known: Set[str]) -> dict[str, _Layer]:
-    """The layers of a file, by _layer_name's names, all of which must be known."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, whose tensors stay on the disk until they are used. Raises ModelError."""
     if path.suffix != ".safetensors":
         raise ModelError(f"LoRA {path}: only .safetensors files are taken; pickled weights can run code")
     try:
         with safe_open(path.expanduser(), framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a mapping
-            metadata = file.metadata() or {}
+            yield file
     except FileNotFoundError as error:
         raise ModelError(f"LoRA {path}: there is no such file") from error
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"LoRA {path}: cannot be read ({error}); fetch it again") from error
-    ups, downs, alphas = ({}, {}, {})  # type: tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]
-    for key, tensor in tensors.items():
-        key = re.sub(r"\.lora_([AB])\.\w+\.weight$", r".lora_\1.weight", key)  # peft puts the adapter's name in
-        for ends, found in ((_UP, ups), (_DOWN, downs), (_ALPHA, alphas)):
+
+
+def _keys(path: Path) -> dict[str, dict[str, str]]:
+    """The keys of a file's tensors: of each layer, by _layer_name's names, those of its `up`, `down` and `alpha`."""
+    found: dict[str, dict[str, str]] = {}
+    with _opened(path) as file:
+        keys = list(file.keys())
+    for given in keys:
+        key = re.sub(r"\.lora_([AB])\.\w+\.weight$", r".lora_\1.weight", given)  # peft puts the adapter's name in
+        for ends, kind in ((_UP, "up"), (_DOWN, "down"), (_ALPHA, "alpha")):
             end = next((end for end in ends if key.endswith(end)), None)
             if end is not None:
-                found[_layer_name(key.removesuffix(end))] = tensor
+                found.setdefault(_layer_name(key.removesuffix(end)), {})[kind] = given
                 break
         else:
-            raise ModelError(f"LoRA {path}: it holds {key}; only plain LoRAs are taken, no LoHa, LoKr or DoRA")
-    strangers = sorted((ups.keys() | downs.keys() | alphas.keys()) - known)
-    if strangers:
+            raise ModelError(f"LoRA {path}: it holds {given}; only plain LoRAs are taken, no LoHa, LoKr or DoRA")
+    return found
+
+
+def _read(path: Path, known: Set[str]) -> dict[str, _Layer]:
+    """The layers of a file, by _layer_name's names, all of which must be known."""
+    layers = _keys(path)
+    if strangers := sorted(layers.keys() - known):
         raise ModelError(
             f"LoRA {path}: {len(strangers)} of its layers are not in this model, the first is {strangers[0]}; "
             "it was made for another kind of model"
         )
-    if not ups or ups.keys() != downs.keys():
+    ups, downs = ({name for name, keys in layers.items() if kind in keys} for kind in ("up", "down"))
+    if not ups or ups != downs:
         raise ModelError(f"LoRA {path}: {len(ups)} up and {len(downs)} down weights; fetch it again")
+    with _opened(path) as file:
+        tensors = {key: file.get_tensor(key) for keys in layers.values() for key in keys.values()}
+        metadata = file.metadata() or {}
     common = _common_alphas(path, metadata)
-    return {
-        name: _Layer(
-            up.float(),
-            downs[name].float(),
-            float(alphas[name]) if name in alphas else common.get(name.partition("_")[0], float(downs[name].shape[0])),
-        )
-        for name, up in ups.items()
-    }
+    read = {}
+    for name in ups:
+        keys = layers[name]
+        up, down = tensors[keys["up"]], tensors[keys["down"]]
+        rank = float(down.shape[0])
+        alpha = float(tensors[keys["alpha"]]) if "alpha" in keys else common.get(name.partition("_")[0], rank)
+        read[name] = _Layer(up, down, alpha)
+    return read
 
 
 def _common_alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, float]:
@@ -154,18 +215,22 @@ def _common_alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, float]:
         raise ModelError(f"LoRA {path}: its lora_adapter_metadata cannot be read ({error})") from error
 
 
-def _fused(name: str, base: Tensor, added: Sequence[tuple[Path, _Layer, float]], like: Tensor) -> Tensor:
+def _check(path: Path, name: str, layer: _Layer, weight: Tensor) -> None:
+    """Raise ModelError unless the layer can be added to the weight."""
+    up, down, alpha = layer
+    if up.flatten(1).shape != (weight.shape[0], down.shape[0]) or down[0].numel() != weight[0].numel():
+        raise ModelError(
+            f"LoRA {path}: {name} is up {list(up.shape)} and down {list(down.shape)}, the model's "
+            f"layer is {list(weight.shape)}; it was made for another kind of model"
+        )
+    if not (up.isfinite().all() and down.isfinite().all() and math.isfinite(alpha)):
+        raise ModelError(f"LoRA {path}: {name} holds infinite or undefined numbers; fetch it again")
+
+
+def _fused(base: Tensor, added: Sequence[_Added], like: Tensor) -> Tensor:
     """The base with the changes added, rounded once; computed where `like` lies, in its dtype."""
     total = base.to(like.device, torch.promote_types(like.dtype, torch.float32)).flatten(1)  # [out, in*kernel]
-    for path, layer, weight in added:
-        rank = layer.down.shape[0]
-        if layer.up.flatten(1).shape != (base.shape[0], rank) or layer.down[0].numel() != base[0].numel():
-            raise ModelError(
-                f"LoRA {path}: {name} is up {list(layer.up.shape)} and down {list(layer.down.shape)}, the model's "
-                f"layer is {list(base.shape)}; it was made for another kind of model"
-            )
+    for layer, weight in added:
         up, down = layer.up.flatten(1).to(total), layer.down.flatten(1).to(total)
-        if not (up.isfinite().all() and down.isfinite().all() and math.isfinite(layer.alpha)):
-            raise ModelError(f"LoRA {path}: {name} holds infinite or undefined numbers; fetch it again")
-        total = torch.addmm(total, up, down, alpha=weight * layer.alpha / rank)
+        total = torch.addmm(total, up, down, alpha=weight * layer.alpha / layer.down.shape[0])
     return total.to(like.dtype).reshape(base.shape)

@@ -1,7 +1,8 @@
-"""How much memory a model will take at some settings, worked out before it is loaded; and whether that is free.
+"""How much memory a model will take on its device, worked out before it is loaded; and whether that is free.
 
-Weights are read off the headers of the files, the bank off its layout. For the work in between, one frame is run on
-PyTorch's meta device, which computes shapes and no numbers, and the bytes of all tensors alive at once are counted.
+What the host must have beside that while it is loaded is core.host's. Weights are read off the headers of the files,
+the bank off its layout. For the work in between, one frame is run on PyTorch's meta device, which computes shapes and
+no numbers, and the bytes of all tensors alive at once are counted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -24,10 +24,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from core import bank as banks
+from core import host
 from core import unet as unets
 from core.bank import Bank, Seen
 from core.catalogue import in_gb
-from core.description import ModelDescription, ModelError, describe, loaded_files, one_line, part_config, require
+from core.description import ModelDescription, ModelError, describe, one_line, part_config, require, stored
 from core.frame import Decode, Encode, Knobs, Memory, denoise, idle_knobs
 from core.models import quiet
 from core.net import Net
@@ -48,12 +49,16 @@ class ShapeError(ModelError):
 
 
 class Need(NamedTuple):
-    """Bytes: of the weights, of the bank, of the tensors alive at the worst moment of a frame, and besides."""
+    """Bytes: of the weights, of the bank, of the tensors alive at the worst moment of a frame, and besides.
+
+    loras: of the weights without them, which are kept in RAM, where that is the device's memory.
+    """
 
     weights: int
     bank: int
     work: int
     besides: int
+    loras: int = 0
 
     @property
     def total(self) -> int:
@@ -61,7 +66,8 @@ class Need(NamedTuple):
         return sum(self)
 
     def __str__(self) -> str:
-        return f"{in_gb(self.total)} (weights {in_gb(self.weights)}, bank {in_gb(self.bank)}, work {in_gb(self.work)})"
+        parts = f"weights {in_gb(self.weights)}, bank {in_gb(self.bank)}, work {in_gb(self.work)}"
+        return f"{in_gb(self.total)} ({parts}{f', for LoRAs {in_gb(self.loras)}' if self.loras else ''})"
 
 
 def need(description: ModelDescription, settings: EngineSettings) -> Need:
@@ -76,16 +82,22 @@ def need(description: ModelDescription, settings: EngineSettings) -> Need:
             bank, work = _frame(json.dumps(parts), description.places, description.subtoken, _shape(settings), dtype)
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:  # what diffusers is led to
         raise ShapeError(f"{description.folder}: a frame cannot be worked out ({one_line(error)})") from error
-    numbers = [count for part in (*parts, "text_encoder") for count in _numbers(description.folder / part)]
-    besides = _GPU_BESIDES
+    numbers = _numbers(description)
+    besides, of_loras = _GPU_BESIDES, 0
     if settings.device == "cpu":
         besides = _CPU_BESIDES + 3 * max(numbers) * dtype.itemsize
-    return Need(sum(numbers) * dtype.itemsize, bank, math.ceil(work * _SLACK), besides)
+        of_loras = host.originals(description, settings)
+    return Need(sum(numbers) * dtype.itemsize, bank, math.ceil(work * _SLACK), besides, of_loras)
+
+
+def _numbers(description: ModelDescription) -> list[int]:
+    """How many numbers each tensor of the model's files holds."""
+    return [one.numbers for part in host.PARTS for one in stored(description.folder / part)]
 
 
 def is_small(description: ModelDescription, settings: EngineSettings, room: int) -> bool:
     """Whether the model takes so little that working it out, which takes a second, is not worth it; ModelError."""
-    weights = 4 * sum(sum(_numbers(description.folder / part)) for part in ("unet", "vae", "text_encoder"))
+    weights = 4 * sum(_numbers(description))
     rows_of_pixels = settings.width * settings.height * _shape(settings).net_rows
     return weights < 200_000_000 and rows_of_pixels <= 4 * 512 * 512 and room > 4_000_000_000
 
@@ -94,16 +106,14 @@ def free(device: str) -> int:
     """Bytes that a process may still take on the device."""
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+    return host.free_ram()
 
 
 def largest(description: ModelDescription, settings: EngineSettings, room: int) -> tuple[int, int] | None:
     """The largest width and height, about as wide as high as the settings', that fit into so many bytes; None: none."""
     sizes = _smaller(settings.width, settings.height)
     whole = need(description, settings)
-    fixed = whole.weights + whole.besides
+    fixed = whole.weights + whole.besides + whole.loras
     # the rest grows at least as the pixels do: begin where it would fit if no faster
     pixels = settings.width * settings.height * (room - fixed) / (whole.bank + whole.work)
     at = bisect_right(sizes, pixels, key=math.prod) - 1
@@ -149,9 +159,21 @@ def outlook(model: str) -> tuple[bool, str]:
     wanted, room = need(own, settings), free(settings.device)
     size = f"{model} at {own.width}x{own.height} takes about {wanted}; {in_gb(room)} are free on {settings.device}"
     if wanted.total <= room:
-        return True, size
+        loading, ram = host.loading(own, settings), host.free_ram()
+        told = f"{size}; loading takes {in_gb(loading.needed)} of RAM, of which {in_gb(ram)} are free"
+        return loading.needed <= ram, told + _engine(own, settings)
     fits = largest(own, settings, room)
     return False, f"{size}; " + (f"the largest size that fits is {fits[0]}x{fits[1]}" if fits else "no size fits")
+
+
+def _engine(own: ModelDescription, settings: EngineSettings) -> str:
+    """What is to be said of building a TensorRT engine, where that is possible."""
+    from core.runtimes import readiness
+
+    if readiness.why_not(settings.device, settings.dtype):
+        return ""
+    making = host.making(own, settings)
+    return f"; building its TensorRT engine takes up to {in_gb(making.ram)} of RAM and {in_gb(making.disk)} of the disk"
 
 
 def _resized(settings: EngineSettings, size: tuple[int, int]) -> EngineSettings:
@@ -164,26 +186,6 @@ def _smaller(width: int, height: int) -> list[tuple[int, int]]:
     steps = [*range(64, 256, 16), *range(256, 2048, 64)]
     shapes = [tuple(max(64, round(side * step / short / 16) * 16) for side in (width, height)) for step in steps]
     return [(w, h) for w, h in shapes if w * h < width * height]
-
-
-def _numbers(where: Path) -> list[int]:
-    """How many numbers each tensor of the part's files holds, by the headers of its safetensors."""
-    return [
-        math.prod(tensor["shape"])
-        for name in loaded_files(where)
-        for key, tensor in _header(where / name).items()
-        if key != "__metadata__"
-    ]
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: 8 bytes of length, then JSON (safetensors' README)."""
-    try:
-        with path.open("rb") as file:
-            header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    except (OSError, ValueError, MemoryError, OverflowError) as error:
-        raise ModelError(f"{path}: is no safetensors file; fetch the model again") from error
-    return header
 
 
 # ------------------------------------------------------------------------------------------------ a frame of shapes

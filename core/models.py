@@ -143,23 +143,24 @@ def load(settings: EngineSettings, report: Report = silent) -> Model:
 
 
 def expected(settings: EngineSettings) -> Need | None:
-    """The memory that the engine will take; None where that is not worked out before it is loaded.
+    """The memory that the engine will take on its device; None where that is not worked out before it is loaded.
 
     That is for a small model where much is free; on the onnx runtime, which would have to import diffusers for it; and
     for a folder of which `load` will say what is wrong. Raises SettingsError where it does not fit, with the largest
-    size that does; ModelError.
+    size that does, nor into the host's RAM while it is loaded; ModelError.
     """
     require(settings.model)
     description = describe(settings.model)
     settings = resolve(settings, description)
     if settings.runtime is Runtime.ONNX:
         return None
-    from core import memory
+    from core import host, memory
 
     _device(settings.device)
     room = memory.free(settings.device)
     if memory.is_small(description, settings, room):
         return None
+    host.check_loading(description, settings, host.free_ram())
     try:
         return memory.check(description, settings, room)
     except memory.ShapeError:
@@ -261,8 +262,13 @@ def banked(loaded: Loaded, description: ModelDescription) -> BankedUNet:
         raise ModelError(f"{description.folder / DESCRIPTION}: fusion.subtoken: {error}") from error
 
 
-def load_parts(description: ModelDescription, settings: EngineSettings) -> Loaded:
-    """The model's parts, its LoRAs fused, for a runtime that runs them by PyTorch. Raises ModelError, SettingsError."""
+def load_parts(
+    description: ModelDescription, settings: EngineSettings, *, nets_on: torch.device | None = None
+) -> Loaded:
+    """The model's parts, its LoRAs fused. Raises ModelError, SettingsError.
+
+    nets_on: where the UNet and the VAE lie if not on the settings' device. core.host knows how much RAM this takes.
+    """
     import torch
 
     from core import loras
@@ -271,7 +277,11 @@ def load_parts(description: ModelDescription, settings: EngineSettings) -> Loade
     folder = description.folder
     dtype, device = getattr(torch, settings.dtype), _device(settings.device)
     schedule = betas_schedule(description)
-    unet, vae, text_encoder = (part(folder, name, dtype) for name in ("unet", "vae", "text_encoder"))
+    places = {"unet": nets_on or device, "vae": nets_on or device, "text_encoder": device}
+    # to its device before the next is read, so that the host holds one of them at most
+    unet, vae, text_encoder = (
+        part(folder, name, dtype).eval().requires_grad_(False).to(place) for name, place in places.items()
+    )
     tokenizer = _tokenizer(folder)
     _check_shapes(folder, unet.config, vae.config, text_encoder.config)
     weights = loras.named_weights(unet, text_encoder)  # by the names before a bank wraps some of the layers
@@ -282,8 +292,6 @@ def load_parts(description: ModelDescription, settings: EngineSettings) -> Loade
         raise ModelError(f"{folder}: its VAE needs multiples of {factor}; {settings.width}x{settings.height} is none")
     latent = (int(unet.config.in_channels), settings.height // factor, settings.width // factor)
     layout = {} if settings.policy is Policy.OFF else _layout(description, unet, latent)
-    for module in (unet, vae, text_encoder):
-        module.eval().requires_grad_(False).to(device)
     encoder = clip(tokenizer, text_encoder, dtype)
     return Loaded(unet, vae, encoder, schedule, layout, latent, dtype, device, weights, fusion.originals)
 

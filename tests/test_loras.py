@@ -362,7 +362,7 @@ def test_the_values_of_a_switch_are_by_the_names_of_the_parts_and_change_nothing
     assert all(torch.equal(named[name], tensor) for name, tensor in plain.items())
     assert all(torch.equal(change.originals[name], plain[name]) for name in change.values)
     back = loras.switch(
-        change.values | {n: t for n, t in named.items() if n not in change.values}, change.originals, ()
+        dict(change.values) | {n: t for n, t in named.items() if n not in change.values}, change.originals, ()
     )
     assert back.originals == {}
     assert all(torch.equal(back.values[name], plain[name]) for name in change.values)

@@ -113,12 +113,8 @@ class Weights:
         self.values = np.frombuffer((ctypes.c_char * size).from_address(ptr), dtype=_NUMPY[type])
 
 
-class IHostMemory:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def __bytes__(self) -> bytes:
-        return self._data
+class IHostMemory(bytes):
+    """As the real one, it gives its memory to whoever asks for a buffer."""
 
 
 class ITimingCache:

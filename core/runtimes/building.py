@@ -21,7 +21,7 @@ class EngineCancelled(EngineError):
     """The build was told to stop."""
 
 
-def build(onnx: Path, dtype: torch.dtype, timing: Path, report: Report, wanted: Callable[[], bool]) -> bytes:
+def build(onnx: Path, dtype: torch.dtype, timing: Path, report: Report, wanted: Callable[[], bool]) -> memoryview:
     """The engine of a graph; minutes. wanted: asked all the time, False ends the build. Raises EngineError.
 
     Strongly typed: the graph's own types are the engine's, no builder flag chooses a precision.
@@ -49,7 +49,7 @@ def build(onnx: Path, dtype: torch.dtype, timing: Path, report: Report, wanted: 
         if not wanted():
             raise EngineCancelled("the build of the TensorRT engine was cancelled")
         raise EngineError(f"TensorRT {trt.__version__} could not build the engine: {_first(log.errors)}")
-    return bytes(plan)
+    return memoryview(plan).cast("B")  # no copy: it is as large as the model
 
 
 def refit(engine: trt.ICudaEngine, weights: Mapping[str, Tensor], stream: int) -> None:

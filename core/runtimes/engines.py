@@ -198,7 +198,7 @@ def changed(entry: Entry) -> str:
 def keep(
     wanted: Key,
     model: str,
-    files: Mapping[str, bytes],
+    files: Mapping[str, bytes | memoryview],
     constants: Mapping[str, str],
     seconds: float,
     cache: Path | None = None,
@@ -224,6 +224,11 @@ def keep(
         part.rename(target)
     shutil.rmtree(part.with_name(f"{part.name}-old"), ignore_errors=True)
     return _entry(target, wanted.machine)
+
+
+def free_disk(cache: Path) -> int:
+    """Bytes that are free where the cache lies or will lie."""
+    return shutil.disk_usage(next(one for one in (cache, *cache.absolute().parents) if one.is_dir())).free
 
 
 @contextmanager

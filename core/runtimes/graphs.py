@@ -59,6 +59,15 @@ class Graph:
     outputs: tuple[str, ...]
     constants: Mapping[str, str]
 
+    def remove(self) -> None:
+        """Delete the file, and the weights beside it."""
+        for path in (self.path, _weights_of(self.path)):
+            path.unlink(missing_ok=True)
+
+
+def _weights_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.data")
+
 
 def frame_inputs(picture: Tensor, knobs: Knobs, memory: Memory) -> dict[str, Tensor]:
     """Every tensor that a frame is given, by the name that it has in the graph."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core import models
+from core import host, models
+from core.catalogue import in_gb
 from core.description import ModelDescription, describe
 from core.models import Report
 from core.net import Picture
@@ -63,14 +64,19 @@ def build(settings: EngineSettings, report: Report, wanted: Callable[[], bool] =
     settings, description = _settled(settings)
     if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
         raise EngineError(f"to build an engine {' and '.join(missing)} must be installed: {readiness.INSTALL}")
-    wanted_key, start_s = readiness.key(description, settings), time.perf_counter()
+    models.expected(replace(settings, runtime=Runtime.EAGER))  # which it is exported from, and compared with
     cache = engines.cache_folder()
-    report("loading the model", 0.0)
+    needed = host.check_making(description, settings, host.free_ram(), engines.free_disk(cache), cache)
+    wanted_key, start_s = readiness.key(description, settings), time.perf_counter()
+    report(f"loading the model; it takes up to {in_gb(needed.ram)} of RAM, {in_gb(needed.disk)} of the disk", 0.0)
     with models.on(settings.device), engines.scratch(cache) as folder:
         with models.quiet():
             made = _export(description, settings, folder, report)
         dtype, timing = getattr(torch, settings.dtype), engines.timing_cache(wanted_key.machine, cache)
-        files = {name: building.build(graph.path, dtype, timing, report, wanted) for name, graph in made.items()}
+        files = {}
+        for name, graph in made.items():
+            files[name] = building.build(graph.path, dtype, timing, report, wanted)
+            graph.remove()
         return engines.keep(
             wanted_key,
             description.name,

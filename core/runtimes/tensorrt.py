@@ -8,7 +8,7 @@ copied into their slots after the call. core.runtimes.making builds the engines.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,26 +48,27 @@ def load(description: ModelDescription, settings: EngineSettings, report: Report
 def on_engine(entry: Entry, description: ModelDescription, settings: EngineSettings) -> Model:
     """The model on that engine. Raises EngineError, ModelError, SettingsError."""
     assert entry.manifest is not None
-    data = [engines.read_engine(entry, name) for name in entry.manifest.files]
-    loaded = load_parts(description, settings)
+    # the engine has weights of its own; these are for LoRAs
+    loaded = load_parts(description, settings, nets_on=torch.device("cpu"))
     shape = shape_of(loaded, settings, readiness.version())
     net = banked(loaded, description)
-    for part in (net, loaded.vae):
-        part.to("cpu")  # the engine has weights of its own; these are for LoRAs
     for part in net.text_layers():
-        part.to(loaded.device)  # but for those through which the text goes: they are needed when it changes
-    built = [building.deserialize(one) for one in data]
+        part.to(loaded.device)  # through these the text goes when it changes
+    built = [building.deserialize(engines.read_engine(entry, name)) for name in entry.manifest.files]
     constants = entry.manifest.constants
     opened: weakref.WeakSet[TensorRtStep] = weakref.WeakSet()
 
     def put(values: Mapping[str, Tensor]) -> None:
         loras.put(loaded.weights, values)
-        refitted = _refit(built[0], constants, values, loaded.device)
+        refitted = refit(values)
         for step in opened:
             step.weights_changed(engine=refitted)
 
+    def refit(changed: Iterable[str]) -> bool:
+        return _refit(built[0], constants, {name: loaded.weights[name] for name in changed}, loaded.device)
+
     if settings.loras:
-        _refit(built[0], constants, {name: loaded.weights[name] for name in loaded.originals}, loaded.device)
+        refit(loaded.originals)
 
     def open_stream(state: StreamState) -> Step:
         step = TensorRtStep(built, shape, state, net.cross_attention)
