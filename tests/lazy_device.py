@@ -7,7 +7,7 @@ Whoever writes a tensor that is still to be read, or reads one that is still to 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,11 +60,13 @@ class LazyDevice(TorchFunctionMode):
         self._chance, self._haste = random.Random(seed), haste
         self._streams: list[Stream] = []
         self._current = [self.stream()]
-        self._pinned: list[Tensor] = []
+        self._on_the_host: list[Tensor] = []
         self._at_once = True
         self.captures = 0
 
-    def begin(self) -> None:
+    def begin(self, host: Iterable[Tensor] = ()) -> None:
+        """host: tensors that lie in RAM, beside the pinned ones, and so are written at once."""
+        self._on_the_host += host
         self._at_once = False
 
     def way(self, device: torch.device) -> Way:
@@ -134,8 +136,8 @@ class LazyDevice(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if function is torch.empty_like and "pin_memory" in kwargs:
             del kwargs["pin_memory"]  # there is nothing to pin it for
-            self._pinned.append(function(*args, **kwargs))
-            return self._pinned[-1]
+            self._on_the_host.append(function(*args, **kwargs))
+            return self._on_the_host[-1]
         writes = function in (Tensor.copy_, torch._foreach_copy_)
         if self._at_once or (writes and self._on_host(args[0]) and not kwargs.get("non_blocking")):
             return function(*args, **kwargs)
@@ -152,7 +154,7 @@ class LazyDevice(TorchFunctionMode):
         return function(*args, **kwargs)
 
     def _on_host(self, tensor: Any) -> bool:
-        return isinstance(tensor, Tensor) and any(tensor is one for one in self._pinned)
+        return isinstance(tensor, Tensor) and any(tensor is one for one in self._on_the_host)
 
 
 @contextmanager
