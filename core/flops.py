@@ -47,8 +47,7 @@ def frame_flops(description: ModelDescription, settings: EngineSettings) -> int:
             encode, net, Decode(vae), prediction=Prediction.EPSILON, guidance=settings.guidance, policy=settings.policy
         )
         words = int(part_config(folder, "text_encoder")["max_position_embeddings"])
-        knobs = idle_knobs(state.memory, len(state.positions), (words, int(unet.config.cross_attention_dim)))
-        knobs = knobs._replace(cross=net.cross_attention(knobs.text))
+        knobs = idle_knobs(net, state.memory, len(state.positions), (words, int(unet.config.cross_attention_dim)))
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             frame(picture, knobs, state.memory)
     return int(counter.get_total_flops())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from core.bank import Bank, Reading, Seen
 from core.net import Net
 from core.schedule import Prediction, Rows
 from core.settings import Guidance, Policy
+
+if TYPE_CHECKING:
+    from core.unet import BankedUNet  # which imports diffusers; not every runtime needs it
 
 
 class Dials(NamedTuple):
@@ -151,20 +154,23 @@ class Merge(nn.Module):
         return banks.merge(bank, seen, orders)
 
 
-def idle_knobs(memory: Memory, net_rows: int, words: tuple[int, int]) -> Knobs:
+def idle_knobs(net: BankedUNet | None, memory: Memory, net_rows: int, words: tuple[int, int]) -> Knobs:
     """Knobs of the right shapes that mean little, for a graph is made before a look is known; words: (words, width).
 
-    Ones rather than zeros, by which some are divided. Without cross.
+    Ones rather than zeros, by which some are divided. net: whose cross is worked out; None leaves it empty.
     """
     like, slots = memory.in_flight, banks.slot_count(memory.bank)
     count = len(like) + 1
+    text = like.new_zeros(net_rows, *words)
     flags = torch.zeros(net_rows, slots + 1, dtype=torch.bool, device=like.device)
     times = torch.zeros(count, dtype=torch.int64, device=like.device)
+    with torch.no_grad():
+        cross = {} if net is None else net.cross_attention(text)
     return Knobs(
         Rows(times, *(like.new_ones(count, 1, 1, 1) for _ in range(4))),
         like.new_zeros(count, *like.shape[1:]),
-        like.new_zeros(net_rows, *words),
-        {},
+        text,
+        cross,
         like.new_ones(1),
         like.new_ones(1),
         like.new_ones(1),

@@ -257,7 +257,7 @@ def banked(loaded: Loaded, description: ModelDescription) -> BankedUNet:
         return unets.BankedUNet(loaded.unet, ())
     places = unets.default_places(loaded.unet) if description.places is None else description.places
     try:
-        return unets.BankedUNet(loaded.unet, places, description.subtoken).to(loaded.device)
+        return unets.BankedUNet(loaded.unet, places, description.subtoken).to(loaded.unet.device)
     except unets.PlaceError as error:
         raise ModelError(f"{description.folder / DESCRIPTION}: fusion.subtoken: {error}") from error
 

@@ -35,7 +35,7 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     loaded, description = full_shape(), ModelDescription("sd15", tmp_path)
     shape = tensorrt.shape_of(loaded, wanted, (10, 16))
     frame = tensorrt.frame_of(loaded, description, wanted)
-    example = tensorrt.example(loaded, wanted, shape)
+    example = tensorrt.example(loaded, frame, wanted, shape)
     state = stream.start(loaded.layout, 1, 1, Guidance.NONE, loaded.latent, torch.float32, loaded.device)
     plan = full_plan(loaded)
     views = list(np.random.default_rng(0).integers(0, 256, (12, 128, 128, 3), dtype=np.uint8))

@@ -146,8 +146,7 @@ class CompiledStep:
         device = state.memory.in_flight.device
         self._memory = state.memory
         picture, shown = (torch.zeros(*size, 3, dtype=torch.uint8, device=device) for _ in range(2))
-        knobs = idle_knobs(state.memory, len(state.positions), words)
-        self._knobs = knobs._replace(cross=frame.net.cross_attention(knobs.text))  # type: ignore[operator]
+        self._knobs = idle_knobs(frame.net, state.memory, len(state.positions), words)  # type: ignore[arg-type]
         self._was: tuple[Plan, Dials] | None = None
         compiled = self._compiled = partial(_compiled, backend=backend, mode=mode)
         self._frame = frame

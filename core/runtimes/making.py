@@ -94,7 +94,7 @@ def _export(
     shape = tensorrt.shape_of(loaded, settings, version)
     report("exporting the graph", 0.05)
     frame = tensorrt.frame_of(loaded, description, settings)
-    example = tensorrt.example(loaded, settings, shape)
+    example = tensorrt.example(loaded, frame, settings, shape)
     with graphs.written(frame.net, in_place=shape.in_place) as reading, torch.inference_mode(False):
         module = graphs.FrameGraph(frame, list(example), reading)
         outputs = graphs.frame_outputs(shape.layout)

@@ -117,13 +117,13 @@ def frame_of(loaded: Loaded, description: ModelDescription, settings: EngineSett
     return frame.eval().requires_grad_(False)
 
 
-def example(loaded: Loaded, settings: EngineSettings, shape: Shape) -> dict[str, Tensor]:
+def example(loaded: Loaded, frame: Frame, settings: EngineSettings, shape: Shape) -> dict[str, Tensor]:
     """Every input of the frame's graph, of the right shape."""
     guidance, device = settings.guidance, loaded.device
     state = stream.start(shape.layout, settings.steps, shape.slots, guidance, loaded.latent, loaded.dtype, device)
     memory = state.memory._replace(bank=rings_of(shape, state).tensors)
     _, length, width = loaded.encoder("").shape
-    knobs = idle_knobs(memory, shape.net_rows, (length, width))
+    knobs = idle_knobs(frame.net, memory, shape.net_rows, (length, width))  # type: ignore[arg-type]
     if shape.in_place:
         nothing = (0,) * shape.net_rows
         knobs = knobs._replace(reading=placed(knobs.reading, nothing, nothing, shape.slots))  # type: ignore[arg-type]
