@@ -87,9 +87,13 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
 def building_engine(settings: EngineSettings, look: Look, threads: int, report: Report) -> Engine:
     """The real engine by TensorRT, whose engine is built first if it is not there: that takes minutes."""
     report("loading PyTorch", 0.1)
+    import threading
+
     import torch
+    from tqdm import tqdm
 
     torch.set_num_threads(threads)
+    tqdm.set_lock(threading.RLock())  # the exporter's bars would have one of all processes, whose loss Python tells
     from core.runtimes.engines import EngineError
     from core.runtimes.making import ensure
 
