@@ -26,8 +26,7 @@ _BESIDES = 100_000_000  # modules, and libraries that are imported late; as seen
 _CUDA_BESIDES = 1_000_000_000  # CUDA's libraries: an allowance, not measured
 _FUSING = 3 * 4  # bytes for each number of the largest weight that a LoRA changes, which is worked out in float32
 _ENGINE = 1.1  # an engine's file, of the weights in it: an allowance, for it is refittable and so holds them all
-_EXPORT = 1.0  # of the weights in the graph, beside the model itself: an allowance
-_EXPORT_BESIDES = 1_000_000_000
+_EXPORT_BESIDES = 600_000_000  # the exporter's graph; 0.42 GB were seen at SD 1.5's shapes (docs/engines.md)
 _BUILDER = 4.0  # TensorRT's builder, of the weights: the graph's, its network's, its own, the engine's; an allowance
 _BUILDER_BESIDES = 2_000_000_000
 
@@ -173,15 +172,15 @@ def check_switch(
 def making(description: ModelDescription, settings: EngineSettings) -> Making:
     """What building the TensorRT engine takes, settings having nothing left to decide. Raises ModelError.
 
-    The most of three moments: loading; exporting, with a copy of what is turned beside the model; and TensorRT's own
-    builder, the model being gone again. On the disk the graph with its weights, then the engine in its place.
+    The most of three moments: loading; exporting, which copies no weights; and TensorRT's own builder, the model being
+    gone again. On the disk the graph with its weights, then the engine in its place.
     """
     dtype: torch.dtype = getattr(torch, settings.dtype)
     plain = partial(_bytes, dtype=dtype)
     sizes = {part: plain(stored(description.folder / part)) for part in PARTS}
     graph = sum(sizes[part] for part in _NETS)
     model = sum(sizes.values()) if settings.device == "cpu" else _CUDA_BESIDES
-    exporting = model + int(_EXPORT * graph) + _EXPORT_BESIDES
+    exporting = model + _EXPORT_BESIDES
     building = int(_BUILDER * graph) + _BUILDER_BESIDES
     return Making(max(loading(description, settings).needed, exporting, building), int(_ENGINE * graph) + _BESIDES)
 

@@ -266,6 +266,8 @@ def export(
     assert program is not None
     constants = _constants(program.model.graph.initializers.values(), weights)
     program.save(str(path), include_initializers=True, keep_initializers_as_inputs=False, external_data=True)
+    for one in program.model.graph.initializers.values():
+        one.const_value = None  # the exporter keeps the graph alive somewhere, and that would keep the model
     del program
     model = onnx.load(str(path), load_external_data=False)
     _tidy(model)
