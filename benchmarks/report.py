@@ -156,10 +156,11 @@ def _against(rows: Any) -> list[str]:
         off, ours, paper = (
             taken.get((steps, *key)) for key in (("off", "compiled"), ("merge", "compiled"), ("merge", "paper"))
         )
+        asked = f"{steps} step{'s' if steps > 1 else ''}"
         if off and ours:
-            told.append(f"{steps} steps, compiled: merging costs {ours / off - 1:.0%} over no bank.")
+            told.append(f"{asked}, compiled: merging costs {ours / off - 1:.0%} over no bank.")
         if ours and paper:
-            told.append(f"{steps} steps, merging: compiled is {paper / ours:.1f} times as fast as the paper's way.")
+            told.append(f"{asked}, merging: compiled is {paper / ours:.1f} times as fast as the paper's way.")
     return told
 
 
