@@ -97,3 +97,23 @@ def test_a_try_that_nobody_waits_for_is_left_out_and_the_next_is_made() -> None:
         assert last.result(60)[9, 9].tolist() == [208, 205, 205]
     finally:
         tryouts.close()
+
+
+def test_where_no_process_can_be_started_it_is_told_and_the_next_try_is_made() -> None:
+    begun: list[Look] = []
+
+    def start(settings: EngineSettings, look: Look) -> EngineProcess:
+        begun.append(look)
+        if len(begun) == 1:
+            raise OSError(11, "Resource temporarily unavailable")
+        return EngineProcess(settings, look, "tests.fake_engine:make", 1, Limits(), lambda: 0.0)
+
+    tryouts = Tryouts(start)
+    picture = np.full((64, 64, 3), 50, np.uint8)
+    settings = EngineSettings(model="fake", width=64, height=64, steps=1)
+    try:
+        with pytest.raises(VcamError, match="cannot be tried now: .*temporarily unavailable"):
+            tryouts.ask(settings, Look(seed=1), picture).result(60)
+        assert tryouts.ask(settings, Look(seed=2), picture).result(60)[9, 9].tolist() == [207, 205, 205]
+    finally:
+        tryouts.close()

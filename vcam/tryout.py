@@ -101,7 +101,11 @@ class Tryouts:
             engine.close()
             engine = None
         if engine is None:
-            engine = self._start(job.settings, job.look)
+            try:
+                engine = self._start(job.settings, job.look)
+            except (VcamError, OSError) as error:  # the system has no room for another process
+                job.done.set_exception(VcamError(f"the look cannot be tried now: {error}"))
+                return None
             if sys.platform != "win32":
                 with contextlib.suppress(OSError):
                     os.setpriority(os.PRIO_PROCESS, engine.pid, NICE)
