@@ -112,7 +112,7 @@ def test_where_no_process_can_be_started_it_is_told_and_the_next_try_is_made() -
     picture = np.full((64, 64, 3), 50, np.uint8)
     settings = EngineSettings(model="fake", width=64, height=64, steps=1)
     try:
-        with pytest.raises(VcamError, match="cannot be tried now: .*temporarily unavailable"):
+        with pytest.raises(VcamError, match=r"cannot be tried now: .*temporarily unavailable"):
             tryouts.ask(settings, Look(seed=1), picture).result(60)
         assert tryouts.ask(settings, Look(seed=2), picture).result(60)[9, 9].tolist() == [207, 205, 205]
     finally:
