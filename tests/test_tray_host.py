@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from tests.test_switching import Running
+from vcam.choice import listed
 from vcam.commands import UseProfile
 from vcam.tray.model import Light
 
@@ -135,22 +136,22 @@ def tray(tmp_path: Path) -> Iterator[Tray]:
 def test_every_entry_does_what_it_says(tray: Tray, tmp_path: Path) -> None:
     with host(), camera(tmp_path) as run:
         process = tray.start()
-        until(lambda: line().startswith("p0, "), "the running camera is not shown")
+        until(lambda: line().startswith("P0, "), "the running camera is not shown")
         (item,) = items()
         assert "StreamV2V Camera" in item["tooltip"] or "StreamV2V Camera" in item["title"]
         entries = ["On", "Profile", "Panic: show nothing", "Open panel", "End the camera", "Quit this icon"]
         assert list(menu())[1:] == entries
-        names = [one["name"] for one in run.daemon.profiles()]
-        assert {"p0", "p3", "Claymation"} <= set(names)
+        names = [one["name"] for one in listed(run.daemon.choice)]
+        assert {"P0", "P3", "Claymation"} <= set(names)
         assert [one["label"] for one in menu()["Profile"]["items"]] == names
-        assert marked() == ["p0"]
+        assert marked() == ["P0"]
         assert colour(tmp_path) == Light.LIVE
 
-        click("Profile", "p2")
+        click("Profile", "P2")
         until(lambda: run.daemon.status().profile == "p2", "the click switched nothing")
-        until(lambda: marked() == ["p2"], "the current profile has no mark")
+        until(lambda: marked() == ["P2"], "the current profile has no mark")
         run.tell(UseProfile("p1"))
-        until(lambda: marked() == ["p1"], "a switch made elsewhere is not shown")
+        until(lambda: marked() == ["P1"], "a switch made elsewhere is not shown")
 
         click("On")
         until(lambda: run.daemon.status().state == "paused", "On does not pause")
@@ -193,8 +194,8 @@ def test_the_camera_may_end_and_start(tray: Tray, tmp_path: Path) -> None:
         assert [label for label, one in menu().items() if one.get("enabled", True)] == ["Quit this icon"]
         for _ in range(2):
             with camera(tmp_path) as run:
-                until(lambda: line().startswith("p0, "), "the camera is not found")
-                click("Profile", "p3")
+                until(lambda: line().startswith("P0, "), "the camera is not found")
+                click("Profile", "P3")
                 until(lambda run=run: run.daemon.status().profile == "p3", "the click switched nothing")  # type: ignore[misc]
                 click("End the camera")
                 run.thread.join(30)
@@ -207,8 +208,8 @@ def test_the_icon_may_be_killed_and_started_again(tray: Tray, tmp_path: Path) ->
     with host(), camera(tmp_path) as run:
         for profile in ("p1", "p2"):
             process = tray.start()
-            until(lambda: line().startswith("p"), "no icon")
-            click("Profile", profile)
+            until(lambda: line().startswith("P"), "no icon")
+            click("Profile", profile.upper())
             until(lambda profile=profile: run.daemon.status().profile == profile, "the click switched nothing")  # type: ignore[misc]
             process.kill()
             until(lambda: not items(), "the killed icon is still there")
@@ -219,11 +220,11 @@ def test_the_host_may_be_killed_and_started_again(tray: Tray, tmp_path: Path) ->
     with camera(tmp_path) as run:
         with host():
             process = tray.start()
-            until(lambda: line().startswith("p0, "), "no icon")
+            until(lambda: line().startswith("P0, "), "no icon")
         for profile in ("p1", "p2"):
             with host():
-                until(lambda: line().startswith("p"), "no icon in the new host")
-                click("Profile", profile)
+                until(lambda: line().startswith("P"), "no icon in the new host")
+                click("Profile", profile.upper())
                 until(lambda profile=profile: run.daemon.status().profile == profile, "the click switched nothing")  # type: ignore[misc]
         assert process.poll() is None
 
@@ -235,7 +236,7 @@ def test_without_a_host_it_waits_for_one(tray: Tray, tmp_path: Path) -> None:
         assert "shows no tray icons yet; waiting for it" in process.stderr.readline()
         assert process.poll() is None
         with host():
-            until(lambda: line().startswith("p0, "), "no icon in the host that came later")
+            until(lambda: line().startswith("P0, "), "no icon in the host that came later")
     waiting = tray.start()
     assert waiting.stderr
     assert "waiting for it" in waiting.stderr.readline()
