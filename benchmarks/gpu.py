@@ -55,7 +55,6 @@ from benchmarks.rig import (  # noqa: E402  the path first
 
 if TYPE_CHECKING:
     from core.engine import Engine
-    from core.settings import Policy
 
 NEEDED = ("torch", "diffusers", "transformers", "platformdirs", "psutil")
 PARTS = ("speed", "stages", "profile", "parity", "experiments", "long", "sizes")
@@ -269,17 +268,13 @@ def _tensorrt(run: Run) -> bool:
 
 def stages(run: Run) -> dict[str, dict[str, float]]:
     """Milliseconds of each stage, compiled by itself."""
+    from core.settings import Policy
+
     picture = next(pictures(run))
     return {
         f"{steps} steps, {policy}": engine(run, run.settings(steps, policy)).stages(picture, 3 if run.smoke else 50)
-        for steps, policy in itertools.product((2,) if run.smoke else (4, 1), _banks())
+        for steps, policy in itertools.product((2,) if run.smoke else (4, 1), (Policy.FIFO, Policy.MERGE))
     }
-
-
-def _banks() -> tuple[Policy, ...]:
-    from core.settings import Policy
-
-    return Policy.FIFO, Policy.MERGE
 
 
 def profile(run: Run) -> list[dict[str, Any]]:

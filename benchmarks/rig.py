@@ -168,15 +168,14 @@ def timed(one: Engine, run: Run, repeat: int = 1) -> dict[str, float]:
 
 def compared(one: Engine, other: Engine, run: Run, repeat: int = 1) -> list[float]:
     """PSNR (dB, 100 at most) of what both show, frame by frame."""
-    import numpy as np
+    from core.runtimes.making import psnr
 
     found = []
     for picture in itertools.islice(pictures(run, repeat), run.parity_frames + one.delay):
         shown, expected = one.translate(picture), other.translate(picture)
         if shown is None or expected is None:
             continue
-        error = float(np.square(shown.astype(np.float64) - expected).mean())
-        found.append(min(100.0, 10 * float(np.log10(255**2 / max(error, 1e-9)))))
+        found.append(min(100.0, psnr(shown, expected)))
     return found
 
 

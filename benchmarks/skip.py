@@ -26,6 +26,7 @@ from benchmarks.bank import pictures  # noqa: E402
 from core.description import describe  # noqa: E402
 from core.engine import Engine  # noqa: E402
 from core.net import Picture  # noqa: E402
+from core.runtimes.making import psnr  # noqa: E402
 from core.settings import EngineSettings, Look  # noqa: E402
 
 
@@ -40,12 +41,6 @@ def timed(source: list[Picture], settings: EngineSettings, look: Look) -> tuple[
     return [picture for picture in shown if picture is not None], time.perf_counter() - started
 
 
-def psnr(one: Picture, other: Picture) -> float:
-    """Decibels, 100 where they are equal."""
-    error = float(np.square(one.astype(np.float64) - other).mean())
-    return min(100.0, 10 * float(np.log10(255**2 / max(error, 1e-9))))
-
-
 def compared(film: Path, args: argparse.Namespace) -> list[dict[str, object]]:
     """The figures of one film."""
     own = describe(args.model)
@@ -58,7 +53,7 @@ def compared(film: Path, args: argparse.Namespace) -> list[dict[str, object]]:
         look = Look(args.prompt, skip_difference=difference)
         shown, taken_s = timed(source, settings, look)
         again = [bool(np.array_equal(a, b)) for a, b in itertools.pairwise(shown)]
-        found = [psnr(*pair) for pair in zip(plain, shown, strict=True)]
+        found = [min(100.0, psnr(*pair)) for pair in zip(plain, shown, strict=True)]
         rows.append(
             {
                 "film": film.stem,
