@@ -4,8 +4,8 @@
                               [--threshold T] [--fusion S]
 
 Each film is translated twice in one run by the same engine settings, once with the model's own bank and once with none.
-`change` is the warp error's, in percent; `ghosting` and `edit` are core.metrics' own figures. noise: sigma of sensor
-noise added to the input, grey levels. Prints a table, and one JSON object on the last line.
+`change` is the warp error's, in percent; `ghosting` and `edit` are core.measure.metrics' own figures. noise: sigma of
+sensor noise added to the input, grey levels. Prints a table, and one JSON object on the last line.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402  the path first
 
-from core import metrics  # noqa: E402
-from core.description import describe  # noqa: E402
+from core.algorithm.net import Picture  # noqa: E402
 from core.engine import Engine  # noqa: E402
-from core.net import Picture  # noqa: E402
+from core.measure import metrics  # noqa: E402
+from core.models.description import describe  # noqa: E402
 from core.settings import EngineSettings, Look, Policy  # noqa: E402
-from vcam.translate import engine_size  # noqa: E402
+from vcam.offline.translate import engine_size  # noqa: E402
 from vcam.video import probe, read, resized  # noqa: E402
 
 

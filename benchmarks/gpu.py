@@ -112,7 +112,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> None:
     from benchmarks import random_model
     from benchmarks.report import of_gpu
     from core.runtimes import compiled
-    from vcam.bench import machine
+    from vcam.offline.bench import machine
 
     dtype = getattr(torch, args.dtype or ("float32" if args.device == "cpu" else "float16"))
     shape = random_model.SHAPES[args.shape]
@@ -217,7 +217,7 @@ def sizes(run: Run, results: Results) -> None:
 
 
 def _rows(part: str, run: Run, asked: Iterable[Wanted], results: Results) -> None:
-    from core.flops import peak_flops
+    from core.measure.flops import peak_flops
 
     rows = results.raw.setdefault(part, [])
     known = {Wanted(*(row[name] for name in Wanted._fields)) for row in rows}
@@ -234,8 +234,8 @@ def _rows(part: str, run: Run, asked: Iterable[Wanted], results: Results) -> Non
 
 def _row(run: Run, wanted: Wanted, peak: float) -> dict[str, Any]:
     """What was measured, or {error: why it could not be}."""
-    from core.description import describe
-    from core.flops import frame_flops
+    from core.measure.flops import frame_flops
+    from core.models.description import describe
     from core.settings import Policy, Runtime
 
     run = replace(run, size=wanted.size)
@@ -245,7 +245,7 @@ def _row(run: Run, wanted: Wanted, peak: float) -> dict[str, Any]:
     started = time.perf_counter()
     try:
         if own is Runtime.TENSORRT:
-            from core.runtimes import making
+            from core.runtimes.tensorrt import make as making
 
             making.ensure(settings, lambda text, fraction: say(text))
         one = (paper_engine if wanted.way == "paper" else engine)(run, settings)
@@ -258,7 +258,7 @@ def _row(run: Run, wanted: Wanted, peak: float) -> dict[str, Any]:
 
 
 def _tensorrt(run: Run) -> bool:
-    from core.runtimes import readiness
+    from core.runtimes.tensorrt import readiness
 
     why = readiness.why_not(run.device, run.dtype)
     if why:

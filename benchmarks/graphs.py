@@ -21,8 +21,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from core.description import ONNX_GRAPHS, describe
-from core.runtimes import onnx as runtime
+from core.models.description import ONNX_GRAPHS, describe
+from core.runtimes.onnx import runtime as runtime
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Run = Callable[[], list[np.ndarray[Any, Any]]]
@@ -77,7 +77,7 @@ def inputs_of(graph: bytes) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def on_onnxruntime(graph: bytes, given: Arrays, threads: int) -> Run:
-    """As core.runtimes.onnx runs it."""
+    """As core.runtimes.onnx.runtime runs it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

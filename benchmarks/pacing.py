@@ -24,9 +24,9 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402  the path first
 
 from core.settings import EngineSettings, Look  # noqa: E402
-from vcam.daemon import Parts, run  # noqa: E402
+from vcam.daemon.daemon import Parts, run  # noqa: E402
 from vcam.frames import Picture  # noqa: E402
-from vcam.options import RunOptions, settings_for  # noqa: E402
+from vcam.settings.run_options import RunOptions, settings_for  # noqa: E402
 from vcam.worker.factories import CORE_ENGINE, Report  # noqa: E402
 
 FRAME_S = 0.15

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from core.algorithm.unet import PlainUNet, default_places, self_attentions
 from core.settings import Policy
-from core.unet import PlainUNet, default_places, self_attentions
 
 
 class PaperAttention:
@@ -82,7 +82,9 @@ class PaperAttention:
 
 
 class PaperNet(PlainUNet):
-    """core.net.Net in the paper's way; the bank is in its processors, so that it is good for one stream only."""
+    """core.algorithm.net.Net in the paper's way; the bank is in its processors, so that it is good for one stream
+    only.
+    """
 
     def __init__(
         self, unet: nn.Module, *, policy: Policy, slots: int = 1, interval: int = 4, strength: float, threshold: float

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 if TYPE_CHECKING:
+    from core.algorithm.net import Picture
     from core.engine import Engine
-    from core.net import Picture
     from core.settings import EngineSettings, Policy
 
 PROMPT = "claymation, a person talking"
@@ -68,7 +68,7 @@ def engine(run: Run, settings: EngineSettings, **look: Any) -> Engine:
 def paper_engine(run: Run, settings: EngineSettings) -> Engine:
     """An engine whose bank is the paper's way: lists and concatenation, in eager PyTorch."""
     from benchmarks.paper_way import PaperNet
-    from core import stream
+    from core.algorithm import stream
     from core.settings import Policy, Runtime
 
     plain = run.settings(settings.steps, Policy.OFF, runtime=Runtime.EAGER)
@@ -168,7 +168,7 @@ def timed(one: Engine, run: Run, repeat: int = 1) -> dict[str, float]:
 
 def compared(one: Engine, other: Engine, run: Run, repeat: int = 1) -> list[float]:
     """PSNR (dB, 100 at most) of what both show, frame by frame."""
-    from core.runtimes.making import psnr
+    from core.runtimes.tensorrt.make import psnr
 
     found = []
     for picture in itertools.islice(pictures(run, repeat), run.parity_frames + one.delay):
@@ -183,7 +183,7 @@ def memory(run: Run) -> dict[str, float]:
     """MiB that are held: by this process, and on the device."""
     import torch
 
-    from vcam.bench import held_bytes
+    from vcam.offline.bench import held_bytes
 
     held = {"process_mib": held_bytes() / 2**20}
     if run.device == "cuda":

@@ -23,10 +23,10 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402  the path first
 
 from benchmarks.bank import pictures  # noqa: E402
-from core.description import describe  # noqa: E402
+from core.algorithm.net import Picture  # noqa: E402
 from core.engine import Engine  # noqa: E402
-from core.net import Picture  # noqa: E402
-from core.runtimes.making import psnr  # noqa: E402
+from core.models.description import describe  # noqa: E402
+from core.runtimes.tensorrt.make import psnr  # noqa: E402
 from core.settings import EngineSettings, Look  # noqa: E402
 
 

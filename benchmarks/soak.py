@@ -31,10 +31,10 @@ sys.path.insert(0, str(ROOT))
 import psutil  # noqa: E402  the path first
 
 from core.settings import EngineSettings  # noqa: E402
-from vcam.daemon import Daemon, Parts  # noqa: E402
-from vcam.options import RunOptions, RunReport  # noqa: E402
-from vcam.pattern import draw_person  # noqa: E402
-from vcam.sinks import VideoFile  # noqa: E402
+from vcam.daemon.daemon import Daemon, Parts  # noqa: E402
+from vcam.devices.sinks import VideoFile  # noqa: E402
+from vcam.devices.test_pattern import draw_person  # noqa: E402
+from vcam.settings.run_options import RunOptions, RunReport  # noqa: E402
 
 GROWTH_MB = 20.0
 LATE_MS = 100.0

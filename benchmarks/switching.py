@@ -34,10 +34,10 @@ import numpy.typing as npt  # noqa: E402
 import psutil  # noqa: E402
 
 from vcam.commands import ChangeEngine, Command, UseProfile  # noqa: E402
-from vcam.config import ObsSettings  # noqa: E402
-from vcam.daemon import Daemon, Parts  # noqa: E402
+from vcam.daemon.daemon import Daemon, Parts  # noqa: E402
 from vcam.frames import Picture  # noqa: E402
-from vcam.options import RunOptions  # noqa: E402
+from vcam.settings.config import ObsSettings  # noqa: E402
+from vcam.settings.run_options import RunOptions  # noqa: E402
 
 LOOKS = ("claymation", "ink", "neon", "gold", "watercolour", "thermal")
 LONGEST_MS = 100.0

@@ -12,10 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core import host, loras, models, prompts, schedule, stages, stream
-from core.models import Model, Report, silent
-from core.net import Picture
-from core.runtimes.engines import EngineError
+from core.algorithm import prompts, schedule, stream
+from core.algorithm.net import Picture
+from core.models import host_memory as host
+from core.models import loading as models
+from core.models import loras
+from core.models.loading import Model, Report, silent
+from core.runtimes import stages
+from core.runtimes.tensorrt.cache import EngineError
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, SettingsError
 
 _DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes at once
@@ -25,7 +29,8 @@ class Engine:
     """Translates a stream of pictures by StreamV2V; complete when built, not thread-safe."""
 
     def __init__(self, settings: EngineSettings, look: Look, report: Report = silent) -> None:
-        """Loads the model, and compiles it where the runtime does. Raises core.description.ModelError, SettingsError.
+        """Loads the model, and compiles it where the runtime does. Raises core.models.description.ModelError,
+        SettingsError.
 
         report hears what is being done and how far the start is, 0..1. trouble: why the TensorRT engine that there is
         does not run, "" if it does or if there is none.
@@ -70,8 +75,8 @@ class Engine:
         """Other LoRAs from the next frame on, in the weights that are loaded; nothing is built, the stream goes on.
 
         The prompts' embeddings blend over `frames` frames where the text encoder is changed too. Raises SettingsError
-        where the runtime's weights are fixed or the RAM is too small, core.description.ModelError; then nothing has
-        changed.
+        where the runtime's weights are fixed or the RAM is too small, core.models.description.ModelError; then nothing
+        has changed.
         """
         if self._model.put is None:
             raise SettingsError(f"the {self.settings.runtime} runtime cannot change LoRAs while it runs; use eager")
@@ -90,7 +95,8 @@ class Engine:
         self._skip = _Skip()
 
     def stages(self, picture: Picture, repeats: int = 20) -> dict[str, float]:
-        """Milliseconds of each stage of a frame, run by itself (core.stages.STAGES); nothing of the stream changes.
+        """Milliseconds of each stage of a frame, run by itself (core.runtimes.stages.STAGES); nothing of the stream
+        changes.
 
         Empty where the runtime's frame cannot be taken apart.
         """

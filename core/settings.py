@@ -19,7 +19,7 @@ class Policy(StrEnum):
 
 
 class Runtime(StrEnum):
-    """What runs the model. auto: the quickest that this model and machine allow (core.models.resolve)."""
+    """What runs the model. auto: the quickest that this model and machine allow (core.models.loading.resolve)."""
 
     AUTO = "auto"
     EAGER = "eager"

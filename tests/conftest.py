@@ -44,15 +44,15 @@ def _no_tray() -> str | None:
 @pytest.fixture
 def quick_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small models load quickly (see layout_once)."""
-    from tests.model_folders import layout_once
+    from tests.support.model_folders import layout_once
 
-    monkeypatch.setattr("core.unet.layout", layout_once)
+    monkeypatch.setattr("core.algorithm.unet.layout", layout_once)
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small random model, to be left as it is."""
-    from tests.model_folders import make_folder
+    from tests.support.model_folders import make_folder
 
     return make_folder(tmp_path_factory.mktemp("tiny") / "model")
 

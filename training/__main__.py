@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     if "export" in stages:
         write(*unet.averaged(cache / "unet.pt"))
     if {"unet", "export"} & set(stages):
-        from core.runtimes.export import export as export_graphs  # late: it takes minutes, and needs onnx
+        from core.runtimes.onnx.export import export as export_graphs  # late: it takes minutes, and needs onnx
 
         export_graphs(given.out)
     return 0

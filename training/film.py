@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from core.settings import EngineSettings, Look
 from training.data import f32, held_out
 from training.sheet import bgr, captioned, told
-from vcam.translate import translate
+from vcam.offline.translate import translate
 from vcam.video import probe, read
 
 STYLES = ("claymation", "neon", "pencil sketch", "watercolour", "woodblock print")

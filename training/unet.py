@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.bank import Bank, Reading
-from core.unet import BankedUNet
+from core.algorithm.bank import Bank, Reading
+from core.algorithm.unet import BankedUNet
 from training import words
 from training.lessons import Shard
 from training.optimiser import Muon, rate, split

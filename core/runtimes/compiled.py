@@ -1,4 +1,5 @@
-"""The `compiled` runtime: the whole frame (core.frame.Frame) by torch.compile; on CUDA it is captured as one graph.
+"""The `compiled` runtime: the whole frame (core.algorithm.frame.Frame) by torch.compile; on CUDA it is captured as one
+graph.
 
 All that a graph reads and writes lies in tensors that are made once and stay where they are: the picture, the knobs,
 the memory, the result. A frame copies into them what is new, runs the graph, and copies the result out; it waits for
@@ -19,20 +20,21 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
-from core import bank as banks
-from core import loras, stream, unet
-from core.attention import SelfAttention
-from core.bank import Bank, Seen, Turn
-from core.description import ModelDescription, one_line
-from core.frame import Decode, Dials, Encode, Frame, Knobs, Memory, Merge, denoise, idle_knobs
-from core.models import BUILDING, Loaded, Model, Report, banked, load_parts
-from core.net import Picture
+from core.algorithm import bank as banks
+from core.algorithm import stream, unet
+from core.algorithm.attention import SelfAttention
+from core.algorithm.bank import Bank, Seen, Turn
+from core.algorithm.frame import Decode, Dials, Encode, Frame, Knobs, Memory, Merge, denoise, idle_knobs
+from core.algorithm.net import Picture
+from core.algorithm.stream import Develop, Plan, Step, StreamState
+from core.algorithm.unet import BankedUNet
+from core.models import loras
+from core.models.description import ModelDescription, one_line
+from core.models.loading import BUILDING, Loaded, Model, Report, banked, load_parts
 from core.runtimes.capture import Way, way_of
 from core.runtimes.copies import Staged
+from core.runtimes.stages import Runs, busy
 from core.settings import EngineSettings, SettingsError
-from core.stages import Runs, busy
-from core.stream import Develop, Plan, Step, StreamState
-from core.unet import BankedUNet
 
 _T = TypeVar("_T")
 
@@ -87,8 +89,8 @@ def code_folder() -> Path:
 class Quick(NamedTuple):
     """A model's whole frame in the form that is quickest on a GPU.
 
-    weights: core.loras.named_weights, of which those of the fused projections are views. weights_changed: to be called
-    after they did.
+    weights: core.models.loras.named_weights, of which those of the fused projections are views. weights_changed: to be
+    called after they did.
     """
 
     frame: Frame
@@ -130,7 +132,7 @@ def _fuse_projections(net: BankedUNet) -> dict[Tensor, Tensor]:
 
 
 class CompiledStep:
-    """core.stream.Step by compiled code; building it compiles and, on CUDA, captures."""
+    """core.algorithm.stream.Step by compiled code; building it compiles and, on CUDA, captures."""
 
     def __init__(
         self,
@@ -171,7 +173,7 @@ class CompiledStep:
         self._copies = way.copies(picture, shown)
 
     def __call__(self, plan: Plan, state: StreamState, picture: Picture | None) -> tuple[Develop, StreamState]:
-        """See core.stream.Step."""
+        """See core.algorithm.stream.Step."""
         now = stream.turn(plan, state)
         with torch.inference_mode():
             self._copies.take(picture)
@@ -182,7 +184,7 @@ class CompiledStep:
         return develop, stream.after(state, self._memory, now)
 
     def stages(self, plan: Plan, state: StreamState, picture: Picture) -> Runs:
-        """core.stages.Runs: each stage compiled, and on CUDA captured, by itself; it compiles for a while."""
+        """core.runtimes.stages.Runs: each stage compiled, and on CUDA captured, by itself; it compiles for a while."""
         device, now, memory = self._knobs.noise.device, busy(plan, state), self._memory
         given = torch.from_numpy(picture).to(device)
         frame, repeated = self._frame, self._way.repeated

@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from core.net import Picture
-from core.stream import Develop
+from core.algorithm.net import Picture
+from core.algorithm.stream import Develop
 
 
 class Staged:

@@ -1,4 +1,4 @@
-"""TensorRT's Python bindings as far as they are used; tests/tensorrt_bindings.py writes this."""
+"""TensorRT's Python bindings as far as they are used; tests/support/tensorrt_bindings.py writes this."""
 
 # from tensorrt-cu13-bindings 11.4.0.106
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vcam.errors import VcamError
-from vcam.tomlfiles import write_atomically
+from vcam.settings.toml_schema import write_atomically
 
 SCRIPT = "streamv2v-camera.lua"
 PROFILES = "streamv2v-profiles.json"

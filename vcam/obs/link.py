@@ -9,9 +9,9 @@ from concurrent.futures import Future
 from typing import Any
 
 from vcam.commands import Command, CommandError
-from vcam.config import ObsSettings
 from vcam.obs import places, words
 from vcam.obs.protocol import Obs, ObsError, ObsGone, ObsPassword, ObsRefused, Subscription
+from vcam.settings.config import ObsSettings
 
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 4.0  # with what OBS needs to answer, reconnected within 6 s

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vcam.config import ObsSettings
+from vcam.settings.config import ObsSettings
 
 PORT = 4455
 

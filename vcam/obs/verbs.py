@@ -8,10 +8,10 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from vcam import client
-from vcam.config import ObsSettings, load_config
 from vcam.errors import VcamError
 from vcam.obs import install, places
-from vcam.profiles import load_profiles
+from vcam.settings.config import ObsSettings, load_config
+from vcam.settings.profiles import load_profiles
 
 if TYPE_CHECKING:
     from vcam.obs.protocol import Obs

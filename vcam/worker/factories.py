@@ -61,10 +61,10 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
     import torch
 
     torch.set_num_threads(threads)
-    from core.catalogue import in_gb
     from core.engine import Engine as CoreEngine
-    from core.hub import Progress, ensure
-    from core.models import expected
+    from core.models.catalogue import in_gb
+    from core.models.hub import Progress, ensure
+    from core.models.loading import expected
 
     told = -1
 
@@ -94,8 +94,8 @@ def building_engine(settings: EngineSettings, look: Look, threads: int, report: 
 
     torch.set_num_threads(threads)
     tqdm.set_lock(threading.RLock())  # the exporter's bars would have one of all processes, whose loss Python tells
-    from core.runtimes.engines import EngineError
-    from core.runtimes.making import ensure
+    from core.runtimes.tensorrt.cache import EngineError
+    from core.runtimes.tensorrt.make import ensure
 
     ensure(settings, report)
     engine = core_engine(settings, look, threads, report)
@@ -112,7 +112,7 @@ def instead(settings: EngineSettings, engine: Engine) -> tuple[str, bool]:
     trouble = f"the TensorRT engine cannot be used: {engine.trouble}" if engine.trouble else ""
     if settings.runtime is Runtime.AUTO:
         return (f"{trouble}; running {runs}" if trouble else ""), False
-    from core.runtimes import readiness
+    from core.runtimes.tensorrt import readiness
 
     if why := readiness.why_not(engine.settings.device, engine.settings.dtype):
         return f"TensorRT cannot be used here: {why}; running {runs}", False
@@ -123,6 +123,6 @@ def instead(settings: EngineSettings, engine: Engine) -> tuple[str, bool]:
 
 def remove_unfinished() -> None:
     """Remove from the disk what builds have left that were ended before they were done."""
-    from core.runtimes import engines
+    from core.runtimes.tensorrt import cache as engines
 
     engines.sweep()

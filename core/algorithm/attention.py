@@ -1,0 +1,251 @@
+"""Extended attention and feature fusion (paper, sections 4.1 and 4.2), and what carries them into diffusers.
+
+Pure functions at the heart. The processors and wrappers hold no state: the bank comes in, and the features seen go out,
+by a keyword argument of the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from core.algorithm.bank import Bank, Reading, Seen, read, take, unit
+
+
+class BankCall(NamedTuple):
+    """What travels with one UNet call: the bank, how to read it, and the features seen, which the layers fill in.
+
+    cross: cross-attention layer -> its keys and values of the text, [rows, words, 2*channels]; a layer that it does not
+    name works out its own.
+    """
+
+    bank: Bank
+    reading: Reading
+    seen: Seen
+    cross: Mapping[str, Tensor]
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
+    """Multi-head attention: query [rows, m, channels], keys and values [rows, n, channels] -> [rows, m, channels]."""
+    # [rows, heads, n, channels/heads]
+    q, k, v = (t.reshape(t.shape[0], t.shape[1], heads, -1).transpose(1, 2) for t in (query, keys, values))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def extend(now: Tensor, ring: Tensor, fresh: Tensor) -> Tensor:
+    """[K_now ; K_bank]: now [rows, tokens, channels], ring [rows, slots, tokens, channels] -> [rows, n, channels]."""
+    return torch.cat([now, read(ring, now, fresh)], dim=1)
+
+
+def fuse(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor) -> Tensor:
+    """Each token moves towards its most similar token of the bank, where their cosine is over the threshold.
+
+    own [rows, tokens, channels], ring [rows, slots, tokens, channels], strength and threshold [rows].
+    """
+    banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
+    similarity = unit(own) @ unit(banked).transpose(1, 2)  # [rows, tokens, slots*tokens]
+    best, index = similarity.max(dim=-1)
+    return _drawn(own, take(banked, index), best, strength, threshold)
+
+
+def _drawn(own: Tensor, match: Tensor, similarity: Tensor, strength: Tensor, threshold: Tensor) -> Tensor:
+    """`own` moved towards its match, where the two are alike; similarity [rows, tokens]."""
+    mixed = torch.lerp(own, match, strength[:, None, None])
+    return torch.where((similarity > threshold[:, None])[..., None], mixed, own)
+
+
+class Between(NamedTuple):
+    """Where matches may also lie: between the tokens, which are a grid of height x width.
+
+    shares [points, 9]: how much of a token and its eight neighbours makes up each point (`shares_between`).
+    """
+
+    shares: Tensor
+    height: int
+    width: int
+
+
+def shares_between(parts: int) -> Tensor:
+    """The bilinear shares [points, 9] of a token and its neighbours, at steps of 1/parts of a token, up to a half."""
+    steps = torch.arange(-(parts // 2), parts // 2 + 1) / parts
+    line = (1 - (steps[:, None] - torch.arange(-1, 2)).abs()).clamp_min(0)  # [steps, 3]
+    return (line[:, None, :, None] * line[None, :, None, :]).reshape(-1, 9)  # [steps*steps, 3*3]
+
+
+def fuse_between(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor, between: Between) -> Tensor:
+    """As `fuse`, but the match may lie between tokens: what moved by less than a token is found where it was.
+
+    Ours, not the paper's: as video codecs compensate motion of parts of a pixel, the most similar token is found first,
+    then the point around it where the bilinear mix of the bank is most similar.
+    """
+    banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
+    direction = unit(own)
+    index = (direction @ unit(banked).transpose(1, 2)).argmax(dim=-1)  # [rows, tokens]
+    rows, tokens, channels = own.shape
+    nine = _neighbours(ring.shape[1], between)[index]  # [rows, tokens, 9]
+    around = take(banked, nine.flatten(1)).reshape(rows, tokens, 9, channels)
+    near, shares = around.float(), between.shares.float()  # squares of half precision may overflow
+    products = (near @ near.transpose(2, 3)).flatten(2)  # [rows, tokens, 81]
+    lengths = products @ (shares[:, :, None] * shares[:, None]).flatten(1).T  # squared, [rows, tokens, points]
+    dots = (near @ direction.float()[..., None])[..., 0] @ shares.T  # [rows, tokens, points]
+    best, point = (dots * lengths.clamp_min(1e-12).rsqrt()).max(dim=-1)
+    match = (between.shares.to(around.dtype)[point][:, :, None] @ around)[:, :, 0]  # [rows, tokens, channels]
+    return _drawn(own, match, best, strength, threshold)
+
+
+def _neighbours(slots: int, between: Between) -> Tensor:
+    """Of every token of a ring, itself and its neighbours in its slot, [slots*tokens, 9]; edges are repeated."""
+    height, width = between.height, between.width
+    device, step = between.shares.device, torch.arange(-1, 2, device=between.shares.device)
+    y = (torch.arange(height, device=device)[:, None] + step).clamp(0, height - 1)  # [height, 3]
+    x = (torch.arange(width, device=device)[:, None] + step).clamp(0, width - 1)  # [width, 3]
+    there = (y[:, None, :, None] * width + x[None, :, None, :]).reshape(1, height * width, 9)
+    first = torch.arange(slots, device=device)[:, None, None] * (height * width)
+    return (first + there).flatten(0, 1)
+
+
+def fuse_at(place: str, own: Tensor, call: BankCall, between: Between | None = None) -> Tensor:
+    """`own` [rows, tokens, channels] fused with the bank at `place`; what flows on is also what is banked."""
+    name = f"{place}.feature"
+    ring = call.bank.get(name)
+    if ring is None:
+        fused = own
+    elif between is None:
+        fused = fuse(own, ring, call.reading.strength, call.reading.threshold)
+    else:
+        fused = fuse_between(own, ring, call.reading.strength, call.reading.threshold, between)
+    call.seen[name] = fused
+    return fused
+
+
+def project(attn: Attention, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value, each [rows, tokens, channels]; one matrix product where diffusers has fused the weights."""
+    if attn.fused_projections:
+        query, key, value = attn.to_qkv(hidden).chunk(3, dim=-1)
+        return query, key, value
+    return attn.to_q(hidden), attn.to_k(hidden), attn.to_v(hidden)
+
+
+def keys_values(attn: Attention, text: Tensor) -> Tensor:
+    """A cross-attention's keys and values, side by side: text [rows, words, width] -> [rows, words, 2*channels]."""
+    return torch.cat([attn.to_k(text), attn.to_v(text)], dim=-1)
+
+
+class SelfAttention:
+    """A diffusers attention processor: self-attention that also looks at the bank of its layer."""
+
+    def __init__(self, layer: str, fuses: bool) -> None:
+        self.layer = layer
+        self.fuses = fuses
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        bank_call: BankCall | None = None,
+    ) -> Tensor:
+        """hidden_states [rows, tokens, channels] -> the same shape."""
+        assert bank_call is not None
+        query, key, value = project(attn, hidden_states)
+        key_name, value_name = f"{self.layer}.key", f"{self.layer}.value"
+        bank_call.seen[key_name], bank_call.seen[value_name] = key, value
+        if key_name in bank_call.bank:
+            fresh = bank_call.reading.fresh
+            key = extend(key, bank_call.bank[key_name], fresh)
+            value = extend(value, bank_call.bank[value_name], fresh)
+        out = attn.to_out[0](attend(query, key, value, attn.heads))
+        return fuse_at(self.layer, out, bank_call) if self.fuses else out
+
+
+class CrossAttention:
+    """A diffusers attention processor: plain cross-attention, whose keys and values may come with the call."""
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        bank_call: BankCall | None = None,
+    ) -> Tensor:
+        """hidden_states [rows, tokens, channels], encoder_hidden_states [rows, words, width] -> as hidden_states."""
+        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        ready = None if bank_call is None else bank_call.cross.get(self.layer)
+        key, value = (keys_values(attn, text) if ready is None else ready).chunk(2, dim=-1)
+        out: Tensor = attn.to_out[0](attend(attn.to_q(hidden_states), key, value, attn.heads))
+        return out
+
+
+class FusedTransformerBlock(nn.Module):
+    """A transformer block whose output is fused with the bank."""
+
+    def __init__(self, place: str, block: nn.Module) -> None:
+        super().__init__()
+        self.place = place
+        self.block = block
+
+    def forward(self, hidden_states: Tensor, *, cross_attention_kwargs: dict[str, Any], **kwargs: Any) -> Tensor:
+        """hidden_states [rows, tokens, channels] -> the same shape."""
+        out = self.block(hidden_states, cross_attention_kwargs=cross_attention_kwargs, **kwargs)
+        return fuse_at(self.place, out, cross_attention_kwargs["bank_call"])
+
+
+class FusedUpBlock(nn.Module):
+    """An up block whose output [rows, channels, height, width] is fused with the bank, a pixel being a token."""
+
+    has_cross_attention = True  # so that diffusers hands over cross_attention_kwargs, with the bank in it
+
+    shares: Tensor | None
+
+    def __init__(self, place: str, block: nn.Module, parts: int = 1) -> None:
+        """parts: matches may lie between tokens, at steps of 1/parts of one (`fuse_between`); 1: on tokens only."""
+        super().__init__()
+        self.place = place
+        self.block = block
+        self.register_buffer("shares", shares_between(parts) if parts > 1 else None, persistent=False)
+        self.attends = bool(getattr(block, "has_cross_attention", False))
+
+    @property
+    def resnets(self) -> nn.ModuleList:
+        """The inner block's, whose number diffusers asks for."""
+        return self.block.resnets  # type: ignore[return-value]
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        temb: Tensor,
+        res_hidden_states_tuple: tuple[Tensor, ...],
+        upsample_size: int | None = None,
+        *,
+        cross_attention_kwargs: dict[str, Any],
+        **attention: Any,
+    ) -> Tensor:
+        """hidden_states [rows, channels, height, width] -> as the inner block."""
+        if self.attends:
+            attention["cross_attention_kwargs"] = cross_attention_kwargs
+        else:
+            attention = {}
+        out: Tensor = self.block(
+            hidden_states=hidden_states,
+            temb=temb,
+            res_hidden_states_tuple=res_hidden_states_tuple,
+            upsample_size=upsample_size,
+            **attention,
+        )
+        # contiguous: a banked view would hand its strides on to the ring, and a compiled call would be compiled again
+        tokens = out.flatten(2).transpose(1, 2).contiguous()  # [rows, height*width, channels]
+        between = None if self.shares is None else Between(self.shares, *out.shape[2:])
+        fused = fuse_at(self.place, tokens, cross_attention_kwargs["bank_call"], between)
+        return fused.transpose(1, 2).reshape(out.shape)

@@ -1,0 +1,225 @@
+"""One frame as a pure function of tensors: the arithmetic of every runtime, what is captured, compiled and exported.
+
+All that may change between two frames is a tensor of fixed shape (`Knobs`), and so is all that a stream remembers
+(`Memory`): one graph serves every frame. core.algorithm.stream says which knobs a frame gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from core.algorithm import bank as banks
+from core.algorithm import schedule as schedules
+from core.algorithm.bank import Bank, Reading, Seen
+from core.algorithm.net import Net
+from core.algorithm.schedule import Prediction, Rows
+from core.settings import Guidance, Policy
+
+if TYPE_CHECKING:
+    from core.algorithm.unet import BankedUNet  # which imports diffusers; not every runtime needs it
+
+
+class Dials(NamedTuple):
+    """The small ones of the knobs, in their order there."""
+
+    scale: Tensor
+    residual: Tensor
+    presence: Tensor
+    reading: Reading
+    write: Tensor
+
+
+class Knobs(NamedTuple):
+    """All that may change between two frames. Floating tensors have the latents' dtype.
+
+    noise [rows, channels, h, w] is the one fixed noise of each row. text [net_rows, words, width]: the prompt for each
+    row of the UNet call, then the negative prompt for the rows that guidance adds. cross:
+    core.algorithm.unet.cross_attention of
+    that text, or empty, and then each call works it out. scale and residual [1]: of the guidance. presence [1]: what
+    the picture's latents are multiplied by, 1, or 0 where pictures are imagined without an input. write: bool
+    [net_rows, slots], the slots that take this frame.
+    """
+
+    rows: Rows
+    noise: Tensor
+    text: Tensor
+    cross: dict[str, Tensor]
+    scale: Tensor
+    residual: Tensor
+    presence: Tensor
+    reading: Reading
+    write: Tensor
+
+
+class Memory(NamedTuple):
+    """The tensors that a stream remembers.
+
+    in_flight and origins [rows-1, channels, h, w]: the clean estimates of the frames between two steps, and the latents
+    that residual guidance compares them with. bank: rings [net_rows, slots, tokens, channels], empty without a bank.
+    """
+
+    in_flight: Tensor
+    origins: Tensor
+    bank: Bank
+
+
+class Encode(nn.Module):
+    """picture RGB uint8 [height, width, 3] -> latent [1, channels, h, w], by a diffusers VAE."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+        self.scaling, self.dtype = float(vae.config.scaling_factor), vae.dtype
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """uint8 [height, width, 3] -> [1, channels, h, w]."""
+        # cast first and last: with bytes TensorRT does nothing else
+        values = picture.to(self.dtype).permute(2, 0, 1)[None] / 127.5 - 1
+        encoded = self.vae.encode(values)
+        latent: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        return latent * self.scaling
+
+
+class Decode(nn.Module):
+    """latent [1, channels, h, w] -> picture RGB uint8 [height, width, 3], by a diffusers VAE."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+        self.scaling = float(vae.config.scaling_factor)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """[1, channels, h, w] -> uint8 [height, width, 3]."""
+        values = self.vae.decode(latent / self.scaling).sample
+        levels: Tensor = ((values[0].float() + 1) * 127.5).round().clamp(0, 255)
+        return levels.permute(1, 2, 0).contiguous().to(torch.uint8)
+
+
+class Frame(nn.Module):
+    """A whole frame of the stream batch: (picture, knobs, memory) -> (picture of rows-1 calls ago, memory, seen).
+
+    Pictures are RGB uint8 [height, width, 3]. seen: the features that `Merge` takes, empty under the other policies.
+    """
+
+    def __init__(
+        self,
+        encode: nn.Module,
+        net: nn.Module,
+        decode: nn.Module,
+        *,
+        prediction: Prediction,
+        guidance: Guidance,
+        policy: Policy,
+    ) -> None:
+        """net: a core.algorithm.unet.BankedUNet; without a bank its memory's bank is empty."""
+        super().__init__()
+        self.encode = encode
+        self.net = net
+        self.decode = decode
+        self.prediction = prediction
+        self.guidance = guidance
+        self.policy = policy
+
+    def forward(self, picture: Tensor, knobs: Knobs, memory: Memory) -> tuple[Tensor, Memory, Seen]:
+        """(picture, memory after, seen); nothing of what is given is changed."""
+        latent = self.encode(picture) * knobs.presence
+        clean, origins, seen = denoise(
+            partial(self.net, cross=knobs.cross),
+            knobs,
+            memory.bank,
+            torch.cat([latent, memory.in_flight]),
+            torch.cat([latent, memory.origins]),
+            prediction=self.prediction,
+            guidance=self.guidance,
+        )
+        bank = banks.write(memory.bank, seen, knobs.write)
+        after = Memory(clean[:-1], origins[:-1], bank)
+        kept = {name: seen[name] for name in bank} if self.policy is Policy.MERGE else {}
+        return self.decode(clean[-1:]), after, kept
+
+
+class Merge(nn.Module):
+    """Dynamic merging (core.algorithm.bank.merge) of the rows of a bank that are given; run apart, for few frames need
+    it.
+
+    bank: rings [rows, 1, tokens, channels], seen: [rows, tokens, channels], of those rows only. orders: tokens -> int64
+    [rows, 2*tokens], core.algorithm.bank.permutation of each row's frame. The rings after it come back.
+    """
+
+    def forward(self, bank: Bank, seen: Seen, orders: Mapping[int, Tensor]) -> Bank:
+        """The rings after the merge; nothing of what is given is changed."""
+        return banks.merge(bank, seen, orders)
+
+
+def idle_knobs(net: BankedUNet | None, memory: Memory, net_rows: int, words: tuple[int, int]) -> Knobs:
+    """Knobs of the right shapes that mean little, for a graph is made before a look is known; words: (words, width).
+
+    Ones rather than zeros, by which some are divided. net: whose cross is worked out; None leaves it empty.
+    """
+    like, slots = memory.in_flight, banks.slot_count(memory.bank)
+    count = len(like) + 1
+    text = like.new_zeros(net_rows, *words)
+    flags = torch.zeros(net_rows, slots + 1, dtype=torch.bool, device=like.device)
+    times = torch.zeros(count, dtype=torch.int64, device=like.device)
+    with torch.no_grad():
+        cross = {} if net is None else net.cross_attention(text)
+    return Knobs(
+        Rows(times, *(like.new_ones(count, 1, 1, 1) for _ in range(4))),
+        like.new_zeros(count, *like.shape[1:]),
+        text,
+        cross,
+        like.new_ones(1),
+        like.new_ones(1),
+        like.new_ones(1),
+        Reading(flags[:, 0].clone(), like.new_ones(net_rows), like.new_ones(net_rows)),
+        flags[:, 1:].clone(),
+    )
+
+
+def denoise(
+    net: Net,
+    knobs: Knobs,
+    bank: Bank,
+    clean: Tensor,
+    origins: Tensor,
+    *,
+    prediction: Prediction,
+    guidance: Guidance,
+) -> tuple[Tensor, Tensor, Seen]:
+    """One denoising step of each row: (clean estimates, origins, features seen).
+
+    clean and origins [rows, channels, h, w]: what each row starts from.
+    """
+    noisy = schedules.add_noise(knobs.rows, clean, knobs.noise)
+    negatives = knobs.text.shape[0] - clean.shape[0]
+    batch = torch.cat([noisy, noisy[:negatives]])
+    times = torch.cat([knobs.rows.timesteps, knobs.rows.timesteps[:negatives]])
+    predicted, seen = net(batch, times, knobs.text, bank, knobs.reading)
+    estimate, origins = _estimate(prediction, guidance, knobs, noisy, predicted, origins)
+    return schedules.boundary(knobs.rows, noisy, estimate), origins, seen
+
+
+def _estimate(
+    prediction: Prediction, guidance: Guidance, knobs: Knobs, noisy: Tensor, predicted: Tensor, origins: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(clean latents by the guided prediction, origins of the frames)."""
+    count, rows = noisy.shape[0], knobs.rows
+    if guidance is Guidance.NONE:
+        return schedules.x0(prediction, rows, noisy, predicted), origins
+    positive = schedules.epsilon(prediction, rows, noisy, predicted[:count])
+    if guidance is Guidance.FULL:
+        negative = schedules.epsilon(prediction, rows, noisy, predicted[count:])
+        guided = negative + knobs.scale * (positive - negative)
+    else:
+        if guidance is Guidance.ONETIME_NEGATIVE:
+            away = schedules.x0(prediction, rows.row(0), noisy[:1], predicted[count:])
+            origins = torch.cat([away, origins[1:]])
+        # StreamDiffusion, eq. 5: the noise that would lead back to the origin stands in for the negative prompt's
+        virtual = (noisy - rows.alpha * origins) / rows.sigma
+        guided = knobs.residual * virtual + knobs.scale * (positive - knobs.residual * virtual)
+    return schedules.x0(Prediction.EPSILON, rows, noisy, guided), origins

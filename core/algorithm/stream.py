@@ -1,0 +1,198 @@
+"""The stream batch and the sequential loop: StreamState in, StreamState out.
+
+In a stream batch (StreamDiffusion, arXiv 2312.12491, section 3.1) every row of one UNet call is another denoising
+step, of another frame: at call i, row r works on frame i - r. In the sequential loop one frame goes through all its
+steps, one call each. Each row has its own bank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from core.algorithm import bank as banks
+from core.algorithm.bank import Layout, Reading, Turn
+from core.algorithm.frame import Dials, Knobs, Memory, denoise
+from core.algorithm.net import Net, Picture
+from core.algorithm.schedule import Prediction, Rows
+from core.settings import Guidance, Policy
+
+Develop = Callable[[], Picture]
+_NEVER = 2.0  # a cosine is never over this: nothing is fused
+
+
+class Plan(NamedTuple):
+    """All that a look means for the arithmetic of one frame.
+
+    noise [rows, channels, h, w] is the one fixed noise of each row. text and negative_text [1, words, width].
+    """
+
+    rows: Rows
+    noise: Tensor
+    prediction: Prediction
+    text: Tensor
+    negative_text: Tensor
+    guidance: Guidance
+    scale: float
+    residual: float
+    policy: Policy
+    interval: int
+    fusion_strength: float
+    threshold: float
+    seed: int
+
+
+class StreamState(NamedTuple):
+    """All that a stream remembers.
+
+    positions: the slot that each UNet row's ring takes next. frame_index: frames since the bank was emptied.
+    """
+
+    memory: Memory
+    positions: tuple[int, ...]
+    frame_index: int
+
+
+class Step(Protocol):
+    """How a runtime takes one frame of a stream; a core.models.loading.Model opens one for each stream."""
+
+    def __call__(self, plan: Plan, state: StreamState, picture: Picture | None) -> tuple[Develop, StreamState]:
+        """(what gives the picture of rows-1 calls ago, state); without a picture one is imagined, from noise alone.
+
+        picture: RGB uint8 [height, width, 3]. The state that is given must not be used again: a runtime may work on its
+        tensors in place. What gives the picture is called before the next step, or not at all, unless the model's
+        `beside` says that it may run meanwhile.
+        """
+        ...
+
+
+class Parts(NamedTuple):
+    """A model whose parts run apart: RGB uint8 [height, width, 3] to latent [1, channels, h, w], the UNet, and back."""
+
+    encode: Callable[[Picture], Tensor]
+    net: Net
+    decode: Callable[[Tensor], Picture]
+
+
+def by_parts(parts: Parts, plan: Plan, state: StreamState, picture: Picture | None) -> tuple[Develop, StreamState]:
+    """Step, of a model whose parts run apart."""
+    latent = torch.zeros_like(plan.noise[:1]) if picture is None else parts.encode(picture)
+    clean, state = step(parts.net, plan, state, latent)
+    return partial(parts.decode, clean), state
+
+
+def net_rows(guidance: Guidance, rows: int) -> tuple[int, ...]:
+    """The denoising row of each row of the UNet call; guidance adds rows for the negative prompt."""
+    plain = tuple(range(rows))
+    match guidance:
+        case Guidance.FULL:
+            return plain + plain
+        case Guidance.ONETIME_NEGATIVE:
+            return (*plain, 0)
+        case _:
+            return plain
+
+
+def start(
+    layout: Layout,
+    rows: int,
+    slots: int,
+    guidance: Guidance,
+    latent: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> StreamState:
+    """A stream that has seen nothing; latent is (channels, h, w), an empty layout means no bank."""
+    count = len(net_rows(guidance, rows))
+    in_flight, origins = (torch.zeros(rows - 1, *latent, dtype=dtype, device=device) for _ in range(2))
+    memory = Memory(in_flight, origins, banks.empty(layout, count, slots, dtype, device))
+    return StreamState(memory, (0,) * count, 0)
+
+
+def forget(state: StreamState) -> StreamState:
+    """The state with an empty bank: the next frame is the bank's first."""
+    return state._replace(positions=(0,) * len(state.positions), frame_index=0)
+
+
+def turn(plan: Plan, state: StreamState) -> Turn:
+    """What the frame that comes next does to the bank."""
+    ages = [state.frame_index - row for row in net_rows(plan.guidance, plan.noise.shape[0])]
+    slots = banks.slot_count(state.memory.bank)
+    return banks.turn(slots, state.positions, ages, policy=plan.policy, interval=plan.interval)
+
+
+def texts(plan: Plan) -> Tensor:
+    """The text of each UNet row [net_rows, words, width]: the prompt's, then the negative prompt's."""
+    count = plan.noise.shape[0]
+    negatives = len(net_rows(plan.guidance, count)) - count
+    return torch.cat([plan.text.expand(count, -1, -1), plan.negative_text.expand(negatives, -1, -1)])
+
+
+def dials(plan: Plan, slots: int, now: Turn, device: torch.device, *, imagined: bool = False) -> Dials:
+    """The small knobs of a frame whose turn is `now`; imagined: there is no picture that it comes from."""
+    like = torch.empty(0, dtype=plan.noise.dtype, device=device)
+    fresh = torch.tensor([age <= 0 for age in now.ages], device=device)
+    strength = like.new_full((len(now.ages),), plan.fusion_strength)
+    threshold = like.new_tensor([_NEVER if age <= 0 else plan.threshold for age in now.ages])
+    return Dials(
+        scale=like.new_tensor([plan.scale]),
+        residual=like.new_tensor([plan.residual]),
+        presence=like.new_tensor([0.0 if imagined else 1.0]),
+        reading=Reading(fresh, strength, threshold),
+        write=banks.mark(slots, now.writes).to(device),
+    )
+
+
+def knobs(plan: Plan, state: StreamState, now: Turn, *, imagined: bool = False) -> Knobs:
+    """What the frame that comes next is given; now is its turn, imagined: there is no picture that it comes from."""
+    slots = banks.slot_count(state.memory.bank)
+    return Knobs(plan.rows, plan.noise, texts(plan), {}, *dials(plan, slots, now, plan.noise.device, imagined=imagined))
+
+
+def after(state: StreamState, memory: Memory, now: Turn) -> StreamState:
+    """The state after a frame that left the memory so."""
+    return StreamState(memory, now.positions, state.frame_index + 1)
+
+
+def step(net: Net, plan: Plan, state: StreamState, latent: Tensor) -> tuple[Tensor, StreamState]:
+    """One call of the stream batch: a latent [1, channels, h, w] in, the clean one of rows-1 calls ago out."""
+    memory = state.memory
+    clean, origins, state = _advance(
+        net, plan, state, torch.cat([latent, memory.in_flight]), torch.cat([latent, memory.origins])
+    )
+    return clean[-1:], state._replace(memory=Memory(clean[:-1], origins[:-1], state.memory.bank))
+
+
+def sequential(
+    net: Net, plan: Plan, states: Sequence[StreamState], latent: Tensor
+) -> tuple[Tensor, tuple[StreamState, ...]]:
+    """All steps of one frame, one call each; states[r] is a one-row stream for step r.
+
+    Equals what `step` gives rows-1 calls later.
+    """
+    clean, origin = latent, latent
+    done = []
+    for row, state in enumerate(states):
+        one = plan._replace(rows=plan.rows.row(row), noise=plan.noise[row : row + 1])
+        # only row 0 runs the one-time negative, so later steps guide as the self-negative does
+        if plan.guidance is Guidance.ONETIME_NEGATIVE and row > 0:
+            one = one._replace(guidance=Guidance.SELF_NEGATIVE)
+        clean, origin, state = _advance(net, one, state, clean, origin)
+        done.append(state)
+    return clean, tuple(done)
+
+
+def _advance(
+    net: Net, plan: Plan, state: StreamState, clean: Tensor, origins: Tensor
+) -> tuple[Tensor, Tensor, StreamState]:
+    """One denoising step of each row: (clean estimates, origins, state)."""
+    now, bank = turn(plan, state), state.memory.bank
+    clean, origins, seen = denoise(
+        net, knobs(plan, state, now), bank, clean, origins, prediction=plan.prediction, guidance=plan.guidance
+    )
+    memory = state.memory._replace(bank=banks.update(bank, seen, now, plan.seed))
+    return clean, origins, after(state, memory, now)

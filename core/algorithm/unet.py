@@ -1,0 +1,188 @@
+"""The one call (core.algorithm.net.Net) on a diffusers UNet: stock modules, with the bank as arguments and results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+
+from core.algorithm.attention import (
+    BankCall,
+    CrossAttention,
+    FusedTransformerBlock,
+    FusedUpBlock,
+    SelfAttention,
+    keys_values,
+)
+from core.algorithm.bank import Bank, Layout, Reading, Seen
+
+
+class PlaceError(ValueError):
+    """A fusion place is none of the UNet's; the message names it."""
+
+
+class BankedUNet(nn.Module):
+    """A diffusers UNet whose self-attention and named places read a bank; it takes over the given UNet."""
+
+    def __init__(self, unet: UNet2DConditionModel, places: Iterable[str], parts: int = 1) -> None:
+        """places: names of attention layers, transformer blocks or up blocks; PlaceError for any other name.
+
+        parts: as in core.algorithm.attention.FusedUpBlock; other than 1 it needs places that are up blocks.
+        """
+        super().__init__()
+        wanted = set(places)
+        self.self_attentions = self_attentions(unet)
+        modules = dict(unet.named_modules())
+        processors: dict[str, Any] = {}
+        for name in unet.attn_processors:
+            layer = name.removesuffix(".processor")
+            banked = layer in self.self_attentions
+            processors[name] = SelfAttention(layer, layer in wanted) if banked else CrossAttention(layer)
+        unet.set_attn_processor(processors)
+        for place in sorted(wanted if parts > 1 else wanted - set(self.self_attentions)):
+            module = modules.get(place)
+            parent, _, child = place.rpartition(".")
+            if parent == "up_blocks" and module is not None:
+                unet.up_blocks[int(child)] = FusedUpBlock(place, module, parts)
+            elif parts > 1:
+                raise PlaceError(f"fusion place {place!r} is no up block of this UNet, which subtoken {parts} needs")
+            elif isinstance(module, BasicTransformerBlock):
+                modules[parent].register_module(child, FusedTransformerBlock(place, module))
+            else:
+                raise PlaceError(
+                    f"fusion place {place!r} is none of this UNet's self-attentions, transformer blocks or up blocks"
+                )
+        self.unet = unet
+
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        bank: Bank,
+        reading: Reading,
+        cross: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Seen]:
+        """See core.algorithm.net.Net; cross: `cross_attention` of the text, where it is at hand."""
+        seen: Seen = {}
+        call = BankCall(bank, reading, seen, cross or {})
+        (prediction,) = self.unet(
+            latents,
+            timesteps,
+            encoder_hidden_states=text,
+            cross_attention_kwargs={"bank_call": call},
+            return_dict=False,
+        )
+        return prediction, seen
+
+    def text_layers(self) -> list[nn.Module]:
+        """The layers that `cross_attention` runs."""
+        attentions = (module for module in self.unet.modules() if isinstance(module, Attention))
+        crossing = (one for one in attentions if isinstance(one.processor, CrossAttention))
+        return [layer for attention in crossing for layer in (attention.to_k, attention.to_v)]
+
+    def cross_attention(self, text: Tensor) -> dict[str, Tensor]:
+        """What every cross-attention layer makes of the text [rows, words, width], good for as long as it stays.
+
+        Layer -> its keys and values [rows, words, 2*channels].
+        """
+        attentions = (module for module in self.unet.modules() if isinstance(module, Attention))
+        return {
+            attention.processor.layer: keys_values(attention, text)
+            for attention in attentions
+            if isinstance(attention.processor, CrossAttention)
+        }
+
+
+class TimeTable(nn.Module):
+    """Looks a timestep's embedding up: timesteps int64 [rows] -> [rows, width]."""
+
+    table: Tensor
+
+    def __init__(self, table: Tensor) -> None:
+        """table [timesteps, width]."""
+        super().__init__()
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """See the class."""
+        return self.table[timesteps]
+
+
+class _AsItIs(nn.Module):
+    """Where diffusers would embed a timestep that has been looked up."""
+
+    def forward(self, embedding: Tensor, condition: Tensor | None = None) -> Tensor:
+        return embedding
+
+
+def tabulate_time(unet: UNet2DConditionModel, timesteps: int) -> Callable[[], None]:
+    """Let the UNet look its time embeddings up, for timesteps 0 to timesteps-1; what it predicts stays the same.
+
+    What comes back works the table out anew, after the weights have changed.
+    """
+    project, embed = unet.time_proj, unet.time_embedding
+    every, dtype = torch.arange(timesteps, device=unet.device), unet.dtype
+
+    @torch.no_grad()
+    def worked_out() -> Tensor:
+        embedding: Tensor = embed(project(every).to(dtype))
+        return embedding
+
+    table = TimeTable(worked_out())
+    unet.time_proj, unet.time_embedding = table, _AsItIs()  # type: ignore[assignment]
+
+    def again() -> None:
+        table.table.copy_(worked_out())
+
+    return again
+
+
+class PlainUNet(nn.Module):
+    """A diffusers UNet as it is: no bank is read, nothing is seen."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(
+        self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
+    ) -> tuple[Tensor, Seen]:
+        """See core.algorithm.net.Net."""
+        (prediction,) = self.unet(latents, timesteps, encoder_hidden_states=text, return_dict=False)
+        return prediction, {}
+
+
+def self_attentions(unet: UNet2DConditionModel) -> list[str]:
+    """The names of the self-attention layers (attn1), in the order in which they run."""
+    names = [name.removesuffix(".processor") for name in unet.attn_processors if ".attn1." in name]
+    # diffusers lists up blocks before the mid block but runs them after
+    order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
+    return sorted(names, key=lambda name: order[name.partition(".")[0]])
+
+
+def default_places(unet: UNet2DConditionModel) -> tuple[str, ...]:
+    """Where the paper fuses (section 4.2): the attention outputs of the mid block and of the first two up blocks."""
+    low = ("mid_block.", "up_blocks.0.", "up_blocks.1.")
+    return tuple(name for name in self_attentions(unet) if name.startswith(low))
+
+
+def layout(config: Mapping[str, Any], places: Iterable[str] | None, height: int, width: int) -> Layout:
+    """The shapes of the bank of a UNet of that configuration at latents of height x width, without any weights."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(dict(config))
+        net = BankedUNet(unet, default_places(unet) if places is None else places)
+        flag = torch.empty(1)
+        _, seen = net(
+            torch.empty(1, int(config["in_channels"]), height, width),
+            torch.empty(1),
+            torch.empty(1, 2, int(config["cross_attention_dim"])),
+            {},
+            Reading(flag, flag, flag),
+        )
+    return {name: (feature.shape[1], feature.shape[2]) for name, feature in seen.items()}

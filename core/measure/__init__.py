@@ -1,0 +1,1 @@
+"""Measures of a translation (metrics, motion) and of the arithmetic that it takes (flops)."""

@@ -1,0 +1,268 @@
+"""What is known of a model without loading it: names, folders, streamv2v.json, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from core.models.catalogue import ENTRIES, in_gb
+from core.settings import EngineSettings, Look, Policy
+
+EMBEDDED = Path(__file__).parents[1] / "embedded_model"
+_BUILT_IN = {"embedded": EMBEDDED}
+DESCRIPTION = "streamv2v.json"
+_PLAIN_KEYS = {"name", "licence", "schedule", "width", "height", "steps", "strength", "text_to_image"}
+_SCHEDULES = ("lcm", "turbo")  # core.algorithm.schedule.ScheduleKind, which imports torch
+_PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl", "*.msgpack", "*.h5")
+_PARTS = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderTiny", "AutoencoderKL"),
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+}
+ONNX_GRAPHS = {"encoder": "vae", "unet": "unet", "decoder": "vae", "text_encoder": "text_encoder"}  # graph: weights
+
+
+class ModelError(ValueError):
+    """A model cannot be used; the message names what is wrong and what to do, in one line."""
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What is known of a model without loading it: its own defaults and where it fuses features.
+
+    places: module names (attention, transformer block or up block), None for the paper's
+    (core.algorithm.unet.default_places).
+    subtoken: into how many parts a token's width is divided when features are matched
+    (core.algorithm.attention.fuse_between). words: those that the text encoder knows, empty where it knows any.
+    """
+
+    name: str
+    folder: Path
+    licence: str = "see the model's own card"
+    schedule: str = "lcm"
+    width: int = 512
+    height: int = 512
+    steps: int = 4
+    strength: float = 0.4
+    text_to_image: bool = True
+    places: tuple[str, ...] | None = None
+    subtoken: int = 1
+    fusion_strength: float = 0.8
+    similarity_threshold: float = 0.98
+    policy: Policy = Policy.MERGE
+    slots: int = 1
+    interval: int = 4
+    styles: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+
+
+def available() -> list[str]:
+    """The names that need no folder; some are yet to be fetched (core.models.hub)."""
+    return sorted({*_BUILT_IN, *ENTRIES})
+
+
+def describe(name: str) -> ModelDescription:
+    """The description of a model by name or folder, also of one that is yet to be fetched; reads JSON only.
+
+    Raises ModelError.
+    """
+    entry = ENTRIES.get(name)
+    if entry is not None and not entry.is_here():
+        return _description(name, entry.folder, entry.own)
+    folder = entry.folder if entry is not None else _folder(name)
+    if folder is None:
+        known = ", ".join(available())
+        raise ModelError(
+            f"model {name!r} is neither a known name ({known}) nor a folder; give the path of a diffusers folder"
+        )
+    for part, kinds in _PARTS.items():
+        _check_part(folder, part, kinds)
+    if not (folder / "tokenizer").is_dir():
+        raise ModelError(
+            f"{folder}: tokenizer/ is missing; a diffusers folder has unet, vae, text_encoder, tokenizer and scheduler"
+        )
+    own = read_json(folder / DESCRIPTION) if (folder / DESCRIPTION).exists() else {}
+    try:
+        return _description(name, folder, own)
+    except ModelError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{folder / DESCRIPTION}: {one_line(error)}; docs/models.md lists its keys") from error
+
+
+def require(name: str) -> None:
+    """Raise ModelError if the model is one of the catalogue's and yet to be fetched."""
+    entry = ENTRIES.get(name)
+    if entry is not None and not entry.is_here():
+        raise ModelError(
+            f"model {name} is not on this machine yet; `vcam models download {name}` fetches it ({in_gb(entry.size)})"
+        )
+
+
+def _folder(name: str) -> Path | None:
+    try:
+        folder = _BUILT_IN.get(name) or Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name too long for the system, or of another user's home
+        return None
+
+
+def has_graphs(folder: Path) -> bool:
+    """Whether the model folder holds the graphs of the onnx runtime."""
+    return all((folder / "onnx" / f"{graph}.onnx").is_file() for graph in ONNX_GRAPHS)
+
+
+def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescription:
+    plain = {key: own[key] for key in _PLAIN_KEYS & own.keys()}
+    fusion, bank = own.get("fusion", {}), own.get("bank", {})
+    for key, table in (("fusion", fusion), ("bank", bank)):
+        if not isinstance(table, dict):
+            raise ValueError(f"{key} is {table!r}; it must be an object")
+    _check_keys(own, fusion, bank)
+    if (folder / "scheduler" / "scheduler_config.json").exists() and "schedule" not in own:
+        trailing = read_json(folder / "scheduler" / "scheduler_config.json").get("timestep_spacing") == "trailing"
+        plain["schedule"] = "turbo" if trailing else "lcm"
+    default = ModelDescription(name, folder)
+    description = ModelDescription(
+        **{"name": name, **plain},
+        folder=folder,
+        places=_texts("fusion.places", fusion["places"]) if "places" in fusion else None,
+        subtoken=fusion.get("subtoken", default.subtoken),
+        fusion_strength=fusion.get("strength", default.fusion_strength),
+        similarity_threshold=fusion.get("threshold", default.similarity_threshold),
+        policy=Policy(bank.get("policy", default.policy)),
+        slots=bank.get("slots", default.slots),
+        interval=bank.get("interval", default.interval),
+        styles=_texts("styles", own.get("styles", ())),
+        words=_texts("words", own.get("words", ())),
+    )
+    _check(description)
+    return description
+
+
+def _check_keys(own: Mapping[str, Any], fusion: Mapping[str, Any], bank: Mapping[str, Any]) -> None:
+    unknown = own.keys() - _PLAIN_KEYS - {"fusion", "bank", "styles", "words"}
+    unknown |= {f"fusion.{key}" for key in fusion.keys() - {"places", "subtoken", "strength", "threshold"}}
+    unknown |= {f"bank.{key}" for key in bank.keys() - {"policy", "slots", "interval"}}
+    if unknown:
+        raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
+
+
+def _texts(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        raise ValueError(f"{key} is {value!r}; it must be a list of texts")
+    return tuple(value)
+
+
+def _check(own: ModelDescription) -> None:
+    """Raise ValueError unless an engine can be built of the description's values."""
+    EngineSettings(width=own.width, height=own.height, steps=own.steps, slots=own.slots)
+    Look(
+        strength=own.strength,
+        fusion_strength=own.fusion_strength,
+        similarity_threshold=own.similarity_threshold,
+        interval=own.interval,
+    )
+    if own.subtoken not in range(1, 17) or isinstance(own.subtoken, bool):
+        raise ValueError(f"fusion.subtoken is {own.subtoken!r}; it must be a whole number between 1 and 16")
+    if own.schedule not in _SCHEDULES:
+        raise ValueError(f"schedule is {own.schedule!r}; it must be {' or '.join(_SCHEDULES)}")
+    if not isinstance(own.text_to_image, bool):
+        raise ValueError(f"text_to_image is {own.text_to_image!r}; it must be true or false")
+    _texts("name and licence", [own.name, own.licence])
+
+
+def _check_part(folder: Path, part: str, kinds: Sequence[str]) -> None:
+    """Raise ModelError unless the part has a config of one of those kinds, and weights as safetensors."""
+    where = folder / part
+    if not (where / "config.json").is_file():
+        raise ModelError(
+            f"{folder}: {part}/config.json is missing; a diffusers folder with an SD 1.5-shaped {part} is needed"
+        )
+    config = read_json(where / "config.json")
+    given = (config.get("_class_name"), config.get("architectures"))
+    if not any(value in (kind, [kind]) for value in given for kind in kinds):
+        raise ModelError(f"{where}: it is a {given[0] or given[1]}; it must be {' or '.join(kinds)}")
+    if not weight_files(where):
+        pickles = sorted(p.name for pattern in _PICKLES for p in where.glob(pattern))
+        if pickles:
+            raise ModelError(
+                f"{where / pickles[0]}: pickled weights can run code and are refused; convert them to safetensors"
+            )
+        raise ModelError(f"{where}: there are no weights ({_stem(where)}.safetensors); fetch the model again")
+
+
+def _stem(where: Path) -> str:
+    return "model" if where.name == "text_encoder" else "diffusion_pytorch_model"
+
+
+def weight_files(where: Path) -> list[str]:
+    """The names of the safetensors files of a part's folder."""
+    return sorted(path.name for path in where.glob(f"{_stem(where)}*.safetensors"))
+
+
+def variant(where: Path) -> str | None:
+    """The variant in the weights' file name (`model.fp16.safetensors`), where there is no plain file."""
+    files = weight_files(where)
+    plain = [name for name in files if name.count(".") == 1]
+    return None if plain else files[0].split(".")[1].split("-")[0]
+
+
+def loaded_files(where: Path) -> list[str]:
+    """Those of weight_files that are loaded: the plain ones, or those of one variant."""
+    kind = variant(where)
+    return [name for name in weight_files(where) if (name.count(".") == 1 if kind is None else f".{kind}" in name)]
+
+
+class Stored(NamedTuple):
+    """A tensor of a safetensors file. dtype: as the format calls it (F32, F16, ...); size: bytes in the file."""
+
+    name: str
+    dtype: str
+    numbers: int
+    size: int
+
+
+def stored(where: Path) -> list[Stored]:
+    """The tensors that are loaded of a part's folder, by the headers of its files. Raises ModelError."""
+    return [
+        Stored(key, tensor["dtype"], math.prod(tensor["shape"]), tensor["data_offsets"][1] - tensor["data_offsets"][0])
+        for name in loaded_files(where)
+        for key, tensor in _header(where / name).items()
+        if key != "__metadata__"
+    ]
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: 8 bytes of length, then JSON (safetensors' README)."""
+    try:
+        with path.open("rb") as file:
+            header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    except (OSError, ValueError, MemoryError, OverflowError) as error:
+        raise ModelError(f"{path}: is no safetensors file; fetch the model again") from error
+    return header
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in the file. Raises ModelError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON ({one_line(error)}); fetch the model again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: it holds no JSON object; fetch the model again")
+    return value
+
+
+def one_line(error: BaseException) -> str:
+    """The error's text as one line of at most 300 letters."""
+    return " ".join(str(error).split())[:300]
+
+
+def part_config(folder: Path, name: str) -> dict[str, Any]:
+    """The configuration of the folder's unet, vae or text_encoder. Raises ModelError."""
+    return read_json(folder / name / "config.json")

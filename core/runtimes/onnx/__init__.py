@@ -1,0 +1,1 @@
+"""ONNX Runtime on the CPU: running the graphs, and exporting them."""

@@ -1,0 +1,266 @@
+"""The `onnx` runtime: the same calls as ONNX graphs on the CPU, by ONNX Runtime.
+
+A model folder's `onnx/` holds four graphs without weights (encoder, unet, decoder, text_encoder), good for every size,
+number of steps and of slots, and graphs.json, which says what they need (core.runtimes.onnx.export writes them). The
+weights stay in the folder's safetensors and are handed over when a session starts.
+This file imports neither diffusers nor transformers, which saves seconds at every start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.algorithm.bank import Bank, Layout, Reading, Seen
+from core.algorithm.net import Net, Picture
+from core.algorithm.prompts import Encoder
+from core.algorithm.stream import Parts, by_parts, net_rows
+from core.models.description import ONNX_GRAPHS, ModelDescription, ModelError, has_graphs, part_config
+from core.models.loading import Model, betas_schedule
+from core.runtimes.onnx.folding import Chain, compose
+from core.settings import EngineSettings, Policy, SettingsError
+
+FOLDER = "onnx"
+MANIFEST = "graphs.json"
+VERSION = 2  # of what the graphs take and give, and of the manifest
+_REMEDY = "use --runtime eager, or export the graphs again (docs/models.md)"
+
+
+def load(description: ModelDescription, settings: EngineSettings) -> Model:
+    """The model on ONNX Runtime. Raises ModelError, SettingsError."""
+    folder = description.folder
+    if not has_graphs(folder):
+        raise ModelError(f"{folder}: it has no {FOLDER}/ graphs for the onnx runtime; use --runtime eager")
+    if settings.device != "cpu" or settings.dtype != "float32":
+        raise SettingsError(
+            f"the onnx runtime computes in float32 on the cpu, not in {settings.dtype} on {settings.device}"
+        )
+    if settings.loras:
+        raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
+    manifest = read_manifest(description)
+    share = _share(settings, torch.get_num_threads())
+    sessions = _sessions(folder, manifest, share.threads)
+    unet = sessions["unet"]
+    channels = int(unet.get_inputs()[0].shape[1])
+    factor = int(manifest["factor"])
+    latent = (channels, settings.height // factor, settings.width // factor)
+    layout = _layout(manifest["layout"], latent[1], latent[2])
+    parts = Parts(
+        encode=_encode(sessions["encoder"]),
+        net=_net(unet, layout, ThreadPoolExecutor(share.workers, "unet"), share.workers),
+        decode=_decode(sessions["decoder"]),
+    )
+    return Model(
+        settings=settings,
+        description=description,
+        open=lambda state: partial(by_parts, parts),
+        encoder=_text(folder, sessions["text_encoder"], int(manifest["length"])),
+        schedule=betas_schedule(description),
+        layout={} if settings.policy is Policy.OFF else layout,
+        latent=latent,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        beside=ThreadPoolExecutor(1, "decode") if share.beside else None,
+        threads=1,  # between the calls there is little to do, and PyTorch's threads wait for each other by spinning
+    )
+
+
+class _Share(NamedTuple):
+    """The CPU's threads: of each graph's session, rows side by side, and whether decoding runs beside all this."""
+
+    threads: dict[str, int]
+    workers: int
+    beside: bool
+
+
+def _share(settings: EngineSettings, threads: int) -> _Share:
+    rows = len(net_rows(settings.guidance, settings.steps))
+    # the UNet's many small operations gain less by threads than its rows do by running side by side
+    unet = max(1, threads // (rows + 1))
+    # with one step there is no second row to run beside the first: the last picture is decoded meanwhile
+    beside = settings.steps == 1 and threads > 1
+    decoder = max(1, threads - unet) if beside else threads
+    each = {"encoder": threads, "unet": unet, "decoder": decoder, "text_encoder": threads}
+    return _Share(each, min(rows, threads), beside)
+
+
+def fingerprint(description: ModelDescription) -> str:
+    """What of the folder the graphs were made for: all but the weights' values. Raises ModelError."""
+    parts = {part: part_config(description.folder, part) for part in sorted(set(ONNX_GRAPHS.values()))}
+    # who wrote the file, and by which version, is no matter
+    own = {part: {key: config[key] for key in config if _matters(key)} for part, config in parts.items()}
+    text = json.dumps([own, description.places, description.subtoken], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _matters(key: str) -> bool:
+    return not key.startswith("_") and key not in ("dtype", "torch_dtype", "transformers_version")
+
+
+def read_manifest(description: ModelDescription) -> dict[str, Any]:
+    """What the folder's graphs need, as core.runtimes.onnx.export wrote it. Raises ModelError."""
+    path = description.folder / FOLDER / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
+    if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
+        raise ModelError(f"{path}: not of version {VERSION}; {_REMEDY}")
+    if missing := {"made_for", "weights", "factor", "length", "layout", "folded"} - manifest.keys():
+        raise ModelError(f"{path}: {', '.join(sorted(missing))} missing; {_REMEDY}")
+    if manifest["made_for"] != fingerprint(description):
+        raise ModelError(f"{path}: the graphs were made for another configuration of this model; {_REMEDY}")
+    return manifest
+
+
+def _sessions(folder: Path, manifest: Mapping[str, Any], threads: Mapping[str, int]) -> dict[str, Any]:
+    weights = {part: weights_of(folder / part) for part in set(ONNX_GRAPHS.values())}
+    try:
+        chains = {name: Chain.from_json(values) for name, values in manifest["folded"].items()}
+        weights["vae"] |= folded_weights(chains, weights["vae"])
+        needed = {
+            graph: {name: named(name, weights[part]) for name in manifest["weights"][graph]}
+            for graph, part in ONNX_GRAPHS.items()
+        }
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of torch, where shapes do not fit
+        raise ModelError(
+            f"{folder / FOLDER / MANIFEST}: does not fit the weights ({' '.join(str(error).split())}); {_REMEDY}"
+        ) from error
+    return {graph: _session(folder / FOLDER / f"{graph}.onnx", needed[graph], threads[graph]) for graph in ONNX_GRAPHS}
+
+
+def _session(path: Path, weights: Mapping[str, NDArray[np.float32]], threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # idle threads that spin would take the cores from the camera and the publisher
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
+        options.add_external_initializers(list(weights), values)
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors derive from Exception alone
+        raise ModelError(f"{path}: cannot be loaded ({' '.join(str(error).split())[:300]}); {_REMEDY}") from error
+
+
+def weights_of(part: Path) -> dict[str, NDArray[np.float32]]:
+    """A part's weights by their names in its safetensors."""
+    from safetensors.numpy import load_file
+
+    found: dict[str, NDArray[np.float32]] = {}
+    for file in sorted(part.glob("*.safetensors")):
+        found |= {name: stored.astype(np.float32) for name, stored in load_file(file).items()}
+    return found
+
+
+def folded_weights(
+    chains: Mapping[str, Chain], weights: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """The weight and bias of each chain's one convolution, as `chain.weight` and `chain.bias`."""
+    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
+    found = {name: compose(chain, tensors) for name, chain in chains.items()}
+    return {
+        f"{name}.{kind}": np.ascontiguousarray(value.numpy())
+        for name, both in found.items()
+        for kind, value in zip(("weight", "bias"), both, strict=True)
+    }
+
+
+def named(name: str, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The weight that a graph calls so: `name`, `name.T` for a matrix turned, either with `:AxBxC` for another shape.
+
+    Raises KeyError, ValueError.
+    """
+    whole, _, shape = name.partition(":")
+    value = weights[whole] if whole in weights else weights[whole.removesuffix(".T")].T
+    return np.ascontiguousarray(value.reshape([int(size) for size in shape.split("x")]) if shape else value)
+
+
+def _layout(levels: Mapping[str, tuple[int, int]], height: int, width: int) -> Layout:
+    """levels: name -> (times halved, channels)."""
+    return {
+        name: (-(-height // 2**halved) * -(-width // 2**halved), channels)
+        for name, (halved, channels) in levels.items()
+    }
+
+
+def _net(session: Any, layout: Layout, pool: Executor, workers: int) -> Net:
+    """The rows, which know nothing of each other, are shared by as many workers: the caller and threads of the pool."""
+    outputs = [output.name for output in session.get_outputs()]
+
+    def net(latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading) -> tuple[Tensor, Seen]:
+        rows = latents.shape[0]
+        rings = bank or {name: torch.zeros(rows, 1, *shape) for name, shape in layout.items()}
+        # a row that reads its own features instead of a bank is a plain UNet's
+        fresh = reading.fresh if bank else torch.ones(rows, dtype=torch.bool)
+        threshold = reading.threshold if bank else torch.full((rows,), 2.0)
+        feed = {"latents": latents, "timesteps": timesteps, "text": text}
+        feed |= {"fresh": fresh, "strength": reading.strength, "threshold": threshold} | rings
+        arrays = {name: np.ascontiguousarray(t.numpy()) for name, t in feed.items()}
+
+        def run(row: int) -> list[NDArray[np.float32]]:
+            found: list[NDArray[np.float32]] = session.run(
+                outputs, {name: array[row : row + 1] for name, array in arrays.items()}
+            )
+            return found
+
+        def share(first: int) -> list[list[NDArray[np.float32]]]:
+            return [run(row) for row in range(first, rows, workers)]
+
+        # the first share runs here: a thread that is awake need not be woken
+        others = [pool.submit(share, first) for first in range(1, workers)]
+        shares = [share(0), *(other.result() for other in others)]
+        apart = [shares[row % workers][row // workers] for row in range(rows)]
+        prediction, *seen = (torch.from_numpy(np.concatenate(values)) for values in zip(*apart, strict=True))
+        return prediction, dict(zip(layout, seen, strict=True)) if bank else {}
+
+    return net
+
+
+def _encode(session: Any) -> Callable[[Picture], Tensor]:
+    def encode(picture: Picture) -> Tensor:
+        return torch.from_numpy(session.run(None, {"picture": np.ascontiguousarray(picture)})[0])
+
+    return encode
+
+
+def _decode(session: Any) -> Callable[[Tensor], Picture]:
+    def decode(latent: Tensor) -> Picture:
+        picture: Picture = session.run(None, {"latent": np.ascontiguousarray(latent.numpy())})[0]
+        return picture
+
+    return decode
+
+
+def _text(folder: Path, session: Any, length: int) -> Encoder:
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer"
+    try:
+        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ModelError(f"{path}: cannot be loaded ({error}); fetch the model again") from error
+    pad, unknown = (tokenizer.token_to_id(config[key]) for key in ("pad_token", "unk_token"))
+    tokenizer.enable_truncation(length)
+    tokenizer.enable_padding(length=length, pad_id=pad, pad_token=config["pad_token"])
+
+    def embed(prompt: str) -> Tensor:
+        ids: NDArray[np.int64] = np.array([tokenizer.encode(prompt).ids], dtype=np.int64)
+        return torch.from_numpy(session.run(None, {"ids": ids})[0])
+
+    def known(word: str) -> bool:
+        return unknown not in tokenizer.encode(word, add_special_tokens=False).ids
+
+    return Encoder(embed, known)

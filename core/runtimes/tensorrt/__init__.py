@@ -1,0 +1,1 @@
+"""TensorRT: running a plan, building it, and the cache of plans."""

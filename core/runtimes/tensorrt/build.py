@@ -1,0 +1,165 @@
+"""ONNX graphs into TensorRT engines, with progress, and new weights into an engine that is there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from core.models.loading import Report
+from core.runtimes.tensorrt.cache import EngineError, write_helper
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+
+class EngineCancelled(EngineError):
+    """The build was told to stop."""
+
+
+def build(onnx: Path, dtype: torch.dtype, timing: Path, report: Report, wanted: Callable[[], bool]) -> memoryview:
+    """The engine of a graph; minutes. wanted: asked all the time, False ends the build. Raises EngineError.
+
+    Strongly typed: the graph's own types are the engine's, no builder flag chooses a precision.
+    """
+    import tensorrt as trt
+
+    log, progress = _Log(), _progress(report, wanted)
+    builder = trt.Builder(log.logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log.logger)
+    if not parser.parse_from_file(str(onnx)):
+        errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
+        raise EngineError(f"TensorRT {trt.__version__} does not take the graph: {_first(errors)}")
+    config = builder.create_builder_config()
+    config.set_flag(trt.BuilderFlag.REFIT)  # so that a LoRA costs no new build
+    if dtype == torch.float32:
+        config.clear_flag(trt.BuilderFlag.TF32)  # it would round what the user asked for in float32
+    config.progress_monitor = progress
+    config.set_timing_cache(config.create_timing_cache(_bytes(timing)), False)
+    plan = builder.build_serialized_network(network, config)
+    cache = config.get_timing_cache()
+    if cache is not None:
+        write_helper(timing, bytes(cache.serialize()))
+    if plan is None:
+        if not wanted():
+            raise EngineCancelled("the build of the TensorRT engine was cancelled")
+        raise EngineError(f"TensorRT {trt.__version__} could not build the engine: {_first(log.errors)}")
+    return memoryview(plan).cast("B")  # no copy: it is as large as the model
+
+
+def refit(engine: trt.ICudaEngine, weights: Mapping[str, Tensor], stream: int) -> None:
+    """Give an engine other weights, in place; weights: initializer of its graph -> values. Raises EngineError."""
+    import tensorrt as trt
+
+    log = _Log()
+    refitter = trt.Refitter(engine, log.logger)
+    known = set(refitter.get_all_weights())
+    if strangers := sorted(weights.keys() - known):
+        raise EngineError(f"the engine has no weights {strangers[0]} ({len(strangers)} in all); build it anew")
+    held = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    for name, value in held.items():
+        given = trt.Weights(trt_types()[value.dtype], value.data_ptr(), value.numel())
+        if not refitter.set_named_weights(name, given):
+            raise EngineError(f"the engine refuses weights {name}: {_first(log.errors)}")
+    if missing := refitter.get_missing_weights():
+        raise EngineError(f"the engine needs weights {missing[0]} too ({len(missing)} in all); build it anew")
+    if not refitter.refit_cuda_engine_async(stream):
+        raise EngineError(f"the engine's weights could not be changed: {_first(log.errors)}")
+
+
+def deserialize(data: bytes) -> trt.ICudaEngine:
+    """An engine of bytes that engines.read_engine gave. Raises EngineError."""
+    import tensorrt as trt
+
+    log = _Log()
+    engine = trt.Runtime(log.logger).deserialize_cuda_engine(data)
+    if engine is None:
+        raise EngineError(f"TensorRT {trt.__version__} does not load the engine: {_first(log.errors)}")
+    return engine
+
+
+def trt_types() -> dict[torch.dtype, trt.DataType]:
+    """torch's types as TensorRT calls them."""
+    import tensorrt as trt
+
+    types = trt.DataType
+    return {
+        torch.float32: types.FLOAT,
+        torch.float16: types.HALF,
+        torch.bfloat16: types.BF16,
+        torch.int32: types.INT32,
+        torch.int64: types.INT64,
+        torch.bool: types.BOOL,
+        torch.uint8: types.UINT8,
+    }
+
+
+class _Log:
+    """TensorRT's log, of which the errors are kept."""
+
+    def __init__(self) -> None:
+        import tensorrt as trt
+
+        errors: list[str] = []
+
+        class Logger(trt.ILogger):
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+                if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                    errors.append(msg)
+
+        self.errors = errors
+        self.logger = Logger()
+
+
+def _progress(report: Report, wanted: Callable[[], bool]) -> trt.IProgressMonitor:
+    import tensorrt as trt
+
+    class Progress(trt.IProgressMonitor):
+        """Called by several threads of TensorRT's; the outermost phase says how far the build is."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+            self._told = -1
+            self._one = threading.Lock()  # of the threads may report at a time
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if parent_phase is None:
+                self._steps[phase_name] = num_steps
+                self._tell(phase_name, 0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in self._steps:
+                self._tell(phase_name, step + 1)
+            return wanted()
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+        def _tell(self, phase: str, done: int) -> None:
+            with self._one:
+                percent = 100 * done // max(1, self._steps[phase])
+                if percent != self._told:
+                    self._told = percent
+                    report(f"building the TensorRT engine: {phase} {percent} %", percent / 100)
+
+    return Progress()
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _first(errors: list[str]) -> str:
+    return " ".join(errors[0].split())[:300] if errors else "it does not say why"

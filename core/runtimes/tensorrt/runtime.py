@@ -1,0 +1,337 @@
+"""The `tensorrt` runtime: one engine for the whole frame and one for merging, all tensors at fixed addresses.
+
+The rings of the bank stay where they are. Where TensorRT writes them itself (`in place`, core.runtimes.tensorrt.graphs)
+each has
+a spare slot that takes every frame, and a kept frame moves the spare on; otherwise the features of kept frames are
+copied into their slots after the call. core.runtimes.tensorrt.make builds the engines.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from core.algorithm import bank as banks
+from core.algorithm import stream
+from core.algorithm.bank import Layout, Turn
+from core.algorithm.frame import Decode, Encode, Frame, Memory, idle_knobs
+from core.algorithm.net import Picture
+from core.algorithm.stream import Develop, Plan, Step, StreamState
+from core.models import loras
+from core.models.description import ModelDescription
+from core.models.loading import Loaded, Model, Report, banked, load_parts
+from core.runtimes.capture import way_of
+from core.runtimes.copies import Staged
+from core.runtimes.tensorrt import build as building
+from core.runtimes.tensorrt import cache as engines
+from core.runtimes.tensorrt import readiness
+from core.runtimes.tensorrt.cache import EngineError, Entry
+from core.runtimes.tensorrt.graphs import IN_PLACE_SINCE, Placed, frame_inputs
+from core.settings import EngineSettings, Policy
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+FRAME, MERGE = "frame.engine", "merge.engine"
+_AFTER = ".after"
+
+
+def load(description: ModelDescription, settings: EngineSettings, report: Report) -> Model:
+    """The model on the engine that is in the cache. Raises EngineError, ModelError, SettingsError."""
+    entry = engines.find(readiness.key(description, settings))
+    if entry is None or entry.manifest is None:
+        raise EngineError(f"there is no TensorRT engine for these settings; {readiness.BUILD}")
+    return on_engine(entry, description, settings)
+
+
+def on_engine(entry: Entry, description: ModelDescription, settings: EngineSettings) -> Model:
+    """The model on that engine. Raises EngineError, ModelError, SettingsError."""
+    assert entry.manifest is not None
+    # the engine has weights of its own; these are for LoRAs
+    loaded = load_parts(description, settings, nets_on=torch.device("cpu"))
+    shape = shape_of(loaded, settings, readiness.version())
+    net = banked(loaded, description)
+    for part in net.text_layers():
+        part.to(loaded.device)  # through these the text goes when it changes
+    built = [building.deserialize(engines.read_engine(entry, name)) for name in entry.manifest.files]
+    constants = entry.manifest.constants
+    opened: weakref.WeakSet[TensorRtStep] = weakref.WeakSet()
+
+    def put(values: Mapping[str, Tensor]) -> None:
+        loras.put(loaded.weights, values)
+        refitted = refit(values)
+        for step in opened:
+            step.weights_changed(engine=refitted)
+
+    def refit(changed: Iterable[str]) -> bool:
+        return _refit(built[0], constants, {name: loaded.weights[name] for name in changed}, loaded.device)
+
+    if settings.loras:
+        refit(loaded.originals)
+
+    def open_stream(state: StreamState) -> Step:
+        step = TensorRtStep(built, shape, state, net.cross_attention)
+        opened.add(step)
+        return step
+
+    return loaded.model(description, settings, open_stream, put)
+
+
+def _refit(
+    engine: trt.ICudaEngine, constants: Mapping[str, str], values: Mapping[str, Tensor], device: torch.device
+) -> bool:
+    """The engine with these weights, by core.models.loras.named_weights' names; False: the text encoder's are no
+    engine's.
+    """
+    found = {}
+    for constant, name in constants.items():
+        if (value := values.get(name.removesuffix(".T"))) is not None:
+            found[constant] = value.T if name.endswith(".T") else value
+    if found:
+        building.refit(engine, found, torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0)
+    return bool(found)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an engine's tensors are made for: a stream's, and how its rings are kept."""
+
+    layout: Layout
+    net_rows: int
+    slots: int
+    in_place: bool
+
+
+def shape_of(loaded: Loaded, settings: EngineSettings, version: tuple[int, int]) -> Shape:
+    """The shape of those settings' engine, by TensorRT of that version."""
+    fifo = settings.policy is Policy.FIFO
+    rows = len(stream.net_rows(settings.guidance, settings.steps))
+    in_place = fifo and bool(loaded.layout) and version >= IN_PLACE_SINCE
+    return Shape(loaded.layout, rows, settings.slots if fifo else 1, in_place)
+
+
+def frame_of(loaded: Loaded, description: ModelDescription, settings: EngineSettings) -> Frame:
+    """The whole frame, which takes the parts over. Raises ModelError."""
+    parts = Encode(loaded.vae), banked(loaded, description), Decode(loaded.vae)
+    guidance, prediction = settings.guidance, loaded.schedule.prediction
+    frame = Frame(*parts, prediction=prediction, guidance=guidance, policy=settings.policy)
+    return frame.eval().requires_grad_(False)
+
+
+def example(loaded: Loaded, frame: Frame, settings: EngineSettings, shape: Shape) -> dict[str, Tensor]:
+    """Every input of the frame's graph, of the right shape."""
+    guidance, device = settings.guidance, loaded.device
+    state = stream.start(shape.layout, settings.steps, shape.slots, guidance, loaded.latent, loaded.dtype, device)
+    memory = state.memory._replace(bank=rings_of(shape, state).tensors)
+    _, length, width = loaded.encoder("").shape
+    knobs = idle_knobs(frame.net, memory, shape.net_rows, (length, width))  # type: ignore[arg-type]
+    if shape.in_place:
+        nothing = (0,) * shape.net_rows
+        knobs = knobs._replace(reading=placed(knobs.reading, nothing, nothing, shape.slots))  # type: ignore[arg-type]
+    picture = torch.zeros(settings.height, settings.width, 3, dtype=torch.uint8, device=device)
+    return frame_inputs(picture, knobs, memory)
+
+
+@dataclass(frozen=True)
+class Rings:
+    """The bank of one stream. tensors: as the engine has them; views: [rows, slots, tokens, channels]."""
+
+    tensors: dict[str, Tensor]
+    views: dict[str, Tensor]
+
+
+def rings_of(shape: Shape, state: StreamState) -> Rings:
+    """The state's own rings; in place those of keys and values have a spare slot."""
+    if not shape.in_place:
+        return Rings(state.memory.bank, state.memory.bank)
+    tensors, views = {}, {}
+    for name, ring in state.memory.bank.items():
+        spare = not name.endswith(".feature")
+        views[name] = ring.new_zeros(shape.net_rows, shape.slots + spare, *ring.shape[2:])
+        tensors[name] = views[name].flatten(1, 2)[:, None] if spare else views[name]
+    return Rings(tensors, views)
+
+
+def placed(reading: Any, ages: tuple[int, ...], positions: tuple[int, ...], slots: int) -> Placed:
+    """How rings in place are read and written by rows of those ages; positions: frames kept (see TensorRtStep)."""
+    spares = [position % (slots + 1) for position in positions]
+    allowed = [[age > 0 or slot == spare for slot in range(slots + 1)] for age, spare in zip(ages, spares, strict=True)]
+    device = reading.fresh.device
+    at = torch.tensor(spares, dtype=torch.int64, device=device)
+    fresh, strength, threshold = reading
+    return Placed(fresh, strength, threshold, at, torch.tensor(allowed, device=device))
+
+
+class Call:
+    """An engine whose inputs and outputs lie at fixed addresses; `run` queues it on the current stream."""
+
+    def __init__(self, engine: trt.ICudaEngine, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        """tensors: by name; those that are not given are made here.
+
+        Raises EngineError where the engine was built for other shapes or types.
+        """
+        types = {kind: ours for ours, kind in building.trt_types().items()}
+        self.tensors: dict[str, Tensor] = {}
+        self._device = device
+        self._engine = engine  # which must not go before its context
+        context = engine.create_execution_context()
+        if context is None:
+            raise EngineError("TensorRT has no memory for the engine; choose a smaller size, or --runtime eager")
+        self._context = context
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            shape, dtype = tuple(engine.get_tensor_shape(name)), types[engine.get_tensor_dtype(name)]
+            tensor = tensors[name] if name in tensors else torch.zeros(shape, dtype=dtype, device=device)
+            if (tuple(tensor.shape), tensor.dtype, tensor.is_contiguous()) != (shape, dtype, True):
+                given = f"{tensor.dtype} {list(tensor.shape)}"
+                raise EngineError(f"the engine's {name} is {dtype} {list(shape)}, not {given}; vcam engines build")
+            if not self._context.set_tensor_address(name, tensor.data_ptr()):
+                raise EngineError(f"TensorRT does not take the address of {name}; vcam engines build")
+            self.tensors[name] = tensor
+
+    def run(self) -> None:
+        """Raises EngineError."""
+        handle = torch.cuda.current_stream(self._device).cuda_stream if self._device.type == "cuda" else 0
+        if not self._context.execute_async_v3(handle):
+            raise EngineError("TensorRT could not run the engine; vcam engines verify, or --runtime auto")
+
+
+class TensorRtStep:
+    """core.algorithm.stream.Step by TensorRT; works on the state's tensors in place.
+
+    With rings in place a state's positions count the frames kept, modulo slots*(slots+1): modulo slots+1 they are the
+    spare slot of keys and values, modulo slots the oldest of the features.
+    """
+
+    def __init__(
+        self,
+        built: Sequence[trt.ICudaEngine],
+        shape: Shape,
+        state: StreamState,
+        cross_attention: Callable[[Tensor], dict[str, Tensor]],
+    ) -> None:
+        """built: engines, of the frame and (if the bank merges) of the merge. cross_attention: as
+        core.algorithm.unet's.
+        """
+        memory, self._shape = state.memory, shape
+        self._cross_attention = cross_attention
+        device = memory.in_flight.device
+        self._rings = rings_of(shape, state)
+        given = {"in_flight": memory.in_flight, "origins": memory.origins}
+        given |= {f"bank.{name}": ring for name, ring in self._rings.tensors.items()}
+        if shape.in_place:
+            written = {name for name in shape.layout if not name.endswith(".feature")}
+            given |= {f"seen.{name}": self._rings.tensors[name] for name in written}
+        self._memory = Memory(memory.in_flight, memory.origins, {} if shape.in_place else memory.bank)
+        self._call = Call(built[0], given, device)
+        tensors = self._call.tensors
+        self._merging = Call(built[1], {}, device) if len(built) > 1 else None
+        way = way_of(device)
+        self._repeated = way.repeated
+        self._capture()
+        small = ("scale", "residual", "presence", "fresh", "strength", "threshold", "at", "allowed")
+        self._dials = {name: Staged(tensors[name]) for name in small if name in tensors}
+        orders = {} if self._merging is None else self._merging.tensors
+        rows = len(state.positions)  # all of which may be merged after one frame
+        self._orders = {name: Staged(value, rows) for name, value in orders.items() if name.startswith("order.")}
+        self._was: Plan | None = None
+        self._copies = way.copies(tensors["picture"], tensors["shown"])
+
+    def weights_changed(self, *, engine: bool) -> None:
+        """What the text becomes is worked out with the next frame; engine: whether that has other weights too."""
+        self._was = None
+        if engine:  # TensorRT does not say that a captured graph sees other weights
+            self._capture()
+
+    def _capture(self) -> None:
+        kept = (*self._memory[:2], *self._rings.tensors.values())
+        with torch.inference_mode():
+            before = [tensor.clone() for tensor in kept]
+            self._frame: Callable[[], None] = self._repeated(self._run)
+            self._merge = self._repeated(self._merging.run) if self._merging else None
+            torch._foreach_copy_(list(kept), before)  # capturing runs them
+
+    def __call__(self, plan: Plan, state: StreamState, picture: Picture | None) -> tuple[Develop, StreamState]:
+        """See core.algorithm.stream.Step."""
+        now = self._turn(plan, state)
+        with torch.inference_mode():
+            self._copies.take(picture)
+            self._refresh(plan, state, now, imagined=picture is None)
+            self._frame()
+            develop = self._copies.give()
+            self._keep(now)
+            for row in now.merged:
+                self._merge_row(row, banks.orders(self._rings.views, plan.seed, [now.ages[row]]))
+        return develop, stream.after(state, self._memory, now)
+
+    def _run(self) -> None:
+        self._call.run()
+        for name in ("in_flight", "origins"):
+            if name in self._call.tensors:
+                self._call.tensors[name].copy_(self._call.tensors[f"{name}{_AFTER}"])
+
+    def _turn(self, plan: Plan, state: StreamState) -> Turn:
+        shape = self._shape
+        ages = [state.frame_index - row for row in stream.net_rows(plan.guidance, plan.noise.shape[0])]
+        slots = shape.slots * (shape.slots + 1) if shape.in_place else banks.slot_count(self._rings.views)
+        return banks.turn(slots, state.positions, ages, policy=plan.policy, interval=plan.interval)
+
+    def _refresh(self, plan: Plan, state: StreamState, now: Turn, *, imagined: bool) -> None:
+        """Bring what has changed since the last frame to the engine."""
+        was, tensors = self._was, self._call.tensors
+        dials = stream.dials(plan, 0, now._replace(writes=()), torch.device("cpu"), imagined=imagined)
+        reading: Any = dials.reading
+        if self._shape.in_place:
+            reading = placed(reading, now.ages, state.positions, self._shape.slots)
+        small = {"scale": dials.scale, "residual": dials.residual, "presence": dials.presence, **reading._asdict()}
+        for name, staged in self._dials.items():
+            staged.put(small[name])
+        if was is None or plan.rows is not was.rows:
+            for name, value in plan.rows._asdict().items():
+                if f"rows.{name}" in tensors:
+                    tensors[f"rows.{name}"].copy_(value)
+        if was is None or plan.noise is not was.noise:
+            tensors["noise"].copy_(plan.noise)
+        if was is None or plan.text is not was.text or plan.negative_text is not was.negative_text:
+            text = stream.texts(plan)
+            if "text" in tensors:  # few UNets take it elsewhere too
+                tensors["text"].copy_(text)
+            for layer, value in self._cross_attention(text).items():
+                tensors[f"cross.{layer}"].copy_(value)
+        self._was = plan
+
+    def _keep(self, now: Turn) -> None:
+        """Into the rings goes what TensorRT has not written there itself."""
+        into: list[Tensor] = []
+        out_of: list[Tensor] = []
+        for row, slots in enumerate(now.writes):
+            for name, view in self._rings.views.items() if slots else ():
+                count = view.shape[1]
+                chosen = sorted({slot % count for slot in slots})
+                source = self._call.tensors[f"seen.{name}"][row]
+                if count > self._shape.slots:  # the engine wrote the spare slot; a first frame goes to the others too
+                    spare = now.positions[row] % count
+                    source = view[row, spare]
+                    chosen = [slot for slot in chosen if slot != spare] if now.ages[row] == 0 else []
+                into += [view[row, slot] for slot in chosen]
+                out_of += [source] * len(chosen)
+        if into:
+            torch._foreach_copy_(into, out_of)
+
+    def _merge_row(self, row: int, orders: Mapping[int, Tensor]) -> None:
+        assert self._merging is not None
+        assert self._merge is not None
+        views, tensors = self._rings.views, self._merging.tensors
+        for tokens, order in orders.items():
+            self._orders[f"order.{tokens}"].put(order[0])
+        rings = [view[row] for view in views.values()]
+        seen = [self._call.tensors[f"seen.{name}"][row] for name in views]
+        places = [tensors[f"{kind}.{name}"][0] for kind in ("bank", "seen") for name in views]
+        torch._foreach_copy_(places, rings + seen)
+        self._merge()
+        torch._foreach_copy_(rings, [tensors[f"merged.{name}"][0] for name in views])

@@ -1,0 +1,182 @@
+"""core.algorithm.attention: the pure functions at their edges; that they are the paper's is proved in test_proof.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.algorithm.attention import (
+    BankCall,
+    Between,
+    CrossAttention,
+    SelfAttention,
+    attend,
+    extend,
+    fuse,
+    fuse_at,
+    fuse_between,
+    shares_between,
+)
+from core.algorithm.bank import Reading
+
+FRESH, KNOWN = torch.tensor([True, True]), torch.tensor([False, False])
+seeds = st.integers(0, 2**31)
+
+
+def reading(fresh: torch.Tensor = KNOWN, strength: float = 0.5, threshold: float = -1.0) -> Reading:
+    return Reading(fresh, torch.full((2,), strength), torch.full((2,), threshold))
+
+
+def tensors(seed: int, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(*shape, generator=generator) for shape in shapes]
+
+
+@pytest.fixture
+def layer() -> Attention:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Attention(query_dim=8, heads=2, dim_head=4).eval().requires_grad_(False)
+
+
+def test_without_a_bank_the_processors_are_those_of_diffusers(layer: Attention) -> None:
+    hidden, words = tensors(0, (2, 6, 8), (2, 3, 8))
+    call = BankCall({}, reading(), {}, {})
+    expected = AttnProcessor()(layer, hidden)
+    torch.testing.assert_close(SelfAttention("a", fuses=False)(layer, hidden, bank_call=call), expected)
+    crossed = CrossAttention("b")(layer, hidden, words, bank_call=call)
+    torch.testing.assert_close(crossed, AttnProcessor()(layer, hidden, words))
+    torch.testing.assert_close(CrossAttention("b")(layer, hidden), expected)
+    assert call.seen.keys() == {"a.key", "a.value"}
+    assert torch.equal(call.seen["a.key"], layer.to_k(hidden))
+
+
+def test_what_a_layer_sees_is_its_own_and_not_the_banks(layer: Attention) -> None:
+    hidden, keys, values, features = tensors(1, (2, 6, 8), (2, 3, 6, 8), (2, 3, 6, 8), (2, 3, 6, 8))
+    bank = {"a.key": keys, "a.value": values, "a.feature": features}
+    call = BankCall(bank, reading(), {}, {})
+    out = SelfAttention("a", fuses=True)(layer, hidden, bank_call=call)
+    assert call.seen["a.key"].shape == (2, 6, 8)
+    assert torch.equal(call.seen["a.value"], layer.to_v(hidden))
+    assert torch.equal(call.seen["a.feature"], out)  # what flows on is what is banked
+    plain = SelfAttention("a", fuses=False)(layer, hidden, bank_call=BankCall({}, reading(), {}, {}))
+    assert not torch.allclose(out, plain)
+
+
+@given(seeds, st.integers(1, 3))
+def test_the_order_of_the_bag_does_not_matter(seed: int, slots: int) -> None:
+    query, keys, values = tensors(seed, (2, 4, 6), (2, slots * 4, 6), (2, slots * 4, 6))
+    order = torch.randperm(slots * 4, generator=torch.Generator().manual_seed(seed))
+    expected = attend(query, keys, values, 2)
+    torch.testing.assert_close(attend(query, keys[:, order], values[:, order], 2), expected, atol=1e-5, rtol=1e-4)
+
+
+@given(seeds)
+def test_attention_stays_between_the_values(seed: int) -> None:
+    query, keys, values = tensors(seed, (1, 4, 6), (1, 9, 6), (1, 9, 6))
+    out = attend(query * 5, keys, values, 3)
+    assert (out <= values.amax(1, keepdim=True) + 1e-5).all()
+    assert (out >= values.amin(1, keepdim=True) - 1e-5).all()
+
+
+def test_an_extension_puts_now_first() -> None:
+    now, ring = tensors(2, (2, 3, 4), (2, 2, 3, 4))
+    longer = extend(now, ring, KNOWN)
+    assert torch.equal(longer[:, :3], now)
+    assert torch.equal(longer[:, 3:], ring.flatten(1, 2))
+
+
+@given(seeds, st.floats(0, 1))
+def test_fusion_goes_the_stated_way_towards_a_banked_token(seed: int, strength: float) -> None:
+    own, ring = tensors(seed, (1, 5, 4), (1, 2, 5, 4))
+    fused = fuse(own, ring, torch.tensor([strength]), torch.tensor([-1.1]))
+    whole = fuse(own, ring, torch.ones(1), torch.tensor([-1.1]))
+    banked = ring.flatten(1, 2)[0]
+    assert all((token == banked).all(1).any() for token in whole[0])
+    torch.testing.assert_close(fused, own + strength * (whole - own), atol=1e-5, rtol=1e-4)
+
+
+@given(seeds, st.floats(-1, 1), st.floats(-1, 1))
+def test_a_higher_threshold_fuses_no_more_tokens(seed: int, one: float, other: float) -> None:
+    own, ring = tensors(seed, (1, 6, 4), (1, 1, 6, 4))
+    moved = [
+        (fuse(own, ring, torch.ones(1), torch.tensor([threshold])) != own).any(-1) for threshold in sorted((one, other))
+    ]
+    assert (moved[1] <= moved[0]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_an_empty_ring_and_tokens_of_zeros_make_no_nonsense(dtype: torch.dtype) -> None:
+    own = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    own[0, 2] = 0
+    for threshold in (2.0, 0.5):
+        fused = fuse(own, torch.zeros(2, 1, 5, 4, dtype=dtype), own.new_full((2,), 0.8), own.new_full((2,), threshold))
+        assert torch.equal(fused, own)
+
+
+def test_a_place_without_a_ring_is_seen_as_it_is() -> None:
+    (own,) = tensors(3, (2, 3, 4))
+    call = BankCall({}, reading(FRESH), {}, {})
+    assert fuse_at("p", own, call) is own
+    assert call.seen == {"p.feature": own}
+
+
+# ------------------------------------------------------------------------------------------- matches between tokens
+
+
+def scene(seed: int, shift: float, height: int = 6, width: int = 7) -> torch.Tensor:
+    """Features [1, height*width, 64] of a scene that is bilinear between its points, moved by `shift` of a token."""
+    (points,) = tensors(seed, (64, height + 2, width + 2))
+    there = points[:, 1:-1, 1:-1].lerp(points[:, 1:-1, 2:], shift)
+    return there.flatten(1).T[None]
+
+
+@given(seeds, st.sampled_from([0.0, 0.25, 0.5]))
+def test_what_moved_by_a_part_of_a_token_is_found_between_tokens(seed: int, shift: float) -> None:
+    before, now = scene(seed, 0.0), scene(seed, shift)
+    one, never = torch.ones(1), torch.tensor([0.9999])
+    fused = fuse_between(now * 3, before[:, None], one, never, Between(shares_between(4), 6, 7))
+    inside = (torch.arange(42) % 7 < 6)[None, :, None]  # what comes from beyond the edge was never seen
+    torch.testing.assert_close(
+        torch.where(inside, fused, 0),
+        torch.where(inside, before.lerp(before.roll(-1, 1), shift), 0),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+
+
+@given(seeds, st.integers(1, 3))
+def test_matches_on_tokens_are_those_of_the_paper(seed: int, slots: int) -> None:
+    own, ring = tensors(seed, (2, 12, 8), (2, slots, 12, 8))
+    strength, threshold = torch.tensor([0.3, 0.9]), torch.tensor([0.1, 0.6])
+    centre = shares_between(2)[4:5]
+    assert centre.tolist() == [[0, 0, 0, 0, 1, 0, 0, 0, 0]]
+    expected = fuse(own, ring, strength, threshold)
+    torch.testing.assert_close(
+        fuse_between(own, ring, strength, threshold, Between(centre, 3, 4)), expected, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_shares_make_up_one_and_reach_half_way() -> None:
+    shares = shares_between(8)
+    assert shares.shape == (81, 9)
+    torch.testing.assert_close(shares.sum(1), torch.ones(81))
+    torch.testing.assert_close(shares[0], torch.tensor([0.25, 0.25, 0, 0.25, 0.25, 0, 0, 0, 0]))
+
+
+def test_neighbours_stay_in_their_slot() -> None:
+    (own,) = tensors(5, (1, 12, 8))
+    ring = torch.stack([torch.full((1, 12, 8), 100.0), own], dim=1)  # the other slot is like nothing
+    between = Between(shares_between(4), 3, 4)
+    fused = fuse_between(own, ring, torch.ones(1), torch.tensor([0.9]), between)
+    torch.testing.assert_close(fused, own, atol=1e-4, rtol=1e-4)
+
+
+def test_half_precision_does_not_overflow() -> None:
+    own, ring = (t.half() * 60 for t in tensors(6, (1, 12, 320), (1, 1, 12, 320)))
+    fused = fuse_between(own, ring, own.new_ones(1), own.new_tensor([-1.0]), Between(shares_between(4).half(), 3, 4))
+    assert fused.dtype == torch.float16
+    assert fused.isfinite().all()

@@ -1,0 +1,321 @@
+"""The tensorrt runtime on a stand-in for its library: equal to eager, and safe about what it loads."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from core.engine import Engine
+from core.models import loading as models
+from core.runtimes.tensorrt import build as building
+from core.runtimes.tensorrt import cache as engines
+from core.runtimes.tensorrt import make as making
+from core.runtimes.tensorrt import readiness
+from core.runtimes.tensorrt import runtime as tensorrt
+from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime
+from tests.support import trt_stand_in
+from tests.support.lazy_device import lazy_device
+from tests.support.model_folders import make_folder
+from tests.support.small_models import TEXT_WIDTH
+from vcam.cli.main import main
+
+PLACES = ["mid_block.attentions.0.transformer_blocks.0.attn1", "up_blocks.0"]
+
+
+def tiny_unet() -> UNet2DConditionModel:
+    """Three self-attention layers: an export takes seconds."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            down_block_types=("DownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",),
+            block_out_channels=(16,),
+            layers_per_block=1,
+            norm_num_groups=8,
+            attention_head_dim=2,
+            cross_attention_dim=TEXT_WIDTH,
+        )
+        for name, weight in unet.named_parameters():
+            if name.endswith(("to_q.weight", "to_k.weight")):
+                weight.data *= 3  # some tokens matter, others do not
+    return unet
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = make_folder(tmp_path_factory.mktemp("model") / "tiny", description={"fusion": {"places": PLACES}})
+    tiny_unet().save_pretrained(made / "unet")
+    return made
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture
+def version() -> str:
+    return "10.16.1.11"
+
+
+@pytest.fixture(autouse=True)
+def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, cache: Path, version: str) -> None:
+    if request.node.get_closest_marker("gpu"):
+        return
+    monkeypatch.setitem(sys.modules, "tensorrt", trt_stand_in.module(version))
+    monkeypatch.setattr(readiness, "DEVICES", ("cuda", "cpu"))
+    monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(cache))
+
+
+def settings(folder: Path, **changes: object) -> EngineSettings:
+    plain = {"width": 64, "height": 64, "steps": 2, "device": "cpu", "dtype": "float32", "runtime": Runtime.TENSORRT}
+    return EngineSettings(model=str(folder), **(plain | changes))  # type: ignore[arg-type]
+
+
+def silent(text: str, fraction: float) -> None:
+    pass
+
+
+def film(engine: Engine, frames: int, loras: tuple[Lora, ...] = ()) -> list[np.ndarray]:
+    """A picture that drifts, a look that changes, a bank that is emptied; LoRAs come in the midst."""
+    scene = np.random.default_rng(0).integers(0, 256, (10, 16, 3), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    shown = []
+    for index in range(frames):
+        if index == 4:
+            engine.set_look(Look(prompt="blue clay", interval=2, fusion_strength=0.4), 3)
+        if index == 6 and loras:
+            engine.use_loras(loras)
+        if index == 9:
+            engine.forget()
+        shown.append(engine.translate(np.ascontiguousarray(scene[4:68, 2 * index : 2 * index + 64])))
+    return [picture for picture in [*shown, *engine.drain()] if picture is not None]
+
+
+def equals_eager(wanted: EngineSettings) -> None:
+    look = Look(prompt="ink person", interval=2, similarity_threshold=0.3)
+    made = making.ensure(wanted, silent)
+    assert made.manifest is not None
+    assert made.manifest.verdict is engines.Verdict.VERIFIED, made
+    eager, ours = (film(Engine(replace(wanted, runtime=one), look), 12) for one in (Runtime.EAGER, Runtime.TENSORRT))
+    assert len(eager) == len(ours) == 12
+    assert eager[-1].std() > 5
+    assert furthest(eager, ours) <= 1  # a grey level, where rounding falls on either side
+
+
+def furthest(some: list[np.ndarray], others: list[np.ndarray]) -> int:
+    """The largest difference, in grey levels."""
+    return max(int(np.abs(a.astype(int) - b).max()) for a, b in zip(some, others, strict=True))
+
+
+SLOW = pytest.mark.slow  # an export takes 10 s of a CPU
+
+
+@pytest.mark.parametrize(
+    ("slots", "version"),
+    [pytest.param(1, "11.4.0.106", marks=SLOW), (2, "10.15.1.29"), pytest.param(4, "10.16.1.11", marks=SLOW)],
+)
+def test_rings_in_place_equal_eager_over_twelve_frames(folder: Path, slots: int) -> None:
+    equals_eager(settings(folder, policy=Policy.FIFO, slots=slots))
+
+
+@pytest.mark.parametrize("version", ["10.13.3.9"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"policy": Policy.FIFO, "slots": 2}, marks=SLOW),
+        {"policy": Policy.MERGE},
+        pytest.param({"policy": Policy.OFF}, marks=SLOW),
+        pytest.param({"policy": Policy.FIFO, "steps": 1, "guidance": Guidance.ONETIME_NEGATIVE}, marks=SLOW),
+    ],
+    ids=["fifo-2", "merge", "off", "guided"],
+)
+def test_frames_kept_beside_equal_eager_over_twelve_frames(folder: Path, changes: dict[str, object]) -> None:
+    equals_eager(settings(folder, **changes))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("policy", Policy)
+def test_by_the_real_library_too_it_shows_what_eager_shows(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Policy
+) -> None:
+    if why := readiness.why_not("cuda", "float32"):
+        pytest.skip(f"TensorRT: {why}")
+    monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(tmp_path))
+    wanted = settings(folder, policy=policy, slots=2 if policy is Policy.FIFO else 1, device="cuda")
+    made = making.ensure(wanted, silent)
+    assert made.manifest is not None
+    assert made.manifest.verdict is engines.Verdict.VERIFIED, made
+    look, lora = Look(prompt="ink person", interval=1, similarity_threshold=0.3), lora_file(tmp_path / "a.safetensors")
+    ours, eager = (
+        film(Engine(replace(wanted, runtime=one), look), 12, (Lora(str(lora), 1.0),))
+        for one in (Runtime.TENSORRT, Runtime.EAGER)
+    )
+    assert min(map(making.psnr, ours, eager)) > 35
+
+
+@SLOW
+@pytest.mark.parametrize(
+    ("version", "changes"),
+    [("10.16.1.11", {"policy": Policy.FIFO, "slots": 2}), ("11.4.0.106", {"policy": Policy.MERGE})],
+    ids=["in-place", "merge"],
+)
+def test_in_half_precision_it_is_as_near_to_eager_as_it_must_be(folder: Path, changes: dict[str, object]) -> None:
+    made = making.ensure(settings(folder, dtype="float16", **changes), silent)
+    assert made.manifest is not None
+    assert made.manifest.verdict is engines.Verdict.VERIFIED, made
+
+
+@pytest.mark.parametrize(
+    ("version", "policy"), [("10.15.1.29", Policy.FIFO), ("10.13.3.9", Policy.MERGE)], ids=["in-place", "merge"]
+)
+def test_in_whatever_order_a_device_works_it_shows_what_eager_shows(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Policy
+) -> None:
+    wanted = settings(folder, policy=policy, slots=2 if policy is Policy.FIFO else 1)
+    making.ensure(wanted, silent)
+    look = Look(prompt="ink person", interval=1, similarity_threshold=0.3)
+    lora = Lora(str(lora_file(tmp_path / "one.safetensors")), 1.0)
+    expected = film(Engine(replace(wanted, runtime=Runtime.EAGER), look), 12, (lora,))
+    for seed, haste in ((0, 0.0), (1, 0.7), (2, 1.0)):
+        with lazy_device(monkeypatch, seed, haste) as device:
+            engine = Engine(wanted, look)
+            device.begin(engine._model.weights.values())  # they are for LoRAs; the engine has its own
+            assert furthest(expected, film(engine, 12, (lora,))) <= 1, f"seed {seed}, haste {haste}"
+        assert device.captures == 2 * (1 + (policy is Policy.MERGE))  # and again after the refit
+
+
+def test_another_lora_refits_the_engine_and_builds_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, _ = built(folder)
+    monkeypatch.setattr(making, "build", lambda *_: pytest.fail("built again"))
+    lora = Lora(str(lora_file(tmp_path / "one.safetensors")), 1.0)
+    look = Look(prompt="ink")
+    ours, eager = (Engine(replace(wanted, runtime=one), look) for one in (Runtime.TENSORRT, Runtime.EAGER))
+    assert ours.settings.runtime is Runtime.TENSORRT
+    assert ours.changes_loras
+    picture = film(eager, 1)[0]
+    for loras in ((lora,), (), (replace(lora, weight=-0.5),)):
+        for engine in (ours, eager):
+            engine.use_loras(loras)
+        shown = [engine.translate(picture) for engine in (ours, eager)]
+        assert np.abs(shown[0].astype(int) - shown[1]).max() <= 1
+    with_lora = Engine(replace(wanted, loras=(lora,)), look)  # one that is there from the start
+    ours.use_loras((lora,))
+    assert np.array_equal(with_lora.translate(picture), ours.translate(picture))
+    ours.use_loras(())
+    assert np.abs(with_lora.translate(picture).astype(int) - ours.translate(picture)).max() > 1
+
+
+def lora_file(path: Path) -> Path:
+    """A LoRA of the middle's projections, of what the text becomes there, and of a convolution."""
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(3)
+    layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_v"
+    tensors = {f"{layer}.lora_up.weight": (16, 4), f"{layer}.lora_down.weight": (4, 16)}
+    text = layer.replace("attn1", "attn2")
+    tensors |= {f"{text}.lora_up.weight": (16, 4), f"{text}.lora_down.weight": (4, TEXT_WIDTH)}
+    conv = "lora_unet_conv_in"
+    tensors |= {f"{conv}.lora_up.weight": (16, 4, 1, 1), f"{conv}.lora_down.weight": (4, 4, 3, 3)}
+    save_file({name: torch.randn(shape, generator=generator) for name, shape in tensors.items()}, path)
+    return path
+
+
+def built(folder: Path) -> tuple[EngineSettings, engines.Entry]:
+    """The cheapest engine there is."""
+    wanted = settings(folder, policy=Policy.OFF, steps=1)
+    return wanted, making.ensure(wanted, silent)
+
+
+def test_a_wrong_engine_is_marked_and_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, entry = built(folder)
+    run = trt_stand_in.IExecutionContext.execute_async_v3
+
+    def noisy(context: trt_stand_in.IExecutionContext, stream_handle: int) -> bool:
+        done = run(context, stream_handle)
+        engine = context._alive()
+        context._array(engine, "shown")[...] //= 2
+        return done
+
+    monkeypatch.setattr(trt_stand_in.IExecutionContext, "execute_async_v3", noisy)
+    judged = making.verify(entry, wanted, silent)
+    assert judged.manifest is not None
+    assert judged.manifest.verdict is engines.Verdict.WRONG
+    assert "dB from eager" in judged.problem
+    description = models.describe(str(folder))
+    assert models.resolve(wanted, description).runtime is not Runtime.TENSORRT
+    with pytest.raises(engines.EngineError, match="wrong: worst of"):
+        tensorrt.on_engine(judged, description, wanted)
+    monkeypatch.setattr(trt_stand_in.IExecutionContext, "execute_async_v3", run)
+    assert making.verify(judged, wanted, silent).problem == ""
+    assert models.resolve(wanted, description).runtime is Runtime.TENSORRT
+
+
+@SLOW
+def test_a_build_can_be_stopped_and_tells_how_far_it_is(folder: Path) -> None:
+    told: list[str] = []
+
+    def report(text: str, fraction: float) -> None:
+        told.append(text)
+
+    wanted = settings(folder, policy=Policy.OFF, steps=1, width=128)
+    with pytest.raises(building.EngineCancelled):
+        making.build(wanted, report, lambda: "50 %" not in told[-1])
+    assert "building the TensorRT engine: Building engine 25 %" in told
+    assert engines.find(readiness.key(models.describe(str(folder)), wanted)) is None
+    assert not list(engines.cache_folder().glob(".part-*"))
+
+
+def test_an_engine_of_another_version_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, entry = built(folder)
+    data = engines.read_engine(entry, tensorrt.FRAME)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt_stand_in.module("11.4.0.106"))
+    with pytest.raises(engines.EngineError, match=r"does not load the engine: the engine was built by 10\.16\.1\.11"):
+        building.deserialize(data)
+    assert models.resolve(wanted, models.describe(str(folder))).runtime is not Runtime.TENSORRT
+    (problem,) = {one.problem for one in engines.listing(readiness.machine("cpu")) if one.folder == entry.folder}
+    assert problem == "built for tensorrt 10.16.1.11, here 11.4.0.106"
+
+
+def test_the_stand_in_keeps_the_rules(folder: Path) -> None:
+    _, entry = built(folder)
+    engine: Any = building.deserialize(engines.read_engine(entry, tensorrt.FRAME))
+    context = engine.create_execution_context()
+    with pytest.raises(trt_stand_in.BrokenRule, match="no address was set"):
+        context.execute_async_v3(0)
+    call = tensorrt.Call(engine, {}, torch.device("cpu"))
+    call.run()
+    call._context.set_tensor_address("shown", call.tensors["picture"].data_ptr())
+    with pytest.raises(trt_stand_in.BrokenRule, match="shown lies over picture"):
+        call.run()
+    with pytest.raises(engines.EngineError, match=r"the engine's picture is torch\.uint8 \[64, 64, 3\]"):
+        tensorrt.Call(engine, {"picture": torch.zeros(3)}, torch.device("cpu"))
+    with pytest.raises(engines.EngineError, match="has no weights nowhere"):
+        building.refit(engine, {"nowhere": torch.zeros(1)}, 0)
+    del call, engine
+    gc.collect()
+    with pytest.raises(trt_stand_in.BrokenRule, match="after its engine is gone"):
+        context.execute_async_v3(0)
+
+
+def test_vcam_engines_builds_verifies_and_lists(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", str(folder), "--size", "64x64", "--steps", "1", "--bank", "off"]
+    options += ["--device", "cpu", "--dtype", "float32", "--json"]
+    for action in ("build", "verify"):
+        assert main(["engines", action, *options]) == 0
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (told["state"], told["width"], told["problem"]) == ("verified", 64, "")
+        assert "dB from eager" in told["compared"]
+    assert main(["engines", "list"]) == 0
+    assert "tiny 64x64, 1 steps, bank off, float32, TensorRT 10.16.1.11" in capsys.readouterr().out

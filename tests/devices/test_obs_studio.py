@@ -1,0 +1,420 @@
+"""The real OBS Studio: keys pressed there switch the camera, it may go and come as it likes, it shows our picture."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from core.settings import EngineSettings
+from tests.support.doubles import SIZE, Source, write_profile
+from vcam.cli import main as cli
+from vcam.daemon.daemon import Daemon, Parts
+from vcam.frames import Picture
+from vcam.obs import install, places, setup
+from vcam.obs.link import NOT_RUNNING, ObsLink
+from vcam.obs.protocol import WRONG_PASSWORD, Obs
+from vcam.obs.setup import CameraKind, camera_kind, set_up
+from vcam.obs.words import SOURCE_NAME
+from vcam.settings.config import ObsSettings
+from vcam.settings.run_options import RunOptions
+
+pytestmark = [
+    pytest.mark.obs,
+    pytest.mark.skipif("OBS_CONTROL" not in os.environ, reason="nothing to stop and start OBS: OBS_CONTROL is not set"),
+]
+WAIT_S = 60.0
+FPS = 30.0
+KEYS = {"streamv2v.use.plain": "OBS_KEY_F5", "streamv2v.use.red": "OBS_KEY_F6", "streamv2v.toggle": "OBS_KEY_F7"}
+MICROPHONE = {
+    "id": "pulse_input_capture",
+    "versioned_id": "pulse_input_capture",
+    "name": "Mic/Aux",
+    "settings": {"device_id": "default"},
+}
+BACK_S = 6.0  # how soon it is connected again once OBS answers
+PLAIN, RED = 20, 90  # the seeds, which the fake engine adds to the picture's red
+
+
+def uneven() -> Picture:
+    """A picture that is nowhere the same."""
+    across = np.linspace(60, 200, SIZE[0], dtype=np.uint8)
+    picture = np.dstack([np.broadcast_to(across, (SIZE[1], SIZE[0]))] * 3)
+    picture[:20] = 120
+    return picture
+
+
+class Sink:
+    """Remembers when the red of what was published changed."""
+
+    name, size = "fake sink", SIZE
+
+    def __init__(self) -> None:
+        self.red, self.changed_s = -1, 0.0
+
+    def send(self, picture: Picture, tick: int) -> None:
+        red = int(picture[5, 5, 0])
+        if red != self.red:
+            self.red, self.changed_s = red, time.perf_counter()
+
+    def close(self) -> None: ...
+
+
+class Running:
+    def __init__(self, folder: Path) -> None:
+        profiles = folder / "profiles"
+        profiles.mkdir()
+        for id, seed in (("plain", PLAIN), ("red", RED)):
+            write_profile(profiles, id, seed=seed)
+        self.sink, self.stop = Sink(), threading.Event()
+        parts = Parts(
+            engine="tests.support.fake_engine:make",
+            settings_of=lambda profile, options: EngineSettings(model="fake", width=96, height=64, steps=1),
+            open_source=lambda options: Source(picture=uneven()),
+            open_sink=lambda options: self.sink,
+            state_folder=lambda: folder,
+            signals=False,
+        )
+        options = RunOptions(
+            size=SIZE,
+            fps=FPS,
+            port=0,
+            profile="plain",
+            profiles_folder=profiles,
+            obs=ObsSettings(scenes={"Two": "red"}),
+        )
+        self.daemon = Daemon(options, parts, self.stop)
+        self.thread = threading.Thread(target=self.daemon.run)
+
+    @property
+    def connected(self) -> bool:
+        return self.daemon.status().obs.startswith("connected")
+
+    def profile(self) -> str:
+        return self.daemon.status().profile
+
+    def use(self, profile: str) -> None:
+        from vcam.commands import UseProfile
+
+        self.daemon.submit(UseProfile(profile)).result(10)
+
+
+def until(true: Callable[[], bool], what: str, wait_s: float = WAIT_S) -> None:
+    end = time.monotonic() + wait_s
+    while not true():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+def control(verb: str) -> None:
+    subprocess.run([os.environ["OBS_CONTROL"], verb], check=True, timeout=90)
+
+
+def press(*keys: str) -> None:
+    for key in keys:  # held as a finger does: OBS looks every 25 ms
+        subprocess.run(["xdotool", "keydown", key, "sleep", "0.1", "keyup", key], check=True, timeout=30)
+
+
+def connect() -> Obs:
+    at = places.address(ObsSettings())
+    return Obs(at.host, at.port, at.password)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[Running]:
+    """A camera that runs, beside an OBS in which our script is installed and has keys."""
+    (obs_folder,) = places.config_folders()
+    control("stop")
+    install.install(obs_folder, [("plain", "Plain"), ("red", "Red")], add_to_scenes=True)
+    for path in install.collections(obs_folder):
+        data = json.loads(path.read_text())
+        (ours,) = (one for one in data["modules"]["scripts-tool"] if one["path"].endswith(install.SCRIPT))
+        ours["settings"] = {name: [{"key": key}] for name, key in KEYS.items()}
+        data["AuxAudioDevice1"] = MICROPHONE
+        path.write_text(json.dumps(data))
+    control("start")
+    run = Running(folder)
+    run.thread.start()
+    try:
+        until(lambda: run.connected and run.daemon.status().state == "running", "no camera beside OBS")
+        yield run
+    finally:
+        run.stop.set()
+        run.thread.join(30)
+
+
+def test_a_key_in_obs_switches_the_profile(running: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    took_ms = []
+    for n in range(10):
+        running.use("plain")
+        until(lambda: running.sink.red == 255 - 120 + PLAIN, "the plain profile is not shown")
+        time.sleep(0.013 * n)  # somewhere between two frames
+        start_s = time.perf_counter()
+        press("F6")
+        until(lambda: running.sink.red == 255 - 120 + RED, "the key switched nothing")
+        took_ms.append(1000 * (running.sink.changed_s - start_s))
+        assert running.profile() == "red"
+    with capsys.disabled():
+        print(f"\nkey in OBS to the first changed published frame: median {statistics.median(took_ms):.0f} ms")
+    assert statistics.median(took_ms) < 1000  # the figure is for people; this is for a way that is broken
+
+
+def test_on_off_and_the_way_back(running: Running) -> None:
+    running.use("red")
+    press("F7")
+    until(lambda: running.daemon.status().state == "paused", "F7 does not pause")
+    press("F7")
+    until(lambda: running.daemon.status().state == "running", "F7 does not resume")
+    press("F5")
+    until(lambda: running.profile() == "plain", "F5 does not switch")
+
+
+def test_obs_test_and_setup(
+    running: Running, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VCAM_STATE_FOLDER", str(folder))
+    monkeypatch.setenv("VCAM_CONFIG_FOLDER", str(folder / "config"))
+    assert cli.main(["obs", "test", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {"streamv2v.use.plain", "streamv2v.use.red", "streamv2v.panic"} <= set(told["hotkeys"])
+    with connect() as obs:
+        for _ in range(3):
+            assert cli.main(["obs", "setup"]) == 0
+        scene = obs.request("GetCurrentProgramScene")["currentProgramSceneName"]
+        items = obs.request("GetSceneItemList", sceneName=scene)["sceneItems"]
+        assert [one["sourceName"] for one in items].count(SOURCE_NAME) == 1
+        running.use("red")
+        until(lambda: alike(running, obs) < 6, "OBS does not show what is published")
+        running.use("plain")
+        until(lambda: alike(running, obs) < 6, "OBS does not show the change")
+
+
+def alike(running: Running, obs: Obs) -> float:
+    """How far OBS's own screenshot of our source is from what was published (mean of 0..255)."""
+    try:
+        told = obs.request("GetSourceScreenshot", sourceName=SOURCE_NAME, imageFormat="png", imageWidth=SIZE[0])
+    except Exception:  # noqa: BLE001  702 until the source has its first picture
+        return 255.0
+    raw = base64.b64decode(told["imageData"].partition(",")[2])
+    seen = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
+    if seen is None or seen.shape[:2] != (SIZE[1], SIZE[0]):
+        return 255.0
+    published = running.daemon.preview
+    return float(np.abs(cv2.cvtColor(seen, cv2.COLOR_BGR2RGB).astype(int) - published).mean())
+
+
+def test_setup_takes_the_camera_that_obs_lists(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By OBS's own answers; another of its lists stands in for that of cameras: without /dev/video* this is empty."""
+    devices = CameraKind("slideshow", "slide_mode")
+    monkeypatch.setattr(setup, "_CAMERA_NAMES", ("Manual",))
+    with connect() as obs:
+        remove(obs)
+        scene = obs.request("GetCurrentProgramScene")["currentProgramSceneName"]
+        for words in ("(the virtual camera) was added to the scene", "is there"):
+            assert words in set_up(obs, no_link, devices)
+        settings = obs.request("GetInputSettings", inputName=SOURCE_NAME)
+        assert (settings["inputKind"], settings["inputSettings"]) == (devices.kind, {devices.device: "mode_manual"})
+        assert items_of(obs, scene).count(SOURCE_NAME) == 1
+        remove(obs)
+
+
+def test_setup_leaves_a_camera_source_as_it_is(running: Running) -> None:
+    camera = camera_kind("linux")
+    with connect() as obs:
+        remove(obs)
+        scene = obs.request("GetCurrentProgramScene")["currentProgramSceneName"]
+        obs.request("CreateScene", sceneName="Elsewhere")
+        device = {camera.device: "/dev/video9"}
+        given = {"inputName": SOURCE_NAME, "inputKind": camera.kind, "inputSettings": device}
+        obs.request("CreateInput", sceneName="Elsewhere", **given)
+        try:
+            assert set_up(obs, no_link, camera) == (
+                f'the source "{SOURCE_NAME}" is there; it was added to the scene "{scene}"'
+            )
+            assert obs.request("GetInputSettings", inputName=SOURCE_NAME)["inputSettings"] == device
+            assert items_of(obs, scene).count(SOURCE_NAME) == 1
+        finally:
+            obs.request("RemoveScene", sceneName="Elsewhere")  # first: a scene that is not shown keeps what is removed
+            remove(obs)
+
+
+def no_link() -> str:
+    raise AssertionError("the live picture is not wanted")
+
+
+def items_of(obs: Obs, scene: str) -> list[str]:
+    return [one["sourceName"] for one in obs.request("GetSceneItemList", sceneName=scene)["sceneItems"]]
+
+
+def remove(obs: Obs) -> None:
+    """Removes our source, and waits until OBS has let go of its name."""
+    if SOURCE_NAME in inputs(obs):
+        obs.request("RemoveInput", inputName=SOURCE_NAME)
+    until(lambda: SOURCE_NAME not in inputs(obs), "the source is still there")
+
+
+def inputs(obs: Obs) -> list[str]:
+    return [one["inputName"] for one in obs.request("GetInputList")["inputs"]]
+
+
+def test_the_microphone_is_delayed_by_the_latency(
+    running: Running, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VCAM_STATE_FOLDER", str(folder))
+    monkeypatch.setenv("VCAM_CONFIG_FOLDER", str(folder / "config"))
+    until(lambda: running.daemon.status().latency_ms >= 1, "no latency is measured")
+    with connect() as obs:
+        scene = obs.request("GetCurrentProgramScene")["currentProgramSceneName"]
+        other = {"inputName": "Another", "inputKind": "ffmpeg_source", "inputSettings": {}}
+        obs.request("CreateInput", sceneName=scene, **other)
+        try:
+            for options, name in (([], MICROPHONE["name"]), (["--microphone", "Another"], "Another")):
+                assert cli.main(["obs", "setup", "--sync-audio", *options]) == 0
+                told = re.search(r'sync offset of "(.+)" is (\d+) ms now', capsys.readouterr().out)
+                assert told
+                assert told[1] == name
+                written = obs.request("GetInputAudioSyncOffset", inputName=name)["inputAudioSyncOffset"]
+                assert written == int(told[2]) > 0
+            assert cli.main(["obs", "setup", "--sync-audio", "--microphone", "Nobody"]) == 1
+            assert "Nobody" in capsys.readouterr().err
+        finally:
+            obs.request("RemoveInput", inputName="Another")
+
+
+def test_scenes_custom_events_and_items_speak(running: Running) -> None:
+    with connect() as obs:
+        running.use("plain")
+        obs.request("CreateScene", sceneName="Two")
+        first = obs.request("GetCurrentProgramScene")["currentProgramSceneName"]
+        obs.request("SetCurrentProgramScene", sceneName="Two")
+        until(lambda: running.profile() == "red", "the scene switched nothing")
+        obs.request("SetCurrentProgramScene", sceneName=first)
+        obs.request("BroadcastCustomEvent", eventData={"streamv2v": {"command": "use", "profile": "plain"}})
+        until(lambda: running.profile() == "plain", "the custom event switched nothing")
+        given: dict[str, Any] = {"inputKind": "color_source_v3", "inputSettings": {}, "sceneItemEnabled": False}
+        made = obs.request("CreateInput", sceneName=first, inputName="StreamV2V: red", **given)
+        until(lambda: running.profile() == "red", "a source of that name says the same")
+        running.use("plain")
+        item = {"sceneName": first, "sceneItemId": made["sceneItemId"]}
+        obs.request("SetSceneItemEnabled", **item, sceneItemEnabled=True)
+        until(lambda: running.profile() == "red", "the item switched nothing")
+        obs.request("RemoveInput", inputName="StreamV2V: red")
+
+
+def test_a_text_source_is_the_prompt(running: Running) -> None:
+    with connect() as obs:
+        scene = obs.request("GetCurrentProgramScene")["currentProgramSceneName"]
+        name = "StreamV2V Prompt"
+        given = {"text": "a person of gold"}
+        obs.request("CreateInput", sceneName=scene, inputName=name, inputKind="text_ft2_source_v2", inputSettings=given)
+        until(lambda: running.daemon.status().prompt == "a person of gold", "the text is not the prompt")
+        obs.request("SetInputSettings", inputName=name, inputSettings={"text": "a person\nof ice"})
+        until(lambda: running.daemon.status().prompt == "a person of ice", "the changed text is not the prompt")
+        obs.request("RemoveInput", inputName=name)
+
+
+def test_another_scene_collection_is_no_end(running: Running) -> None:
+    with connect() as obs:
+        before = obs.request("GetSceneCollectionList")["currentSceneCollectionName"]
+        obs.request("CreateSceneCollection", sceneCollectionName="Another")
+        time.sleep(1)
+    until(lambda: running.connected, "not connected after a change of the scene collection")
+    with connect() as obs:
+        obs.request("BroadcastCustomEvent", eventData={"streamv2v": "red"})
+        until(lambda: running.profile() == "red", "no commands after a change of the scene collection")
+        obs.request("SetCurrentSceneCollection", sceneCollectionName=before)
+        time.sleep(1)
+    press("F5")
+    until(lambda: running.profile() == "plain", "the keys are gone after the scene collection came back")
+
+
+def test_a_wrong_password_is_said_once_and_not_shown(running: Running) -> None:
+    said: list[str] = []
+    link = ObsLink(ObsSettings(password="quite wrong"), running.daemon.submit, said.append)
+    with link:
+        until(lambda: link.state == WRONG_PASSWORD, "a wrong password is not told")
+        time.sleep(3)
+        assert link.state == WRONG_PASSWORD
+    assert said == [WRONG_PASSWORD]
+    assert "quite wrong" not in said[0]
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_obs_may_go_and_come_back(running: Running, how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    waits_s = []
+    for _ in range(5):
+        control(how)
+        until(lambda: running.daemon.status().obs == NOT_RUNNING, "OBS is gone, but the status says something else")
+        control("start")
+        start_s = time.monotonic()
+        until(lambda: running.connected, "not connected again")
+        waits_s.append(time.monotonic() - start_s)
+        assert re.fullmatch(r"connected \(obs-websocket 5\.\d+\.\d+\)", running.daemon.status().obs)
+        assert running.thread.is_alive()
+    with capsys.disabled():
+        print(f"\nconnected again {max(waits_s):.1f} s at most after OBS answered ({how}, 5 times)")
+    assert max(waits_s) < BACK_S
+    running.use("plain")
+    press("F6")
+    until(lambda: running.profile() == "red", "the keys are gone after a restart")
+
+
+def test_another_password_is_taken_from_obs_own_files(running: Running, tmp_path: Path) -> None:
+    (obs_folder,) = places.config_folders()
+    right = (obs_folder / "global.ini").read_text(encoding="utf-8-sig")
+    password = places.address(ObsSettings()).password
+    (tmp_path / "global.ini").write_text(right.replace(password, "that of yesterday"))
+    said: list[str] = []
+    find = lambda settings: places.address(settings, [tmp_path])  # noqa: E731
+    with ObsLink(ObsSettings(), running.daemon.submit, said.append, find=find) as link:
+        until(lambda: "refuses the password" in link.state, "a wrong password is not told")
+        (tmp_path / "global.ini").write_text(right)
+        until(lambda: link.state.startswith("connected"), "the new password is not taken")
+    assert len(said) == 2
+    assert not [one for one in said if password in one or "yesterday" in one]
+
+
+def test_obs_itself_may_change_its_password(running: Running) -> None:
+    """OBS started with another password: the camera takes it from OBS's files; one that is written down is refused."""
+    (obs_folder,) = places.config_folders()
+    old = places.address(ObsSettings()).password
+    control("stop")
+    kept = [obs_folder / "global.ini", obs_folder / "plugin_config" / "obs-websocket" / "config.json"]
+    before = {file: file.read_text(encoding="utf-8-sig") for file in kept}  # of OBS before 30.2, and of those since
+    for file, text in before.items():
+        file.write_text(text.replace(old, "that of today"))
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith("QT_")
+    }  # cv2 sets its own Qt's
+    environment |= {"XDG_CONFIG_HOME": str(obs_folder.parent), "QT_QPA_PLATFORM": "xcb"}
+    command = ["obs", "--multi", "--disable-missing-files-check", "--collection", "Lab", "--websocket_ipv4_only"]
+    said: list[str] = []
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as obs:
+        try:
+            until(lambda: running.connected, "the password of OBS's own files is not taken")
+            with ObsLink(ObsSettings(password=old), running.daemon.submit, said.append) as link:
+                until(lambda: link.state == WRONG_PASSWORD, "the password of before is not refused")
+            assert said == [WRONG_PASSWORD]
+        finally:
+            obs.kill()
+    for file, text in before.items():
+        file.write_text(text)
+    control("start")
+    until(lambda: running.connected, "not connected after the password came back")

@@ -1,0 +1,186 @@
+"""benchmarks/: what is published is made of what was measured; the peer is a fair one; the GPU's script runs."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu, random_model, report
+from benchmarks.paper_way import PaperAttention, PaperNet
+from core.algorithm import stream
+from core.algorithm.unet import BankedUNet, default_places, layout
+from core.engine import Engine
+from core.measure import flops
+from core.models.description import ModelDescription
+from core.settings import EngineSettings, Guidance, Look, Policy, Runtime
+from tests.core.algorithm.test_frame import DEVICE, LATENT, plan
+from tests.support.small_models import moving_latents, random_text, small_unet
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_is_what_the_results_make() -> None:
+    assert report.document(report.load()) == report.DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_a_page_groups_machines_and_says_a_setting_once() -> None:
+    first = {
+        "machine": "A",
+        "date": "today",
+        "setting": "x",
+        "tables": [{"title": "T", "columns": ["c"], "rows": [["1"]]}],
+    }
+    second = {
+        "machine": "A",
+        "date": "today",
+        "setting": "x",
+        "tables": [{"title": "U", "command": "do", "after": ["z"]}],
+    }
+    page = report.document([first, second, {**first, "machine": "B"}])
+    assert page.count("today; x.") == 2
+    assert [line for line in page.splitlines() if line.startswith("#")] == [
+        "# Measured",
+        "## A",
+        "### T",
+        "### U: `do`",
+        "## B",
+        "### T",
+    ]
+    assert "| c |\n|---|\n| 1 |\n" in page
+
+
+@torch.inference_mode()
+def test_the_peer_does_what_the_engine_does_where_both_do_the_same() -> None:
+    # one step and a queue of one, every frame kept: what is concatenated is what lies in our ring
+    own, unet = plan(Policy.FIFO, 1)._replace(interval=1, threshold=0.6), small_unet(0)
+    places = default_places(unet)
+    ours = BankedUNet(copy.deepcopy(unet), places)
+    peer = PaperNet(unet, policy=Policy.FIFO, slots=1, interval=1, strength=0.75, threshold=0.6)
+    shapes = layout(unet.config, places, 8, 8)
+    state, other = (stream.start(one, 1, 1, Guidance.NONE, LATENT, torch.float64, DEVICE) for one in (shapes, {}))
+    for latent in moving_latents(1, 5):
+        expected, state = stream.step(ours, own, state, latent[None])
+        found, other = stream.step(peer, own, other, latent[None])
+        torch.testing.assert_close(found, expected)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("policy", "slots", "frames"), [(Policy.FIFO, 2, 2), (Policy.MERGE, 1, 1), (Policy.OFF, 1, 0)])
+def test_the_peers_bank_grows_to_what_the_paper_says(policy: Policy, slots: int, frames: int) -> None:
+    peer = PaperNet(small_unet(0), policy=policy, slots=slots, interval=1, strength=0.75, threshold=0.6)
+    for latent in moving_latents(1, 4):
+        peer(latent[None], torch.tensor([499]), random_text(2)[None], {}, None)  # type: ignore[arg-type]
+    held = [p.keys for p in peer.unet.attn_processors.values() if isinstance(p, PaperAttention)]  # type: ignore[operator]
+    assert {len(keys) for keys in held} == {frames}
+    assert {key.shape[1] for keys in held for key in keys} == ({64, 16, 4, 1} if frames else set())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_model.make(tmp_path_factory.mktemp("random") / "model", random_model.SMALL)
+
+
+def test_a_random_model_is_one_that_an_engine_takes(folder: Path) -> None:
+    engine = Engine(
+        EngineSettings(str(folder), 64, 64, steps=1, policy=Policy.FIFO, runtime=Runtime.EAGER), Look("ink")
+    )
+    grey = torch.arange(64 * 64 * 3).remainder(251).to(torch.uint8).view(64, 64, 3).numpy()
+    shown = engine.translate(grey)
+    assert shown is not None
+    assert shown.std() > 1
+    assert engine.unknown_words("a claymation zebra") == ["zebra"]
+    stages = engine.stages(grey, repeats=2)
+    assert list(stages) == ["copy in", "encode", "unet", "bank", "decode", "copy out"]
+    assert stages["unet"] > 0
+
+
+def test_the_arithmetic_of_the_full_shape_is_that_of_the_published_model(folder: Path, tmp_path: Path) -> None:
+    shape = random_model.FULL
+    for part, config, kind in (
+        ("unet", shape.unet, "UNet2DConditionModel"),
+        ("vae", shape.vae, "AutoencoderTiny"),
+        ("text_encoder", shape.text_encoder, "CLIPTextModel"),
+    ):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text(json.dumps({**config, "_class_name": kind}))
+    own = ModelDescription("full", tmp_path)
+    plain, banked = (
+        flops.frame_flops(own, EngineSettings(width=512, height=512, steps=1, policy=policy))
+        for policy in (Policy.OFF, Policy.MERGE)
+    )
+    # 803 GFLOP for a row of Stable Diffusion 1.5 without a bank, 926 with one, 122 and 141 for TAESD's halves; the
+    # text's keys and values, 3 GFLOP a row, are not worked out for every frame
+    assert plain == pytest.approx(803e9 + 263e9, rel=0.01)
+    assert banked == pytest.approx(926e9 + 263e9, rel=0.01)
+
+
+def test_what_was_measured_on_a_gpu_is_told_as_far_as_it_came() -> None:
+    def row(bank: str, way: str, p50_ms: float) -> dict[str, object]:
+        return {
+            "size": 512,
+            "steps": 4,
+            "bank": bank,
+            "slots": 1,
+            "way": way,
+            "ready_s": 61.0,
+            "fps": 1000 / p50_ms,
+            "p50_ms": p50_ms,
+            "p95_ms": p50_ms,
+            "floor_ms": 5.0,
+            "floor_share": 5 / p50_ms,
+        }
+
+    raw = {
+        "facts": {"gpu": "A card", "processor": "A processor", "torch": "2.13.0"},
+        "run": {"model": "/here/model", "size": 512, "dtype": "float16"},
+        "speed": [row("off", "compiled", 10.0), row("merge", "compiled", 11.0), row("merge", "paper", 55.0)],
+        "sizes": [row("merge", "paper", 55.0) | {"size": 768, "error": "OutOfMemoryError: none left"}],
+        "stages": {"error": "OutOfMemoryError: none left"},
+    }
+    page = report.document([report.of_gpu(raw, "today")])
+    assert "## A card" in page
+    assert "/here" not in page
+    assert "| 512x512 | 4 | merge | ours, compiled | 90.9 | 11.00 | 11.00 | 5.00 | 45% | 61 |" in page
+    assert "| 768x768 | 4 | merge | the paper's, eager | OutOfMemoryError | - | - | - | - | - |" in page
+    assert "4 steps, compiled: merging costs 10% over no bank." in page
+    assert "4 steps, merging: compiled is 5.0 times as fast as the paper's way." in page
+    assert "stages: OutOfMemoryError: none left" in page
+
+
+def test_wheels_are_imported_without_being_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with zipfile.ZipFile(tmp_path / "brought_along-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("brought_along/__init__.py", "answer = 42\n")
+    gpu.unpack(tmp_path, tmp_path / "site")
+    assert importlib.import_module("brought_along").answer == 42
+
+
+def test_a_run_that_was_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
+    run = gpu.Run("model", "cpu", "float32", 64, 3, 4, 20, smoke=True, until_s=0)
+    began = {"facts": {"processor": "one"}, "run": vars(run)}
+    out = tmp_path / "gpu.json"
+    assert gpu.resumed(out, began) is began
+    out.write_text(json.dumps({"raw": began | {"parity": {"least": 40.0}}}))
+    assert gpu.resumed(out, began)["parity"] == {"least": 40.0}
+    with pytest.raises(SystemExit, match="on another machine"):
+        gpu.resumed(out, began | {"facts": {"processor": "other"}})
+
+
+@pytest.mark.slow
+def test_the_gpus_script_runs_through(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    subprocess.run([sys.executable, "benchmarks/gpu.py", "--smoke", "--out", str(out)], cwd=ROOT, check=True)
+    found = json.loads(out.read_text())
+    assert {"facts", *gpu.PARTS} <= found["raw"].keys()
+    assert not [part for part in found["raw"].values() if isinstance(part, dict) and "error" in part]
+    assert not [row for part in ("speed", "experiments") for row in found["raw"][part] if "error" in row]
+    assert {row["way"] for row in found["raw"]["speed"]} == {"compiled", "paper", "eager"}
+    assert report.document([found])

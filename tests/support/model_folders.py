@@ -1,0 +1,176 @@
+"""Small random models in diffusers' folder layout, SD 1.5-shaped: what a user's model folder looks like."""
+
+from __future__ import annotations
+
+import functools
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, LCMScheduler
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from benchmarks.random_model import carry_pictures, tokenizer
+from core.algorithm import unet as unets
+from core.algorithm.bank import Layout
+from core.algorithm.stream import Parts, by_parts
+from core.engine import Engine
+from core.settings import EngineSettings
+from tests.support.small_models import TEXT_WIDTH, small_unet
+
+WORDS = ("ink", "clay", "red", "blue", "a", "person", "talking", "neon")
+LENGTH = 8
+
+
+def settings(folder: Path | str, **values: Any) -> EngineSettings:
+    """Of an engine of that model, 64x64 where not told."""
+    return EngineSettings(**{"model": str(folder), "width": 64, "height": 64, **values})
+
+
+def weights(folder: Path, part: str) -> Path:
+    """The part's one weights file."""
+    (file,) = (folder / part).glob("*.safetensors")
+    return file
+
+
+@functools.cache
+def _layout(config: str, places: tuple[str, ...] | None, height: int, width: int) -> Layout:
+    return _real_layout(json.loads(config), places, height, width)
+
+
+_real_layout = unets.layout
+
+
+def layout_once(config: Any, places: tuple[str, ...] | None, height: int, width: int) -> Layout:
+    """core.algorithm.unet.layout, but each only once: it takes most of the time in which a small model is loaded."""
+    return _layout(json.dumps(dict(config)), places, height, width)
+
+
+def parts_of(engine: Engine) -> Parts:
+    """The parts of an engine whose model's parts run apart."""
+    parts = engine._step.args[0]  # type: ignore[attr-defined]
+    assert isinstance(parts, Parts)
+    return parts
+
+
+def replace_parts(engine: Engine, **parts: Any) -> None:
+    """Put others in the place of some of them."""
+    engine._step = functools.partial(by_parts, parts_of(engine)._replace(**parts))
+
+
+def small_text_encoder(width: int, *, layers: int, heads: int) -> CLIPTextModel:
+    """A random text encoder that knows WORDS, by torch's own random numbers."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=4 + len(WORDS),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            max_position_embeddings=LENGTH,
+            bos_token_id=2,
+            eos_token_id=3,
+            pad_token_id=0,
+        )
+    )
+
+
+def make_folder(
+    folder: Path,
+    *,
+    seed: int = 0,
+    kl: bool = False,
+    description: dict[str, object] | None = None,
+    unet: torch.nn.Module | None = None,
+) -> Path:
+    """Writes a random model to the folder; its VAE is an AutoencoderTiny, or an AutoencoderKL with kl=True.
+
+    unet: in the place of small_unet.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if kl:
+            vae = AutoencoderKL(
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                block_out_channels=(8, 8, 8, 8),
+                norm_num_groups=4,
+                latent_channels=4,
+            )
+        else:
+            vae = AutoencoderTiny(
+                encoder_block_out_channels=(8, 8, 8, 8),
+                decoder_block_out_channels=(8, 8, 8, 8),
+                num_encoder_blocks=(1, 1, 1, 1),
+                num_decoder_blocks=(1, 1, 1, 1),
+                latent_channels=4,
+            )
+        text_encoder = small_text_encoder(TEXT_WIDTH, layers=2, heads=2)
+    carry_pictures(vae)
+    (small_unet(seed) if unet is None else unet).float().save_pretrained(folder / "unet")  # type: ignore[operator]
+    vae.save_pretrained(folder / "vae")
+    text_encoder.save_pretrained(folder / "text_encoder")
+    tokenizer(WORDS, LENGTH).save_pretrained(folder / "tokenizer")
+    LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(
+        folder / "scheduler"
+    )
+    if description is not None:
+        (folder / "streamv2v.json").write_text(json.dumps(description))
+    return folder
+
+
+def make_full_shapes(folder: Path) -> Path:
+    """Writes a folder of the full shapes of Stable Diffusion 1.5 with TAESD, in float16; its numbers are all zero.
+
+    They are holes in the files, which take no room on most disks.
+    """
+    library: Any = diffusers
+    with torch.device("meta"):
+        unet = library.UNet2DConditionModel(
+            down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+            block_out_channels=(320, 640, 1280, 1280),
+            cross_attention_dim=768,
+            attention_head_dim=8,
+        )
+        vae = AutoencoderTiny()
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=49_408,
+                hidden_size=768,
+                intermediate_size=3072,
+                num_hidden_layers=12,
+                num_attention_heads=12,
+                projection_dim=768,
+            )
+        )
+    text.config.architectures = ["CLIPTextModel"]
+    for part, model, stem in (
+        ("unet", unet, "diffusion_pytorch_model"),
+        ("vae", vae, "diffusion_pytorch_model"),
+        ("text_encoder", text, "model"),
+    ):
+        if part == "text_encoder":
+            model.config.save_pretrained(folder / part)
+        else:
+            model.save_config(folder / part)
+        _holes(folder / part / f"{stem}.safetensors", model.state_dict())
+    tokenizer(WORDS, LENGTH).save_pretrained(folder / "tokenizer")
+    LCMScheduler(beta_schedule="scaled_linear").save_pretrained(folder / "scheduler")
+    return folder
+
+
+def _holes(path: Path, state: Mapping[str, torch.Tensor]) -> None:
+    """A safetensors file of those shapes in float16 whose numbers were never written."""
+    header, end = {}, 0
+    for name, tensor in state.items():
+        begin, end = end, end + 2 * tensor.numel()
+        header[name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)

@@ -1,0 +1,136 @@
+"""Malformed requests by the thousand, from the API's own description: never a fault of the server's (5xx), no leak."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hypothesis
+import psutil
+import pytest
+
+from tests.vcam.control.test_control import Daemon, bearer
+from vcam import client
+from vcam.control import guard
+from vcam.control.server import Server
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+requests = pytest.importorskip("requests", reason="requests, which comes with schemathesis, is not installed")
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+CASES = 10_000
+LIMITED_CASES = 1_000
+GROWTH_MB = 40.0  # of the server: allocators keep what they once had
+POOL = (os.cpu_count() or 1) + 4  # asyncio's workers, which come when first wanted and stay
+WAIT_S = 60.0
+
+
+def serve(folder: str, limits: str) -> None:
+    """A server until stdin ends; limits: "limits" as users have them, "none" without."""
+    if limits == "none":
+        guard.CHANGES_PER_S = guard.REFUSALS_PER_S = 10**9
+    with Server(Daemon(), 0, Path(folder)):
+        sys.stdin.read()
+
+
+class Held(NamedTuple):
+    """What the server's process holds."""
+
+    rss_mb: float
+    threads: int
+    files: int
+
+
+class Running:
+    """A server in a process of its own, so that what it holds is its own."""
+
+    def __init__(self, process: psutil.Process, session: dict[str, Any]) -> None:
+        self.process, self.base = process, f"http://127.0.0.1:{session['port']}"
+        self.headers = bearer(session["token"])
+        self.seen: dict[int, int] = {}
+
+    def held(self) -> Held:
+        return Held(self.process.memory_info().rss / 1e6, self.process.num_threads(), self.process.num_fds())
+
+    def settled(self, wanted: Held) -> Held:
+        """What it holds, once its files are no more than wanted, or WAIT_S are over."""
+        end = time.monotonic() + WAIT_S
+        while (now := self.held()).files > wanted.files and time.monotonic() < end:
+            time.sleep(0.5)
+        return now
+
+    def call(self, case: Any) -> None:
+        """One request; of a picture that never ends, the beginning."""
+        asked = case.as_transport_kwargs(base_url=self.base, headers=self.headers)
+        with requests.request(**asked, stream=True, timeout=WAIT_S, allow_redirects=False) as answer:
+            status = answer.status_code
+            next(answer.iter_content(1000), b"")
+        self.seen[status] = self.seen.get(status, 0) + 1
+
+    def try_all(self, each: int) -> None:
+        """So many requests to every operation that the API describes, as it says and otherwise."""
+        description = requests.get(f"{self.base}/api/v1/openapi.json", headers=self.headers, timeout=WAIT_S).json()
+        operations = [one.ok() for one in schemathesis.openapi.from_dict(description).get_all_operations()]
+        assert {"/api/v1/picture.mjpeg", "/api/v1/input.mjpeg"} <= {one.path for one in operations}
+        for operation in operations:
+            for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+                try:
+                    repeat(each, operation.as_strategy(generation_mode=mode), self.call)
+                except hypothesis.errors.Unsatisfiable:
+                    continue  # an operation without anything to get wrong
+
+
+def repeat(each: int, strategy: Any, call: Any) -> None:
+    @hypothesis.settings(max_examples=each, deadline=None, database=None, suppress_health_check=hypothesis.HealthCheck)
+    @hypothesis.given(case=strategy)
+    def calls(case: Any) -> None:
+        call(case)
+
+    calls()
+
+
+@contextmanager
+def running(folder: Path, limits: str) -> Iterator[Running]:
+    code = "import sys; from tests.vcam.control.test_fuzz_api import serve; serve(*sys.argv[1:])"
+    said = folder / "stderr"
+    with (
+        said.open("w") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder), limits], cwd=ROOT, stdin=subprocess.PIPE, stderr=stderr
+        ) as process,
+    ):
+        session = folder / client.SESSION_FILE
+        while not session.exists():
+            assert process.poll() is None, said.read_text()
+            time.sleep(0.1)
+        yield Running(psutil.Process(process.pid), json.loads(session.read_text()))
+        assert process.poll() is None, said.read_text()
+    assert process.returncode == 0
+    assert "Traceback" not in said.read_text()
+
+
+@pytest.mark.parametrize(("limits", "cases"), [("none", CASES), ("limits", LIMITED_CASES)])
+def test_malformed_requests_by_the_thousand(tmp_path: Path, limits: str, cases: int) -> None:
+    with running(tmp_path, limits) as server:
+        server.try_all(5)  # what is loaded and allocated once is no leak
+        server.seen.clear()
+        before = server.held()
+        server.try_all(-(-cases // 36))
+        after = server.settled(before)
+        print(f"{limits}: {sum(server.seen.values())} requests: {dict(sorted(server.seen.items()))}")
+        print(f"{limits}: {before} -> {after}")
+        assert not [status for status in server.seen if status >= 500], server.seen
+        assert sum(server.seen.values()) >= cases / 2
+        assert 429 not in server.seen or limits == "limits"
+        assert after.files <= before.files, "files are left behind"
+        assert after.threads <= before.threads + POOL, "threads are left behind"
+        assert after.rss_mb - before.rss_mb < GROWTH_MB
+        if limits == "none":
+            assert requests.get(f"{server.base}/api/v1/status", headers=server.headers, timeout=WAIT_S).ok

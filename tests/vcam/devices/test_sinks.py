@@ -1,0 +1,254 @@
+"""Sinks: the virtual camera by a pyvirtualcam backend of our own, video files by reading them again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from vcam.devices import sinks
+from vcam.devices.sinks import NullSink, VideoFile, VirtualCamera, open_sink
+from vcam.errors import VcamError
+from vcam.frames import Picture
+
+pyvirtualcam = pytest.importorskip("pyvirtualcam")
+SIZE = (64, 48)
+
+
+def picture(grey: int, size: tuple[int, int] = SIZE) -> Picture:
+    made = np.full((size[1], size[0], 3), grey, np.uint8)
+    made[..., 2] = 0  # no blue: swapped channels are seen
+    return made
+
+
+class Backend:
+    """What pyvirtualcam needs of a backend; remembers what it was given."""
+
+    made: list[Backend]
+    refuses = ""
+
+    def __init__(self, *, width: int, height: int, fps: float, fourcc: int, device: str | None) -> None:
+        if self.refuses:
+            raise RuntimeError(self.refuses)
+        self.width, self.height, self.fps, self.name = width, height, fps, device or "fake"
+        self.frames: list[Any] = []
+        self.closed = self.broken = False
+        Backend.made.append(self)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def send(self, frame: Any) -> None:
+        if self.broken:
+            raise RuntimeError("the device is gone")
+        self.frames.append(frame.copy())
+
+    def device(self) -> str:
+        return self.name
+
+    def native_fourcc(self) -> None:
+        return None
+
+
+@pytest.fixture
+def backend() -> Iterator[type[Backend]]:
+    Backend.made, Backend.refuses = [], ""
+    pyvirtualcam.register_backend("fake", Backend)
+    yield Backend
+    del pyvirtualcam.camera.BACKENDS["fake"]
+
+
+def test_pictures_reach_the_camera_as_rgb_of_one_size(backend: type[Backend]) -> None:
+    sink = VirtualCamera(SIZE, 30, device="cam", backend="fake")
+    sink.send(picture(90), 0)
+    sink.close()
+    (made,) = backend.made
+    assert (made.width, made.height, made.fps, made.closed) == (64, 48, 30, True)
+    assert made.frames[0].reshape(48, 64, 3)[0, 0].tolist() == [90, 90, 0]
+    assert sink.name == "StreamV2V Camera (cam)"
+    assert sink.size == SIZE
+
+
+def test_a_device_that_is_gone_is_an_error_each_time_and_may_come_back(backend: type[Backend]) -> None:
+    sink = VirtualCamera(SIZE, 30, device="cam", backend="fake")
+    backend.made[0].broken = True
+    with pytest.raises(VcamError, match="does not take pictures any more: the device is gone"):
+        sink.send(picture(1), 0)
+    backend.made[0].broken = False
+    sink.send(picture(1), 1)
+
+
+def test_a_device_that_refuses_is_one_line(backend: type[Backend]) -> None:
+    backend.refuses = "Camera cam cannot be opened:\nsomething"
+    with pytest.raises(VcamError, match="cannot be opened") as caught:
+        VirtualCamera(SIZE, 30, device="cam", backend="fake")
+    assert "\n" not in str(caught.value)
+
+
+def test_odd_sizes_are_refused_before_they_overrun_anything() -> None:
+    for size in ((63, 48), (64, 47)):
+        with pytest.raises(VcamError, match="needs an even width and height"):
+            VirtualCamera(size, 30, backend="fake")
+
+
+def test_without_pyvirtualcam_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
+    with pytest.raises(VcamError, match="pip install pyvirtualcam"):
+        VirtualCamera(SIZE, 30)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="v4l2loopback")
+def test_without_a_device_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vcam.devices import v4l2
+
+    loopback = v4l2.Device("/dev/video5", "Dummy", v4l2.LOOPBACK_DRIVER, "platform", False, True)
+    camera = v4l2.Device("/dev/video0", "C920", "uvcvideo", "usb", True, False)
+    monkeypatch.setattr(v4l2, "devices", lambda: [camera])
+    with pytest.raises(VcamError, match="sudo modprobe v4l2loopback exclusive_caps=1"):
+        sinks.find_device()
+    monkeypatch.setattr(v4l2, "devices", lambda: [camera, loopback])
+    with pytest.raises(VcamError, match=r"there are /dev/video5 \(Dummy\)"):
+        sinks.find_device()
+    ours = v4l2.Device("/dev/video7", "StreamV2V Camera", v4l2.LOOPBACK_DRIVER, "platform", False, True)
+    monkeypatch.setattr(v4l2, "devices", lambda: [camera, loopback, ours])
+    assert sinks.find_device() == "/dev/video7"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="v4l2loopback")
+@pytest.mark.parametrize(
+    ("error", "words"), [(PermissionError(13, "denied"), "usermod"), (OSError(19, "No such device"), "No such device")]
+)
+def test_a_device_that_may_not_be_opened(monkeypatch: pytest.MonkeyPatch, error: OSError, words: str) -> None:
+    from vcam.devices import v4l2
+
+    def query(path: str) -> None:
+        raise error
+
+    monkeypatch.setattr(v4l2, "query", query)
+    with pytest.raises(VcamError, match=words):
+        sinks.prepare_device("/dev/video9")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="v4l2loopback")
+@pytest.mark.parametrize(("mode", "writes"), [("O_WRONLY", True), ("O_RDWR", False), ("O_RDONLY", False)])
+def test_a_device_that_another_program_writes_is_left_to_it(tmp_path: Path, mode: str, writes: bool) -> None:
+    from vcam.devices import v4l2
+
+    device = tmp_path / "video0"
+    device.touch()
+    code = f"import os, sys; os.open(sys.argv[1], os.{mode}); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(device)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"open\n"
+        assert [f"(pid {other.pid})" in user for user in v4l2.holders(str(device))] == [True]
+        with pytest.raises(
+            VcamError, match=rf"in use by .*\(pid {other.pid}\): close it" if writes else "cannot be used"
+        ):
+            sinks.prepare_device(str(device))  # which is no device
+        other.kill()
+
+
+# ------------------------------------------------------------------------------------------------------- video files
+
+
+def frames_of(path: Path) -> tuple[list[Picture], Fraction]:
+    with av.open(str(path)) as container:
+        rate = container.streams.video[0].average_rate
+        assert rate is not None
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)], Fraction(rate)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_a_file_holds_what_was_sent_at_its_rate(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    sink = VideoFile(path, SIZE, 25)
+    for tick in range(10):
+        sink.send(picture(20 * tick), tick)
+    assert not path.exists(), "a half-written file has no final name"
+    sink.close()
+    frames, rate = frames_of(path)
+    assert rate == 25
+    assert len(frames) == 10
+    for tick, frame in enumerate(frames):
+        assert np.abs(frame[..., :2].astype(int) - 20 * tick).max() <= 6
+        assert frame[..., 2].max() <= 12 + 20  # no blue
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_ticks_were_left_out_the_picture_before_lasts_so_that_time_is_time(tmp_path: Path) -> None:
+    sink = VideoFile(tmp_path / "a.mp4", SIZE, 30)
+    for tick, grey in ((5, 40), (6, 80), (10, 160)):
+        sink.send(picture(grey), tick)
+    sink.close()
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        shown = [
+            (round((frame.time or 0) * 30), frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)
+        ]
+    assert [beat for beat, _ in shown] == [0, 1, 5]
+    assert [round(int(frame[..., 0].mean()) / 40) for _, frame in shown] == [1, 2, 4]
+
+
+def test_a_file_to_which_nothing_was_sent_does_not_come_to_be(tmp_path: Path) -> None:
+    VideoFile(tmp_path / "a.mp4", SIZE, 30).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def _send_until_it_fails(sink: VideoFile) -> None:
+    for tick in range(1, 500):  # the encoder holds some pictures back before it writes
+        sink.send(picture(90), tick)
+
+
+def test_a_file_that_could_not_be_completed_does_not_get_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sink = VideoFile(tmp_path / "a.mp4", SIZE, 30)
+    sink.send(picture(90), 0)
+
+    def full(packets: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    container = sink._container
+    sink._container = SimpleNamespace(mux=full, close=container.close)
+    with pytest.raises(VcamError, match="cannot be written: No space left on device"):
+        _send_until_it_fails(sink)
+    sink.close()
+    assert not (tmp_path / "a.mp4").exists()
+    assert "could not be completed: No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.txt", "auto, camera, none or a file .mp4"),
+        ("nowhere/a.mp4", "there is no folder"),
+        ("folder.mp4", "is a folder"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused_in_a_line(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(VcamError, match=words) as caught:
+        open_sink(str(tmp_path / name), SIZE, 30)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_odd_size_of_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(VcamError, match="even width and height"):
+        VideoFile(tmp_path / "a.mp4", (63, 48), 30)
+
+
+def test_none_takes_everything() -> None:
+    sink = open_sink("none", SIZE, 30)
+    assert isinstance(sink, NullSink)
+    sink.send(picture(1), 0)
+    sink.close()
+    assert sink.name == "none"

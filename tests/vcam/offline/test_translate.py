@@ -1,0 +1,395 @@
+"""`vcam translate` and `vcam eval` with a small engine of the same shape as the real one, on real files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.settings import EngineSettings, Look, SettingsError
+from tests.support.media_files import film, image, number_of, numbered, sound_of
+from vcam.errors import VcamError
+from vcam.offline import translate as under_test
+from vcam.offline.evaluate import evaluate
+from vcam.offline.translate import TranslateReport, engine_size, translate
+from vcam.video import Kind, probe, read
+
+ROOT = Path(under_test.__file__).parents[2]
+SMALL = EngineSettings(width=64, height=64, steps=3)
+
+
+class LateEngine:
+    """Turns the colours round, `steps - 1` pictures late, as the stream batch does."""
+
+    def __init__(self, settings: EngineSettings, look: Look) -> None:
+        self.settings, self.look = settings, look
+        self.delay = settings.steps - 1
+        self.in_flight: deque[np.ndarray] = deque()
+        self.seen: list[np.ndarray] = []
+
+    def translate(self, picture: np.ndarray) -> np.ndarray | None:
+        assert picture.shape == (self.settings.height, self.settings.width, 3)
+        assert picture.dtype == np.uint8
+        self.seen.append(picture)
+        self.in_flight.append(255 - picture)
+        return self.in_flight.popleft() if len(self.in_flight) > self.delay else None
+
+    def drain(self) -> Iterator[np.ndarray]:
+        while self.in_flight:
+            yield self.in_flight.popleft()
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def run(source: Path, target: Path, settings: EngineSettings = SMALL, **more: Any) -> TranslateReport:
+    more = {"make_engine": LateEngine, "progress": False, "note": quiet, **more}
+    return translate(source, target, settings, Look(prompt="clay"), **more)
+
+
+def negative_numbers(path: Path) -> list[int]:
+    return [number_of(255 - p.rgb) for p in read(probe(path), quiet)]
+
+
+# ------------------------------------------------------------------------------------------------ whole and in order
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("frames", [1, 2, 12])
+def test_picture_i_shows_picture_i_whatever_the_delay(tmp_path: Path, steps: int, frames: int) -> None:
+    source = film(tmp_path / "in.mp4", frames, sound="aac")
+    report = run(source, tmp_path / "out.mp4", EngineSettings(width=64, height=64, steps=steps))
+    assert negative_numbers(tmp_path / "out.mp4") == list(range(frames))
+    assert (report.frames_in, report.frames_out, report.interrupted) == (frames, frames, False)
+    assert (report.model, report.runtime, report.bank) == ("embedded", "auto", "fifo")
+    assert (report.width, report.height) == (64, 48)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+def test_a_long_film_is_whole_and_keeps_its_sound(tmp_path: Path) -> None:
+    source = film(tmp_path / "in.mp4", 250, sound="aac")
+    report = run(source, tmp_path / "out.mp4", profile="clay")
+    assert report.frames_out == 250
+    assert report.profile == "clay"
+    assert negative_numbers(tmp_path / "out.mp4") == list(range(250))
+    assert sound_of(tmp_path / "out.mp4")[2] == pytest.approx(10, abs=0.05)
+    assert json.loads(json.dumps(dataclasses.asdict(report)))["frames_in"] == 250
+
+
+def test_frames_stops_early_with_its_sound(tmp_path: Path) -> None:
+    source = film(tmp_path / "in.mp4", 100, sound="aac")
+    report = run(source, tmp_path / "out.mp4", frames=25)
+    assert (report.frames_in, report.frames_out) == (25, 25)
+    assert negative_numbers(tmp_path / "out.mp4") == list(range(25))
+    assert sound_of(tmp_path / "out.mp4")[2] == pytest.approx(1, abs=0.06)
+
+
+def test_the_size_comes_back_and_nothing_is_cropped(tmp_path: Path) -> None:
+    source = film(tmp_path / "in.mp4", 4, size=(150, 334))
+    report = run(source, tmp_path / "out.mp4", EngineSettings(width=256, height=256))
+    out = probe(tmp_path / "out.mp4")
+    assert (out.width, out.height) == (150, 334)
+    assert (report.engine_width, report.engine_height) == engine_size(150, 334, 256 * 256) == (176, 384)
+    got = next(iter(read(out, quiet))).rgb.astype(int)
+    assert np.abs(255 - got - numbered(0, 150, 334)).mean() < 8
+
+
+def test_a_given_engine_size_is_taken(tmp_path: Path) -> None:
+    report = run(film(tmp_path / "in.mp4", 2), tmp_path / "out.mp4", size=(128, 96))
+    assert (report.engine_width, report.engine_height) == (128, 96)
+    with pytest.raises(SettingsError, match="multiple of 16"):
+        run(tmp_path / "in.mp4", tmp_path / "out2.mp4", size=(100, 96))
+
+
+def test_a_picture_with_transparency(tmp_path: Path) -> None:
+    alpha = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
+    source = image(tmp_path / "in.png", np.dstack([numbered(42), alpha]))
+    report = run(source, tmp_path / "out.png", EngineSettings(width=64, height=64, steps=4))
+    assert report.frames_out == 1
+    kept = next(iter(read(probe(tmp_path / "out.png")))).alpha
+    assert kept is not None
+    assert (kept == alpha).all()
+
+
+def test_a_folder_of_pictures(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in (3, 20, 100):
+        image(tmp_path / "in" / f"{number}.jpg", numbered(number, 64 + number % 7, 48))
+    run(tmp_path / "in", tmp_path / "out")
+    out = probe(tmp_path / "out")
+    assert out.kind is Kind.FOLDER
+    assert [p.name for p in out.pictures] == ["3.jpg", "20.jpg", "100.jpg"]
+    assert negative_numbers(tmp_path / "out") == [3, 20, 100]
+    assert [p.rgb.shape for p in read(out)] == [(48, 64 + n % 7, 3) for n in (3, 20, 100)]
+
+
+@given(
+    st.integers(16, 8192),
+    st.integers(16, 8192),
+    st.sampled_from([64 * 64, 256 * 256, 512 * 512, 512 * 288, 1024 * 1024]),
+)
+def test_the_engine_size_distorts_no_more_than_rounding_demands(width: int, height: int, pixels: int) -> None:
+    w, h = engine_size(width, height, pixels)
+    assert w % 16 == h % 16 == 0
+    assert 64 <= w <= 2048
+    assert 64 <= h <= 2048
+    exact_w, exact_h = (pixels * width / height) ** 0.5, (pixels * height / width) ** 0.5
+    if 80 <= exact_w <= 2032 and 80 <= exact_h <= 2032:
+        assert abs(w - exact_w) <= 16
+        assert abs(h - exact_h) <= 16
+        ratio = w / h / (width / height)
+        assert max(ratio, 1 / ratio) <= (1 + 8 / exact_w) * (1 + 8 / exact_h) * 1.02
+
+
+@pytest.mark.parametrize(
+    ("size", "pixels", "wanted"),
+    [
+        ((512, 512), 256 * 256, (256, 256)),
+        ((1920, 1080), 256 * 256, (336, 192)),
+        ((640, 480), 512 * 512, (576, 432)),
+        ((480, 640), 512 * 512, (432, 576)),
+    ],
+)
+def test_usual_engine_sizes(size: tuple[int, int], pixels: int, wanted: tuple[int, int]) -> None:
+    assert engine_size(*size, pixels) == wanted
+
+
+def test_pixels_that_are_not_square_count() -> None:
+    assert engine_size(720, 576, 256 * 256, pixel_aspect=Fraction(64, 45)) == engine_size(1024, 576, 256 * 256)
+
+
+# ------------------------------------------------------------------------------------------------ progress, stopping
+
+
+def test_progress_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[tuple[int, int | None]] = []
+    source = film(tmp_path / "in.mp4", 5)
+    run(source, tmp_path / "out.mp4", progress=lambda done, of: told.append((done, of)))
+    assert told == [(i, 5) for i in range(1, 6)]
+    run(source, tmp_path / "out2.mp4", progress=True)
+    shown = capsys.readouterr()
+    assert "5/5" in shown.err
+    assert not shown.out
+
+
+class Slow(LateEngine):
+    def translate(self, picture: np.ndarray) -> np.ndarray | None:
+        time.sleep(0.02)
+        return super().translate(picture)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_completes_the_file(tmp_path: Path, number: signal.Signals) -> None:
+    source = film(tmp_path / "in.mp4", 200, sound="aac")
+
+    def after_ten(done: int, of: int | None) -> None:
+        if done == 10:
+            os.kill(os.getpid(), number)
+
+    notes: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
+    report = run(source, tmp_path / "out.mp4", make_engine=Slow, progress=after_ten, note=notes.append)
+    assert report.interrupted
+    assert 10 <= report.frames_out == report.frames_in < 100
+    assert negative_numbers(tmp_path / "out.mp4") == list(range(report.frames_out))
+    assert sound_of(tmp_path / "out.mp4")[2] == pytest.approx(report.frames_out / 25, abs=0.06)
+    assert any(f"holds the {report.frames_out} pictures" in n for n in notes)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+def test_ctrl_c_in_a_process_of_its_own(tmp_path: Path) -> None:
+    film(tmp_path / "in.mp4", 200)
+    code = (
+        "from pathlib import Path; from tests.vcam.offline.test_translate import *\n"
+        f"report = translate(Path({str(tmp_path / 'in.mp4')!r}), Path({str(tmp_path / 'out.mkv')!r}), SMALL, Look(), "
+        "make_engine=Slow, progress=lambda done, of: print(done, flush=True))\n"
+        "print('done', report.frames_out, report.interrupted)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line == "12\n":
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stdout.read().split()
+        assert process.wait(60) == 0
+    assert rest[-1] == "True"
+    assert len(negative_numbers(tmp_path / "out.mkv")) == int(rest[-2])
+
+
+def test_stopping_before_the_first_picture_leaves_nothing(tmp_path: Path) -> None:
+    def stopped(settings: EngineSettings, look: Look) -> LateEngine:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return LateEngine(settings, look)
+
+    with pytest.raises(VcamError, match="stopped before the first picture"):
+        run(film(tmp_path / "in.mp4", 5), tmp_path / "out.mp4", make_engine=stopped)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_it_runs_outside_the_main_thread(tmp_path: Path) -> None:
+    source, reports = film(tmp_path / "in.mp4", 3), []
+    thread = threading.Thread(target=lambda: reports.append(run(source, tmp_path / "out.mp4")))
+    thread.start()
+    thread.join(30)
+    assert reports[0].frames_out == 3
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+class Breaks(LateEngine):
+    def translate(self, picture: np.ndarray) -> np.ndarray | None:
+        if len(self.seen) == 7:
+            raise ZeroDivisionError("the engine broke")
+        return super().translate(picture)
+
+
+class Forgets(LateEngine):
+    def drain(self) -> Iterator[np.ndarray]:
+        return iter(())
+
+
+@pytest.mark.parametrize(("engine", "error"), [(Breaks, ZeroDivisionError), (Forgets, RuntimeError)])
+def test_an_engine_that_breaks_leaves_nothing(tmp_path: Path, engine: type, error: type[Exception]) -> None:
+    threads = threading.active_count()
+    with pytest.raises(error):
+        run(film(tmp_path / "in.mp4", 60), tmp_path / "out.mp4", make_engine=engine)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+    assert threading.active_count() == threads
+
+
+def never(settings: EngineSettings, look: Look) -> LateEngine:
+    raise AssertionError("no engine is needed to see that this cannot work")
+
+
+@pytest.mark.parametrize(
+    ("make", "target", "match"),
+    [
+        (lambda p: p / "nowhere.mp4", "out.mp4", "no such file"),
+        (lambda p: film(p / "in.mp4", 2), "in.mp4", "the output is the input"),
+        (lambda p: film(p / "in.mp4", 2), "out.doc", "unknown suffix"),
+        (lambda p: film(p / "in.mp4", 2), "no/out.mp4", "does not exist"),
+        (lambda p: image(p / "in.png", np.zeros((8, 8, 3), np.uint8)), "out.png", "between 16 and 8192"),
+    ],
+)
+def test_bad_input_is_named_before_the_engine_starts(
+    tmp_path: Path, make: Callable[[Path], Path], target: str, match: str
+) -> None:
+    source = make(tmp_path)
+    with pytest.raises(VcamError, match=match):
+        run(source, tmp_path / target, make_engine=never)
+    assert not (tmp_path / target).exists() or target == "in.mp4"
+
+
+def test_frames_must_be_one_or_more(tmp_path: Path) -> None:
+    with pytest.raises(VcamError, match="frames is 0"):
+        run(film(tmp_path / "in.mp4", 2), tmp_path / "out.mp4", frames=0)
+
+
+def test_a_cut_off_film_is_translated_as_far_as_it_goes(tmp_path: Path) -> None:
+    source = film(tmp_path / "in.mkv", 40, options={"g": "5", "bf": "0"})
+    source.write_bytes(source.read_bytes()[: source.stat().st_size * 6 // 10])
+    report = run(source, tmp_path / "out.mp4")
+    assert 3 < report.frames_out < 40
+    assert report.notes
+    assert len(negative_numbers(tmp_path / "out.mp4")) == report.frames_out
+
+
+def test_errors_of_the_reader_s_thread_arrive(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        image(tmp_path / "in" / f"{number}.png", numbered(number))
+    (tmp_path / "in" / "3.png").write_bytes(b"broken")
+    with pytest.raises(VcamError, match=r"3\.png"):
+        run(tmp_path / "in", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_memory_is_flat(tmp_path: Path) -> None:
+    """Reading never runs further ahead than the two bounded queues."""
+    source = film(tmp_path / "in.mp4", 120)
+    read_so_far, ahead = 0, 0
+    original = under_test.read
+
+    def counted(media: Any, note: Any) -> Iterator[Any]:
+        nonlocal read_so_far
+        for picture in original(media, note):
+            read_so_far += 1
+            yield picture
+
+    class Watches(LateEngine):
+        def translate(self, picture: np.ndarray) -> np.ndarray | None:
+            nonlocal ahead
+            time.sleep(0.002)
+            ahead = max(ahead, read_so_far - len(self.seen))
+            return super().translate(picture)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(under_test, "read", counted)
+        run(source, tmp_path / "out.mp4", make_engine=Watches)
+    assert 2 <= ahead <= 12
+
+
+# ------------------------------------------------------------------------------------------------ eval
+
+
+def test_a_translation_is_evaluated(tmp_path: Path) -> None:
+    source = film(tmp_path / "in.mp4", [np.roll(numbered(9, 128, 96), 3 * i, 1) for i in range(6)])
+    run(source, tmp_path / "out.mp4", EngineSettings(width=128, height=96, steps=2))
+    told: list[tuple[int, int | None]] = []
+    report = evaluate(source, tmp_path / "out.mp4", progress=lambda done, of: told.append((done, of)), note=quiet)
+    assert (report.frames, report.width, report.height, report.flow) == (6, 128, 96, "dis")
+    assert report.warp_error is not None
+    assert report.edit_strength > 20
+    assert told[-1] == (6, 6)
+    assert json.loads(json.dumps(dataclasses.asdict(report)))["consistency_by"] == "descriptor"
+    floor = evaluate(source, source, progress=False, note=quiet)
+    assert (floor.warp_error, floor.edit_strength) == (floor.warp_error_input, 0)
+
+
+def test_an_output_of_another_size_is_brought_to_the_source_s_and_it_is_said(tmp_path: Path) -> None:
+    source, output = film(tmp_path / "in.mp4", 3), film(tmp_path / "out.mp4", 3, size=(128, 96))
+    report = evaluate(source, output, progress=False, note=quiet)
+    assert any("measured at the source's size" in n for n in report.notes)
+    with pytest.raises(VcamError, match="must be of one shape"):
+        evaluate(source, film(tmp_path / "wide.mp4", 3, size=(128, 48)), progress=False, note=quiet)
+
+
+def test_another_number_of_pictures_is_an_error(tmp_path: Path) -> None:
+    source, output = film(tmp_path / "in.mp4", 8), film(tmp_path / "out.mp4", 5)
+    with pytest.raises(VcamError, match="has 8 pictures and the other 5"):
+        evaluate(source, output, progress=False, note=quiet)
+    assert evaluate(source, output, frames=5, progress=False, note=quiet).frames == 5
+
+
+def test_what_eval_cannot_use_is_named(tmp_path: Path) -> None:
+    source = film(tmp_path / "in.mp4", 2)
+    with pytest.raises(VcamError, match="it must be dis, raft or raft:FILE"):
+        evaluate(source, source, flow="farneback", progress=False, note=quiet)
+    with pytest.raises(VcamError, match="no such file"):
+        evaluate(source, tmp_path / "out.mp4", progress=False, note=quiet)
+    with pytest.raises(VcamError, match="frames is -1"):
+        evaluate(source, source, frames=-1, progress=False, note=quiet)
+
+
+def test_the_modules_need_no_torch() -> None:
+    code = "import sys, vcam.offline.translate, vcam.offline.evaluate, vcam.video; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

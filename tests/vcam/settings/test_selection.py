@@ -1,0 +1,64 @@
+"""What becomes of the choice of profile, look and engine: pure functions, no daemon."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.settings import EngineSettings, Look, Policy
+from vcam.commands import CommandError
+from vcam.errors import VcamError
+from vcam.settings.profiles import LoadedProfiles, Profile, ProfileError
+from vcam.settings.run_options import RunOptions
+from vcam.settings.selection import first_choice, listed, neighbour, prompts, with_engine, with_profile
+
+PROFILES = {
+    id: Profile(id, id.title(), look=Look(prompt=f"{id} prompt", strength=0.7), engine=engine)
+    for id, engine in (("clay", {}), ("ink", {"width": 128}), ("neon", {}))
+}
+LOADED = LoadedProfiles(PROFILES, [])
+
+
+def settings_for(profile: Profile, options: RunOptions) -> EngineSettings:
+    wished: dict[str, Any] = {"width": options.width, "steps": options.steps, "policy": options.policy}
+    given = {key: value for key, value in wished.items() if value is not None}
+    return EngineSettings(**{"model": "fake", "width": 64, "height": 64, "steps": 1, **profile.engine, **given})
+
+
+def test_a_run_begins_with_what_was_asked_for_else_with_the_first_there_is() -> None:
+    given = first_choice(RunOptions(profile="Ink", prompt="gold", strength=0.2), settings_for, LOADED)
+    assert (given.profile.id, given.look.prompt, given.look.strength, given.settings.width) == ("ink", "gold", 0.2, 128)
+    assert first_choice(RunOptions(), settings_for, LOADED).profile.id == "clay"
+    with pytest.raises(ProfileError, match="nowhere"):
+        first_choice(RunOptions(profile="nowhere"), settings_for, LOADED)
+    with pytest.raises(VcamError, match="there are no profiles"):
+        first_choice(RunOptions(), settings_for, LoadedProfiles({}, []))
+
+
+def test_another_profile_brings_its_look_and_its_engine_and_the_strength_that_was_asked_for_stays() -> None:
+    before = first_choice(RunOptions(strength=0.2, prompt="gold"), settings_for, LOADED)
+    after = with_profile(before, "INK", [])
+    assert (after.look.prompt, after.look.strength, after.settings.width) == ("ink prompt", 0.2, 128)
+    assert before.profile.id == "clay"
+    assert [one["id"] for one in listed(after) if one["current"]] == ["ink"]
+    assert prompts(after) == ["ink prompt", "clay prompt", "ink prompt", "neon prompt"]
+
+
+@pytest.mark.parametrize(("at", "step", "to"), [("clay", 1, "ink"), ("neon", 1, "clay"), ("clay", -1, "neon")])
+def test_profiles_go_round_and_round(at: str, step: int, to: str) -> None:
+    assert neighbour(first_choice(RunOptions(profile=at), settings_for, LOADED), step) == to
+
+
+def test_another_engine_keeps_the_look_and_outlives_a_change_of_profile() -> None:
+    before = first_choice(RunOptions(), settings_for, LOADED)
+    after = with_engine(before, {"width": 96, "policy": "off"})
+    assert (after.settings.width, after.settings.policy, after.look) == (96, Policy.OFF, before.look)
+    assert with_profile(after, "neon", []).settings.width == 96
+    for wrong, words in (
+        ({"colour": 1}, "an engine has no 'colour' to change; it has width, height"),
+        ({"policy": "all"}, "engine: 'all' is not a valid Policy"),
+        ({"width": 97}, "engine: width is 97"),
+    ):
+        with pytest.raises(CommandError, match=words):
+            with_engine(before, wrong)

@@ -1,0 +1,75 @@
+"""The log: what is written, that it does not grow, and what must never be in it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from vcam import log_file as journal
+from vcam.log_file import JOURNAL
+
+
+def test_what_happens_is_kept_with_its_time_and_the_folder_is_ours_alone(tmp_path: Path) -> None:
+    with journal.kept(tmp_path / "log") as path:
+        assert path is not None
+        JOURNAL.info("state: running")
+        logging.getLogger("vcam.obs").warning("OBS is gone")
+        try:
+            raise ZeroDivisionError("nonsense")
+        except ZeroDivisionError:
+            JOURNAL.exception("capture failed")
+        written = path.read_text()
+    assert "INFO vcam.log_file: state: running" in written
+    assert "WARNING vcam.obs: OBS is gone" in written
+    assert "ZeroDivisionError: nonsense" in written
+    JOURNAL.info("afterwards")
+    assert "afterwards" not in path.read_text()
+
+
+def test_it_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "LARGEST", 1000)
+    with journal.kept(tmp_path):
+        for i in range(200):
+            JOURNAL.info("the engine was killed %d", i)
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["vcam.log", "vcam.log.1", "vcam.log.2", "vcam.log.3"]
+    assert all(path.stat().st_size <= 1000 for path in tmp_path.iterdir())
+    assert "killed 199" in (tmp_path / "vcam.log").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "panel: http://127.0.0.1:8787/login?ticket=s3cr3t",
+        "ReqClient(host='x', password='s3cr3t', port=4455)",
+        "Authorization: Bearer s3cr3t",
+        '{"token": "s3cr3t"}',
+        "password: s3cr3t",
+    ],
+)
+def test_what_looks_like_a_secret_is_taken_out(text: str, tmp_path: Path) -> None:
+    with journal.kept(tmp_path) as path:
+        assert path is not None
+        JOURNAL.info(text)
+        written = path.read_text()
+    assert "s3cr3t" not in written
+    assert "***" in written
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_nothing_stops(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with journal.kept(tmp_path / "file" / "log") as path:
+        assert path is None
+        JOURNAL.info("goes nowhere")
+    assert "no log" in capsys.readouterr().err
+
+
+def test_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("VCAM_LOG_FOLDER", raising=False)
+    assert "streamv2v-camera" in str(journal.log_folder())
+    monkeypatch.setenv("VCAM_LOG_FOLDER", str(tmp_path))
+    assert journal.log_folder() == tmp_path

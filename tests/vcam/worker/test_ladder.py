@@ -1,0 +1,175 @@
+"""The warm start: another runtime shows pictures while TensorRT's engine is built, which then takes over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from core.models import loading as models
+from core.models.description import describe
+from core.runtimes.tensorrt import readiness
+from core.settings import EngineSettings, Look, Lora, Runtime
+from tests.support import fake_engine
+from tests.support.media_files import film
+from tests.vcam.worker.test_worker import Child
+from vcam.cli.main import main
+from vcam.frames import Frame
+from vcam.worker.factories import instead
+from vcam.worker.messages import Prepare
+from vcam.worker.translator import WorkerTranslator
+
+WANTED = EngineSettings(model="fake", width=64, height=64, steps=1, runtime=Runtime.TENSORRT)
+
+
+class Starting(Child):
+    """It is ready at its first step, and has a picture when the test says so."""
+
+    def __init__(self, settings: EngineSettings, look: Look, facts: dict[str, object]) -> None:
+        super().__init__(settings, look)
+        self.ready, self.facts = False, facts
+        self.progress = SimpleNamespace(text="building the TensorRT engine: 40 %", fraction=0.4)
+        self.shown: Frame | None = None
+
+    def takes(self, settings: EngineSettings) -> bool:
+        return False
+
+    def step(self) -> Frame | None:  # type: ignore[override]
+        self.ready = True
+        return self.shown
+
+
+def ladder(facts: dict[str, object]) -> tuple[WorkerTranslator, list[Starting], list[Starting]]:
+    """A translator, the engines that it started, and those that it had built."""
+    started: list[Starting] = []
+    built: list[Starting] = []
+
+    def start(settings: EngineSettings, look: Look) -> Starting:
+        started.append(Starting(settings, look, facts))
+        return started[-1]
+
+    def build(settings: EngineSettings, look: Look) -> Starting:
+        built.append(Starting(settings, look, {"runtime": "tensorrt"}))
+        return built[-1]
+
+    translator = WorkerTranslator(WANTED, Look(), start=start, build=build, sleep=lambda _: None)  # type: ignore[arg-type]
+    for _ in range(3):
+        translator.translate(None)
+    return translator, started, built
+
+
+def test_the_engine_is_built_beside_and_takes_over_at_its_first_picture() -> None:
+    translator, (first,), (beside,) = ladder({"to_build": True, "note": "running eager"})
+    assert translator.state.text == "preparing fake: building the TensorRT engine: 40 %"
+    assert not first.closed
+    beside.shown = Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 1)
+    assert translator.translate(None) is beside.shown
+    assert first.closed
+    assert translator.state.facts == {"runtime": "tensorrt"}
+
+
+def test_another_look_does_not_stop_the_build() -> None:
+    translator, (first,), (beside,) = ladder({"to_build": True})
+    look = Look(prompt="ink")
+    translator.use(WANTED, look, 400)
+    translator.translate(None)
+    assert not beside.closed
+    assert (first.sent[-1], beside.sent[-1]) == ((look, 400), (look, 0))
+
+
+def test_other_settings_stop_it() -> None:
+    translator, started, (beside,) = ladder({"to_build": True})
+    translator.use(replace(WANTED, steps=2), Look())
+    translator.translate(None)
+    assert beside.closed
+    assert started[-1].settings.steps == 2
+
+
+def test_every_engine_encodes_the_prompts_ahead() -> None:
+    translator, started, built = ladder({"to_build": True})
+    translator.prepare(["ink", "clay", "ink"])
+    translator.translate(None)
+    translator.use(replace(WANTED, steps=2), Look())
+    translator.translate(None)
+    assert [Prepare(("ink", "clay")) in engine.sent for engine in (*started, *built)] == [True] * 3
+    started[-1].shown = Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 1)
+    translator.translate(None)
+    assert Prepare(("ink", "clay")) in built[-1].sent
+    assert len(built) == 2, "what was exchanged is built too"
+
+
+def test_other_loras_do_not_stop_the_build_and_reach_what_is_built() -> None:
+    translator, (first,), (beside,) = ladder({"to_build": True})
+    first.takes = lambda settings: True  # type: ignore[method-assign]
+    wanted = replace(WANTED, loras=(Lora("a.safetensors"),))
+    translator.use(wanted, Look())
+    translator.translate(None)
+    assert (first.closed, beside.closed) == (False, False)
+    assert first.settings == beside.settings == wanted
+
+
+def test_the_engine_that_shows_dies_and_the_build_goes_on() -> None:
+    translator, started, built = ladder({"to_build": True})
+    started[0].failure = "crashed"
+    translator.translate(None)
+    assert not built[0].closed
+    translator._next_start_s = 0.0
+    translator.translate(None)
+    assert len(started) == 2
+    assert len(built) == 1, "no second build"
+
+
+def test_a_build_that_fails_is_told_and_the_picture_goes_on() -> None:
+    translator, (first,), built = ladder({"to_build": True, "runtime": "eager", "note": "until it is built"})
+    built[0].failure = "the disk is full"
+    translator.translate(None)
+    assert built[0].closed
+    assert not first.closed
+    assert translator.state.phase == "running"
+    told = "the TensorRT engine was not built: the disk is full; running eager"
+    assert translator.state.text == told
+    translator.use(WANTED, Look(prompt="ink"))
+    translator.translate(None)
+    assert translator.state.text == told, "another look does not make it true again that it will be built"
+    assert len(built) == 1, "what failed is not tried again and again"
+
+
+def test_where_nothing_can_be_built_the_reason_stays_in_the_status() -> None:
+    translator, _, built = ladder({"to_build": False, "note": "TensorRT cannot be used here: no GPU; running eager"})
+    assert built == []
+    assert translator.state.text == "TensorRT cannot be used here: no GPU; running eager"
+
+
+@pytest.mark.parametrize(("runtime", "said"), [(Runtime.TENSORRT, True), (Runtime.AUTO, False)])
+def test_without_the_library_it_is_said(runtime: Runtime, said: bool) -> None:
+    asked = replace(WANTED, runtime=runtime)
+    engine = fake_engine.make(replace(asked, runtime=Runtime.EAGER, device="cpu", dtype="float32"), Look(), 1, silent)
+    note, to_build = instead(asked, engine)
+    assert note.startswith("TensorRT cannot be used here: its library is not installed") is said
+    assert not to_build
+
+
+def silent(text: str, fraction: float) -> None:
+    pass
+
+
+def test_translating_a_file_says_which_runtime_runs_instead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["translate", str(film(tmp_path / "in.mp4", 2)), str(tmp_path / "out.mp4"), "--size", "64x64"]
+    assert main([*command, "--runtime", "tensorrt"]) == 0
+    assert "TensorRT cannot run this now: its library is not installed" in capsys.readouterr().err
+
+
+def test_auto_takes_tensorrt_only_with_an_engine_that_was_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = {True: "its engine was not compared with eager yet", False: ""}
+    monkeypatch.setattr(models, "find_spec", lambda name: object())  # Triton
+    monkeypatch.setattr(readiness, "may_run", lambda device: True)
+    monkeypatch.setattr(readiness, "why_not", lambda device, dtype: "")
+    monkeypatch.setattr(readiness, "state", lambda description, settings, *, verified: lacking[verified])
+    embedded, gpu = describe("embedded"), EngineSettings(device="cuda", dtype="float16")
+    assert models.resolve(gpu, embedded).runtime is Runtime.COMPILED
+    assert models.resolve(replace(gpu, runtime=Runtime.TENSORRT), embedded).runtime is Runtime.TENSORRT
+    lacking[True] = ""
+    assert models.resolve(gpu, embedded).runtime is Runtime.TENSORRT

@@ -1,0 +1,471 @@
+"""The engine in a real child process with real shared memory: what it does, and every way it can fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from core.settings import EngineSettings, Look, Lora
+from vcam.frames import Frame
+from vcam.worker.process import Limits
+from vcam.worker.translator import WorkerTranslator
+
+FAKE = "tests.support.fake_engine:make"
+SMALL = EngineSettings(model="fake", width=64, height=64, steps=1)
+QUICK = Limits(first_wait_s=0.01, longest_wait_s=0.02, tries=3)
+PATIENCE_S = 60.0  # only ever waited for when something is broken
+
+Build = Callable[..., WorkerTranslator]
+
+
+@pytest.fixture
+def build() -> Iterator[Build]:
+    made: list[WorkerTranslator] = []
+
+    def make(
+        settings: EngineSettings = SMALL, prompt: str = "", limits: Limits = QUICK, **kw: object
+    ) -> WorkerTranslator:
+        made.append(WorkerTranslator(settings, Look(prompt=prompt), factory=FAKE, limits=limits, **kw))  # type: ignore[arg-type]
+        return made[-1]
+
+    before = _children()
+    yield make
+    for translator in made:
+        translator.close()
+    assert _children() == before, "a child was left behind"
+
+
+def _children() -> set[int]:
+    """Our engines; multiprocessing's resource tracker stays."""
+    children = psutil.Process().children(recursive=True)
+    return {child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())}
+
+
+def frame(index: int, grey: int = 0) -> Frame:
+    return Frame(np.full((80, 100, 3), grey, np.uint8), index / 10, index)
+
+
+def until(translator: WorkerTranslator, done: Callable[[Frame | None], bool], first: int = 0) -> list[Frame]:
+    """Give frame after frame until `done` of what came back (or of None); all that came back."""
+    results: list[Frame] = []
+    end = time.monotonic() + PATIENCE_S
+    index = first
+    while time.monotonic() < end:
+        result = translator.translate(frame(index, index % 200) if translator.ready else None)
+        index += 1
+        if result is not None:
+            results.append(result)
+        if done(result):
+            return results
+    raise AssertionError(f"it did not happen; the state is {translator.state}")
+
+
+def a_picture(result: Frame | None) -> bool:
+    return result is not None
+
+
+def child_of(translator: WorkerTranslator) -> int:
+    assert translator.state.facts is not None
+    return int(translator.state.facts["pid"])
+
+
+def test_pictures_come_back_translated_with_their_own_number_and_time(build: Build) -> None:
+    translator = build()
+    results = until(translator, lambda result: result is not None and result.index > 5)
+    for result in results:
+        assert result.picture.shape == (64, 64, 3)
+        assert (result.picture == 255 - result.index % 200).all()
+        assert result.captured_s == result.index / 10
+    assert translator.state.phase == "running"
+    assert translator.state.facts is not None
+    assert translator.state.facts["bank_bytes"] == 1000
+    assert translator.state.frame_s > 0
+
+
+def test_a_result_is_the_receivers_own(build: Build) -> None:
+    translator = build()
+    first = until(translator, a_picture)[0]
+    kept = first.picture.copy()
+    until(translator, lambda result: result is not None and result.index > first.index + 3, first=50)
+    assert (first.picture == kept).all()
+
+
+def test_with_frames_in_flight_a_result_belongs_to_an_earlier_picture(build: Build) -> None:
+    translator = build(replace(SMALL, steps=3))
+    results = until(translator, lambda result: result is not None and result.index > 10)
+    for result in results:
+        assert (result.picture == 255 - result.index % 200).all()
+
+
+def test_it_says_how_far_it_is_while_it_starts(build: Build) -> None:
+    translator = build(replace(SMALL, model="slow-start"))
+    seen: list[tuple[str, float | None]] = []
+    until(
+        translator,
+        lambda result: bool(seen.append((translator.state.phase, translator.state.progress))) or bool(result),
+    )
+    starting = [progress for phase, progress in seen if phase == "starting"]
+    assert len(starting) > 1
+    assert starting == sorted(starting, key=lambda progress: progress or 0)
+    assert seen[-1] == ("running", None)
+
+
+def test_a_look_acts_at_the_next_picture(build: Build) -> None:
+    translator = build()
+    until(translator, a_picture)
+    translator.use(SMALL, Look(seed=7))
+    result = until(translator, a_picture)[-1]
+    assert (result.picture[..., 0] == (255 - result.index % 200 + 7) % 256).all()
+    assert (result.picture[..., 1] == 255 - result.index % 200).all()
+
+
+def test_unknown_words_are_told(build: Build) -> None:
+    translator = build(prompt="a person xyzzy")
+    until(translator, lambda result: "xyzzy" in translator.state.text)
+
+
+def test_a_look_that_the_engine_refuses_changes_nothing_and_is_told(build: Build) -> None:
+    translator = build()
+    until(translator, a_picture)
+    pid = child_of(translator)
+    translator.use(SMALL, Look(prompt="refuse"))
+    until(translator, lambda result: "guidance is 2" in translator.state.text)
+    until(translator, a_picture)
+    assert child_of(translator) == pid
+
+
+def test_killed_again_and_again_it_comes_back(build: Build) -> None:
+    translator = build()
+    for kill in range(5):
+        until(translator, lambda result: result is not None and result.index > 20)
+        assert translator.state.text == ""
+        os.kill(child_of(translator), signal.SIGKILL)
+        until(translator, lambda result: translator.state.phase == "restarting")
+        assert "killed (SIGKILL): out of memory?" in translator.state.text
+        assert translator.state.restarts == kill + 1
+    until(translator, a_picture)
+
+
+def test_hanging_it_is_ended_and_started_again(build: Build) -> None:
+    translator = build(prompt="hang", limits=replace(QUICK, frame_s=0.3))
+    until(translator, lambda result: "has not answered for" in translator.state.text)
+    assert translator.state.phase == "restarting"
+    until(translator, a_picture)
+
+
+def test_orders_that_nobody_reads_block_nothing(build: Build) -> None:
+    translator = build(prompt="hang", limits=replace(QUICK, frame_s=2.0))
+    until(translator, a_picture)
+    for index in range(10):  # a slider that is moved, also while the engine hangs: more than a pipe holds
+        for seed in range(1000):
+            translator.use(SMALL, Look(prompt="hang", seed=seed))
+        translator.translate(frame(index) if translator.ready else None)
+    until(translator, lambda result: "has not answered for" in translator.state.text)
+
+
+def test_of_the_looks_asked_for_while_it_works_the_newest_acts(build: Build) -> None:
+    translator = build(replace(SMALL, model="busy"))
+    until(translator, a_picture)
+    translator.translate(frame(100, 100))
+    for seed in (5, 6, 7):
+        translator.use(SMALL, Look(seed=seed))
+    results = until(translator, lambda result: result is not None and apart(result)[0] == 7, first=101)
+    assert {apart(result)[0] for result in results} <= {0, 7}
+
+
+def test_hanging_at_the_first_picture_is_noticed_too(build: Build) -> None:
+    translator = build(replace(SMALL, model="busy", steps=16), limits=replace(QUICK, first_frame_s=0.05))
+    until(translator, lambda result: "has not answered for 0.05 s" in translator.state.text)
+
+
+def test_raising_at_every_picture_it_is_restarted_then_given_up_with_the_reason(build: Build) -> None:
+    translator = build(prompt="raise", limits=replace(QUICK, tries=2, raises=3))
+    until(translator, lambda result: translator.state.phase == "failed")
+    text = "the engine fails at every picture: RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert translator.state.text == text
+    assert translator.state.restarts == 2
+    assert not translator.ready
+    translator.use(SMALL, Look())  # what the user asks for next deserves a fresh try
+    until(translator, a_picture)
+
+
+def test_raising_once_it_just_goes_on(build: Build) -> None:
+    translator = build(prompt="raise-once")
+    until(translator, lambda result: result is not None and result.index > 5)
+    assert translator.state.restarts == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "reason", "restarts"),
+    [
+        ("absent", "there is no model 'absent'; there are: fake", 1),
+        ("broken", "RuntimeError: out of memory", 3),
+        ("dies", "the engine ended by itself (exit status 7)", 3),
+    ],
+)
+def test_an_engine_that_cannot_start_is_given_up_with_the_reason(
+    build: Build, model: str, reason: str, restarts: int
+) -> None:
+    translator = build(replace(SMALL, model=model))
+    until(translator, lambda result: translator.state.phase == "failed")
+    assert translator.state.text == reason
+    assert translator.state.restarts == restarts  # what cannot help is not tried again
+
+
+def test_other_settings_build_another_engine_beside_and_swap_at_its_first_picture(build: Build) -> None:
+    translator = build()
+    until(translator, a_picture)
+    first = child_of(translator)
+    translator.use(replace(SMALL, width=96, model="slow-start"), Look())
+    results = until(translator, lambda result: result is not None and result.picture.shape[1] == 96)
+    assert len(results) > 3, "the old one works on while the new one loads"
+    assert {result.picture.shape[1] for result in results[:-1]} == {64}
+    assert child_of(translator) != first
+    assert not psutil.pid_exists(first)
+
+
+def apart(result: Frame) -> tuple[int, int]:
+    """How much the fake's look has added to red, and its LoRAs to green."""
+    red, green, blue = (int(level) for level in result.picture[0, 0])
+    return (red - blue) % 256, (green - blue) % 256
+
+
+def test_other_loras_are_taken_by_the_engine_there_is(build: Build) -> None:
+    translator = build()
+    until(translator, a_picture)
+    first = child_of(translator)
+    lora = Lora("a.safetensors", 0.5)
+    translator.use(replace(SMALL, loras=(lora, lora)), Look(seed=7))
+    until(translator, lambda r: r is not None and apart(r) == (7, 20))
+    translator.use(SMALL, Look())
+    until(translator, lambda r: r is not None and apart(r) == (0, 0))
+    assert child_of(translator) == first
+    # what it is built with has not been lost: back to the size, but with a LoRA, is another engine
+    translator.use(replace(SMALL, width=96, loras=(lora,)), Look())
+    until(translator, lambda r: r is not None and r.picture.shape[1] == 96)
+    assert child_of(translator) != first
+
+
+def test_an_engine_that_fuses_for_long_does_not_hang(build: Build) -> None:
+    translator = build(limits=replace(QUICK, frame_s=0.5))
+    until(translator, a_picture)
+    first = child_of(translator)
+    translator.use(replace(SMALL, loras=(Lora("slow"),)), Look())
+    until(translator, lambda r: r is not None and apart(r) == (0, 10))
+    assert child_of(translator) == first
+    assert translator.state.restarts == 0
+    assert translator.state.frame_s < 0.5
+
+
+def test_loras_that_the_engine_refuses_change_nothing_and_are_told(build: Build) -> None:
+    translator = build()
+    until(translator, a_picture)
+    first = child_of(translator)
+    translator.use(replace(SMALL, loras=(Lora("refuse"),)), Look())
+    until(translator, lambda _: "no such file" in translator.state.text)
+    translator.use(replace(SMALL, loras=(Lora("good"),)), Look())  # not mistaken for what it has
+    until(translator, lambda r: r is not None and apart(r) == (0, 10))
+    assert child_of(translator) == first
+
+
+def test_settings_that_cannot_be_had_leave_the_engine_as_it_is(build: Build) -> None:
+    translator = build()
+    until(translator, a_picture)
+    pid = child_of(translator)
+    translator.use(replace(SMALL, model="absent"), Look())
+    until(translator, lambda result: "not possible: there is no model 'absent'" in translator.state.text)
+    until(translator, a_picture)
+    assert child_of(translator) == pid
+
+
+def test_going_back_before_the_other_is_ready_ends_the_other(build: Build) -> None:
+    translator = build()
+    until(translator, a_picture)
+    pid = child_of(translator)
+    translator.use(replace(SMALL, model="slow-start"), Look())
+    until(translator, a_picture)
+    translator.use(SMALL, Look(seed=3))
+    until(translator, a_picture)
+    assert len(_children()) == 1
+    assert child_of(translator) == pid
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_in_the_terminal_does_not_end_the_engine(build: Build) -> None:
+    translator = build()
+    until(translator, a_picture)
+    pid = child_of(translator)
+    os.kill(pid, signal.SIGINT)
+    until(translator, lambda result: result is not None and result.index > 30, first=20)
+    assert child_of(translator) == pid
+    assert translator.state.restarts == 0
+
+
+PARENT = """
+import sys, time
+from tests.vcam.worker.test_worker import *
+if __name__ == "__main__":
+    translator = WorkerTranslator(SMALL, Look(prompt=sys.argv[1]), factory=FAKE)
+    end = time.monotonic() + 60
+    while not translator.state.facts and time.monotonic() < end:
+        translator.translate(None)
+    print(child_of(translator), translator._current._shared.name, flush=True)
+    while True:
+        translator.translate(frame(0) if translator.ready else None)
+"""
+
+
+@pytest.mark.parametrize("prompt", ["", "hang"])
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm")
+def test_killed_the_parent_takes_child_and_memory_with_it(tmp_path: Path, prompt: str) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(
+        [sys.executable, script, prompt], stdout=subprocess.PIPE, text=True, env=environment
+    ) as parent:
+        assert parent.stdout is not None
+        pid, memory = parent.stdout.readline().split()
+        assert psutil.pid_exists(int(pid))
+        parent.kill()
+        parent.wait()
+        end = time.monotonic() + PATIENCE_S
+        while psutil.pid_exists(int(pid)) or Path("/dev/shm", memory).exists():
+            assert time.monotonic() < end, "left behind"
+            time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm")
+def test_no_shared_memory_is_left_behind(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+
+    def make(*args: Any, **kwargs: Any) -> SharedMemory:
+        memory = SharedMemory(*args, **kwargs)
+        names.append(memory.name)
+        return memory
+
+    monkeypatch.setattr("vcam.worker.pictures.SharedMemory", make)
+    translator = build()
+    until(translator, a_picture)
+    os.kill(child_of(translator), signal.SIGKILL)
+    until(translator, lambda result: translator.state.restarts == 1 and result is not None)
+    assert len(names) == 2  # the killed engine's and the next one's
+    assert Path("/dev/shm", names[1]).exists()
+    translator.close()
+    assert not [name for name in names if Path("/dev/shm", name).exists()]
+
+
+def test_back_off_doubles_up_to_its_limit() -> None:
+    limits = Limits(first_wait_s=0.25, longest_wait_s=8)
+    assert [limits.wait_s(n) for n in (1, 2, 3, 6, 7, 50)] == [0.25, 0.5, 1, 8, 8, 8]
+
+
+# ------------------------------------------------------------- the supervisor's decisions, with children of no process
+
+
+class Child:
+    """An EngineProcess without a process: the test says what happens to it."""
+
+    def __init__(self, settings: EngineSettings, look: Look) -> None:
+        self.settings, self.look = settings, look
+        self.failure, self.final, self.ready, self.refused = "", False, True, ""
+        self.unknown: tuple[str, ...] = ()
+        self.pictures, self.frame_s, self.idle, self.closed = 1, 0.05, True, False
+        self.facts: dict[str, object] = {}
+        self.sent: list[object] = []
+
+    def step(self) -> None: ...
+
+    def give(self, frame: Frame, mirror: bool) -> None: ...
+
+    def set_look(self, look: Look, transition_ms: int) -> None:
+        self.sent.append((look, transition_ms))
+
+    def use_loras(self, loras: tuple[Lora, ...], transition_ms: int) -> None:
+        self.settings = replace(self.settings, loras=loras)
+
+    def is_but_for_loras(self, settings: EngineSettings) -> bool:
+        return replace(self.settings, loras=settings.loras) == settings
+
+    def send(self, order: object) -> None:
+        self.sent.append(order)
+
+    def waitable(self) -> list[object]:
+        return []
+
+    def close(self, grace_s: float = 0.0) -> None:
+        self.closed = True
+
+
+def test_the_waits_between_restarts_grow_until_it_is_given_up() -> None:
+    now = [0.0]
+    children: list[Child] = []
+    starts: list[float] = []
+
+    def start(settings: EngineSettings, look: Look) -> Child:
+        children.append(Child(settings, look))
+        starts.append(now[0])
+        return children[-1]
+
+    translator = WorkerTranslator(
+        SMALL,
+        Look(),
+        limits=Limits(tries=5),
+        clock=lambda: now[0],
+        start=start,  # type: ignore[arg-type]
+        sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
+    )
+    while translator.state.phase != "failed":
+        translator.translate(None)
+        if children:
+            children[-1].failure = "crashed"
+        assert now[0] < 100
+    waits = [round(b - a, 1) for a, b in pairwise(starts)]
+    assert len(starts) == 5
+    assert waits == sorted(waits)
+    assert waits[-1] >= 2
+    assert all(child.closed for child in children)
+    translator.use(SMALL, Look(prompt="new"))
+    translator.translate(None)
+    assert children[-1].look.prompt == "new"
+
+
+def test_pictures_in_between_make_it_start_counting_anew() -> None:
+    children: list[Child] = []
+
+    def start(settings: EngineSettings, look: Look) -> Child:
+        children.append(Child(settings, look))
+        return children[-1]
+
+    now = [0.0]
+    translator = WorkerTranslator(
+        SMALL,
+        Look(),
+        limits=Limits(tries=2),
+        clock=lambda: now[0],
+        start=start,  # type: ignore[arg-type]
+        sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
+    )
+    for _ in range(50):
+        while not children or children[-1].closed:
+            translator.translate(None)
+        children[-1].pictures = 9
+        translator.translate(None)
+        children[-1].failure = "crashed"
+        translator.translate(None)
+    assert translator.state.phase == "restarting"
+    assert translator.state.restarts == 50

@@ -1,0 +1,346 @@
+"""The arguments of the command line: which there are, how each is read, and what they choose together."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vcam.cli.output import say
+
+if TYPE_CHECKING:
+    from core.settings import EngineSettings, Look
+    from vcam.settings.config import Config
+    from vcam.settings.profiles import Profile
+    from vcam.settings.toml_schema import Check
+
+_IDLE_HELP = "rest after so many seconds in which no program looks at the virtual camera, 0: never (30; Linux)"
+
+# What only asks the running camera for something: verb, its help.
+PLAIN_COMMANDS = {
+    "next": "switch to the next profile",
+    "previous": "switch to the profile before",
+    "pause": "rest: show a card until `vcam resume`",
+    "resume": "go on after pause or panic",
+    "toggle": "pause if it runs, resume if it rests: for one key that does both",
+    "panic": "at once show a card that tells nothing, until `vcam resume`",
+    "forget": "empty the feature bank, so that nothing of earlier frames stays in the picture",
+    "stop": "end the running camera",
+}
+
+_RUNTIMES = "auto, eager, onnx, compiled or tensorrt"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; args.verb is one of vcam.cli.verbs.VERBS."""
+    parser = argparse.ArgumentParser(
+        prog="vcam",
+        description="StreamV2V Camera: your webcam, translated by a prompt, without flicker, as a virtual camera.",
+        epilog="`vcam VERB --help` tells all about a verb.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb")
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        one = verbs.add_parser(name, help=text, description=_sentence(text), allow_abbrev=False)
+        one.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
+        one.add_argument("--debug", action="store_true", help="log everything, and show tracebacks")
+        return one
+
+    _add_run(verb("run", "translate a camera live and publish it"))
+    _add_translate(verb("translate", "translate a video file, an image or a folder of images"))
+    _add_eval(verb("eval", "measure a translation: warp error, frame consistency, edit strength"))
+    _add_bench(verb("bench", "measure the engine on this machine"))
+    verb("profiles", "list the profiles: yours and those shipped")
+    _add_models(verb("models", "list the models, fetch one, or delete it"))
+    verb("cameras", "list the cameras")
+    verb("status", "show what the running camera does")
+    verb("doctor", "look at this machine: what is broken or missing, and how to mend it")
+    _add_service(verb("service", "have the camera start at login"))
+    _add_use(verb("use", "switch the running camera to a profile"))
+    _add_prompt(verb("prompt", "give the running camera another prompt"))
+    for name, text in PLAIN_COMMANDS.items():
+        verb(name, text)
+    verb("panel", "print a one-time link to the control page of the running camera")
+    verb("tray", "show an icon for the running camera: on and off, profiles, panic, panel")
+    _add_engines(verb("engines", "TensorRT engines: list them, build, verify against eager, clean"))
+    _add_obs(verb("obs", "hotkeys in OBS Studio, and the picture as one of its sources"))
+    _add_completion(verb("completion", "print a completion script for your shell"))
+    return parser
+
+
+def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parser of each verb, by its name."""
+    (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(verbs.choices)
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--source", metavar="SOURCE", help="auto, camera, camera:NAME, a video file, or pattern (auto)")
+    run.add_argument("--sink", metavar="SINK", help="auto, camera, a file such as out.mp4, or none (auto)")
+    _add_look(run)
+    run.add_argument("--strength", type=float, metavar="X", help="0.02 to 1: how far from the input (the profile's)")
+    run.add_argument("--size", type=_size, metavar="WxH", help="size published (640x480)")
+    run.add_argument("--fps", type=float, metavar="N", help="frames published per second (30)")
+    run.add_argument("--frames", type=int, metavar="N", help="stop after this many published frames")
+    run.add_argument("--mirror", action="store_true", default=None, help="mirror the picture")
+    run.add_argument("--idle-after", dest="idle_after_s", type=float, metavar="S", help=_IDLE_HELP)
+    run.add_argument("--on-failure", metavar="WHAT", help="without a translation, show card, hold or raw (card)")
+    run.add_argument("--no-panel", dest="panel", action="store_false", default=None, help="no control page")
+    run.add_argument("--open", dest="open_panel", action="store_true", default=None, help="open the control page")
+    run.add_argument("--port", type=int, metavar="N", help="of the control page (8787, or the next free one; 0: any)")
+    run.add_argument("--engine-size", type=_size, metavar="WxH", help="size translated (the model's own)")
+    _add_engine(run)
+    run.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engine")
+
+
+def _add_translate(translate: argparse.ArgumentParser) -> None:
+    translate.add_argument("input", type=Path, metavar="IN", help="video, image or folder of images")
+    translate.add_argument("output", type=Path, metavar="OUT", help="what to write")
+    _add_look(translate.add_mutually_exclusive_group())
+    translate.add_argument("--strength", type=float, metavar="X", help="0.02 to 1: how far from the input")
+    translate.add_argument("--seed", type=int, metavar="N", help="of the noise (0)")
+    translate.add_argument("--frames", type=int, metavar="N", help="stop after this many frames")
+    translate.add_argument("--size", type=_size, metavar="WxH", help="size translated (chosen by the input's shape)")
+    _add_engine(translate)
+
+
+def _add_eval(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument("input", type=Path, metavar="SOURCE", help="the video before")
+    evaluate.add_argument("output", type=Path, metavar="OUTPUT", help="the video after")
+    evaluate.add_argument("--frames", type=int, metavar="N", help="stop after this many frames")
+    evaluate.add_argument("--flow", default="dis", metavar="FLOW", help="dis, raft or raft:WEIGHTS.pth (dis)")
+    evaluate.add_argument("--clip", metavar="FOLDER", help="CLIP model for frame consistency")
+
+
+def _add_bench(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--model", metavar="M", help="a name of `vcam models`, or a diffusers folder")
+    bench.add_argument("--steps", type=_numbers, metavar="N,N", help="denoising steps (1,2,4)")
+    bench.add_argument(
+        "--bank", dest="banks", type=_words, metavar="B,B", help="policies of the feature bank (off,fifo,merge)"
+    )
+    bench.add_argument(
+        "--size", dest="sizes", type=_sizes, metavar="WxH,WxH", help="sizes translated (the model's own)"
+    )
+    bench.add_argument("--slots", dest="all_slots", type=_numbers, metavar="N,N", help="frames in a fifo bank (1)")
+    bench.add_argument("--frames", type=int, default=40, metavar="N", help="measured for each setting (40)")
+    bench.add_argument("--stages", action="store_true", help="measure each stage of a frame by itself too")
+    bench.add_argument(
+        "--runtime", dest="runtimes", type=_words, metavar="R,R", help=f"what runs the model: {_RUNTIMES}, side by side"
+    )
+    _add_device(bench)
+    bench.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+
+
+def _add_models(models: argparse.ArgumentParser) -> None:
+    models.add_argument(
+        "action", nargs="?", default="list", choices=("list", "download", "remove"), help="what to do (list)"
+    )
+    models.add_argument("name", nargs="?", metavar="NAME", help="of the model to download or remove")
+    models.add_argument("--yes", action="store_true", help="download: accept the model's licences without asking")
+
+
+def _add_service(service: argparse.ArgumentParser) -> None:
+    service.add_argument(
+        "action", choices=("install", "remove", "status"), help="what to do; config.toml says how it runs"
+    )
+
+
+def _add_use(use: argparse.ArgumentParser) -> None:
+    use.add_argument("profile", metavar="PROFILE", help="id or name; `vcam profiles` lists them")
+
+
+def _add_prompt(prompt: argparse.ArgumentParser) -> None:
+    prompt.add_argument("prompt", metavar="TEXT", nargs="+", help="what to see")
+    prompt.add_argument("--transition", type=int, metavar="MS", help="milliseconds to blend (the profile's own)")
+
+
+def _add_engines(engines: argparse.ArgumentParser) -> None:
+    engines.add_argument(
+        "action",
+        choices=("list", "build", "verify", "clean"),
+        help="list: what is kept; build: make the engine for these options (minutes); verify: compare it with eager; "
+        "clean: remove engines that are of no use here",
+    )
+    engines.add_argument("--profile", metavar="P", help="id or name of a look, whose engine is meant")
+    engines.add_argument("--size", type=_size, metavar="WxH", help="size translated (as `vcam run` chooses it)")
+    _add_engine(engines)
+    engines.add_argument("--again", action="store_true", help="build: even if it is there")
+    engines.add_argument("--frames", type=int, default=12, metavar="N", help="verify: compared (12)")
+    engines.add_argument("--all", action="store_true", help="clean: remove all")
+
+
+def _add_obs(obs: argparse.ArgumentParser) -> None:
+    obs.add_argument(
+        "action",
+        choices=("install", "setup", "test"),
+        help="install: put the script with the hotkeys where OBS finds it; setup: add the picture to OBS's current "
+        "scene; test: see whether OBS reaches the running camera",
+    )
+    obs.add_argument(
+        "--add-to-scenes",
+        action="store_true",
+        help="install: load it in every scene collection too (close OBS)",
+    )
+    obs.add_argument("--sync-audio", action="store_true", help="setup: delay the microphone by the measured latency")
+    obs.add_argument("--microphone", metavar="NAME", help="setup: the audio input to delay (OBS's first microphone)")
+
+
+def _add_completion(completion: argparse.ArgumentParser) -> None:
+    completion.add_argument("shell", choices=("bash", "zsh", "fish", "tcsh", "powershell"), help="your shell")
+
+
+def _add_look(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--profile", metavar="P", help="id or name of a look; `vcam profiles` lists them")
+    group.add_argument("--prompt", metavar="TEXT", help="what to see, in words")
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="M", help="a name of `vcam models`, or a diffusers folder")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps, 1 to 16 (the model's own)")
+    parser.add_argument("--bank", metavar="B", help="feature bank: fifo, merge or off (the model's own)")
+    parser.add_argument("--slots", type=int, metavar="N", help="frames in a fifo bank (the model's own)")
+    _add_machine(parser)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runtime", metavar="R", help=f"what runs the model: {_RUNTIMES} (auto)")
+    _add_device(parser)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1, mps or xpu (auto)")
+    parser.add_argument("--dtype", metavar="T", help="auto, float32, float16, bfloat16 or float64 (auto)")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Puts each value as its check gives it in its place; raises VcamError, which names the option."""
+    from core.settings import Policy, Runtime
+    from vcam.commands import OnFailure
+    from vcam.errors import VcamError
+    from vcam.settings.config import (
+        FPS,
+        IDLE_AFTER,
+        THREADS,
+        check_device,
+        check_dtype,
+        check_port,
+        check_published_size,
+    )
+    from vcam.settings.toml_schema import check_values, choice, each, text, whole
+
+    checks: dict[str, Check] = {
+        "source": text(1000),
+        "sink": text(1000),
+        "prompt": text(1000, fold=True),
+        "fps": FPS,
+        "frames": whole(1, 10**9),
+        "on_failure": choice(OnFailure),
+        "idle_after_s": IDLE_AFTER,
+        "port": check_port,
+        "threads": THREADS,
+        "bank": choice(Policy),
+        "banks": each(choice(Policy)),
+        "runtime": choice(Runtime),
+        "runtimes": each(choice(Runtime)),
+        "device": check_device,
+        "dtype": check_dtype,
+        "transition": whole(0, 60_000),
+    }
+    if args.verb == "run":
+        checks["size"] = check_published_size
+    for key in checks.keys() & vars(args).keys():
+        name = "--" + {"banks": "bank", "runtimes": "runtime", "idle_after_s": "idle_after"}.get(key, key).replace(
+            "_", "-"
+        )
+        try:
+            if getattr(args, key) is not None:
+                setattr(args, key, check_values({name: getattr(args, key)}, {name: checks[key]})[name])
+        except ValueError as error:
+            raise VcamError(str(error)) from error
+
+
+def profile_of(wanted: str | None, config: Config) -> Profile:
+    """The profile of that id or name, None: the usual one; raises ProfileError, which lists those there are."""
+    from vcam.settings.profiles import find_profile, load_profiles
+
+    profiles, problems = load_profiles()
+    return find_profile(config.profile if wanted is None else wanted, profiles, problems)
+
+
+def engine_of(
+    args: argparse.Namespace, profile: Profile | None, config: Config, size: tuple[int, int] | None
+) -> EngineSettings:
+    """The engine that the profile asks for, changed by the command line; raises ProfileError or SettingsError."""
+    from vcam.settings.profiles import engine_settings
+
+    width, height = size or (None, None)
+    return engine_settings(
+        profile,
+        model=args.model,
+        width=width,
+        height=height,
+        steps=args.steps,
+        policy=args.bank,
+        slots=args.slots,
+        runtime=args.runtime or config.runtime,
+        device=args.device or config.device,
+        dtype=args.dtype or config.dtype,
+        default_model=config.model or "embedded",
+    )
+
+
+def look_of(args: argparse.Namespace, profile: Profile | None, model: str) -> Look:
+    """The profile's look, or the prompt at the model's own strength, changed by what the command line says."""
+    from dataclasses import replace
+
+    from core.models.description import describe
+    from core.settings import Look
+
+    look = profile.look if profile else Look(prompt=args.prompt, strength=describe(model).strength)
+    given = {"strength": args.strength, "seed": getattr(args, "seed", None)}
+    return replace(look, **{key: value for key, value in given.items() if value is not None})
+
+
+def note_unknown_words(prompt: str, model: str) -> None:
+    """Says which words the model ignores: a small one knows few."""
+    import re
+
+    from core.models.description import describe
+
+    own = describe(model)
+    unknown = [word for word in re.findall(r"\w+", prompt.lower().replace("'", "")) if word not in own.words]
+    if own.words and unknown:
+        say(
+            f"note: the model {own.name} does not know {', '.join(dict.fromkeys(unknown))}; "
+            "it ignores such words (`vcam models` lists its styles)"
+        )
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+def _size(text: str) -> tuple[int, int]:
+    from vcam.settings.config import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _sizes(text: str) -> list[tuple[int, int]]:
+    return [_size(one) for one in text.split(",")]
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(one) for one in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers such as 1,2,4") from error
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",")

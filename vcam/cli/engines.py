@@ -1,0 +1,169 @@
+"""`vcam engines list | build | verify | clean`: the TensorRT engines that are kept on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from core.settings import EngineSettings
+from vcam.cli.arguments import engine_of, profile_of
+from vcam.errors import VcamError
+from vcam.settings.config import load_config
+
+Entry = Any  # core.runtimes.tensorrt.cache.Entry, which is imported late
+Wanted = Callable[[], bool]  # whether a build shall go on
+
+
+def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
+    """Carries out args.action; its result for a program and for a person, and the exit status.
+
+    Raises VcamError, core.models.description.ModelError, SettingsError.
+    """
+    return {"list": _list, "build": _build, "verify": _verify, "clean": _clean}[args.action](args)
+
+
+def count() -> tuple[str, str, int, int]:
+    """(why TensorRT cannot run here, its version, engines verified, engines of no use)."""
+    from core.runtimes.tensorrt import cache as engines
+
+    machine, why = _machine()
+    if machine is None:
+        return why, "", 0, 0
+    found = engines.listing(machine)
+    good = [one for one in found if not one.problem and one.manifest and one.manifest.verdict == "verified"]
+    return "", machine.tensorrt, len(good), sum(bool(one.problem) for one in found)
+
+
+def describe(entry: Entry) -> dict[str, Any]:
+    """An engine for a program: what it is for, its state (verified, unverified, wrong or unusable), and why."""
+    manifest = entry.manifest
+    told: dict[str, Any] = {"engine": entry.folder.name, "bytes": entry.size, "problem": entry.problem}
+    if manifest is None:
+        return told | {"state": "unusable"}
+    wrong = entry.problem and not entry.problem.startswith("wrong")
+    key = asdict(manifest.key)
+    shape = {name: key[name] for name in ("width", "height", "steps", "slots", "policy", "guidance", "dtype")}
+    return told | {
+        "state": "unusable" if wrong else str(manifest.verdict),
+        "model": manifest.model,
+        **shape,
+        **key["machine"],
+        "built": manifest.built,
+        "build_seconds": manifest.seconds,
+        "compared": manifest.compared,
+    }
+
+
+def _line(entry: Entry) -> str:
+    told = describe(entry)
+    if entry.manifest is None:
+        return f"{told['engine']}  unusable: {entry.problem}"
+    bank = told["policy"] + (f" {told['slots']}" if told["policy"] == "fifo" else "")
+    words = [
+        f"{told['engine']}  {told['state']}",
+        f"{told['model']} {told['width']}x{told['height']}, {told['steps']} steps, bank {bank}, {told['dtype']}",
+        f"TensorRT {told['tensorrt']}, {told['gpu']}",
+        f"{entry.size / 2**20:.0f} MiB",
+    ]
+    return ", ".join(words) + (f": {entry.problem or told['compared']}" if entry.problem or told["compared"] else "")
+
+
+def _list(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
+    from core.runtimes.tensorrt import cache as engines
+
+    machine, why = _machine()
+    found = engines.listing(machine)
+    lines = [_line(entry) for entry in found] or [f"no engines in {engines.cache_folder()}"]
+    if why:
+        lines.append(f"TensorRT cannot be used here: {why}")
+    data = {"folder": str(engines.cache_folder()), "tensorrt": why or "usable", "engines": [describe(e) for e in found]}
+    return data, "\n".join(lines), 0
+
+
+def _machine() -> tuple[Any, str]:
+    """This machine as engines know it, or why TensorRT cannot run here."""
+    from core.runtimes.tensorrt import readiness
+
+    device = readiness.device()
+    why = readiness.why_not(device, "float16")
+    return (None, why) if why else (readiness.machine(device), "")
+
+
+def _needed() -> None:
+    if why := _machine()[1]:
+        raise VcamError(f"TensorRT cannot be used here: {why}; without it --runtime auto takes the next best runtime")
+
+
+def _build(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
+    from core.runtimes.tensorrt import cache as engines
+    from core.runtimes.tensorrt import make as making
+
+    _needed()
+    settings = _settings(args)
+    entry = _interruptible(partial(making.build if args.again else making.ensure, settings, _report))
+    if entry.manifest is not None and entry.manifest.verdict is engines.Verdict.UNVERIFIED:
+        entry = making.verify(entry, settings, _report)
+    return describe(entry), _line(entry), 1 if entry.problem else 0
+
+
+def _interruptible(work: Callable[[Wanted], Entry]) -> Entry:
+    """What `work` gives, in a thread that is told to stop at Ctrl-C: TensorRT does not hear of that for minutes."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as beside:
+        made = beside.submit(work, lambda: not stop.is_set())
+        try:
+            while wait([made], timeout=1).not_done:  # again and again: Windows hears of Ctrl-C between two waits
+                pass
+            return made.result()
+        except KeyboardInterrupt:
+            stop.set()
+            raise
+
+
+def _verify(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
+    from core.runtimes.tensorrt import make as making
+
+    _needed()
+    settings = _settings(args)
+    entry = making.there(settings)
+    entry = making.verify(entry, settings, _report, args.frames)
+    return describe(entry), _line(entry), 1 if entry.problem else 0
+
+
+def _clean(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
+    from core.runtimes.tensorrt import cache as engines
+
+    machine, why = _machine()
+    sizes = {entry.folder: entry.size for entry in engines.listing(machine)}
+    gone = engines.clean(machine, everything=args.all)
+    freed = sum(sizes[entry.folder] for entry in gone)
+    text = f"{len(gone)} engines removed, {freed / 2**20:.0f} MiB freed"
+    if why and not args.all and len(sizes):
+        text += f"; {len(sizes)} kept, because TensorRT cannot be used here ({why}); --all removes them"
+    return {"removed": [entry.folder.name for entry in gone], "freed_bytes": freed}, text, 0
+
+
+def _settings(args: argparse.Namespace) -> EngineSettings:
+    """The engine that `vcam run` with these options would have."""
+    from dataclasses import replace
+
+    from vcam.offline.translate import engine_size
+    from vcam.settings.run_options import DEFAULT_SIZE
+
+    config = load_config()
+    profile = profile_of(args.profile, config)
+    settings = engine_of(args, profile, config, args.size)
+    if args.size or {"width", "height"} & profile.engine.keys():
+        return settings
+    width, height = engine_size(*(config.size or DEFAULT_SIZE), settings.width * settings.height)
+    return replace(settings, width=width, height=height)
+
+
+def _report(text: str, fraction: float) -> None:
+    print(f"vcam: {text} ({100 * fraction:.0f} %)", file=sys.stderr, flush=True)

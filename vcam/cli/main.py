@@ -1,0 +1,112 @@
+"""The program `vcam`: reads the command line, runs one verb, and makes of a failure a line and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from vcam.cli.arguments import build_parser
+from vcam.cli.output import say
+from vcam.cli.verbs import INTERRUPTED, VERBS
+
+_READER_GONE = 141  # 128 + SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and gives the exit status: 0; 1 after one line on stderr; 2 for wrong usage; 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a console that cannot show a name still shows the rest
+    try:
+        return _run_verb(argv)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # the reader has gone (vcam profiles | head): the interpreter's own flush at exit must not fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _READER_GONE
+
+
+def _run_verb(argv: Sequence[str] | None) -> int:
+    parser = build_parser()
+    try:
+        args = parser.parse_args(argv)
+        if not args.version and args.verb is None:
+            parser.print_help(sys.stderr)
+            return 2
+    except SystemExit as ended:  # argparse has printed help (0) or what is wrong (2)
+        return int(ended.code or 0)
+    if args.version:
+        print(f"vcam {_version()}")
+        return 0
+    _start_logging(args.debug)
+    try:
+        status: int = VERBS[args.verb](args)
+        sys.stdout.flush()  # a reader that has gone shows here, not at exit
+        return status
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001  the one place where a failure becomes a line and a status
+        if args.debug:
+            import traceback
+
+            traceback.print_exc()
+        expected = isinstance(error, _expected())
+        say("error: " + (_line(error) if expected else _unexpected(error)))
+        return 1
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """The failures that a user can mend, by the message alone."""
+    from core.settings import SettingsError
+    from vcam.errors import VcamError
+    from vcam.settings.config import ConfigError
+    from vcam.settings.profiles import ProfileError
+
+    # not imported here: if it was not, it raised nothing
+    description = sys.modules.get("core.models.description")
+    return (VcamError, ConfigError, ProfileError, SettingsError, *([description.ModelError] if description else []))
+
+
+def _unexpected(error: Exception) -> str:
+    """The line for a failure that nobody foresaw; its traceback goes to a file."""
+    import traceback
+
+    what = f"{type(error).__name__}: {_line(error)}"
+    if isinstance(error, OSError) and error.filename is not None:
+        what = f"{error.filename}: {error.strerror}"
+    try:
+        from vcam.client import state_folder
+
+        path = state_folder() / "last-error.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        return f"{what} (unexpected; --debug shows where)"
+    return f"{what} (unexpected; {path} tells where)"
+
+
+def _line(error: Exception) -> str:
+    from vcam.settings.toml_schema import one_line
+
+    return one_line(error)
+
+
+def _start_logging(debug: bool) -> None:
+    import logging
+
+    logging.basicConfig(
+        stream=sys.stderr, format="vcam: %(message)s", level=logging.DEBUG if debug else logging.WARNING
+    )
+    for ours in ("vcam", "core"):
+        logging.getLogger(ours).setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("streamv2v-camera")
+    except metadata.PackageNotFoundError:
+        return "(not installed: run from a checkout)"

@@ -1,0 +1,337 @@
+"""What each verb does: one function a verb; what is heavy is imported inside it, so that small verbs answer at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from vcam.cli.arguments import (
+    PLAIN_COMMANDS,
+    build_parser,
+    check,
+    engine_of,
+    look_of,
+    note_unknown_words,
+    profile_of,
+    verbs_of,
+)
+from vcam.cli.models import agree_to_named, fetch_agreed
+from vcam.cli.output import print_result, say
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def _run(args: argparse.Namespace) -> int:
+    from vcam.settings.config import load_config
+
+    check(args)
+    config = load_config()
+    profile = profile_of(args.profile, config)
+    agree_to_named(args.model)
+    settings = engine_of(args, profile, config, args.engine_size)  # what cannot work is said before a camera opens
+    note_unknown_words(args.prompt or profile.look.prompt, settings.model)
+
+    from vcam.daemon.daemon import run
+    from vcam.settings.run_options import RunOptions
+
+    wished = {
+        key: own if (value := getattr(args, key, None)) is None else value
+        for key, own in vars(config).items()
+        if key not in ("profile", "model")
+    }
+    look_of(args, profile, settings.model)  # which refuses a strength that cannot be
+    width, height = args.engine_size or (None, None)
+    options = RunOptions(
+        **wished,
+        profile=profile.id,
+        prompt=args.prompt,
+        frames=args.frames,
+        strength=args.strength,
+        model=args.model,
+        default_model=config.model,
+        steps=args.steps,
+        policy=args.bank,
+        slots=args.slots,
+        width=width,
+        height=height,
+    )
+    from vcam.log_file import kept, log_folder
+
+    with kept(log_folder()):
+        report = run(options)
+    interval, latency = report.publish_interval_ms, report.latency_ms
+    print_result(
+        args,
+        report.to_json(),
+        f"{report.published} pictures published in {report.seconds:.1f} s, every {interval['p50']:.1f} ms (95 % within "
+        f"{interval['p95']:.1f} ms); {report.captured} captured, {report.translated} translated, "
+        f"{latency['p50']:.0f} ms behind; {report.profile}, {report.model}, {report.runtime}",
+    )
+    return 0
+
+
+def _translate(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from vcam.settings.config import load_config
+
+    check(args)
+    config = load_config()
+    profile = None if args.prompt is not None else profile_of(args.profile, config)
+    agree_to_named(args.model)
+    settings = engine_of(args, profile, config, args.size)
+    look = look_of(args, profile, settings.model)
+    note_unknown_words(look.prompt, settings.model)
+    fetch_agreed(settings.model)
+
+    from vcam.offline.translate import translate
+
+    report = translate(
+        args.input,
+        args.output,
+        settings,
+        look,
+        frames=args.frames,
+        size=args.size,
+        profile=profile.id if profile else None,
+    )
+    print_result(
+        args,
+        asdict(report),
+        f"{report.target}: {report.frames_out} frames in {report.seconds:.1f} s ({report.fps:.1f} fps); "
+        f"{report.profile or look.prompt}, {report.model} at {report.engine_width}x{report.engine_height}, "
+        f"{report.runtime}, bank {report.bank}",
+    )
+    return INTERRUPTED if report.interrupted else 0  # what was kept is among the notes on stderr
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from vcam.offline.evaluate import evaluate
+
+    check(args)
+    report = asdict(evaluate(args.input, args.output, flow=args.flow, clip=args.clip, frames=args.frames))
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in report.items() if value != ()}
+    print_result(args, report, "\n".join(f"{key}: {value}" for key, value in shown.items()))
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from core.settings import Look
+    from vcam.settings.config import load_config
+    from vcam.settings.profiles import engine_settings
+
+    check(args)
+    config = load_config()
+    agree_to_named(args.model)
+    fetch_agreed(args.model or config.model or "embedded")
+    plain = engine_settings(
+        model=args.model or config.model,
+        runtime=config.runtime,
+        device=args.device or config.device,
+        dtype=args.dtype or config.dtype,
+    )
+
+    from vcam.offline.bench import HEAD, bench, line, settings_to_measure
+
+    chosen = settings_to_measure(plain, args.steps, args.banks, args.sizes, args.all_slots, args.runtimes)
+    stream = sys.stderr if args.json else sys.stdout
+    print(HEAD, file=stream, flush=True)
+    report = bench(
+        chosen,
+        Look(prompt="claymation, a person talking"),
+        frames=args.frames,
+        stages=args.stages,
+        threads=args.threads or config.threads,
+        each=lambda row: print(line(row), file=stream, flush=True),
+    )
+    facts = ", ".join(f"{key} {value}" for key, value in report.machine.items() if value is not None)
+    print_result(args, asdict(report), f"{report.model}; {facts}")
+    return 0
+
+
+def _profiles(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from vcam.settings.profiles import load_profiles, shipped_folder, user_profile_folder
+
+    profiles, problems = load_profiles()
+    width = max((len(id) for id in profiles), default=0)
+    rows = []
+    for id, one in profiles.items():
+        yours = "" if one.path and one.path.parent == shipped_folder() else "  (yours)"
+        rows.append(f"{id:<{width}}  {one.name}{': ' if one.description else ''}{one.description}{yours}")
+    for problem in problems:
+        say(str(problem))
+    print_result(
+        args,
+        {
+            "profiles": [asdict(one) | {"path": str(one.path)} for one in profiles.values()],
+            "problems": [str(problem) for problem in problems],
+            "user_folder": str(user_profile_folder()),
+        },
+        "\n".join(rows),
+    )
+    return 0
+
+
+def _models(args: argparse.Namespace) -> int:
+    from vcam.cli.models import carry_out
+
+    print_result(args, *carry_out(args))
+    return 0
+
+
+def _cameras(args: argparse.Namespace) -> int:
+    from vcam.devices.sources import list_cameras
+
+    cameras = list_cameras()
+    found = [{"name": one.name, "identity": one.identity, "path": str(one.path)} for one in cameras]
+    if not found:
+        say("no camera was found; `vcam run --source pattern` needs none")
+    print_result(args, {"cameras": found}, "\n".join(f"{one['name']}  ({one['path']})" for one in found))
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from vcam import client
+
+    status = client.status()
+    print_result(args, status.to_json(), client.describe(status))
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from vcam.doctor import examine as doctor
+
+    findings = doctor.examine()
+    print_result(args, doctor.to_json(findings), doctor.as_text(findings, sys.stdout.encoding))
+    return 0 if doctor.is_well(findings) else 1
+
+
+def _service(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from vcam.cli import service
+
+    ours = service.this_systems_service()
+    if args.action == "install":
+        service.install(ours)
+    elif args.action == "remove":
+        service.remove(ours)
+    told = service.status(ours)
+    state = ("runs" if told.running else "is installed, but does not run") if told.installed else "is not installed"
+    print_result(args, asdict(told), f"the {told.kind} {told.path} {state}")
+    return 0
+
+
+def _use(args: argparse.Namespace) -> int:
+    from vcam.commands import UseProfile
+
+    return _send(args, UseProfile(args.profile))
+
+
+def _prompt(args: argparse.Namespace) -> int:
+    from vcam.commands import SetPrompt
+
+    args.prompt = " ".join(args.prompt)
+    check(args)
+    return _send(args, SetPrompt(args.prompt, args.transition))
+
+
+def _plain_command(args: argparse.Namespace) -> int:
+    from vcam.commands import from_json
+
+    return _send(args, from_json({"command": args.verb}))
+
+
+def _send(args: argparse.Namespace, command: Any) -> int:
+    from vcam import client
+
+    status = client.send(command)
+    what = status.profile_name or status.profile
+    print_result(args, status.to_json(), f"{status.state}{': ' + what if what else ''}")
+    return 0
+
+
+def _panel(args: argparse.Namespace) -> int:
+    from vcam import client
+
+    link = client.panel_link()
+    print_result(args, {"link": link}, link)
+    return 0
+
+
+def _tray(args: argparse.Namespace) -> int:
+    from vcam.errors import VcamError
+
+    try:
+        from vcam.tray.app import run
+    except ImportError as error:
+        raise VcamError(
+            f"the tray icon needs PySide6, which cannot be loaded ({error}); "
+            f"{sys.executable} -m pip install PySide6-Essentials"
+        ) from error
+    return run()
+
+
+def _obs(args: argparse.Namespace) -> int:
+    from vcam.obs.verbs import carry_out
+
+    print_result(args, *carry_out(args))
+    return 0
+
+
+def _engines(args: argparse.Namespace) -> int:
+    from vcam.cli.engines import carry_out
+
+    check(args)
+    data, text, status = carry_out(args)
+    print_result(args, data, text)
+    return status
+
+
+def _completion(args: argparse.Namespace) -> int:
+    import shtab
+
+    from vcam.settings.profiles import load_profiles
+
+    parser = build_parser()
+    known = list(load_profiles().profiles)
+    for one in [parser, *verbs_of(parser).values()]:
+        for action in one._actions:
+            if action.dest == "profile":
+                action.choices = known  # only here: elsewhere a name is as good, and the answer to a typo is better
+            if action.dest in ("input", "output", "source", "sink", "model", "clip"):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    script = shtab.complete(parser, shell=args.shell)
+    print_result(args, {"shell": args.shell, "script": script}, script)
+    return 0
+
+
+# Every verb of the command line (vcam.cli.arguments), and what does it.
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "translate": _translate,
+    "eval": _evaluate,
+    "bench": _bench,
+    "profiles": _profiles,
+    "models": _models,
+    "cameras": _cameras,
+    "status": _status,
+    "doctor": _doctor,
+    "service": _service,
+    "use": _use,
+    "prompt": _prompt,
+    **dict.fromkeys(PLAIN_COMMANDS, _plain_command),
+    "panel": _panel,
+    "tray": _tray,
+    "engines": _engines,
+    "obs": _obs,
+    "completion": _completion,
+}

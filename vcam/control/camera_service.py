@@ -1,0 +1,135 @@
+"""What the control server asks of a running daemon beyond commands: profiles as files, looks tried in private."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from vcam import fit
+from vcam.commands import Command, CommandError, Reload, Status, changed
+from vcam.control import profile_files as editing
+from vcam.control.previews import Tryouts
+from vcam.control.thumbnails import Thumbnails
+from vcam.devices import sources
+from vcam.errors import VcamError
+from vcam.frames import Picture
+from vcam.settings.profiles import Profile, ProfileError, load_profiles, user_profile_folder
+from vcam.settings.selection import Choice, listed
+
+_SAVED_S = 5.0
+
+
+class Camera(Protocol):
+    """What a desk needs of the daemon."""
+
+    @property
+    def preview(self) -> Picture:
+        """What was published last."""
+
+    @property
+    def camera(self) -> Picture | None:
+        """What the camera saw last; None while it rests."""
+
+    @property
+    def choice(self) -> Choice:
+        """What is to be shown now, and by which engine."""
+
+    def submit(self, command: Command) -> Future[None]:
+        """Queue a command."""
+
+    def status(self) -> Status:
+        """The state of everything."""
+
+    def log(self) -> list[dict[str, Any]]:
+        """What happened."""
+
+
+class Desk:
+    """The control server's view of the daemon; see vcam.control.api.Surface for its methods. Thread-safe."""
+
+    def __init__(self, camera: Camera, tryouts: Tryouts, thumbnails: Thumbnails) -> None:
+        self._camera, self._tryouts, self._thumbnails = camera, tryouts, thumbnails
+        self._given, self._mirror = camera.choice.options.profiles_folder, camera.choice.options.mirror
+        self._folder = self._given or user_profile_folder()
+        self._shown: tuple[Picture, Picture] | None = None
+        self.submit: Callable[[Command], Future[None]] = camera.submit
+        self.status: Callable[[], Status] = camera.status
+        self.log: Callable[[], list[dict[str, Any]]] = camera.log
+
+    @property
+    def preview(self) -> Picture:
+        """What was published last."""
+        return self._camera.preview
+
+    @property
+    def camera(self) -> Picture | None:
+        """What the camera saw last, cut and mirrored as what is published."""
+        raw = self._camera.camera
+        if raw is None:
+            return None
+        if self._shown is None or self._shown[0] is not raw:
+            status = self._camera.status()
+            self._shown = raw, fit.crop_to(raw, (status.width, status.height), self._mirror)
+        return self._shown[1]
+
+    def profiles(self) -> list[dict[str, Any]]:
+        """All profiles."""
+        return listed(self._camera.choice)
+
+    def look(self) -> dict[str, Any]:
+        """The look as it is now."""
+        return asdict(self._camera.choice.look)
+
+    def engine(self) -> dict[str, Any]:
+        """What the engine is built from."""
+        return asdict(self._camera.choice.settings)
+
+    def sources(self) -> list[dict[str, Any]]:
+        """The cameras, and the test picture: what UseSource takes, and a name for people."""
+        cameras = [{"source": f"camera:{one.name}", "name": one.name} for one in sources.list_cameras()]
+        return [*cameras, {"source": "pattern", "name": "Test picture"}]
+
+    def profile(self, id: str) -> dict[str, Any]:
+        """One profile in the shape of its file."""
+        return editing.detail(self._profile(id))
+
+    def save_profile(self, id: str, data: object) -> None:
+        """Write a profile into the user's folder."""
+        editing.save(id, data, self._folder)
+        self._camera.submit(Reload()).result(_SAVED_S)
+
+    def delete_profile(self, id: str) -> None:
+        """Remove one of the user's."""
+        editing.delete(id, self._folder)
+        self._camera.submit(Reload()).result(_SAVED_S)
+
+    def thumbnail(self, id: str) -> Future[bytes] | None:
+        """The test picture in the profile's look, as JPEG; None but for the included model: others are too dear."""
+        profile = self._profile(id)
+        settings = self._camera.choice.settings_of(profile)
+        if settings.model != "embedded":
+            return None
+        return self._thumbnails.get(settings, profile.look)
+
+    def try_look(self, wanted: dict[str, Any]) -> Future[Picture]:
+        """The newest camera picture in a profile's look, or the current one with changes."""
+        changes = dict(wanted)
+        id = changes.pop("profile", None)
+        if id is not None and not isinstance(id, str):
+            raise CommandError("try: profile must be text")
+        profile = None if id is None else self._profile(id)
+        choice = self._camera.choice
+        look = changed(profile.look if profile else choice.look, changes)
+        settings = choice.settings_of(profile) if profile else choice.settings
+        picture = self._camera.camera
+        if picture is None:
+            raise VcamError("the camera rests; there is no picture to try a look on")
+        return self._tryouts.ask(settings, look, picture)
+
+    def _profile(self, id: str) -> Profile:
+        profiles, problems = load_profiles(self._given)
+        if id in profiles:
+            return profiles[id]
+        raise next((one for one in problems if one.id == id), ProfileError(f"there is no profile {id[:60]!r}", id))

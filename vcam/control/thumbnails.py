@@ -1,0 +1,81 @@
+"""Small pictures of looks, kept between runs: to draw one, an engine of its own must load beside the one that runs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+from core.settings import EngineSettings, Look
+from vcam import fit
+from vcam.devices.test_pattern import draw_person
+from vcam.frames import Picture
+from vcam.settings.toml_schema import write_atomically
+
+SIDE = 256  # pixels
+SHOWN_S = 2.0  # the moment of the test picture that they show
+KEPT = 200  # files; the oldest go first
+Ask = Callable[[EngineSettings, Look, Picture], Future[Picture]]
+
+
+def thumbnails_folder() -> Path:
+    """Where they are kept; it need not exist."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("streamv2v-camera", appauthor=False) / "thumbnails"
+
+
+class Thumbnails:
+    """The test picture in any look, as JPEG. ask: translates a picture (Tryouts.ask). Thread-safe."""
+
+    def __init__(self, folder: Path, ask: Ask) -> None:
+        self._folder, self._ask = folder, ask
+
+    def get(self, settings: EngineSettings, look: Look) -> Future[bytes]:
+        """The JPEG; the future may end with VcamError. Raises VcamError if too many are asked for."""
+        small = replace(settings, width=SIDE, height=SIDE)
+        path = self._folder / f"{_key(small, look)}.jpg"
+        made: Future[bytes] = Future()
+        with contextlib.suppress(OSError):
+            made.set_result(path.read_bytes())
+            return made
+
+        def drawn(picture: Future[Picture]) -> None:
+            if error := picture.exception():
+                made.set_exception(error)
+                return
+            data = fit.jpeg(picture.result())
+            with contextlib.suppress(OSError):  # a full disk: it is drawn again at the next start
+                _keep(path, data)
+            made.set_result(data)
+
+        made.set_running_or_notify_cancel()  # who asked may leave; the picture is for the next one then
+        self._ask(small, look, draw_person(SHOWN_S, (SIDE, SIDE))).add_done_callback(drawn)
+        return made
+
+
+def _keep(path: Path, data: bytes) -> None:
+    write_atomically(path, data)
+    there = sorted(path.parent.glob("*.jpg"), key=lambda one: one.stat().st_mtime)
+    for old in there[:-KEPT]:
+        old.unlink()
+
+
+def _key(settings: EngineSettings, look: Look) -> str:
+    """Another one for all that makes another picture."""
+    return hashlib.sha256(f"{settings} {look} {_model(settings.model)}".encode()).hexdigest()
+
+
+@functools.cache
+def _model(name: str) -> str:
+    """The files of the model and the test picture, as a hash; takes some hundredths of a second, once."""
+    from core.models.description import describe
+
+    found = hashlib.sha256(draw_person(SHOWN_S, (SIDE, SIDE)).tobytes())
+    for path in sorted(describe(name).folder.rglob("*.safetensors")):
+        found.update(path.read_bytes())
+    return found.hexdigest()

@@ -1,0 +1,1 @@
+"""The running camera: threads, cards, pacing and shutting down."""

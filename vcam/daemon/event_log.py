@@ -1,0 +1,54 @@
+"""What happened in a run, in words: the lines that the panel shows, and the troubles that the status tells of."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+from vcam.log_file import JOURNAL
+from vcam.settings.run_options import say
+from vcam.settings.toml_schema import one_line
+
+LINES = 200
+
+
+class Story:
+    """The newest LINES lines, and how many there were. May be told and asked from any thread.
+
+    troubles: what is not as it should be now, by the part that it came from; "" where it is well again.
+    """
+
+    def __init__(self) -> None:
+        self._lines: deque[dict[str, Any]] = deque(maxlen=LINES)
+        self._state = ("", "")
+        self.count = 0
+        self.troubles: dict[str, str] = {"sink": ""}
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Newest last: at (seconds since 1970) and text."""
+        return list(self._lines)
+
+    def note(self, text: str) -> None:
+        """A line for the panel."""
+        self._lines.append({"at": round(time.time(), 3), "text": one_line(text)})
+        self.count += 1
+
+    def say(self, text: str) -> None:
+        """Tell the user at the terminal and at the panel."""
+        say(text)
+        self.note(text)
+
+    def state(self, state: str, reason: str) -> None:
+        """The state is this now: a change of it is a line, of the log file too."""
+        if (state, reason) != self._state:
+            told = f"{state}: {reason}" if reason else state
+            JOURNAL.info("state: %s", told)
+            self.note(told)
+            self._state = state, reason
+
+    def sink_said(self, text: str) -> None:
+        """Why the sink takes no pictures; "" when it takes them again. Said once."""
+        if text != self.troubles["sink"]:
+            self.say(text or "the sink takes pictures again")
+        self.troubles["sink"] = text

@@ -1,0 +1,83 @@
+"""What is published: what may be shown when there is no new translation, and the sink that it goes to."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable
+from itertools import islice
+
+from vcam import fit
+from vcam.commands import OnFailure
+from vcam.daemon.cards import FAREWELL, PANIC, card_for
+from vcam.daemon.loops import Flow, Gate, no_view, publish_loop, ticks
+from vcam.devices.sinks import VideoFile
+from vcam.errors import VcamError
+from vcam.fit import Card
+from vcam.frames import Frame, FrameSink, LatestSlot, Picture
+from vcam.settings.run_options import DEFAULT_SIZE, RunOptions
+
+HOLD_S = 1.5  # how long the last translation stands in for the next
+HOLD_FRAMES = 4  # ... or this many of the engine's own frames, if that is longer: a slow engine is no failure
+RAW_S = 1.0  # how old a camera picture may be that stands in, if the user chose so
+Clock = Callable[[], float]
+
+
+class Stage:
+    """The sink, what it may show, and what it showed last.
+
+    `publish` belongs to one thread, `set` to another; `preview` may be read from any.
+    """
+
+    def __init__(self, sink: FrameSink, options: RunOptions, captured: LatestSlot[Frame], clock: Clock) -> None:
+        self.sink, self.size = sink, options.size or DEFAULT_SIZE
+        self._options, self._clock = options, clock
+        by_choice = options.on_failure is OnFailure.RAW
+        self._raw = raw_view(captured, self.size, options.mirror, clock) if by_choice else no_view
+        self._gate = Gate(fit.draw_card(card_for("starting", "", 0.0), self.size))
+        self.preview: Picture = self._gate.card
+
+    def set(self, card: Card, only_card: bool, frame_s: float) -> None:
+        """Show this card where there is nothing to show, or nothing else; frame_s: of the engine, 0 while unknown."""
+        if only_card and not self._gate.only_card:
+            # close first, draw then: a panic shall not wait for a picture
+            self._gate = Gate(fit.draw_card(PANIC, self.size), only_card=True)
+        drawn = fit.draw_card(card, self.size, self._clock())
+        self._gate = Gate(drawn, only_card, hold_s(self._options.on_failure, frame_s), self._raw)
+
+    def publish(self, flow: Flow, stop: threading.Event, trouble: Callable[[str], None]) -> None:
+        """Publish until `stop` or as many as the options ask for; `trouble`: see publish_loop."""
+        beats = islice(ticks(self._options.fps, stop, self._clock), self._options.frames)
+        publish_loop(self.sink, flow, beats, lambda: self._gate, shown=self._show, trouble=trouble, clock=self._clock)
+
+    def close(self, published: int) -> None:
+        """Leave the last picture that readers of the camera keep seeing; published: how many there were."""
+        with contextlib.suppress(VcamError):
+            if not isinstance(self.sink, VideoFile):
+                self.sink.send(fit.draw_card(FAREWELL, self.size), published + 1)
+        self.sink.close()
+
+    def _show(self, picture: Picture) -> None:
+        self.preview = picture
+
+
+def hold_s(on_failure: OnFailure, frame_s: float) -> float:
+    """How long the last translation stands in; frame_s: seconds that the engine takes for a frame."""
+    return float("inf") if on_failure is OnFailure.HOLD else max(HOLD_S, HOLD_FRAMES * frame_s)
+
+
+def raw_view(
+    captured: LatestSlot[Frame], size: tuple[int, int], mirror: bool, clock: Clock
+) -> Callable[[], Picture | None]:
+    """The newest camera picture in the published size while it is young enough; drawn once a frame."""
+
+    @functools.lru_cache(maxsize=1)
+    def drawn(frame: Frame) -> Picture:
+        return fit.crop_to(frame.picture, size, mirror)
+
+    def view() -> Picture | None:
+        frame = captured.newest
+        return None if frame is None or clock() - frame.captured_s > RAW_S else drawn(frame)
+
+    return view

@@ -1,0 +1,218 @@
+"""Where pictures go: the virtual camera, a video file, nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from vcam.errors import VcamError
+from vcam.frames import FrameSink, Picture
+
+if sys.platform == "linux":
+    from vcam.devices import v4l2
+
+OUR_NAME = "StreamV2V Camera"
+
+
+class NullSink:
+    """Takes pictures and lets them go: the preview page shows them."""
+
+    name = "none"
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+    def send(self, picture: Picture, tick: int) -> None:
+        """Nothing is kept."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class VirtualCamera:
+    """ "StreamV2V Camera" for all other programs, one size for life.
+
+    device: which one; None finds ours by its label (Linux), by its name (Windows, macOS). backend: pyvirtualcam's.
+    Raises VcamError: pyvirtualcam or the device is missing, busy, or does not take the size.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], fps: float, device: str | None = None, backend: str | None = None
+    ) -> None:
+        width, height = size
+        if width % 2 or height % 2:
+            raise VcamError(f"size is {width}x{height}; a virtual camera needs an even width and height")
+        try:
+            import pyvirtualcam
+        except ImportError as error:
+            raise VcamError(
+                f"the virtual camera needs the package pyvirtualcam ({error}): pip install pyvirtualcam"
+            ) from error
+        if sys.platform == "linux" and backend is None:
+            device = device or find_device()
+            prepare_device(device)
+        self.size = size
+        try:
+            self._camera: Any = _open(pyvirtualcam, size, fps, device, backend)
+        except (RuntimeError, KeyError, ValueError, OSError) as error:
+            raise VcamError(_why_refused(device, str(error))) from error
+        self.device = str(self._camera.device)
+        self.name = f"{OUR_NAME} ({self.device})"
+        if sys.platform == "linux" and backend is None and device is not None:
+            with contextlib.suppress(OSError):  # an old module: the pacer alone must do
+                # readers get the last picture again and again, even when this process is gone
+                v4l2.set_control(device, "sustain_framerate", 1)
+
+    def send(self, picture: Picture, tick: int) -> None:
+        """Show the picture to whoever reads the camera."""
+        try:
+            self._camera.send(picture)
+        except (RuntimeError, OSError) as error:
+            raise VcamError(f"the virtual camera does not take pictures any more: {error}") from error
+
+    def close(self) -> None:
+        """Give the device back."""
+        self._camera.close()
+
+
+def _open(pyvirtualcam: Any, size: tuple[int, int], fps: float, device: str | None, backend: str | None) -> Any:
+    """Open the camera; on Windows first the one of our name (UnityCapture), then OBS's."""
+    rgb = pyvirtualcam.PixelFormat.RGB
+    if sys.platform == "win32" and backend is None and device is None:
+        with contextlib.suppress(RuntimeError):
+            return pyvirtualcam.Camera(*size, fps, fmt=rgb, device=OUR_NAME, backend="unitycapture")
+    return pyvirtualcam.Camera(*size, fps, fmt=rgb, device=device, backend=backend)
+
+
+def find_device() -> str:
+    """The path of the v4l2loopback device with our label; raises VcamError that says what is missing."""
+    if sys.platform == "linux":
+        found = v4l2.devices()
+        for device in found:
+            if device.name == OUR_NAME:
+                return device.path
+        loopbacks = [f"{device.path} ({device.name})" for device in found if device.is_loopback]
+        if loopbacks:
+            raise VcamError(
+                f'no virtual camera is labelled "{OUR_NAME}"; there are {", ".join(loopbacks)}: '
+                f'load v4l2loopback with card_label="{OUR_NAME}" exclusive_caps=1'
+            )
+        raise VcamError(
+            "there is no virtual camera (v4l2loopback is not loaded): ./install_scripts/camera.sh, "
+            f'or sudo modprobe v4l2loopback exclusive_caps=1 card_label="{OUR_NAME}"'
+        )
+    raise VcamError("there is no v4l2loopback on this system")
+
+
+def prepare_device(path: str) -> None:
+    """Make the device ready for a writer (0.12.7 refuses every one after the first); raises VcamError."""
+    if sys.platform == "linux":
+        if users := v4l2.writers(path):  # the driver itself takes a second writer, and shows both in turns
+            raise VcamError(f"the virtual camera {path} is in use by {', '.join(users)}: close it there")
+        try:
+            if not v4l2.query(path).takes_output:
+                v4l2.heal(path)
+        except PermissionError as error:
+            raise VcamError(f"no permission for {path}: sudo usermod -aG video $USER, then log in again") from error
+        except OSError as error:
+            raise VcamError(
+                f"{path} cannot be used ({error.strerror}): {_busy(path) or 'load v4l2loopback again'}"
+            ) from error
+
+
+def _busy(path: str | None) -> str:
+    if sys.platform == "linux" and path is not None and (users := v4l2.holders(path)):
+        return f"it is open in {', '.join(users)}: close it there"
+    return ""
+
+
+def _why_refused(device: str | None, message: str) -> str:
+    first = message.strip().splitlines()[0] if message.strip() else "no reason given"
+    if device is not None:
+        return f"the virtual camera {device} cannot be opened: {_busy(device) or first}"
+    app = "OBS (start it once and click Start Virtual Camera)" if sys.platform == "darwin" else "OBS or UnityCapture"
+    return f"there is no virtual camera: install {app}; it said: {first}"
+
+
+class VideoFile:
+    """An H.264 video file, one picture a beat, under its final name only once it is complete.
+
+    Where a beat was left out the picture before lasts longer, so that time in the file is time on the clock: to
+    encode it again would make a machine that is late later still. Raises VcamError if the file cannot be written.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
+        import av
+
+        width, height = size
+        if width % 2 or height % 2:
+            raise VcamError(f"size is {width}x{height}; a video file needs an even width and height")
+        self.name, self.size = str(path), size
+        self._path = path
+        self._part = path.with_name(f".{path.stem}.part{path.suffix}")
+        self._av = av
+        try:
+            self._container: Any = av.open(str(self._part), "w")
+            rate = Fraction(fps).limit_denominator(1001)
+            self._beat_s = 1 / rate
+            self._stream: Any = self._container.add_stream("libx264", rate=rate)
+            self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+            # superfast: the encoder shares the cores with the engine, and must keep the pace
+            self._stream.options = {"preset": "superfast", "crf": "20"}
+            self._container.start_encoding()
+        except (OSError, av.FFmpegError, ValueError) as error:
+            with contextlib.suppress(OSError):
+                self._part.unlink()
+            raise VcamError(f"{path} cannot be written: {_reason(error)}") from error
+        self._first: int | None = None
+
+    def send(self, picture: Picture, tick: int) -> None:
+        """Encode the picture at the time of beat `tick`, counted from the first one."""
+        self._first = tick if self._first is None else self._first
+        try:
+            frame = self._av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = tick - self._first, self._beat_s
+            self._container.mux(self._stream.encode(frame))
+        except (OSError, self._av.FFmpegError) as error:
+            raise VcamError(f"{self._path} cannot be written: {_reason(error)}") from error
+
+    def close(self) -> None:
+        """Finish the file and give it its name; one that could not be finished keeps the name it had until here."""
+        try:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            if self._first is not None:
+                self._part.replace(self._path)
+            else:
+                self._part.unlink()
+        except (OSError, self._av.FFmpegError) as error:
+            print(f"vcam: {self._path} could not be completed: {_reason(error)}; see {self._part}", file=sys.stderr)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def open_sink(
+    wanted: str,
+    size: tuple[int, int],
+    fps: float,
+    camera: Callable[[tuple[int, int], float], FrameSink] = VirtualCamera,
+) -> FrameSink:
+    """The sink that `wanted` names: camera, none, or a file; raises VcamError."""
+    if wanted == "none":
+        return NullSink(size)
+    if wanted == "camera":
+        return camera(size, fps)
+    path = Path(wanted)
+    if path.suffix.lower() not in (".mp4", ".mkv", ".mov"):
+        raise VcamError(f"sink is {wanted!r}; it must be auto, camera, none or a file .mp4, .mkv or .mov")
+    if path.is_dir():
+        raise VcamError(f"{path} is a folder; give a file name")
+    if not path.parent.is_dir():
+        raise VcamError(f"{path} cannot be written: there is no folder {path.parent}")
+    return VideoFile(path, size, fps)

@@ -1,0 +1,1 @@
+"""`vcam doctor`: facts about this machine, and what is made of them."""

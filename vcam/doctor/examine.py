@@ -1,0 +1,201 @@
+"""`vcam doctor`: looks at this machine as Zoom would, says what it found, and prints the remedy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vcam.doctor import checks, machine
+from vcam.doctor.checks import Finding, Mark
+from vcam.errors import VcamError
+
+if TYPE_CHECKING:
+    from vcam.settings.config import ObsSettings
+
+_SIGNS = {Mark.GOOD: "✓", Mark.NOTE: "!", Mark.BAD: "✗"}
+_PLAIN_SIGNS = {Mark.GOOD: "ok ", Mark.NOTE: "!  ", Mark.BAD: "BAD"}
+
+
+def examine() -> list[Finding]:
+    """Look at everything; takes seconds, and never raises for what it finds."""
+    from vcam.settings.config import Config, ConfigError, config_folder, load_config
+
+    try:
+        config, problem = load_config(), ""
+    except ConfigError as error:
+        config, problem = Config(), str(error)
+    told = machine.loading()
+    return [
+        checks.check_python(sys.version_info[:3], struct.calcsize("P") * 8),
+        *checks.check_packages(machine.requirements(), machine.installed_version, sys.executable),
+        checks.check_loading(told),
+        checks.check_gpu(machine.nvidia_driver(), told, sys.platform),
+        checks.check_runtimes(told),
+        _tensorrt(),
+        _model(config.model or "embedded"),
+        checks.check_memory(*machine.outlook(config.model or "embedded")),
+        *_cameras(),
+        *_virtual_camera(config.sink == "camera"),
+        _obs(config.obs),
+        _port(config.port),
+        checks.check_files("config.toml", config_folder(), int(_has_config()), [problem] if problem else []),
+        _profiles(),
+        _disk(),
+        _running(),
+    ]
+
+
+def to_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    """An object for JSON: ok, and the findings."""
+    return {"ok": is_well(findings), "findings": [asdict(one) for one in findings]}
+
+
+def is_well(findings: Sequence[Finding]) -> bool:
+    """Whether nothing needed is broken."""
+    return all(one.mark is not Mark.BAD for one in findings)
+
+
+def as_text(findings: Sequence[Finding], encoding: str | None = "utf-8") -> str:
+    """A line for each finding, with a mark, and one for what to do; marks as the encoding can show them."""
+    try:
+        "".join(_SIGNS.values()).encode(encoding or "ascii")
+        signs = _SIGNS
+    except (UnicodeEncodeError, LookupError):
+        signs = _PLAIN_SIGNS
+    width = max(len(one.name) for one in findings)
+    lines = []
+    for one in findings:
+        lines.append(f"{signs[one.mark]} {one.name:<{width}}  {one.found}")
+        if one.remedy:
+            lines.append(f"{' ' * len(signs[one.mark])} {'':<{width}}  -> {one.remedy}")
+    count = sum(one.mark is Mark.BAD for one in findings)
+    verdict = f"{count} to mend: see {signs[Mark.BAD].strip()}" if count else "nothing needed is broken"
+    return "\n".join([*lines, verdict])
+
+
+def _model(name: str) -> Finding:
+    from core.models.description import ModelError, describe, require
+
+    try:
+        require(name)
+        folder = describe(name).folder
+    except ModelError as error:
+        return checks.check_model(name, None, [str(error)])
+    wrong = machine.broken_model(folder)
+    if name == "embedded":
+        wrong += [f"{file} was changed since it was installed" for file in machine.changed_since_installed()]
+    return checks.check_model(name, folder, wrong)
+
+
+def _tensorrt() -> Finding:
+    from vcam.cli.engines import count
+
+    return checks.check_tensorrt(*count())
+
+
+def _cameras() -> list[Finding]:
+    from vcam.devices.sources import list_cameras
+
+    cameras = list_cameras()
+    found = [checks.check_cameras([(camera.name, str(camera.path)) for camera in cameras])]
+    if sys.platform == "linux":
+        from vcam.devices import v4l2
+
+        for camera in cameras:
+            path = str(camera.path)
+            may = os.access(path, os.R_OK | os.W_OK)
+            one = checks.check_camera(camera.name, path, may, machine.groups_of_device(path), v4l2.holders(path))
+            found += [one] if one else []
+    return found
+
+
+def _virtual_camera(wanted: bool) -> list[Finding]:
+    if sys.platform == "win32":
+        import winreg
+
+        return [checks.check_windows_camera(machine.directshow_names(winreg), wanted)]
+    if sys.platform == "darwin":
+        return [checks.check_mac_camera(machine.mac_camera_extension(), wanted)]
+    return _linux_virtual_camera(wanted)
+
+
+def _linux_virtual_camera(wanted: bool) -> list[Finding]:
+    if sys.platform != "linux":
+        return []
+    from vcam.devices import v4l2
+
+    module, secure = machine.loopback_module(), machine.secure_boot()
+    major, minor = os.uname().release.split(".")[:2]
+    kernel = int(major), int("".join(c for c in minor if c.isdecimal()) or 0)
+    devices = [
+        checks.Loopback(
+            one.name,
+            one.path,
+            os.access(one.path, os.R_OK | os.W_OK),
+            one.captures and one.takes_output,
+            tuple(v4l2.holders(one.path)),
+        )
+        for one in v4l2.devices()
+        if one.is_loopback
+    ]
+    return [
+        checks.check_module(module, kernel, secure, wanted),
+        checks.check_loopback(devices, module, _status() is not None, wanted),
+        checks.check_secure_boot(secure, module.loaded),
+    ]
+
+
+def _obs(settings: ObsSettings) -> Finding:
+    from vcam.obs import places
+
+    if not settings.enabled:
+        return checks.good("OBS", "switched off in config.toml")
+    where = places.address(settings)
+    there = bool(shutil.which("obs") or shutil.which("obs64") or places.config_folders())
+    return checks.check_obs(there, where.host, where.port, machine.obs_websocket(where.host, where.port))
+
+
+def _port(wanted: int) -> Finding:
+    status = _status()
+    return checks.check_port(wanted, wanted != 0 and machine.port_taken(wanted), status.panel_port if status else None)
+
+
+def _has_config() -> bool:
+    from vcam.settings.config import config_folder
+
+    return (config_folder() / "config.toml").exists()
+
+
+def _profiles() -> Finding:
+    from vcam.settings.profiles import load_profiles, user_profile_folder
+
+    profiles, problems = load_profiles()
+    return checks.check_files("profiles", user_profile_folder(), len(profiles), [str(one) for one in problems])
+
+
+def _disk() -> Finding:
+    from vcam.client import state_folder
+    from vcam.settings.config import config_folder
+
+    folders = (Path.home(), config_folder(), state_folder())
+    return checks.check_disk({str(folder): machine.free_bytes(folder) for folder in folders})
+
+
+def _running() -> Finding:
+    status = _status()
+    return checks.check_running(status.state, status.reason) if status else checks.check_running("", "")
+
+
+def _status() -> Any:
+    from vcam import client
+
+    try:
+        return client.status()
+    except VcamError:
+        return None

@@ -1,0 +1,1 @@
+"""Films and figures without a camera: translate, evaluate, bench."""

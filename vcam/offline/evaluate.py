@@ -1,0 +1,117 @@
+"""`vcam eval`: how steady, consistent, strong and clean a translation is."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.measure import metrics, motion
+from vcam.errors import VcamError
+from vcam.offline.translate import Progress, shown
+from vcam.video import Media, Note, Pixels, check_frames, kept, probe, read, resized, to_stderr
+
+_SHAPE_TOLERANCE = 0.02  # two pictures are of one shape when their aspects differ by less than this share
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """The figures of `core.measure.metrics.measure`, how they were measured, and on what."""
+
+    frames: int
+    warp_error: float | None
+    warp_error_input: float | None
+    frame_consistency: float | None
+    consistency_by: str
+    edit_strength: float
+    edit_structure: float
+    ghosting: float | None
+    flow: str
+    width: int
+    height: int
+    source: str
+    output: str
+    notes: tuple[str, ...]
+
+
+def evaluate(
+    source: Path,
+    output: Path,
+    *,
+    flow: str = "dis",
+    clip: str | None = None,
+    frames: int | None = None,
+    progress: bool | Progress = True,
+    note: Note = to_stderr,
+) -> EvalReport:
+    """Measure `output` against `source`, picture by picture, at the source's size.
+
+    flow: `dis`, `raft` or `raft:FILE`; clip: a local CLIP model for frame_consistency, else `descriptor`. An output of
+    another size but the same shape is brought to the source's size, and that is said. frames: only the first so
+    many. Raises VcamError: unreadable files, other shapes, other numbers of pictures.
+    """
+    check_frames(frames)
+    notes, noted = kept(note)
+    ours, theirs = probe(source), probe(output)
+    if output.exists() and os.path.samefile(source, output):
+        noted(f"{output}: the output is the source itself: this is the floor")
+    _same_shape(ours, theirs, noted)
+    total = frames if ours.frames is None else min(frames or ours.frames, ours.frames)
+    try:
+        find = _flow(flow)
+        embed = metrics.clip_embed(clip) if clip else metrics.descriptor
+        with shown(progress, total) as show:
+            found = metrics.measure(
+                _pictures(ours, ours, frames, noted),
+                _pictures(theirs, ours, frames, noted),
+                flow=find,
+                embed=embed,
+                done=lambda done: show(done, total),
+            )
+    except motion.MetricError as error:
+        raise VcamError(f"{output} against {source}: {error}") from error
+    return EvalReport(
+        frames=found.frames,
+        warp_error=_short(found.warp_error),
+        warp_error_input=_short(found.warp_error_input),
+        frame_consistency=_short(found.frame_consistency),
+        consistency_by=f"clip:{clip}" if clip else "descriptor",
+        edit_strength=round(found.edit_strength, 4),
+        edit_structure=round(found.edit_structure, 4),
+        ghosting=_short(found.ghosting),
+        flow=flow,
+        width=ours.width,
+        height=ours.height,
+        source=str(source),
+        output=str(output),
+        notes=tuple(notes),
+    )
+
+
+def _same_shape(ours: Media, theirs: Media, note: Note) -> None:
+    if (ours.width, ours.height) == (theirs.width, theirs.height):
+        return
+    sizes = f"{theirs.width}x{theirs.height}, its source {ours.width}x{ours.height}"
+    if abs(theirs.width * ours.height / (theirs.height * ours.width) - 1) > _SHAPE_TOLERANCE:
+        raise VcamError(f"{theirs.path}: the picture is {sizes}; they must be of one shape: was it cropped?")
+    note(f"{theirs.path}: the picture is {sizes}; it is measured at the source's size")
+
+
+def _flow(name: str) -> motion.Flow:
+    kind, _, weights = name.partition(":")
+    if kind == "dis" and not weights:
+        return motion.dis_flow()
+    if kind == "raft":
+        return motion.raft_flow(Path(weights) if weights else None)
+    raise VcamError(f"flow is {name!r}; it must be dis, raft or raft:FILE")
+
+
+def _pictures(media: Media, like: Media, frames: int | None, note: Note) -> Iterator[Pixels]:
+    for picture in itertools.islice(read(media, note), frames):
+        yield resized(picture.rgb, like.width, like.height)
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,176 @@
+"""What this machine is told once: config.toml in the user's configuration folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.settings import Runtime
+from vcam.commands import OnFailure
+from vcam.settings.toml_schema import Check, choice, flag, number, read_values, shown, text, whole
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message is one line that names file, key, value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class ObsSettings:
+    """How OBS Studio is reached, and what of it switches the camera.
+
+    port, password: None takes those of OBS's own settings on this machine. scenes: scene -> profile (or a verb).
+    prompt_source: name of the text source whose text is the prompt.
+    """
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int | None = None
+    password: str | None = field(default=None, repr=False)
+    scenes: dict[str, str] = field(default_factory=dict)
+    prompt_source: str = "StreamV2V Prompt"
+
+
+@dataclass(frozen=True)
+class Config:
+    """This machine's choices, which the command line may overrule.
+
+    source: auto, pattern, camera, camera:NAME or a file. sink: auto, camera, none or a file. size: width and height
+    published. fps: published. idle_after_s: seconds without a reader until engine and camera rest, 0: never. port:
+    the panel's first try, 0: any free one. model, runtime, device, dtype, threads: of the engine, None where the
+    program chooses.
+    """
+
+    source: str = "auto"
+    sink: str = "auto"
+    profile: str = "claymation"
+    size: tuple[int, int] | None = None
+    fps: float = 30.0
+    on_failure: OnFailure = OnFailure.CARD
+    mirror: bool = False
+    idle_after_s: float = 30.0
+    panel: bool = True
+    open_panel: bool = False
+    port: int = 8787
+    model: str | None = None
+    runtime: Runtime | None = None
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+    obs: ObsSettings = field(default_factory=ObsSettings)
+
+
+def config_folder() -> Path:
+    """Where the user's settings lie (VCAM_CONFIG_FOLDER, else the system's usual place); it need not exist."""
+    if told := os.environ.get("VCAM_CONFIG_FOLDER"):
+        return Path(told)
+    import platformdirs
+
+    # roaming: %APPDATA% on Windows; ~/.config on Linux, ~/Library/Application Support on macOS
+    return platformdirs.user_config_path("streamv2v-camera", appauthor=False, roaming=True)
+
+
+def load_config(path: Path | None = None) -> Config:
+    """Reads `path` (the usual config.toml if None, which need not exist); raises ConfigError."""
+    if path is None:
+        path = config_folder() / "config.toml"
+        if not path.exists():
+            return Config()
+    try:
+        values = read_values(path, SCHEMA)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    obs: dict[str, Any] = {key.removeprefix("obs."): values.pop(key) for key in list(values) if key.startswith("obs.")}
+    fields: dict[str, Any] = {_FIELDS.get(key, key.rpartition(".")[2]): value for key, value in values.items()}
+    return Config(**fields, obs=ObsSettings(**obs))
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "640x480" as (640, 480); raises ValueError, with what is wrong and what is allowed."""
+    width, cross, height = text.strip().lower().partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal() and len(width) < 10 and len(height) < 10):
+        raise ValueError(f"{shown(text)} is no size; write WIDTHxHEIGHT in pixels, such as 640x480")
+    return int(width), int(height)
+
+
+def check_published_size(key: str, value: object) -> tuple[int, int]:
+    """The size of `parse_size` if a virtual camera can have it; raises ValueError."""
+    width, height = value if isinstance(value, tuple) else (0, 0)
+    if any(side < 64 or side > 4096 or side % 2 for side in (width, height)):
+        raise ValueError(f"{key} is {width}x{height}; both sides must be even and between 64 and 4096")
+    return width, height
+
+
+def check_dtype(key: str, value: object) -> str:
+    """The type's name if the engine can compute in it; raises ValueError."""
+    if value not in DTYPES:
+        raise ValueError(f"{key} is {shown(value)}; it must be auto, float32, float16, bfloat16 or float64")
+    return str(value)
+
+
+def check_device(key: str, value: object) -> str:
+    """The name if it looks like a torch device; raises ValueError."""
+    kind, colon, index = str(value).partition(":")
+    if kind not in DEVICES or (colon and not (index.isdecimal() and len(index) < 4)):
+        raise ValueError(f"{key} is {shown(value)}; it must be auto, cpu, cuda, cuda:1, mps or xpu")
+    return str(value)
+
+
+def check_port(key: str, value: object) -> int:
+    """The port if the panel may ask for it; 0 leaves the choice to the system. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool) and (value == 0 or 1024 <= value <= 65_535):
+        return value
+    raise ValueError(
+        f"{key} is {shown(value)}; it must be a whole number between 1024 and 65535, or 0 for any free port"
+    )
+
+
+def _size(key: str, value: object) -> tuple[int, int]:
+    if not isinstance(value, str):
+        raise ValueError(f'{key} is {shown(value)}; write it as "640x480"')
+    try:
+        size = parse_size(value)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+    return check_published_size(key, size)
+
+
+def _scenes(key: str, value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError(f'{key} is {shown(value)}; it must be a table of scenes and profiles: "Interview" = "ink"')
+    profile = text(100)
+    return {scene: str(profile(f"{key}.{scene}", wanted)) for scene, wanted in value.items()}
+
+
+DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+FPS = number(1, 240)
+THREADS = whole(1, 256)
+IDLE_AFTER = number(0, 86_400)
+_FIELDS = {"panel.enabled": "panel", "panel.open": "open_panel"}
+SCHEMA: dict[str, Check] = {
+    "source": text(1000),
+    "sink": text(1000),
+    "profile": text(100),
+    "size": _size,
+    "fps": FPS,
+    "on_failure": choice(OnFailure),
+    "mirror": flag,
+    "camera.idle_after_s": IDLE_AFTER,
+    "panel.enabled": flag,
+    "panel.open": flag,
+    "panel.port": check_port,
+    "engine.model": text(1000),
+    "engine.runtime": choice(Runtime),
+    "engine.device": check_device,
+    "engine.dtype": check_dtype,
+    "engine.threads": THREADS,
+    "obs.enabled": flag,
+    "obs.host": text(253),
+    "obs.port": whole(1, 65_535),
+    "obs.password": text(1000, shortest=0),
+    "obs.scenes": _scenes,
+    "obs.prompt_source": text(1000),
+}
+"""Every key of config.toml and what it may hold."""

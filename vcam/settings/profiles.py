@@ -1,0 +1,351 @@
+"""Profiles: one TOML file a look, the user's folder first, then those shipped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict, Unpack
+
+from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, SettingsError, names
+from vcam.settings.toml_schema import (
+    Check,
+    check_values,
+    choice,
+    did_you_mean,
+    flag,
+    listed,
+    number,
+    one_line,
+    read_values,
+    shown,
+    text,
+    whole,
+    write_atomically,
+)
+
+DEFAULT_TRANSITION_MS = 400
+_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+# Windows gives these names to devices, whatever the suffix
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+_ID_RULE = "a profile's id is its file name: letters, digits, - and _, at most 63"
+
+
+class ProfileError(ValueError):
+    """A profile cannot be used; the message is one line that names file, key, value and what is allowed.
+
+    id: of the profile that is meant. path: its file, None where there is none.
+    """
+
+    def __init__(self, message: str, id: str = "", path: Path | None = None) -> None:
+        super().__init__(message)
+        self.id = id
+        self.path = path
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A look with a name.
+
+    id: the file's stem in small letters. transition_ms: how long the prompt before blends into this one. engine:
+    what it asks of the engine, by EngineSettings' names (model, steps, width, height, policy, slots, guidance,
+    loras); what is left out is chosen for the machine. badge: the picture carries an "AI" mark. path: its file.
+    """
+
+    id: str
+    name: str
+    description: str = ""
+    look: Look = field(default_factory=Look)
+    transition_ms: int = DEFAULT_TRANSITION_MS
+    engine: dict[str, object] = field(default_factory=dict)
+    badge: bool = False
+    path: Path | None = None
+
+
+class LoadedProfiles(NamedTuple):
+    """The usable profiles by id, in the order of ids, and one error for each file that is not usable."""
+
+    profiles: dict[str, Profile]
+    problems: list[ProfileError]
+
+
+def shipped_folder() -> Path:
+    """Where the shipped profiles lie: inside the installed package, else beside it in a checkout."""
+    installed = Path(__file__).parents[1] / "shipped_profiles"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "profiles"
+
+
+def user_profile_folder() -> Path:
+    """Where the user's own profiles lie; it need not exist."""
+    from vcam.settings.config import config_folder
+
+    return config_folder() / "profiles"
+
+
+def load_profiles(user_folder: Path | None = None) -> LoadedProfiles:
+    """All profiles: the user's (`user_folder`, or the usual place) and those shipped whose id the user did not take.
+
+    A file that cannot be used becomes an entry of `problems`. It also hides a shipped profile of its id: to show
+    another look than the user wrote would be a silent fallback.
+    """
+    profiles: dict[str, Profile] = {}
+    problems: list[ProfileError] = []
+    taken: set[str] = set()
+    for folder in (user_folder or user_profile_folder(), shipped_folder()):
+        try:
+            paths = sorted(folder.iterdir()) if folder.exists() else []
+        except OSError as error:
+            message = f"{folder}: the folder of profiles cannot be read ({error.strerror or error})"
+            problems.append(ProfileError(one_line(message), path=folder))
+            continue
+        here: dict[str, Path] = {}
+        # a leading dot: the resource forks of macOS, and files still being written
+        for path in (p for p in paths if p.suffix.lower() == ".toml" and not p.name.startswith(".")):
+            id = path.stem.lower()
+            if id in here:
+                message = f"{path.name}: {here[id].name} in {folder} has the same id; rename one of the two"
+                problems.append(ProfileError(message, id, path))
+                continue
+            here[id] = path
+            if id in taken:
+                continue
+            try:
+                profiles[id] = parse_profile(path)
+            except ProfileError as error:
+                problems.append(error)
+        taken |= here.keys()
+    return LoadedProfiles(dict(sorted(profiles.items())), problems)
+
+
+def find_profile(text: str, profiles: Mapping[str, Profile], problems: Iterable[ProfileError] = ()) -> Profile:
+    """The profile of that id or, failing that, of that name, in any case; raises ProfileError."""
+    wanted = text.strip().casefold()
+    if wanted in profiles:
+        return profiles[wanted]
+    for problem in problems:
+        if wanted and problem.id == wanted:
+            raise problem
+    named = [one for one in profiles.values() if one.name.casefold() == wanted]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        ids = listed([one.id for one in named], "and")
+        raise ProfileError(f"{shown(text)} is the name of more than one profile: {ids}; use the id")
+    words = [*(one.name for one in profiles.values()), *profiles]  # of equal ones the last counts: the id
+    hint = did_you_mean(wanted, words) or (f"; there are {listed(profiles, 'and')}" if profiles else "")
+    raise ProfileError(one_line(f"no profile {shown(text)}{hint or '; there are none'}"), wanted)
+
+
+def check_id(id: str) -> str:
+    """The id itself, if a profile may have it; raises ProfileError (so that no id leaves the profile folder)."""
+    if not _ID.fullmatch(id) or id in _DEVICES:
+        raise ProfileError(f"profile id {shown(id)} cannot be used; {_ID_RULE}", id)
+    return id
+
+
+def parse_profile(path: Path) -> Profile:
+    """Reads one profile; raises ProfileError.
+
+    Paths in it (loras, a model's folder) are relative to the file.
+    """
+    id = path.stem.lower()
+    try:
+        if not _ID.fullmatch(id) or id in _DEVICES:
+            raise ValueError(one_line(f"{path.name}: this file name cannot be used; {_ID_RULE}"))
+        values = read_values(path, SCHEMA)
+        if "name" not in values or "look.prompt" not in values:
+            missing = "name" if "name" not in values else "look.prompt"
+            raise ValueError(f'{path.name}: {missing} is missing; write {missing.rpartition(".")[2]} = "..."')
+    except ValueError as error:
+        raise ProfileError(str(error), id, path) from error
+    look = {key.rpartition(".")[2]: value for key, value in values.items() if key.startswith("look.")}
+    transition_ms: Any = look.pop("transition_ms", DEFAULT_TRANSITION_MS)
+    engine = {key.removeprefix("engine."): value for key, value in values.items() if key.startswith("engine.")}
+    home = path.parent.absolute()
+    if "loras" in engine:
+        engine["loras"] = tuple(Lora(str(_beside(home, one.path)), one.weight) for one in _loras(engine))
+    if "model" in engine:
+        engine["model"] = _model(str(engine["model"]), home)
+    return Profile(
+        id=id,
+        name=str(values["name"]),
+        description=str(values.get("description", "")),
+        look=Look(**look),  # type: ignore[arg-type]
+        transition_ms=transition_ms,
+        engine=engine,
+        badge=bool(values.get("badge", False)),
+        path=path,
+    )
+
+
+def to_toml(profile: Profile, folder: Path | None = None) -> str:
+    """The profile as the text of its file: what differs from the defaults; paths within `folder` relative to it.
+
+    Raises ProfileError if it holds what `parse_profile` would refuse.
+    """
+    import tomli_w
+
+    data: dict[str, Any] = {"name": profile.name}
+    if profile.description:
+        data["description"] = profile.description
+    if profile.badge:
+        data["badge"] = True
+    plain = Look()
+    look: dict[str, Any] = {"prompt": profile.look.prompt, "strength": profile.look.strength}
+    if profile.transition_ms != DEFAULT_TRANSITION_MS:
+        look["transition_ms"] = profile.transition_ms
+    for key in (*_LOOK_KEYS, *_BANK_KEYS):
+        value = getattr(profile.look, key)
+        if value != getattr(plain, key) and key not in look:
+            (look.setdefault("bank", {}) if key in _BANK_KEYS else look)[key] = value
+    data["look"] = look
+    if profile.engine:
+        data["engine"] = dict(profile.engine)
+        if "loras" in profile.engine:
+            data["engine"]["loras"] = [
+                {"path": _relative(folder, one.path), "weight": one.weight} for one in _loras(profile.engine)
+            ]
+    try:
+        flat = {k: v for k, v in data.items() if not isinstance(v, dict)}
+        flat |= {f"look.{k}": v for k, v in look.items() if k != "bank"}
+        flat |= {f"look.bank.{k}": v for k, v in look.get("bank", {}).items()}
+        flat |= {f"engine.{k}": v for k, v in data.get("engine", {}).items()}
+        if unknown := [k for k in flat if k not in SCHEMA]:
+            raise ValueError(f"unknown key {unknown[0]}{did_you_mean(unknown[0], SCHEMA)}")
+        check_values(flat, SCHEMA)
+    except ValueError as error:
+        raise ProfileError(one_line(f"{profile.id}: {error}"), profile.id) from error
+    return tomli_w.dumps(data)
+
+
+def save_profile(profile: Profile, folder: Path | None = None) -> Path:
+    """Writes the profile into `folder` (the user's own if None) in one step and gives its path; raises ProfileError."""
+    folder = folder or user_profile_folder()
+    path = folder / f"{check_id(profile.id)}.toml"
+    content = to_toml(profile, folder)
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        message = one_line(f"{path}: the profile cannot be written ({error.strerror or error})")
+        raise ProfileError(message, profile.id, path) from error
+    return path
+
+
+class EngineWishes(TypedDict, total=False):
+    """What may be given over a profile, of EngineSettings; None and what is left out: nothing is wished."""
+
+    model: str | None
+    width: int | None
+    height: int | None
+    steps: int | None
+    policy: Policy | None
+    slots: int | None
+    guidance: Guidance | None
+    runtime: Runtime | None
+    device: str | None
+    dtype: str | None
+
+
+def engine_settings(
+    profile: Profile | None = None, *, default_model: str = "embedded", **given: Unpack[EngineWishes]
+) -> EngineSettings:
+    """What to build the engine from: what is given here, over the profile, over the model's own description.
+
+    default_model: where neither says one. Raises SettingsError, core.models.description.ModelError.
+    """
+    from core.models.description import describe
+
+    asked = dict(profile.engine) if profile else {}
+    asked |= {key: value for key, value in given.items() if value is not None}
+    asked.setdefault("model", default_model)
+    own = describe(str(asked["model"]))
+    for key in ("width", "height", "steps", "policy", "slots"):
+        asked.setdefault(key, getattr(own, key))
+    return EngineSettings(**asked)  # type: ignore[arg-type]
+
+
+def _look(name: str) -> Check:
+    return _held_by(Look, name)
+
+
+def _held_by(kind: type[Look] | type[EngineSettings], name: str) -> Check:
+    """Leaves the judgement to the dataclass that will hold the value: one place knows what is allowed."""
+
+    def check(key: str, value: object) -> object:
+        if not isinstance(value, bool | int | float):
+            # the dataclass would show all of a long text
+            raise ValueError(f"{key} is {shown(value)}; it must be a number")
+        try:
+            kind(**{name: value})  # type: ignore[arg-type]
+        except SettingsError as error:
+            raise ValueError(f"{key.removesuffix(name)}{error}") from error
+        return value
+
+    return check
+
+
+def _lora_list(key: str, value: object) -> tuple[Lora, ...]:
+    if isinstance(value, tuple):
+        value = list(value)
+    if not isinstance(value, list) or len(value) > 16:
+        raise ValueError(
+            f'{key} is {shown(value)}; it must be a list such as [{{ path = "x.safetensors", weight = 1.0 }}]'
+        )
+    loras = []
+    for n, one in enumerate(value):
+        where = f"{key}[{n}]"
+        if not isinstance(one, dict):
+            raise ValueError(f'{where} is {shown(one)}; it must be {{ path = "x.safetensors", weight = 1.0 }}')
+        if unknown := [k for k in one if k not in ("path", "weight")]:
+            raise ValueError(f"unknown key {where}.{unknown[0]}; known here: path and weight")
+        if "path" not in one:
+            raise ValueError(f'{where}.path is missing; write path = "x.safetensors"')
+        path = str(text(1000)(f"{where}.path", one["path"]))
+        loras.append(Lora(path, number(-4, 4)(f"{where}.weight", one.get("weight", 1.0))))  # type: ignore[arg-type]
+    return tuple(loras)
+
+
+def _loras(engine: Mapping[str, object]) -> tuple[Lora, ...]:
+    return engine.get("loras", ())  # type: ignore[return-value]
+
+
+def _beside(home: Path, path: str) -> Path:
+    return home / Path(path).expanduser()
+
+
+def _relative(folder: Path | None, path: str) -> str:
+    if folder and Path(path).is_relative_to(folder.absolute()):
+        return Path(path).relative_to(folder.absolute()).as_posix()
+    return path
+
+
+def _model(model: str, home: Path) -> str:
+    """A name stays as it is; what has a slash is a folder, relative to the profile."""
+    return str(_beside(home, model)) if "/" in model or "\\" in model else model
+
+
+_BANK_KEYS: dict[str, Check] = {name: _look(name) for name in ("fusion_strength", "similarity_threshold", "interval")}
+_LOOK_KEYS: dict[str, Check] = {
+    **{name: _look(name) for name in names(Look) if name not in _BANK_KEYS},
+    "prompt": text(1000, fold=True),
+    "negative_prompt": text(1000, shortest=0, fold=True),
+    "on_switch": choice(OnSwitch),
+}
+_ENGINE_KEYS: dict[str, Check] = {
+    "model": text(1000),
+    **{name: _held_by(EngineSettings, name) for name in ("width", "height", "steps", "slots")},
+    "policy": choice(Policy),
+    "guidance": choice(Guidance),
+    "loras": _lora_list,
+}
+SCHEMA: dict[str, Check] = {
+    "name": text(60),
+    "description": text(300, shortest=0),
+    "badge": flag,
+    **{f"look.{name}": check for name, check in _LOOK_KEYS.items()},
+    "look.transition_ms": whole(0, 10_000),
+    **{f"look.bank.{name}": check for name, check in _BANK_KEYS.items()},
+    **{f"engine.{name}": check for name, check in _ENGINE_KEYS.items()},
+}
+"""Every key of a profile's file and what it may hold."""

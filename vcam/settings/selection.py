@@ -1,0 +1,108 @@
+"""What is to be shown, and by which engine: pure functions from one choice, and a wish, to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from core.settings import EngineSettings, Look, Policy, SettingsError
+from vcam.commands import CommandError
+from vcam.errors import VcamError
+from vcam.settings.profiles import LoadedProfiles, Profile, ProfileError, find_profile
+from vcam.settings.run_options import DEFAULT_PROFILE, RunOptions
+
+ENGINE_CHANGES = ("width", "height", "steps", "policy", "slots", "model")
+SettingsFor = Callable[[Profile, RunOptions], EngineSettings]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The profile in use and what is made of it now.
+
+    options: of the run, with what commands changed of them. settings, look: the profile's, until commands change them.
+    settings_for: the engine that a profile gets on this machine.
+    """
+
+    options: RunOptions
+    settings_for: SettingsFor
+    profiles: Mapping[str, Profile]
+    profile: Profile
+    settings: EngineSettings
+    look: Look
+
+    def settings_of(self, profile: Profile) -> EngineSettings:
+        """The engine that a profile gets here."""
+        return self.settings_for(profile, self.options)
+
+
+def first_choice(options: RunOptions, settings_for: SettingsFor, loaded: LoadedProfiles) -> Choice:
+    """What a run begins with; raises ProfileError, and VcamError if there are no profiles."""
+    profile = _first_profile(options, loaded)
+    look = _look_of(profile, options)
+    if options.prompt is not None:
+        look = replace(look, prompt=options.prompt)
+    return Choice(options, settings_for, loaded.profiles, profile, settings_for(profile, options), look)
+
+
+def _first_profile(options: RunOptions, loaded: LoadedProfiles) -> Profile:
+    profiles, problems = loaded
+    if options.profile is not None:
+        return find_profile(options.profile, profiles, problems)
+    if not profiles:
+        raise VcamError("there are no profiles; install StreamV2V Camera again, or give --profile")
+    return profiles.get(DEFAULT_PROFILE) or next(iter(profiles.values()))
+
+
+def with_profile(choice: Choice, text: str, problems: Iterable[ProfileError]) -> Choice:
+    """Another profile, by id or name; raises ProfileError. problems: of the files that could not be read."""
+    profile = find_profile(text, choice.profiles, problems)
+    return replace(
+        choice, profile=profile, settings=choice.settings_of(profile), look=_look_of(profile, choice.options)
+    )
+
+
+def neighbour(choice: Choice, step: int) -> str:
+    """The id of the profile so many after the one in use, round and round."""
+    ids = list(choice.profiles)
+    at = ids.index(choice.profile.id) if choice.profile.id in ids else -1
+    return ids[(at + step) % len(ids)]
+
+
+def with_engine(choice: Choice, changes: Mapping[str, Any]) -> Choice:
+    """Another engine for the same look (see ChangeEngine); raises CommandError."""
+    if unknown := changes.keys() - ENGINE_CHANGES:
+        raise CommandError(f"an engine has no {min(unknown)[:40]!r} to change; it has {', '.join(ENGINE_CHANGES)}")
+    given = dict(changes)
+    try:
+        if given.get("policy") is not None:
+            given["policy"] = Policy(given["policy"])
+        options = replace(choice.options, **given)
+        settings = choice.settings_for(choice.profile, options)
+    except (SettingsError, ValueError, TypeError) as error:
+        raise CommandError(f"engine: {error}") from error
+    return replace(choice, options=options, settings=settings)
+
+
+def prompts(choice: Choice) -> list[str]:
+    """What may have to be shown soon: the prompt in use first, then every profile's."""
+    return [choice.look.prompt, *(one.look.prompt for one in choice.profiles.values())]
+
+
+def listed(choice: Choice) -> list[dict[str, Any]]:
+    """All profiles: id, name, description, prompt, revision, current."""
+    return [
+        {
+            "id": one.id,
+            "name": one.name,
+            "description": one.description,
+            "prompt": one.look.prompt,
+            "revision": f"{hash((one.look, str(one.engine))) & 0xFFFFFFFF:x}",  # another one, another thumbnail
+            "current": one.id == choice.profile.id,
+        }
+        for one in choice.profiles.values()
+    ]
+
+
+def _look_of(profile: Profile, options: RunOptions) -> Look:
+    return profile.look if options.strength is None else replace(profile.look, strength=options.strength)
