@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import re
 import statistics
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,16 @@ import numpy as np
 import pytest
 
 from core.settings import EngineSettings
-from tests.support.doubles import SIZE, Source, write_profile
+from tests.support.fake_camera import FakeCamera
+from tests.support.fake_engine import FACTORY
+from tests.support.fake_sink import FakeSink
+from tests.support.patience import until
+from tests.support.pictures import SIZE
+from tests.support.profile_files import write_profile
+from tests.support.running_daemon import RunningDaemon
 from vcam.cli import main as cli
-from vcam.daemon.daemon import Daemon, Parts
+from vcam.commands import UseProfile
+from vcam.daemon.daemon import Parts
 from vcam.frames import Picture
 from vcam.obs import install, places, setup
 from vcam.obs.link import NOT_RUNNING, ObsLink
@@ -35,7 +42,6 @@ pytestmark = [
     pytest.mark.obs,
     pytest.mark.skipif("OBS_CONTROL" not in os.environ, reason="nothing to stop and start OBS: OBS_CONTROL is not set"),
 ]
-WAIT_S = 60.0
 FPS = 30.0
 KEYS = {"streamv2v.use.plain": "OBS_KEY_F5", "streamv2v.use.red": "OBS_KEY_F6", "streamv2v.toggle": "OBS_KEY_F7"}
 MICROPHONE = {
@@ -56,47 +62,38 @@ def uneven() -> Picture:
     return picture
 
 
-class Sink:
-    """Remembers when the red of what was published changed."""
+class Running(RunningDaemon):
+    """A camera with the profiles plain and red, of whose picture one point's colour is kept."""
 
-    name, size = "fake sink", SIZE
-
-    def __init__(self) -> None:
-        self.red, self.changed_s = -1, 0.0
-
-    def send(self, picture: Picture, tick: int) -> None:
-        red = int(picture[5, 5, 0])
-        if red != self.red:
-            self.red, self.changed_s = red, time.perf_counter()
-
-    def close(self) -> None: ...
-
-
-class Running:
     def __init__(self, folder: Path) -> None:
         profiles = folder / "profiles"
         profiles.mkdir()
         for id, seed in (("plain", PLAIN), ("red", RED)):
             write_profile(profiles, id, seed=seed)
-        self.sink, self.stop = Sink(), threading.Event()
-        parts = Parts(
-            engine="tests.support.fake_engine:make",
-            settings_of=lambda profile, options: EngineSettings(model="fake", width=96, height=64, steps=1),
-            open_source=lambda options: Source(picture=uneven()),
-            open_sink=lambda options: self.sink,
-            state_folder=lambda: folder,
-            signals=False,
+        self.sink = FakeSink(point=(5, 5))
+        super().__init__(
+            RunOptions(
+                size=SIZE,
+                fps=FPS,
+                port=0,
+                profile="plain",
+                profiles_folder=profiles,
+                obs=ObsSettings(scenes={"Two": "red"}),
+            ),
+            Parts(
+                engine=FACTORY,
+                settings_of=lambda profile, options: EngineSettings(model="fake", width=96, height=64, steps=1),
+                open_source=lambda options: FakeCamera(picture=uneven()),
+                open_sink=lambda options: self.sink,
+                state_folder=lambda: folder,
+                signals=False,
+            ),
         )
-        options = RunOptions(
-            size=SIZE,
-            fps=FPS,
-            port=0,
-            profile="plain",
-            profiles_folder=profiles,
-            obs=ObsSettings(scenes={"Two": "red"}),
-        )
-        self.daemon = Daemon(options, parts, self.stop)
-        self.thread = threading.Thread(target=self.daemon.run)
+
+    def changed_s(self) -> float:
+        """When the colour that is published now was published first."""
+        same = itertools.takewhile(lambda one: one.colour == self.sink.colour, reversed(self.sink.sent))
+        return min(one.at_s for one in same)
 
     @property
     def connected(self) -> bool:
@@ -106,16 +103,7 @@ class Running:
         return self.daemon.status().profile
 
     def use(self, profile: str) -> None:
-        from vcam.commands import UseProfile
-
-        self.daemon.submit(UseProfile(profile)).result(10)
-
-
-def until(true: Callable[[], bool], what: str, wait_s: float = WAIT_S) -> None:
-    end = time.monotonic() + wait_s
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
+        self.tell(UseProfile(profile))
 
 
 def control(verb: str) -> None:
@@ -156,20 +144,19 @@ def running(folder: Path) -> Iterator[Running]:
         until(lambda: run.connected and run.daemon.status().state == "running", "no camera beside OBS")
         yield run
     finally:
-        run.stop.set()
-        run.thread.join(30)
+        run.end()
 
 
 def test_a_key_in_obs_switches_the_profile(running: Running, capsys: pytest.CaptureFixture[str]) -> None:
     took_ms = []
     for n in range(10):
         running.use("plain")
-        until(lambda: running.sink.red == 255 - 120 + PLAIN, "the plain profile is not shown")
+        until(lambda: running.sink.colour[0] == 255 - 120 + PLAIN, "the plain profile is not shown")
         time.sleep(0.013 * n)  # somewhere between two frames
         start_s = time.perf_counter()
         press("F6")
-        until(lambda: running.sink.red == 255 - 120 + RED, "the key switched nothing")
-        took_ms.append(1000 * (running.sink.changed_s - start_s))
+        until(lambda: running.sink.colour[0] == 255 - 120 + RED, "the key switched nothing")
+        took_ms.append(1000 * (running.changed_s() - start_s))
         assert running.profile() == "red"
     with capsys.disabled():
         print(f"\nkey in OBS to the first changed published frame: median {statistics.median(took_ms):.0f} ms")

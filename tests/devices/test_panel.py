@@ -7,7 +7,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,13 @@ from typing import Any
 import pytest
 
 from core.settings import EngineSettings
-from tests.support.doubles import SIZE, Source, write_profile
-from vcam.daemon.daemon import Daemon, Parts
+from tests.support.fake_camera import FakeCamera
+from tests.support.fake_engine import FACTORY
+from tests.support.patience import PATIENCE_S, until
+from tests.support.pictures import SIZE
+from tests.support.profile_files import write_profile
+from tests.support.running_daemon import RunningDaemon
+from vcam.daemon.daemon import Parts
 from vcam.devices.sinks import NullSink
 from vcam.settings.config import ObsSettings
 from vcam.settings.run_options import RunOptions
@@ -29,11 +34,10 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 pytestmark = pytest.mark.browser
-WAIT_S = 60.0
 NAMES = {"auto": "fake camera", "pattern": "test picture"}
 
 
-class Camera:
+class Camera(RunningDaemon):
     """A daemon with a fake engine, and the browser's way into it."""
 
     def __init__(self, folder: Path) -> None:
@@ -41,16 +45,15 @@ class Camera:
         self.profiles.mkdir()
         for id in ("plain", "wild"):
             write_profile(self.profiles, id)
-        self.stop = threading.Event()
 
         def settings_of(profile: Any, options: RunOptions) -> EngineSettings:
             given = {"width": options.width or 96, "height": options.height or 64, "steps": options.steps or 1}
             return EngineSettings(model="embedded", **given)
 
         parts = Parts(
-            engine="tests.support.fake_engine:make",
+            engine=FACTORY,
             settings_of=settings_of,
-            open_source=lambda options: Source(NAMES[options.source], pause_s=0.03),
+            open_source=lambda options: FakeCamera(NAMES[options.source], pause_s=0.03),
             open_sink=lambda options: NullSink(SIZE),
             state_folder=lambda: folder,
             thumbnails_folder=lambda: folder / "thumbnails",
@@ -64,9 +67,8 @@ class Camera:
             profiles_folder=self.profiles,
             obs=ObsSettings(enabled=False),
         )
-        self.daemon = Daemon(options, parts, self.stop)
+        super().__init__(options, parts)
         self.folder = folder
-        self.thread = threading.Thread(target=self.daemon.run)
 
     @property
     def status(self) -> Any:
@@ -84,8 +86,7 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Camera]:
     camera.thread.start()
     until(lambda: camera.status.state == "running", "the camera does not run")
     yield camera
-    camera.stop.set()
-    camera.thread.join(30)
+    camera.end()
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +96,8 @@ def driver() -> Iterator[Any]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    driver.set_page_load_timeout(WAIT_S)
-    driver.set_script_timeout(WAIT_S)
+    driver.set_page_load_timeout(PATIENCE_S)
+    driver.set_script_timeout(PATIENCE_S)
     yield driver
     driver.quit()
 
@@ -108,13 +109,6 @@ def page(camera: Camera, driver: Any) -> Any:
     until(lambda: text(driver, "state-text") == "Running", "the panel does not connect")
     until(lambda: len(driver.find_elements(By.CSS_SELECTOR, ".use")) >= 2, "no profiles are shown")
     return driver
-
-
-def until(true: Callable[[], Any], what: str) -> None:
-    end = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
 
 
 def by(driver: Any, id: str) -> Any:

@@ -9,8 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.vcam.daemon.test_switching import Running
+from tests.support.patience import until
+from tests.support.running_daemon import SwitchedDaemon
 from vcam.commands import UseProfile
 from vcam.settings.selection import listed
 from vcam.tray.model import Light
@@ -30,15 +30,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="these hosts are Linux's"),
 ]
 ROOT = Path(__file__).parents[2]
-WAIT_S = 60.0
 NOT_RUNNING = "The camera is not running"
-
-
-def until(true: Callable[[], Any], what: str) -> None:
-    end = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.2)
 
 
 @contextmanager
@@ -122,8 +114,8 @@ class Tray:
         return self.stack.enter_context(ended(process))
 
 
-def camera(folder: Path) -> Running:
-    return Running(folder, {"panel": True, "port": 0})
+def camera(folder: Path) -> SwitchedDaemon:
+    return SwitchedDaemon(folder, {"panel": True, "port": 0})
 
 
 @pytest.fixture

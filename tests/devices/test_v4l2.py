@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from core.settings import EngineSettings
+from tests.support.patience import PATIENCE_S, until
 from vcam.daemon.daemon import Daemon, Parts, run
 from vcam.devices import sinks, sources
 from vcam.errors import VcamError
@@ -31,7 +32,6 @@ if sys.platform == "linux":
 
 pytestmark = pytest.mark.v4l2
 SIZE = (160, 120)
-WAIT_S = 240.0
 COLOURS = [(200, 30, 40), (20, 180, 60), (40, 60, 210), (220, 220, 90)]
 
 READER = """
@@ -63,7 +63,7 @@ def inner_error(seen: Picture, wanted: Picture) -> int:
 def read_back(path: str, tmp_path: Path, frames: int = 5) -> Picture:
     """What another process sees."""
     shot = tmp_path / "shot.npy"
-    subprocess.run([sys.executable, "-c", READER, path, str(shot), str(frames)], check=True, timeout=WAIT_S)
+    subprocess.run([sys.executable, "-c", READER, path, str(shot), str(frames)], check=True, timeout=PATIENCE_S)
     picture: Picture = np.load(shot)
     return picture
 
@@ -94,13 +94,6 @@ def publishing(sink: sinks.VirtualCamera, picture: Picture) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def until(done: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + WAIT_S
-    while not done():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
 
 
 def test_what_is_published_is_what_another_program_sees(tmp_path: Path) -> None:

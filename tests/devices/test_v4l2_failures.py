@@ -16,8 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,13 @@ import numpy as np
 import pytest
 
 from core.settings import EngineSettings
-from tests.support.doubles import write_profile
+from tests.support.fake_engine import FACTORY
+from tests.support.patience import PATIENCE_S
+from tests.support.profile_files import write_profile
+from tests.support.running_daemon import RunningDaemon
 from vcam import fit
-from vcam.commands import ChangeLook, Command, SetPrompt, UseProfile
-from vcam.daemon.daemon import Daemon, Parts
+from vcam.commands import ChangeLook, SetPrompt, UseProfile
+from vcam.daemon.daemon import Parts
 from vcam.devices import sinks, sources
 from vcam.errors import VcamError
 from vcam.frames import Picture
@@ -43,7 +45,6 @@ pytestmark = pytest.mark.v4l2
 SIZE = (160, 120)
 FPS = 4.0
 GAP_INTERVALS = 5
-WAIT_S = 300.0
 NEAR = 24  # mean difference of two thumbnails that show the same
 DRIVER = Path("/sys/bus/platform/drivers/vivid")
 NO_TEXT = 2  # the simulated camera's "OSD Text Mode": no counter
@@ -96,7 +97,7 @@ class Recorder:
         self.process.wait()
 
 
-class Live:
+class Live(RunningDaemon):
     """A daemon at work on real devices, and a recorder that reads what it publishes."""
 
     def __init__(self, camera: str, folder: Path, **options: Any) -> None:
@@ -110,59 +111,32 @@ class Live:
         )  # fmt: skip
         self.unseen = False  # whether the daemon finds no camera where it looks
         parts = Parts(
-            engine="tests.support.fake_engine:make",
+            engine=FACTORY,
             open_source=lambda options: sources.Webcam(camera, SIZE, FPS, cameras=self._cameras),
             settings_of=lambda profile, options: settings,
             state_folder=lambda: folder,
             limits=Limits(frame_s=5.0, first_wait_s=0.2, longest_wait_s=1.0, tries=3),
             signals=False,
         )
-        self.stop = threading.Event()
-        self.daemon = Daemon(RunOptions(**{**vars(given), **options}), parts, self.stop)
-        self.done: Future[RunReport] = Future()
-        self.thread = threading.Thread(target=self._work)
+        super().__init__(RunOptions(**{**vars(given), **options}), parts)
         self.thread.start()
         self.recorder: Recorder | None = None
 
     def _cameras(self) -> list[sources.Camera]:
         return [] if self.unseen else sources.list_cameras(include_virtual=True)
 
-    def _work(self) -> None:
+    def end(self) -> RunReport:
         try:
-            self.done.set_result(self.daemon.run())
-        except Exception as error:  # noqa: BLE001  told by the test's own thread
-            self.done.set_exception(error)
-
-    def end(self) -> None:
-        self.stop.set()
-        self.thread.join()
-        if self.recorder is not None:
-            self.recorder.end()
-        self.done.result(0)
-
-    def do(self, command: Command) -> None:
-        self.daemon.submit(command).result(WAIT_S)
-
-    def until(self, done: Callable[[], object], what: str) -> None:
-        end = time.monotonic() + WAIT_S
-        while not done():
-            assert time.monotonic() < end, f"not {what}: {self.daemon.status()}"
-            time.sleep(0.05)
-
-    def until_state(self, state: str) -> str:
-        self.until(lambda: self.daemon.status().state == state, state)
-        return self.daemon.status().reason
+            return super().end()
+        finally:
+            if self.recorder is not None:
+                self.recorder.end()
 
     def until_translated(self) -> None:
         """The picture moves on: three more translations went out."""
         seen = self.daemon.status().translated
         self.until(lambda: self.daemon.status().translated >= seen + 3, "translating")
         assert self.daemon.status().state == "running"
-
-    def engine(self) -> int:
-        pid = self.daemon.status().engine_pid
-        assert pid is not None
-        return pid
 
     def raw(self) -> Picture:
         """What the physical camera shows, as the reader would see it if it were published."""
@@ -312,7 +286,7 @@ def bars(picture: Picture) -> np.ndarray[Any, Any]:
 def by_ffmpeg(folder: Path) -> Picture:
     shot = folder / "ffmpeg.rgb"
     command = ["ffmpeg", "-v", "error", "-y", "-f", "v4l2", "-i", sinks.find_device(), "-frames:v", "3"]
-    subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", str(shot)], check=True, timeout=WAIT_S)
+    subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", str(shot)], check=True, timeout=PATIENCE_S)
     raw = np.frombuffer(shot.read_bytes(), np.uint8)
     return raw.reshape(-1, SIZE[1], SIZE[0], 3)[-1]
 
@@ -325,7 +299,7 @@ def by_opencv(folder: Path) -> Picture:
         "for _ in range(3): picture = capture.read()[1]\n"
         "np.save(sys.argv[2], cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))\n"
     )
-    subprocess.run([sys.executable, "-c", code, sinks.find_device(), str(shot)], check=True, timeout=WAIT_S)
+    subprocess.run([sys.executable, "-c", code, sinks.find_device(), str(shot)], check=True, timeout=PATIENCE_S)
     picture: Picture = np.load(shot)
     return picture
 
@@ -341,7 +315,7 @@ def test_the_record_tells_raw_from_translated(live: Live) -> None:
 
 def test_the_engine_killed(live: Live) -> None:
     watched, before = Watched(live), live.daemon.status().restarts
-    os.kill(live.engine(), signal.SIGKILL)
+    os.kill(live.engine_pid(), signal.SIGKILL)
     live.until(lambda: live.daemon.status().restarts > before, "restarted")
     live.until_translated()
     watched.check()
@@ -353,11 +327,11 @@ def test_the_engine_killed(live: Live) -> None:
 )
 def test_the_engine_fails_again_and_again(live: Live, prompt: str, reason: str) -> None:
     watched = Watched(live)
-    live.do(SetPrompt(prompt, 0))
+    live.tell(SetPrompt(prompt, 0))
     live.until(lambda: reason in live.daemon.status().reason, f"saying {reason}")
     card = live.daemon.preview
     assert not alike(thumbnail(card), watched.raw)
-    live.do(SetPrompt("plain", 0))
+    live.tell(SetPrompt("plain", 0))
     live.until_translated()
     watched.check()
     assert live.daemon.status().reason == ""
@@ -366,7 +340,7 @@ def test_the_engine_fails_again_and_again(live: Live, prompt: str, reason: str) 
 def test_a_look_that_is_refused_changes_nothing(live: Live) -> None:
     watched = Watched(live)
     with pytest.raises(VcamError, match="strength"):
-        live.do(ChangeLook({"strength": 7}))
+        live.tell(ChangeLook({"strength": 7}))
     live.until_translated()
     watched.check()
 
@@ -377,7 +351,7 @@ def test_a_profile_edited_to_nonsense_changes_nothing(live: Live) -> None:
     path.write_text(good.replace('"plain"', "7"))
     try:
         with pytest.raises(ProfileError, match=r"plain\.toml: look\.prompt is 7"):
-            live.do(UseProfile("plain"))
+            live.tell(UseProfile("plain"))
     finally:
         path.write_text(good)
     live.until_translated()
@@ -482,7 +456,7 @@ def test_the_reader_gone_and_another_come(live: Live) -> None:
 def test_a_second_writer_is_refused_and_told_who_has_it(live: Live) -> None:
     watched = Watched(live)
     code = f"from vcam import sinks; sinks.VirtualCamera({SIZE}, {FPS})"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT_S, check=False)
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert f"(pid {os.getpid()}): close it there" in told.stderr.splitlines()[-1]
     live.until_translated()
     watched.check()

@@ -21,8 +21,8 @@ from core.engine import Engine
 from core.measure import flops
 from core.models.description import ModelDescription
 from core.settings import EngineSettings, Guidance, Look, Policy, Runtime
-from tests.core.algorithm.test_frame import DEVICE, LATENT, plan
-from tests.support.small_models import moving_latents, random_text, small_unet
+from tests.support.small_models import DEVICE, LATENT, moving_latents, random_text, small_unet
+from tests.support.small_plans import plan
 
 ROOT = Path(__file__).parents[2]
 

@@ -70,6 +70,13 @@ def test_vcam_imports_the_engine_late_and_in_few_places(path: Path) -> None:
         assert inside or light, f"{path.name} imports {name} when it is itself imported"
 
 
+@pytest.mark.parametrize("path", files("tests"), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_test_imports_another_test(path: Path) -> None:
+    """What two of them need is in tests/support."""
+    ours = [name for name, _ in imports(path) if name.split(".")[0] == "tests"]
+    assert [name for name in ours if not name.startswith("tests.support")] == []
+
+
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +15,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.core.runtimes.tensorrt.test_tensorrt_runtime import PLACES, lora_file, tiny_unet
 from tests.support.media_files import film
 from tests.support.model_folders import make_folder
-from tests.support.tensorrt_machine import WAIT_S, Camera, TensorRtMachine
+from tests.support.patience import PATIENCE_S, until
+from tests.support.tensorrt_machine import Camera, TensorRtMachine
+from tests.support.tensorrt_model import PLACES, lora_file, tiny_unet
 from vcam.commands import ChangeEngine, SetPrompt, Stop, UseProfile
 
 # each starts several processes that import PyTorch, and most of them export a graph
@@ -211,7 +211,7 @@ def test_what_a_killed_daemon_has_left_is_removed_later(machine: TensorRtMachine
         camera.process.kill()
         camera.process.wait()
         for engine in engines:
-            engine.wait(WAIT_S)
+            engine.wait(PATIENCE_S)
     assert [name[:6] for name in machine.engine_folders()] == [".part-"]
     assert machine.vcam("engines", "clean").returncode == 0
     assert machine.engine_folders() == []
@@ -260,7 +260,7 @@ def test_other_settings_end_the_build_and_have_their_own_engine_built(
     with halfway(machine, gate) as camera:
         builder = camera.engines()[-1]
         camera.tell(UseProfile("two") if change == "a profile" else ChangeEngine({"steps": 2}))
-        builder.wait(WAIT_S)
+        builder.wait(PATIENCE_S)
         assert camera.goes_on().runtime == "eager"
         gate.touch()
         camera.until(lambda s: s.runtime == "tensorrt")
@@ -330,19 +330,12 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(machine: TensorRtMachine, gate: 
         )
         command = [sys.executable, "-c", heeding, *command]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=file, text=True)
-    until_file_says(errors, HALFWAY)
+    until(lambda: HALFWAY in errors.read_text())
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=WAIT_S)
+    output, _ = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, output) == (130, "")
     assert "Traceback" not in errors.read_text()
     assert machine.engine_folders() == []
-
-
-def until_file_says(path: Path, text: str) -> None:
-    end = time.monotonic() + WAIT_S
-    while text not in path.read_text():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 NO_LIBRARY = "its library is not installed (python -m pip install tensorrt onnx onnxscript)"

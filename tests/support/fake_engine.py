@@ -14,6 +14,8 @@ from core.settings import EngineSettings, Look, Lora, SettingsError
 from vcam.frames import Picture
 from vcam.worker.factories import Report
 
+FACTORY = "tests.support.fake_engine:make"  # for WorkerTranslator and daemon.Parts
+
 
 class FakeEngine:
     """Inverts the picture; a look's seed is added to its red, LoRAs to its green. The prompt says how to misbehave."""

@@ -13,6 +13,8 @@ from core.settings import Policy
 
 LATENT_CHANNELS = 4
 LATENT_SIZE = 8
+LATENT = (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+DEVICE = torch.device("cpu")
 TEXT_TOKENS = 5
 TEXT_WIDTH = 16
 

@@ -20,12 +20,12 @@ from typing import Any
 
 import psutil
 
+from tests.support.patience import PATIENCE_S
 from vcam import client
 from vcam.commands import Command, Status
 from vcam.errors import VcamError
 
 ROOT = Path(__file__).parents[2]
-WAIT_S = 180.0  # only ever waited for when something is broken
 
 # what `import tensorrt` finds
 TENSORRT = """
@@ -94,7 +94,7 @@ class TensorRtMachine:
     def vcam(self, verb: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """A verb, carried out."""
         command, given = self.command(verb, *arguments), self.environment | environment
-        return subprocess.run(command, env=given, capture_output=True, text=True, timeout=WAIT_S)
+        return subprocess.run(command, env=given, capture_output=True, text=True, timeout=PATIENCE_S)
 
     def engine_folders(self) -> list[str]:
         """What lies in the cache besides its helper files."""
@@ -152,7 +152,7 @@ class Camera:
 
     def until(self, true: Callable[[Status], Any]) -> Status:
         """The first status of which that is true; the pictures never stop meanwhile."""
-        end = time.monotonic() + WAIT_S
+        end = time.monotonic() + PATIENCE_S
         published = collections.deque([-1], maxlen=100)
         while time.monotonic() < end:
             assert self.process.poll() is None, self.errors.read_text()
@@ -198,10 +198,10 @@ class Camera:
     def end(self) -> dict[str, Any]:
         """Wait for its end; what it says at it. Nothing of it is left."""
         self.engines()
-        output, _ = self.process.communicate(timeout=WAIT_S)
+        output, _ = self.process.communicate(timeout=PATIENCE_S)
         assert self.process.returncode == 0, self.errors.read_text()
         assert not re.search("Traceback|Warning|it/s", self.errors.read_text()), self.errors.read_text()
-        _, alive = psutil.wait_procs(self.children.values(), timeout=WAIT_S)
+        _, alive = psutil.wait_procs(self.children.values(), timeout=PATIENCE_S)
         assert not alive
         assert not [name for name in self.machine.engine_folders() if name.startswith(".part-")]
         told: dict[str, Any] = json.loads(output.splitlines()[-1])

@@ -17,19 +17,17 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from benchmarks.random_model import carry_pictures
 from core.algorithm import bank as banks
-from core.algorithm import schedule as schedules
 from core.algorithm import stream
 from core.algorithm.frame import Decode, Encode, Frame, Knobs, Merge
-from core.algorithm.schedule import Prediction, Schedule
+from core.algorithm.schedule import Prediction
 from core.algorithm.stream import Plan, StreamState
 from core.algorithm.unet import BankedUNet, layout
 from core.settings import Guidance, Policy
-from tests.support.small_models import fixed_noise, random_text, scaled_linear_alphas, small_unet
+from tests.support.small_models import DEVICE, LATENT, small_unet
+from tests.support.small_plans import plan
 
 SIZE = 64  # pixels; the latents are 8 x 8
 PLACES = ("mid_block.attentions.0.transformer_blocks.0.attn1", "up_blocks.1.attentions.1.transformer_blocks.0")
-LATENT = (4, 8, 8)
-DEVICE = torch.device("cpu")
 
 
 class Parts(NamedTuple):
@@ -58,33 +56,6 @@ def parts(**kind: bool) -> Parts:
 @functools.cache
 def small_layout() -> banks.Layout:
     return layout(small_unet(0).config, PLACES, 8, 8)
-
-
-def plan(
-    policy: Policy,
-    steps: int,
-    guidance: Guidance = Guidance.NONE,
-    prediction: Prediction = Prediction.EPSILON,
-    **values: Any,
-) -> Plan:
-    own = Plan(
-        rows=schedules.rows(
-            Schedule(scaled_linear_alphas(), prediction=prediction), [599, 459, 299, 159][:steps], torch.float64, DEVICE
-        ),
-        noise=fixed_noise(7, steps),
-        prediction=prediction,
-        text=random_text(2)[None],
-        negative_text=random_text(3)[None],
-        guidance=guidance,
-        scale=1.4,
-        residual=0.8,
-        policy=policy,
-        interval=2,
-        fusion_strength=0.75,
-        threshold=0.6,
-        seed=5,
-    )
-    return own._replace(**values)
 
 
 def start(plan: Plan, slots: int) -> StreamState:

@@ -24,7 +24,8 @@ from core.algorithm.unet import BankedUNet, PlainUNet, default_places, layout, s
 from core.settings import Guidance, Policy, SettingsError
 from tests.support import reference as ref
 from tests.support.small_models import (
-    LATENT_CHANNELS,
+    DEVICE,
+    LATENT,
     LATENT_SIZE,
     fixed_noise,
     moving_latents,
@@ -35,8 +36,6 @@ from tests.support.small_models import (
 )
 
 FRAMES = 12
-LATENT = (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
-DEVICE = torch.device("cpu")
 ALPHAS = scaled_linear_alphas()
 TEXT, NEGATIVE = random_text(2), random_text(3)
 

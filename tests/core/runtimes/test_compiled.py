@@ -20,7 +20,7 @@ from core.models import loading as models
 from core.runtimes import compiled
 from core.runtimes.stages import STAGES
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, SettingsError
-from tests.core.models.test_loras import kohya, random_change
+from tests.support.lora_files import kohya, random_change
 from tests.support.model_folders import layout_once, make_folder
 from tests.support.small_models import smallest_unet
 

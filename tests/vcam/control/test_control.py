@@ -9,9 +9,8 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,99 +22,25 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from core.settings import Look
+from tests.support.controlled_daemon import ControlledDaemon, bearer
+from tests.support.patience import PATIENCE_S
 from vcam import client
-from vcam.commands import ChangeLook, Command, Panic, SetPrompt, Status, UseProfile, changed
+from vcam.commands import ChangeLook, Panic, SetPrompt, Status, UseProfile
 from vcam.control import api as control
 from vcam.control import guard
-from vcam.control import profile_files as editing
 from vcam.control.guard import BODY_LIMIT, Keys, Rate, cookie_name
 from vcam.control.server import Server
 from vcam.errors import VcamError
-from vcam.frames import Picture
 from vcam.settings.profiles import ProfileError
 
 
-@dataclass
-class Daemon:
-    """What the server needs of one."""
-
-    preview: Picture = field(default_factory=lambda: np.full((48, 64, 3), (200, 30, 40), np.uint8))
-    now: Status = field(default_factory=lambda: Status(state="running", prompt="a person"))
-    commands: list[Command] = field(default_factory=list)
-    error: Exception | None = None
-    seen: Picture | None = None
-    files: dict[str, Any] = field(default_factory=dict)
-    tries: list[Look] = field(default_factory=list)
-
-    def submit(self, command: Command) -> Future[None]:
-        done: Future[None] = Future()
-        self.commands.append(command)
-        if isinstance(command, SetPrompt):
-            self.now = replace(self.now, prompt=command.prompt)
-        if self.error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(self.error)
-        return done
-
-    def status(self) -> Status:
-        return self.now
-
-    def profiles(self) -> list[dict[str, Any]]:
-        return [{"id": "ink", "name": "Ink", "description": "", "prompt": "ink", "current": True}]
-
-    def look(self) -> dict[str, Any]:
-        return {"prompt": "ink", "strength": 0.5}
-
-    @property
-    def camera(self) -> Picture | None:
-        return self.seen
-
-    def profile(self, id: str) -> dict[str, Any]:
-        if id not in self.files:
-            raise ProfileError(f"there is no profile {id!r}")
-        return {"id": id, "yours": True, "profile": self.files[id]}
-
-    def save_profile(self, id: str, data: object) -> None:
-        editing.checked(id, data)
-        self.files[id] = data
-
-    def delete_profile(self, id: str) -> None:
-        editing.check_id(id)
-        if self.files.pop(id, None) is None:
-            raise ProfileError(f"there is no profile {id!r}")
-
-    def engine(self) -> dict[str, Any]:
-        return {"steps": 2}
-
-    def sources(self) -> list[dict[str, Any]]:
-        return [{"source": "pattern", "name": "Test picture"}]
-
-    def log(self) -> list[dict[str, Any]]:
-        return [{"at": 1.5, "text": "running"}]
-
-    def thumbnail(self, id: str) -> Future[bytes] | None:
-        made = Future[bytes]()
-        made.set_result(b"a picture")
-        return None if id == "dear" else made
-
-    def try_look(self, wanted: dict[str, Any]) -> Future[Picture]:
-        self.tries.append(changed(Look(), wanted))
-        return self.tried()
-
-    def tried(self) -> Future[Picture]:
-        done: Future[Picture] = Future()
-        done.set_result(np.full((48, 64, 3), (0, 0, 200), np.uint8))
-        return done
+@pytest.fixture
+def daemon() -> ControlledDaemon:
+    return ControlledDaemon()
 
 
 @pytest.fixture
-def daemon() -> Daemon:
-    return Daemon()
-
-
-@pytest.fixture
-def server(daemon: Daemon, tmp_path: Path) -> Iterator[Server]:
+def server(daemon: ControlledDaemon, tmp_path: Path) -> Iterator[Server]:
     with Server(daemon, 0, tmp_path) as running:
         yield running
 
@@ -137,7 +62,7 @@ class Answer:
 
 
 def ask(server: Server, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     try:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None and "Content-Type" not in given:
@@ -148,10 +73,6 @@ def ask(server: Server, method: str, path: str, body: Any = None, **headers: str
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
     finally:
         connection.close()
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
 
 
 def enter(server: Server) -> dict[str, str]:
@@ -190,7 +111,7 @@ COMMAND = {"command": "use", "profile": "ink"}
 # ---------------------------------------------------------------------------------------------------- whom it refuses
 
 
-def refused(server: Server, daemon: Daemon, status: int, headers: dict[str, str]) -> None:
+def refused(server: Server, daemon: ControlledDaemon, status: int, headers: dict[str, str]) -> None:
     """Every path answers with `status` and tells nothing."""
     for method, path in PATHS:
         answer = ask(server, method, path, None if method == "GET" else COMMAND, **headers)
@@ -201,16 +122,16 @@ def refused(server: Server, daemon: Daemon, status: int, headers: dict[str, str]
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", "Bearer"])
-def test_nothing_without_the_token(server: Server, daemon: Daemon, token: str | None) -> None:
+def test_nothing_without_the_token(server: Server, daemon: ControlledDaemon, token: str | None) -> None:
     refused(server, daemon, 401, {} if token is None else bearer(token))
 
 
-def test_nothing_under_another_name_even_with_the_token(server: Server, daemon: Daemon, token: str) -> None:
+def test_nothing_under_another_name_even_with_the_token(server: Server, daemon: ControlledDaemon, token: str) -> None:
     for host in ("evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "[::1]:{port}", ""):
         refused(server, daemon, 403, {**bearer(token), "Host": host.format(port=server.port)})
 
 
-def test_nothing_for_pages_of_another_origin_even_with_the_cookie(server: Server, daemon: Daemon) -> None:
+def test_nothing_for_pages_of_another_origin_even_with_the_cookie(server: Server, daemon: ControlledDaemon) -> None:
     cookie = enter(server)
     for origin in (
         "http://evil.example",
@@ -230,19 +151,21 @@ def test_a_foreign_page_cannot_embed_the_picture(server: Server, site: str) -> N
     assert ask(server, "GET", "/api/v1/picture.jpg", **cookie, Sec_Fetch_Site="same-origin").status == 200
 
 
-def test_a_browser_that_does_not_say_where_it_comes_from_changes_nothing(server: Server, daemon: Daemon) -> None:
+def test_a_browser_that_does_not_say_where_it_comes_from_changes_nothing(
+    server: Server, daemon: ControlledDaemon
+) -> None:
     assert ask(server, "POST", "/api/v1/command", COMMAND, **enter(server)).status == 403
     assert not daemon.commands
 
 
-def test_a_form_cannot_send_a_command(server: Server, daemon: Daemon, token: str) -> None:
+def test_a_form_cannot_send_a_command(server: Server, daemon: ControlledDaemon, token: str) -> None:
     for kind in ("application/x-www-form-urlencoded", "text/plain", "multipart/form-data"):
         headers = {**bearer(token), "Content-Type": kind}
         assert ask(server, "POST", "/api/v1/command", json.dumps(COMMAND).encode(), **headers).status == 415
     assert not daemon.commands
 
 
-def test_get_changes_nothing(server: Server, daemon: Daemon, token: str) -> None:
+def test_get_changes_nothing(server: Server, daemon: ControlledDaemon, token: str) -> None:
     for path in ("/api/v1/command", "/api/v1/link"):
         assert ask(server, "GET", path, **bearer(token)).status == 405
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
@@ -250,10 +173,10 @@ def test_get_changes_nothing(server: Server, daemon: Daemon, token: str) -> None
     assert not daemon.commands
 
 
-def test_a_body_that_is_too_long_is_refused(server: Server, daemon: Daemon, token: str) -> None:
+def test_a_body_that_is_too_long_is_refused(server: Server, daemon: ControlledDaemon, token: str) -> None:
     body = json.dumps({"command": "prompt", "prompt": "x" * BODY_LIMIT}).encode()
     assert ask(server, "POST", "/api/v1/command", body, **bearer(token)).status == 413
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:  # no length given: chunks
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as raw:  # no length given: chunks
         head = f"POST /api/v1/command HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAuthorization: Bearer {token}\r\n"
         raw.sendall(f"{head}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
         chunk = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
@@ -263,7 +186,7 @@ def test_a_body_that_is_too_long_is_refused(server: Server, daemon: Daemon, toke
 
 
 def test_doubled_or_odd_headers_are_refused(server: Server, token: str) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as raw:
         host = f"Host: 127.0.0.1:{server.port}\r\n"
         raw.sendall(
             f"GET / HTTP/1.1\r\n{host}Authorization: Bearer x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
@@ -278,7 +201,9 @@ def test_no_file_but_the_pages_own(server: Server, token: str, path: str) -> Non
     assert ask(server, "GET", path, **bearer(token)).status == 404
 
 
-def test_the_session_file_is_for_this_user_only_and_goes_with_the_server(daemon: Daemon, tmp_path: Path) -> None:
+def test_the_session_file_is_for_this_user_only_and_goes_with_the_server(
+    daemon: ControlledDaemon, tmp_path: Path
+) -> None:
     folder = tmp_path / "state"
     with Server(daemon, 0, folder):
         path = folder / client.SESSION_FILE
@@ -322,13 +247,13 @@ def test_headers_keep_the_page_to_itself(server: Server, token: str) -> None:
 # -------------------------------------------------------------------------------------------------------- what it does
 
 
-def test_status_profiles_and_look_are_told(server: Server, daemon: Daemon, token: str) -> None:
+def test_status_profiles_and_look_are_told(server: Server, daemon: ControlledDaemon, token: str) -> None:
     assert Status.from_json(ask(server, "GET", "/api/v1/status", **bearer(token)).data) == daemon.now
     assert ask(server, "GET", "/api/v1/profiles", **bearer(token)).data == {"profiles": daemon.profiles()}
     assert ask(server, "GET", "/api/v1/look", **bearer(token)).data == {"look": daemon.look()}
 
 
-def test_commands_reach_the_daemon_and_the_status_comes_back(server: Server, daemon: Daemon) -> None:
+def test_commands_reach_the_daemon_and_the_status_comes_back(server: Server, daemon: ControlledDaemon) -> None:
     headers = {**enter(server), "Origin": f"http://127.0.0.1:{server.port}"}
     answer = ask(server, "POST", "/api/v1/command", {"command": "prompt", "prompt": "neon"}, **headers)
     assert (answer.status, answer.data["prompt"]) == (200, "neon")
@@ -336,7 +261,7 @@ def test_commands_reach_the_daemon_and_the_status_comes_back(server: Server, dae
     assert daemon.commands == [SetPrompt("neon"), ChangeLook({"strength": 0.4})]
 
 
-def test_nonsense_is_refused_in_a_line(server: Server, daemon: Daemon, token: str) -> None:
+def test_nonsense_is_refused_in_a_line(server: Server, daemon: ControlledDaemon, token: str) -> None:
     for body in (b"", b"{", b"[]", b"\xff", b"3", b'{"command": "explode"}', b"[" * 30000):
         answer = ask(server, "POST", "/api/v1/command", body, **bearer(token))
         assert answer.status == 400
@@ -346,22 +271,26 @@ def test_nonsense_is_refused_in_a_line(server: Server, daemon: Daemon, token: st
 
 @pytest.mark.parametrize("error", [ProfileError("no profile 'x'; there are ink"), VcamError("is ending")])
 def test_what_the_daemon_refuses_comes_back_in_its_words(
-    server: Server, daemon: Daemon, tmp_path: Path, error: Exception
+    server: Server, daemon: ControlledDaemon, tmp_path: Path, error: Exception
 ) -> None:
     daemon.error = error
     with pytest.raises(VcamError, match=str(error)):
         client.send(UseProfile("x"), tmp_path)
 
 
-def test_the_picture_is_the_published_one_with_its_colours(server: Server, daemon: Daemon, token: str) -> None:
+def test_the_picture_is_the_published_one_with_its_colours(
+    server: Server, daemon: ControlledDaemon, token: str
+) -> None:
     answer = ask(server, "GET", "/api/v1/picture.jpg", **bearer(token))
     seen = cv2.imdecode(np.frombuffer(answer.body, np.uint8), cv2.IMREAD_COLOR)
     assert seen is not None
     assert np.abs(cv2.cvtColor(seen, cv2.COLOR_BGR2RGB).astype(int) - daemon.preview).max() <= 4
 
 
-def test_the_live_picture_follows_and_each_part_is_complete_at_once(server: Server, daemon: Daemon, token: str) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+def test_the_live_picture_follows_and_each_part_is_complete_at_once(
+    server: Server, daemon: ControlledDaemon, token: str
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     connection.request("GET", "/api/v1/picture.mjpeg", headers=bearer(token))
     answer = connection.getresponse()
     assert answer.getheader("content-type") == "multipart/x-mixed-replace; boundary=picture"
@@ -389,7 +318,7 @@ def next_part(answer: http.client.HTTPResponse) -> bytes:
 def test_only_so_many_live_pictures_at_once(server: Server, token: str) -> None:
     open_ones = []
     for _ in range(control.STREAMS):
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         connection.request("GET", "/api/v1/picture.mjpeg", headers=bearer(token))
         answer = connection.getresponse()
         answer.readline()
@@ -399,7 +328,7 @@ def test_only_so_many_live_pictures_at_once(server: Server, token: str) -> None:
         connection.close()
 
 
-def test_events_tell_each_change(server: Server, daemon: Daemon, token: str) -> None:
+def test_events_tell_each_change(server: Server, daemon: ControlledDaemon, token: str) -> None:
     with connect(f"ws://127.0.0.1:{server.port}/api/v1/events", additional_headers=bearer(token)) as events:
         assert json.loads(events.recv(30))["state"] == "running"
         daemon.now = replace(daemon.now, state="panic")
@@ -430,7 +359,7 @@ def test_a_browser_may_listen(server: Server) -> None:
         assert json.loads(events.recv(30))["state"] == "running"
 
 
-def test_a_port_that_is_taken_gives_the_next_one(daemon: Daemon, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_gives_the_next_one(daemon: ControlledDaemon, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -444,10 +373,10 @@ def test_only_this_machine_is_listened_to(server: Server) -> None:
     assert server._socket.getsockname()[0] == "127.0.0.1"
 
 
-def test_it_ends_while_pictures_and_events_are_being_watched(daemon: Daemon, tmp_path: Path) -> None:
+def test_it_ends_while_pictures_and_events_are_being_watched(daemon: ControlledDaemon, tmp_path: Path) -> None:
     with ExitStack() as stack, Server(daemon, 0, tmp_path) as server:
         token = json.loads((tmp_path / client.SESSION_FILE).read_text())["token"]
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         connection.request("GET", "/api/v1/picture.mjpeg", headers=bearer(token))
         connection.getresponse().readline()
         stack.enter_context(connect(f"ws://127.0.0.1:{server.port}/api/v1/events", additional_headers=bearer(token)))
@@ -479,7 +408,7 @@ def test_the_client_says_when_the_session_file_is_nonsense(tmp_path: Path, text:
         client.status(tmp_path)
 
 
-def test_the_client_knows_all_that_the_daemon_offers(server: Server, daemon: Daemon, tmp_path: Path) -> None:
+def test_the_client_knows_all_that_the_daemon_offers(server: Server, daemon: ControlledDaemon, tmp_path: Path) -> None:
     assert client.send(Panic(), tmp_path) == daemon.now
     assert client.profiles(tmp_path) == daemon.profiles()
     link = client.panel_link(tmp_path)
@@ -501,7 +430,7 @@ def test_the_state_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
 INK = {"name": "Ink", "look": {"prompt": "ink drawing", "strength": 0.5, "bank": {"interval": None}}}
 
 
-def test_a_profile_is_written_read_and_removed(server: Server, daemon: Daemon, token: str) -> None:
+def test_a_profile_is_written_read_and_removed(server: Server, daemon: ControlledDaemon, token: str) -> None:
     address = "/api/v1/profiles/ink-2"
     assert ask(server, "PUT", address, INK, **bearer(token)).data == {"id": "ink-2", "yours": True, "profile": INK}
     assert ask(server, "GET", address, **bearer(token)).status == 200
@@ -511,7 +440,7 @@ def test_a_profile_is_written_read_and_removed(server: Server, daemon: Daemon, t
 
 
 @pytest.mark.parametrize("id", ["..", "%2e%2e", "..%2f..%2fx", "a%2fb", "con", "A", "x" * 64, "%00", "a.toml", "~root"])
-def test_no_file_outside_the_folder_of_profiles(server: Server, daemon: Daemon, token: str, id: str) -> None:
+def test_no_file_outside_the_folder_of_profiles(server: Server, daemon: ControlledDaemon, token: str, id: str) -> None:
     for method in ("PUT", "DELETE"):
         assert ask(server, method, f"/api/v1/profiles/{id}", INK, **bearer(token)).status in (400, 404, 405)
     assert daemon.files == {}
@@ -530,7 +459,7 @@ def test_no_file_outside_the_folder_of_profiles(server: Server, daemon: Daemon, 
     ],
 )
 def test_a_bad_profile_is_refused_in_the_words_for_a_file(
-    server: Server, daemon: Daemon, token: str, change: dict[str, Any], words: str
+    server: Server, daemon: ControlledDaemon, token: str, change: dict[str, Any], words: str
 ) -> None:
     answer = ask(server, "PUT", "/api/v1/profiles/ink", INK | change, **bearer(token))
     assert answer.status == 400
@@ -538,7 +467,7 @@ def test_a_bad_profile_is_refused_in_the_words_for_a_file(
     assert daemon.files == {}
 
 
-def test_a_try_is_a_picture_that_is_not_published(server: Server, daemon: Daemon, token: str) -> None:
+def test_a_try_is_a_picture_that_is_not_published(server: Server, daemon: ControlledDaemon, token: str) -> None:
     answer = ask(server, "POST", "/api/v1/try", {"prompt": "ice"}, **bearer(token))
     assert answer.headers["content-type"] == "image/jpeg"
     assert daemon.tries == [Look(prompt="ice")]
@@ -549,15 +478,15 @@ def test_a_try_is_a_picture_that_is_not_published(server: Server, daemon: Daemon
     assert ask(server, "GET", "/api/v1/profiles/dear/thumbnail.jpg", **bearer(token)).status == 404
 
 
-def test_the_camera_picture_is_there_only_while_it_looks(server: Server, daemon: Daemon, token: str) -> None:
+def test_the_camera_picture_is_there_only_while_it_looks(server: Server, daemon: ControlledDaemon, token: str) -> None:
     assert ask(server, "GET", "/api/v1/input.jpg", **bearer(token)).status == 409
     daemon.seen = daemon.preview
     assert ask(server, "GET", "/api/v1/input.jpg", **bearer(token)).headers["content-type"] == "image/jpeg"
 
 
-def test_the_key_for_obs_opens_the_live_picture_and_nothing_else(server: Server, daemon: Daemon) -> None:
+def test_the_key_for_obs_opens_the_live_picture_and_nothing_else(server: Server, daemon: ControlledDaemon) -> None:
     path = server.picture_link().removeprefix(f"http://127.0.0.1:{server.port}")
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     connection.request("GET", path)
     assert connection.getresponse().status == 200
     connection.close()
@@ -581,7 +510,7 @@ def test_rates_have_a_limit_and_fill_again() -> None:
 
 
 def test_a_flood_of_changes_is_cut_but_not_what_only_looks(
-    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    daemon: ControlledDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "CHANGES_PER_S", 0.01)
     with Server(daemon, 0, tmp_path) as server:
@@ -597,7 +526,7 @@ def test_the_description_names_every_address(server: Server, token: str) -> None
     for path, method in described:
         address = path.replace("{id}", "none")
         assert ask(server, method.upper(), address, None if method == "get" else {}).status == 401
-    routes = control.Api(Daemon(), Keys(), 1, threading.Event()).routes()
+    routes = control.Api(ControlledDaemon(), Keys(), 1, threading.Event()).routes()
     there = {
         (route.path, method.lower())
         for route in routes

@@ -16,10 +16,9 @@ import hypothesis
 import psutil
 import pytest
 
-from tests.vcam.control.test_control import Daemon, bearer
+from tests.support.controlled_daemon import bearer
+from tests.support.patience import PATIENCE_S
 from vcam import client
-from vcam.control import guard
-from vcam.control.server import Server
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 requests = pytest.importorskip("requests", reason="requests, which comes with schemathesis, is not installed")
@@ -29,15 +28,6 @@ CASES = 10_000
 LIMITED_CASES = 1_000
 GROWTH_MB = 40.0  # of the server: allocators keep what they once had
 POOL = (os.cpu_count() or 1) + 4  # asyncio's workers, which come when first wanted and stay
-WAIT_S = 60.0
-
-
-def serve(folder: str, limits: str) -> None:
-    """A server until stdin ends; limits: "limits" as users have them, "none" without."""
-    if limits == "none":
-        guard.CHANGES_PER_S = guard.REFUSALS_PER_S = 10**9
-    with Server(Daemon(), 0, Path(folder)):
-        sys.stdin.read()
 
 
 class Held(NamedTuple):
@@ -60,8 +50,8 @@ class Running:
         return Held(self.process.memory_info().rss / 1e6, self.process.num_threads(), self.process.num_fds())
 
     def settled(self, wanted: Held) -> Held:
-        """What it holds, once its files are no more than wanted, or WAIT_S are over."""
-        end = time.monotonic() + WAIT_S
+        """What it holds, once its files are no more than wanted, or PATIENCE_S are over."""
+        end = time.monotonic() + PATIENCE_S
         while (now := self.held()).files > wanted.files and time.monotonic() < end:
             time.sleep(0.5)
         return now
@@ -69,14 +59,14 @@ class Running:
     def call(self, case: Any) -> None:
         """One request; of a picture that never ends, the beginning."""
         asked = case.as_transport_kwargs(base_url=self.base, headers=self.headers)
-        with requests.request(**asked, stream=True, timeout=WAIT_S, allow_redirects=False) as answer:
+        with requests.request(**asked, stream=True, timeout=PATIENCE_S, allow_redirects=False) as answer:
             status = answer.status_code
             next(answer.iter_content(1000), b"")
         self.seen[status] = self.seen.get(status, 0) + 1
 
     def try_all(self, each: int) -> None:
         """So many requests to every operation that the API describes, as it says and otherwise."""
-        description = requests.get(f"{self.base}/api/v1/openapi.json", headers=self.headers, timeout=WAIT_S).json()
+        description = requests.get(f"{self.base}/api/v1/openapi.json", headers=self.headers, timeout=PATIENCE_S).json()
         operations = [one.ok() for one in schemathesis.openapi.from_dict(description).get_all_operations()]
         assert {"/api/v1/picture.mjpeg", "/api/v1/input.mjpeg"} <= {one.path for one in operations}
         for operation in operations:
@@ -98,13 +88,11 @@ def repeat(each: int, strategy: Any, call: Any) -> None:
 
 @contextmanager
 def running(folder: Path, limits: str) -> Iterator[Running]:
-    code = "import sys; from tests.vcam.control.test_fuzz_api import serve; serve(*sys.argv[1:])"
+    command = [sys.executable, "-m", "tests.support.control_program", str(folder), limits]
     said = folder / "stderr"
     with (
         said.open("w") as stderr,
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(folder), limits], cwd=ROOT, stdin=subprocess.PIPE, stderr=stderr
-        ) as process,
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=stderr) as process,
     ):
         session = folder / client.SESSION_FILE
         while not session.exists():
@@ -133,4 +121,4 @@ def test_malformed_requests_by_the_thousand(tmp_path: Path, limits: str, cases: 
         assert after.threads <= before.threads + POOL, "threads are left behind"
         assert after.rss_mb - before.rss_mb < GROWTH_MB
         if limits == "none":
-            assert requests.get(f"{server.base}/api/v1/status", headers=server.headers, timeout=WAIT_S).ok
+            assert requests.get(f"{server.base}/api/v1/status", headers=server.headers, timeout=PATIENCE_S).ok

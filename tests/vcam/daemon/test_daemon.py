@@ -7,22 +7,25 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
 from core.settings import EngineSettings, Look, OnSwitch
-from tests.support.doubles import RAW, SIZE, Source, plain, write_profile
+from tests.support.fake_camera import FakeCamera
+from tests.support.fake_engine import FACTORY
+from tests.support.fake_sink import FakeSink, near
 from tests.support.model_folders import make_folder
+from tests.support.patience import PATIENCE_S, until
+from tests.support.pictures import RAW, SIZE, plain
+from tests.support.profile_files import write_profile
+from tests.support.running_daemon import RunningDaemon
 from vcam import client, commands, fit
 from vcam.commands import (
     ChangeLook,
@@ -42,17 +45,16 @@ from vcam.daemon import cards
 from vcam.daemon import instance_lock as single
 from vcam.daemon import publisher as stage
 from vcam.daemon.cards import Halt, card_for, describe
-from vcam.daemon.daemon import Daemon, Parts, run
+from vcam.daemon.daemon import Parts, run
 from vcam.devices import sinks, sources
 from vcam.errors import VcamError
 from vcam.frames import Picture, TranslatorState
 from vcam.settings import run_options as options
 from vcam.settings.profiles import Profile, ProfileError
-from vcam.settings.run_options import RunOptions, RunReport
+from vcam.settings.run_options import RunOptions
 from vcam.settings.selection import listed
 from vcam.worker.process import Limits
 
-WAIT_S = 90.0
 PROFILES = {
     "plain": "",
     "wide": "[engine]\nwidth = 96\n",
@@ -61,55 +63,23 @@ PROFILES = {
 }
 
 
-class Sink:
-    """Counts what it was sent by what it shows."""
-
-    name, size = "fake sink", SIZE
-
-    def __init__(self) -> None:
-        self.last: Picture = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
-        self.raw = self.sent = 0
-        self.fails = ""
-        self.closed = False
-
-    def send(self, picture: Picture, tick: int) -> None:
-        assert picture.shape == (SIZE[1], SIZE[0], 3)
-        self.last = picture
-        self.sent += 1
-        self.raw += is_raw(picture)
-        if self.fails:
-            raise VcamError(self.fails)
-
-    def close(self) -> None:
-        self.closed = True
-
-    @property
-    def shows_translation(self) -> bool:
-        return bool((np.abs(self.last[32, 48].astype(int) - (255 - np.array(RAW))) < 9).all())
-
-
-def is_raw(picture: Picture) -> bool:
-    return bool((np.abs(picture[32, 48].astype(int) - RAW) < 9).all())
-
-
-class Run:
-    """A daemon at work in a thread, with the hands on its source and sink."""
+class Run(RunningDaemon):
+    """A daemon at work, with the hands on its source and sink. options: of the run; parts: in place of its own."""
 
     def __init__(self, tmp_path: Path, options: RunOptions, **parts: Any) -> None:
-        self.source, self.sink, self.stop = Source(picture=plain((64, 48))), Sink(), threading.Event()
-        folder = tmp_path / "profiles"
-        folder.mkdir(exist_ok=True)
+        self.source, self.sink = FakeCamera(picture=plain((64, 48))), FakeSink()
+        self.folder = tmp_path / "profiles"
+        self.folder.mkdir(exist_ok=True)
         for name, more in PROFILES.items():
-            write_profile(folder, name, more=more)
-        self.folder = folder
+            write_profile(self.folder, name, more=more)
 
         def settings_of(profile: Profile, options: RunOptions) -> EngineSettings:
             return EngineSettings(
                 **{"model": options.model or "fake", "width": 64, "height": 64, "steps": 1, **profile.engine}
             )
 
-        self.parts = Parts(
-            engine="tests.support.fake_engine:make",
+        own = Parts(
+            engine=FACTORY,
             settings_of=settings_of,
             open_source=lambda options: self.source,
             open_sink=lambda options: self.sink,
@@ -117,34 +87,16 @@ class Run:
             limits=Limits(first_wait_s=0.05, longest_wait_s=0.1, tries=2),
             signals=False,
         )
-        self.parts = replace(self.parts, **parts)
-        self.daemon = Daemon(replace(options, profiles_folder=folder), self.parts, self.stop)
-        self.done: Future[RunReport] = Future()
-        self.thread = threading.Thread(target=self._work)
+        super().__init__(replace(options, profiles_folder=self.folder), replace(own, **parts))
         self.thread.start()
 
-    def _work(self) -> None:
-        try:
-            self.done.set_result(self.daemon.run())
-        except Exception as error:  # noqa: BLE001  told by the test's own thread
-            self.done.set_exception(error)
+    @property
+    def shows_translation(self) -> bool:
+        return near(self.sink.colour, (255 - RAW[0], 255 - RAW[1], 255 - RAW[2]))
 
-    def do(self, command: Any) -> None:
-        self.daemon.submit(command).result(WAIT_S)
-
-    def until(self, done: Callable[[], object]) -> None:
-        end = time.monotonic() + WAIT_S
-        while not done():
-            assert time.monotonic() < end, f"it did not happen: {self.daemon.status()}"
-            time.sleep(0.005)
-
-    def until_state(self, state: str) -> None:
-        self.until(lambda: self.daemon.status().state == state)
-
-    def engine(self) -> int:
-        pid = self.daemon.status().engine_pid
-        assert pid is not None
-        return pid
+    @property
+    def shows_raw(self) -> bool:
+        return near(self.sink.colour, RAW)
 
 
 OPTIONS = RunOptions(panel=False, profile="plain", size=SIZE, fps=60)
@@ -155,15 +107,13 @@ def running(tmp_path: Path, options: RunOptions = OPTIONS, raw_allowed: bool = F
     """A run that has shown its first translation (unless it cannot); ends in order, and showed nothing raw."""
     at_work = Run(tmp_path, options, **parts)
     try:
-        at_work.until(lambda: at_work.sink.shows_translation or at_work.daemon.status().state == "failed")
+        at_work.until(lambda: at_work.shows_translation or at_work.daemon.status().state == "failed")
         yield at_work
     finally:
-        at_work.stop.set()
-        at_work.thread.join(WAIT_S)
-    at_work.done.result(0)
+        at_work.end()
     assert at_work.sink.closed
     assert at_work.source.closed
-    assert raw_allowed or at_work.sink.raw == 0, "the raw camera was shown"
+    assert raw_allowed or at_work.sink.times(RAW) == 0, "the raw camera was shown"
     assert not [c for c in psutil.Process().children() if "resource_tracker" not in " ".join(c.cmdline())]
 
 
@@ -191,7 +141,7 @@ def test_it_shows_a_card_first_then_translations_and_ends_with_a_farewell(tmp_pa
 
 def test_it_ends_after_the_frames_that_were_asked_for(tmp_path: Path) -> None:
     at_work = Run(tmp_path, replace(OPTIONS, frames=20))
-    assert at_work.done.result(WAIT_S).published == 20
+    assert at_work.done.result(PATIENCE_S).published == 20
     at_work.thread.join()
 
 
@@ -202,19 +152,19 @@ def test_profiles_are_used_by_name_and_in_turn(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
         ids = [profile["id"] for profile in listed(at_work.daemon.choice)]
         assert set(PROFILES) < set(ids), "the user's own and those shipped"
-        at_work.do(UseProfile("WILD"))
+        at_work.tell(UseProfile("WILD"))
         assert at_work.daemon.status().profile == "wild"
-        at_work.do(PreviousProfile())
+        at_work.tell(PreviousProfile())
         assert at_work.daemon.status().profile == ids[ids.index("wild") - 1]
-        at_work.do(NextProfile())
+        at_work.tell(NextProfile())
         assert at_work.daemon.status().profile == "wild"
         assert [profile["id"] for profile in listed(at_work.daemon.choice) if profile["current"]] == ["wild"]
 
 
 def test_a_prompt_and_a_look_change_what_is_asked_of_the_engine(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
-        at_work.do(SetPrompt("neon xyz", 100))
-        at_work.do(ChangeLook({"strength": 0.25, "seed": 3}))
+        at_work.tell(SetPrompt("neon xyz", 100))
+        at_work.tell(ChangeLook({"strength": 0.25, "seed": 3}))
         assert at_work.daemon.choice.look.prompt == "neon xyz"
         assert at_work.daemon.choice.look.strength == 0.25
         at_work.until(lambda: "the model does not know: xyz" in at_work.daemon.status().notes)
@@ -232,7 +182,7 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(tmp_path: Path) -> N
             (ChangeLook({"on_switch": "explode"}), "explode"),
         ):
             with pytest.raises((ProfileError, CommandError), match=words):
-                at_work.do(command)
+                at_work.tell(command)
         assert at_work.daemon.choice.look == before
         assert at_work.daemon.status().state == "running"
 
@@ -243,57 +193,57 @@ def test_a_profile_edited_to_nonsense_is_refused_and_mended_is_taken(tmp_path: P
         good = path.read_text()
         path.write_text(good + "strength = 9\n")
         with pytest.raises(ProfileError, match=r"wild\.toml"):
-            at_work.do(UseProfile("wild"))
+            at_work.tell(UseProfile("wild"))
         assert at_work.daemon.status().profile == "plain"
         path.write_text(good.replace('"wild"', '"wilder"'))
-        at_work.do(UseProfile("wild"))
+        at_work.tell(UseProfile("wild"))
         assert at_work.daemon.status().prompt == "wilder"
 
 
 def test_panic_shows_nothing_at_once_until_resumed(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
-        at_work.do(Panic())
+        at_work.tell(Panic())
         panic = fit.draw_card(cards.PANIC, SIZE)
         at_work.until(lambda: (at_work.sink.last == panic).all())
-        sent = at_work.sink.sent
-        while at_work.sink.sent < sent + 30:
+        sent = len(at_work.sink.sent)
+        while len(at_work.sink.sent) < sent + 30:
             assert (at_work.sink.last == panic).all()
             time.sleep(0.002)
-        at_work.do(Pause())
+        at_work.tell(Pause())
         assert at_work.daemon.status().state == "panic"
-        at_work.do(Resume())
-        at_work.until(lambda: at_work.sink.shows_translation)
+        at_work.tell(Resume())
+        at_work.until(lambda: at_work.shows_translation)
         assert at_work.daemon.status().state == "running"
 
 
 def test_pause_shows_its_card_and_the_engine_rests(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
-        at_work.do(Pause())
+        at_work.tell(Pause())
         paused = fit.draw_card(card_for("paused", "", None), SIZE)
         at_work.until(lambda: (at_work.sink.last == paused).all())
-        translated, sent = at_work.daemon.status().translated, at_work.sink.sent
-        at_work.until(lambda: at_work.sink.sent > sent + 10)
+        translated, sent = at_work.daemon.status().translated, len(at_work.sink.sent)
+        at_work.until(lambda: len(at_work.sink.sent) > sent + 10)
         assert at_work.daemon.status().translated <= translated + 1
         at_work.until(lambda: at_work.source.rests > 0)
-        at_work.do(Forget())
-        at_work.do(Resume())
-        at_work.until(lambda: at_work.sink.shows_translation)
+        at_work.tell(Forget())
+        at_work.tell(Resume())
+        at_work.until(lambda: at_work.shows_translation)
 
 
 def test_stop_ends_it(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
-        at_work.do(Stop())
-        at_work.done.result(WAIT_S)
+        at_work.tell(Stop())
+        at_work.done.result(PATIENCE_S)
         with pytest.raises(VcamError, match="is ending"):
-            at_work.do(Pause())
+            at_work.tell(Pause())
 
 
 def test_another_engine_is_built_beside_while_pictures_go_on(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
-        first = at_work.engine()
-        at_work.do(UseProfile("wide"))
-        at_work.until(lambda: at_work.engine() != first)
-        at_work.until(lambda: at_work.sink.shows_translation)
+        first = at_work.engine_pid()
+        at_work.tell(UseProfile("wide"))
+        at_work.until(lambda: at_work.engine_pid() != first)
+        at_work.until(lambda: at_work.shows_translation)
         assert at_work.daemon.status().restarts == 0
         assert at_work.daemon.status().state == "running"
 
@@ -331,11 +281,11 @@ def test_without_readers_engine_and_camera_rest_until_one_comes(tmp_path: Path) 
         at_work.until(lambda: at_work.source.rests > rests)
         resting = fit.draw_card(card_for("resting", "", None), SIZE)
         at_work.until(lambda: (at_work.sink.last == resting).all())
-        translated, sent = at_work.daemon.status().translated, at_work.sink.sent
-        at_work.until(lambda: at_work.sink.sent > sent + 20)
+        translated, sent = at_work.daemon.status().translated, len(at_work.sink.sent)
+        at_work.until(lambda: len(at_work.sink.sent) > sent + 20)
         assert at_work.daemon.status().translated <= translated + 1
         looking.now = 1
-        at_work.until(lambda: at_work.sink.shows_translation)
+        at_work.until(lambda: at_work.shows_translation)
         assert at_work.daemon.status().state == "running"
     assert looking.closed
 
@@ -373,7 +323,7 @@ def test_a_camera_in_trouble_shows_the_card_and_comes_back(tmp_path: Path) -> No
         card = fit.draw_card(card_for("waiting", "the camera is unplugged", None), SIZE)
         at_work.until(lambda: (at_work.sink.last == card).all())
         at_work.source.trouble = ""
-        at_work.until(lambda: at_work.sink.shows_translation)
+        at_work.until(lambda: at_work.shows_translation)
         assert at_work.daemon.status().state == "running"
 
 
@@ -383,7 +333,7 @@ def test_the_engine_killed_comes_back_and_nothing_raw_is_shown(tmp_path: Path) -
             before = at_work.daemon.status().restarts
             seen = at_work.daemon.status().translated
             at_work.until(lambda: at_work.daemon.status().translated > seen + 5)  # noqa: B023  used at once
-            os.kill(at_work.engine(), signal.SIGKILL)
+            os.kill(at_work.engine_pid(), signal.SIGKILL)
             at_work.until(lambda: at_work.daemon.status().restarts > before)  # noqa: B023  used at once
             at_work.until_state("running")
 
@@ -395,38 +345,38 @@ def test_an_engine_that_fails_for_good_leaves_the_card_with_the_reason_until_ano
         status = at_work.daemon.status()
         assert status.state == "failed"
         assert "there is no model 'absent'" in status.reason
-        sent = at_work.sink.sent
-        at_work.until(lambda: at_work.sink.sent > sent + 5)
-        assert not at_work.sink.shows_translation
-        at_work.do(UseProfile("plain"))
-        at_work.until(lambda: at_work.sink.shows_translation)
+        sent = len(at_work.sink.sent)
+        at_work.until(lambda: len(at_work.sink.sent) > sent + 5)
+        assert not at_work.shows_translation
+        at_work.tell(UseProfile("plain"))
+        at_work.until(lambda: at_work.shows_translation)
         assert at_work.daemon.status().reason == ""
 
 
 def test_an_engine_that_raises_at_every_picture_ends_on_the_card(tmp_path: Path) -> None:
     with running(tmp_path, replace(OPTIONS, prompt="raise")) as at_work:
         assert "CUDA error: an illegal memory access" in at_work.daemon.status().reason
-        at_work.do(SetPrompt("good"))
-        at_work.until(lambda: at_work.sink.shows_translation)
+        at_work.tell(SetPrompt("good"))
+        at_work.until(lambda: at_work.shows_translation)
 
 
 def test_a_profile_whose_engine_cannot_be_had_keeps_the_picture(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
-        at_work.do(UseProfile("gone"))
+        at_work.tell(UseProfile("gone"))
         at_work.until(lambda: any("not possible" in note for note in at_work.daemon.status().notes))
         assert at_work.daemon.status().state == "running"
-        at_work.until(lambda: at_work.sink.shows_translation)
+        at_work.until(lambda: at_work.shows_translation)
 
 
 def test_the_raw_camera_is_shown_only_by_choice(tmp_path: Path) -> None:
     options = replace(OPTIONS, profile="gone", on_failure=OnFailure.RAW)
     with running(tmp_path, options, raw_allowed=True) as at_work:
-        at_work.until(lambda: is_raw(at_work.sink.last))
-        at_work.do(Panic())
-        at_work.until(lambda: not is_raw(at_work.sink.last))
-        sent, raw = at_work.sink.sent, at_work.sink.raw
-        at_work.until(lambda: at_work.sink.sent > sent + 20)
-        assert at_work.sink.raw == raw, "panic goes over everything"
+        at_work.until(lambda: at_work.shows_raw)
+        at_work.tell(Panic())
+        at_work.until(lambda: not at_work.shows_raw)
+        sent, raw = len(at_work.sink.sent), at_work.sink.times(RAW)
+        at_work.until(lambda: len(at_work.sink.sent) > sent + 20)
+        assert at_work.sink.times(RAW) == raw, "panic goes over everything"
 
 
 def test_hold_keeps_the_last_translation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,16 +385,16 @@ def test_hold_keeps_the_last_translation(tmp_path: Path, monkeypatch: pytest.Mon
     with running(tmp_path, replace(OPTIONS, on_failure=OnFailure.HOLD)) as at_work:
         at_work.source.trouble = "unplugged"
         at_work.until_state("waiting")
-        sent = at_work.sink.sent
-        at_work.until(lambda: at_work.sink.sent > sent + 30)
-        assert at_work.sink.shows_translation
+        sent = len(at_work.sink.sent)
+        at_work.until(lambda: len(at_work.sink.sent) > sent + 30)
+        assert at_work.shows_translation
 
 
 def test_a_sink_in_trouble_is_told_and_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with running(tmp_path) as at_work:
-        at_work.sink.fails = "the device is gone"
+        at_work.sink.trouble = "the device is gone"
         at_work.until(lambda: "the device is gone" in at_work.daemon.status().notes)
-        at_work.sink.fails = ""
+        at_work.sink.trouble = ""
         at_work.until(lambda: not at_work.daemon.status().notes)
     assert capsys.readouterr().err.count("the device is gone") == 1
 
@@ -461,9 +411,9 @@ def test_a_fault_of_ours_in_a_loop_is_told_and_the_camera_goes_on(
 
 
 def test_a_source_that_cannot_be_opened_closes_the_sink(tmp_path: Path) -> None:
-    sink = Sink()
+    sink = FakeSink()
 
-    def no_source(options: RunOptions) -> Source:
+    def no_source(options: RunOptions) -> FakeCamera:
         raise VcamError("film.mp4: no such file")
 
     with pytest.raises(VcamError, match="no such file"):
@@ -555,7 +505,7 @@ def test_auto_goes_without_a_virtual_camera_and_says_why(
 def test_the_strength_that_was_asked_for_is_every_profiles(tmp_path: Path) -> None:
     with running(tmp_path, replace(OPTIONS, strength=0.3)) as at_work:
         assert at_work.daemon.choice.look.strength == 0.3
-        at_work.do(UseProfile("wild"))
+        at_work.tell(UseProfile("wild"))
         assert (at_work.daemon.choice.look.prompt, at_work.daemon.choice.look.strength) == ("wild", 0.3)
 
 
@@ -670,26 +620,24 @@ def test_a_signal_ends_it_in_order_in_every_state(tmp_path: Path, when: str, num
                 client.send(Pause(), tmp_path)
         engines = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
-        output, errors = process.communicate(timeout=WAIT_S)
+        output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     report = json.loads(output.splitlines()[-1])
     assert report["published"] >= 0
-    end = time.monotonic() + WAIT_S
-    while any(engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE for engine in engines):
-        assert time.monotonic() < end, "a child was left behind"
-        time.sleep(0.05)
+    until(
+        lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in engines),
+        "a child was left behind",
+    )
     assert not (tmp_path / client.SESSION_FILE).exists()
     assert (tmp_path / "out.mp4").exists() == (report["published"] > 0)
 
 
 def _until_state(folder: Path, state: str) -> None:
-    end = time.monotonic() + WAIT_S
-    while time.monotonic() < end:
+    def there() -> bool:
         try:
-            if client.status(folder).state == state:
-                return
+            return client.status(folder).state == state
         except VcamError:
-            pass
-        time.sleep(0.02)
-    raise AssertionError(f"never {state}")
+            return False  # it does not listen yet
+
+    until(there, f"never {state}")

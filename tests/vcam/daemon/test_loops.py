@@ -11,6 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.clock import Clock
+from tests.support.fake_camera import FakeCamera
+from tests.support.fake_sink import FakeSink
 from vcam.daemon.loops import (
     Counts,
     Flow,
@@ -34,40 +37,24 @@ def picture(grey: int) -> Picture:
 CARD, RAW = picture(1), picture(2)
 
 
-class Clock:
-    """Time passes only when somebody sleeps or works."""
+def sink_at_work(costs_s: dict[int, float] | None = None, fails: set[int] | None = None) -> tuple[FakeSink, Clock]:
+    """A sink whose sends may take time or fail, by their numbers; and its clock, which is the loop's too."""
+    clock = Clock()
 
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds > 0
-        self.now += seconds
-
-
-class Sink:
-    """Remembers (time, tick, grey); a send may take time or fail."""
-
-    name, size = "fake", (4, 4)
-
-    def __init__(self, clock: Clock, costs_s: dict[int, float] | None = None, fails: set[int] | None = None) -> None:
-        self.clock, self.costs_s, self.fails = clock, costs_s or {}, fails or set()
-        self.sent: list[tuple[float, int, int]] = []
-
-    def send(self, shown: Picture, tick: int) -> None:
-        self.sent.append((self.clock.now - 100, tick, int(shown[0, 0, 0])))
-        self.clock.now += self.costs_s.get(len(self.sent) - 1, 0.0)
-        if len(self.sent) - 1 in self.fails:
+    def at_send(number: int) -> None:
+        clock.now += (costs_s or {}).get(number, 0.0)
+        if number in (fails or set()):
             raise VcamError("the device is gone")
 
-    def close(self) -> None: ...
+    return FakeSink((4, 4), clock, at_send=at_send), clock
 
 
 def publish(
-    sink: Sink, frames: int, gates: dict[int, Gate] | None = None, arrivals: dict[int, int] | None = None
+    sink: FakeSink,
+    clock: Clock,
+    frames: int,
+    gates: dict[int, Gate] | None = None,
+    arrivals: dict[int, int] | None = None,
 ) -> tuple[Counts, list[str]]:
     """Run the pacer at 10 fps; gates and arrivals (grey of a new translation) by the tick they come at."""
     flow, troubles = Flow(), list[str]()
@@ -77,99 +64,80 @@ def publish(
         at = len(sink.sent)
         current[0] = (gates or {}).get(at, current[0])
         if at in (arrivals or {}):
-            flow.translated.put(Ready(picture((arrivals or {})[at]), sink.clock.now - 0.05))
+            flow.translated.put(Ready(picture((arrivals or {})[at]), clock.now - 0.05))
         return current[0]
 
-    beats = islice(ticks(10, threading.Event(), sink.clock, sink.clock.sleep), frames)
-    publish_loop(sink, flow, beats, gate, trouble=troubles.append, clock=sink.clock)
+    beats = islice(ticks(10, threading.Event(), clock, clock.sleep), frames)
+    publish_loop(sink, flow, beats, gate, trouble=troubles.append, clock=clock)
     return flow.counts, troubles
 
 
-def greys(sink: Sink) -> list[int]:
-    return [grey for _, _, grey in sink.sent]
+def greys(sink: FakeSink) -> list[int]:
+    return [one.colour[0] for one in sink.sent]
 
 
 def test_it_publishes_at_a_constant_rate_with_nothing_to_show_but_the_card() -> None:
-    sink = Sink(Clock())
-    counts, _ = publish(sink, 20)
-    assert [round(at, 6) for at, _, _ in sink.sent] == [round(i / 10, 6) for i in range(20)]
+    sink, clock = sink_at_work()
+    counts, _ = publish(sink, clock, 20)
+    assert [round(one.at_s - 100, 6) for one in sink.sent] == [round(i / 10, 6) for i in range(20)]
     assert greys(sink) == [1] * 20
     assert counts.interval.max_ms == pytest.approx(100)
     assert counts.published == 20
 
 
 def test_the_last_translation_stands_in_until_it_is_too_old() -> None:
-    sink = Sink(Clock())
-    counts, _ = publish(sink, 12, {0: Gate(CARD, hold_s=0.45)}, {2: 50, 3: 60})
+    sink, clock = sink_at_work()
+    counts, _ = publish(sink, clock, 12, {0: Gate(CARD, hold_s=0.45)}, {2: 50, 3: 60})
     assert greys(sink) == [1, 1, 50, 60, 60, 60, 60, 60, 1, 1, 1, 1]
     assert counts.latency.quantile_ms(0.5) == pytest.approx(50, abs=1.1)
 
 
 def test_hold_keeps_the_last_translation_for_ever() -> None:
-    sink = Sink(Clock())
-    publish(sink, 100, {0: Gate(CARD, hold_s=float("inf"))}, {1: 50})
+    sink, clock = sink_at_work()
+    publish(sink, clock, 100, {0: Gate(CARD, hold_s=float("inf"))}, {1: 50})
     assert greys(sink) == [1] + [50] * 99
 
 
 def test_raw_only_by_choice_and_only_when_there_is_no_translation() -> None:
-    sink = Sink(Clock())
+    sink, clock = sink_at_work()
     gates = {0: Gate(CARD, hold_s=0.15, raw=lambda: RAW), 6: Gate(CARD, hold_s=0.15, raw=lambda: None)}
-    publish(sink, 8, gates, {2: 50})
+    publish(sink, clock, 8, gates, {2: 50})
     assert greys(sink) == [2, 2, 50, 50, 2, 2, 1, 1]
 
 
 def test_after_panic_nothing_from_before_comes_back() -> None:
-    sink = Sink(Clock())
+    sink, clock = sink_at_work()
     gates = {2: Gate(CARD, only_card=True, raw=lambda: RAW), 5: Gate(CARD, hold_s=9)}
-    publish(sink, 8, gates, {0: 50, 1: 51, 3: 52, 6: 60})
+    publish(sink, clock, 8, gates, {0: 50, 1: 51, 3: 52, 6: 60})
     assert greys(sink) == [50, 51, 1, 1, 1, 1, 60, 60]
 
 
 def test_a_stall_leaves_ticks_out_and_never_bursts() -> None:
-    sink = Sink(Clock(), costs_s={3: 0.57})
-    publish(sink, 8)
-    assert [tick for _, tick, _ in sink.sent] == [0, 1, 2, 3, 8, 9, 10, 11]
-    times = [at for at, _, _ in sink.sent]
+    sink, clock = sink_at_work(costs_s={3: 0.57})
+    publish(sink, clock, 8)
+    assert [one.tick for one in sink.sent] == [0, 1, 2, 3, 8, 9, 10, 11]
+    times = [one.at_s for one in sink.sent]
     assert min(b - a for a, b in pairwise(times[5:])) == pytest.approx(0.1)
 
 
 def test_a_sink_that_fails_is_told_of_once_a_time_and_tried_again() -> None:
-    sink = Sink(Clock(), fails={2, 3})
-    counts, troubles = publish(sink, 6)
+    sink, clock = sink_at_work(fails={2, 3})
+    counts, troubles = publish(sink, clock, 6)
     assert troubles == ["the device is gone", "the device is gone", ""]
     assert counts.published == 6
 
 
 @given(st.lists(st.floats(0, 0.4), min_size=1, max_size=40))
 def test_whatever_the_sink_costs_ticks_only_grow_and_lie_on_the_grid(costs: list[float]) -> None:
-    sink = Sink(Clock(), dict(enumerate(costs)))
-    publish(sink, len(costs))
-    ticks = [tick for _, tick, _ in sink.sent]
+    sink, clock = sink_at_work(dict(enumerate(costs)))
+    publish(sink, clock, len(costs))
+    ticks = [one.tick for one in sink.sent]
     assert all(b > a for a, b in pairwise(ticks))
-    for at, tick, _ in sink.sent:
-        assert tick / 10 - 1e-6 <= at < (tick + 1) / 10 + 1e-6
+    for at_s, tick, _ in sink.sent:
+        assert tick / 10 - 1e-6 <= at_s - 100 < (tick + 1) / 10 + 1e-6
 
 
 # ------------------------------------------------------------------------------------------ capture and translate
-
-
-class Source:
-    name, trouble = "fake", ""
-
-    def __init__(self, frames: list[Frame | None], stop: threading.Event) -> None:
-        self.frames, self.stop, self.rests = iter(frames), stop, 0
-
-    def read(self, timeout_s: float) -> Frame | None:
-        frame = next(self.frames, None)
-        if frame is None:
-            self.stop.set()
-        return frame
-
-    def rest(self) -> None:
-        self.rests += 1
-        self.stop.set()
-
-    def close(self) -> None: ...
 
 
 def frames(count: int) -> Iterator[Frame]:
@@ -179,7 +147,7 @@ def frames(count: int) -> Iterator[Frame]:
 
 def test_capture_moves_every_frame_to_the_slot() -> None:
     stop, flow = threading.Event(), Flow()
-    capture_loop(Source([*frames(5), None], stop), flow, stop)
+    capture_loop(FakeCamera(pause_s=0, frames=frames(5), at_end=stop.set), flow, stop)
     newest = flow.captured.take()
     assert flow.counts.captured == 5
     assert newest is not None
@@ -188,7 +156,7 @@ def test_capture_moves_every_frame_to_the_slot() -> None:
 
 def test_while_resting_the_source_rests_and_nothing_is_captured() -> None:
     stop, flow = threading.Event(), Flow()
-    source = Source([*frames(5), None], stop)
+    source = FakeCamera(pause_s=0, frames=frames(5), at_end=stop.set)
     capture_loop(source, flow, stop, lambda: True)
     assert source.rests == 1
     assert (flow.counts.captured, flow.captured.take()) == (0, None)

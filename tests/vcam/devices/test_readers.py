@@ -10,20 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clock import Clock
 from vcam.devices import readers
 from vcam.devices.readers import OPEN_S, RECOUNT_S, Openings, Presence, StreamEvents
 from vcam.devices.sinks import NullSink
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify and V4L2 are Linux")
-
-
-class Clock:
-    """Time that the test moves."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 # ------------------------------------------------------------------------------------------------------------ inotify

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.support.clock import Clock
 from vcam.devices import sources
 from vcam.devices.sources import Camera, Pattern, VideoLoop, Webcam, choose_camera, is_black
 from vcam.errors import VcamError
@@ -26,17 +27,6 @@ BUILT_IN = Camera("Integrated Camera", "usb-0bda_Integrated-video-index0", "/dev
 LOOPBACK = Camera("Dummy", "platform:v4l2loopback-001/Dummy", "/dev/video5", virtual=True)
 OURS = Camera("StreamV2V Camera", "platform:v4l2loopback-000/StreamV2V Camera", "/dev/video10", virtual=True)
 ALL = [OURS, C920, BUILT_IN, LOOPBACK]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 10.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 # ------------------------------------------------------------------------------------------------------- choosing
@@ -181,7 +171,7 @@ class World:
     """The cameras that are there now, and what opening one gives."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock = Clock(10.0)
         self.there: list[Camera] = [OURS, C920]
         self.captures: list[Capture] = []
         self.opened: list[str | int] = []
@@ -385,7 +375,7 @@ def test_grey_cameras_are_cameras_too() -> None:
 
 
 def test_the_test_picture_keeps_its_rate_and_leaves_out_what_is_late() -> None:
-    clock = Clock()
+    clock = Clock(10.0)
     source = Pattern((64, 48), 10, clock=clock, sleep=clock.sleep)
     frames = [source.read(1.0) for _ in range(3)]
     assert [frame and frame.index for frame in frames] == [0, 1, 2]
@@ -411,7 +401,7 @@ def film(path: Path, frames: int = 8, rate: int = 10) -> Path:
 
 
 def test_a_film_is_shown_over_and_over_at_its_own_rate(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(10.0)
     source = VideoLoop(film(tmp_path / "a.mp4"), clock, clock.sleep)
     seen = [source.read(1.0) for _ in range(20)]
     greys = [round((int(frame.picture.mean()) - 20) / 20) for frame in seen if frame]
@@ -423,7 +413,7 @@ def test_a_film_is_shown_over_and_over_at_its_own_rate(tmp_path: Path) -> None:
 
 
 def test_late_frames_of_a_film_are_left_out_and_a_long_sleep_is_not_made_up_for(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(10.0)
     source = VideoLoop(film(tmp_path / "a.mp4"), clock, clock.sleep)
     source.read(1.0)
     clock.now += 0.35
@@ -439,7 +429,7 @@ def test_late_frames_of_a_film_are_left_out_and_a_long_sleep_is_not_made_up_for(
 
 
 def test_reading_a_film_never_waits_longer_than_it_may(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(10.0)
     source = VideoLoop(film(tmp_path / "a.mp4", rate=1), clock, clock.sleep)
     source.read(1.0)
     before = clock.now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +15,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
+from tests.support.patience import until
 from vcam.commands import Command, CommandError, NextProfile, Panic, Pause, Resume, SetPrompt, Toggle, UseProfile
 from vcam.errors import VcamError
 from vcam.obs import install, places, words
 from vcam.obs.link import NOT_RUNNING, ObsLink
 from vcam.obs.protocol import Obs, ObsGone, ObsPassword, proof
 from vcam.settings.config import ObsSettings
-
-WAIT_S = 30.0
 
 # ----------------------------------------------------------------------------------------------------------- the words
 
@@ -250,13 +249,6 @@ class Heard:
     def link(self, port: int, password: str = PASSWORD, **settings: Any) -> ObsLink:
         chosen = ObsSettings(port=port, password=password, **settings)
         return ObsLink(chosen, self.submit, self.said.append, find=lambda wanted: places.address(wanted, []))
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -7,14 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from core.settings import EngineSettings, Look, Policy, Runtime, SettingsError
+from tests.support.clock import Clock
 from vcam.offline.bench import HEAD, WARM_UP_FRAMES, Lab, Row, Told, bench, settings_to_measure, table
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class FakeEngine:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.settings import EngineSettings, Look, SettingsError
+from tests.support.late_engine import LateEngine, SlowEngine
 from tests.support.media_files import film, image, number_of, numbered, sound_of
+from tests.support.patience import PATIENCE_S
+from tests.support.translating_program import SMALL
 from vcam.errors import VcamError
 from vcam.offline import translate as under_test
 from vcam.offline.evaluate import evaluate
@@ -30,28 +32,6 @@ from vcam.offline.translate import TranslateReport, engine_size, translate
 from vcam.video import Kind, probe, read
 
 ROOT = Path(under_test.__file__).parents[2]
-SMALL = EngineSettings(width=64, height=64, steps=3)
-
-
-class LateEngine:
-    """Turns the colours round, `steps - 1` pictures late, as the stream batch does."""
-
-    def __init__(self, settings: EngineSettings, look: Look) -> None:
-        self.settings, self.look = settings, look
-        self.delay = settings.steps - 1
-        self.in_flight: deque[np.ndarray] = deque()
-        self.seen: list[np.ndarray] = []
-
-    def translate(self, picture: np.ndarray) -> np.ndarray | None:
-        assert picture.shape == (self.settings.height, self.settings.width, 3)
-        assert picture.dtype == np.uint8
-        self.seen.append(picture)
-        self.in_flight.append(255 - picture)
-        return self.in_flight.popleft() if len(self.in_flight) > self.delay else None
-
-    def drain(self) -> Iterator[np.ndarray]:
-        while self.in_flight:
-            yield self.in_flight.popleft()
 
 
 def quiet(text: str) -> None:
@@ -188,12 +168,6 @@ def test_progress_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert not shown.out
 
 
-class Slow(LateEngine):
-    def translate(self, picture: np.ndarray) -> np.ndarray | None:
-        time.sleep(0.02)
-        return super().translate(picture)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_completes_the_file(tmp_path: Path, number: signal.Signals) -> None:
     source = film(tmp_path / "in.mp4", 200, sound="aac")
@@ -204,7 +178,7 @@ def test_a_signal_completes_the_file(tmp_path: Path, number: signal.Signals) -> 
 
     notes: list[str] = []
     before = signal.getsignal(signal.SIGINT)
-    report = run(source, tmp_path / "out.mp4", make_engine=Slow, progress=after_ten, note=notes.append)
+    report = run(source, tmp_path / "out.mp4", make_engine=SlowEngine, progress=after_ten, note=notes.append)
     assert report.interrupted
     assert 10 <= report.frames_out == report.frames_in < 100
     assert negative_numbers(tmp_path / "out.mp4") == list(range(report.frames_out))
@@ -216,20 +190,16 @@ def test_a_signal_completes_the_file(tmp_path: Path, number: signal.Signals) -> 
 
 def test_ctrl_c_in_a_process_of_its_own(tmp_path: Path) -> None:
     film(tmp_path / "in.mp4", 200)
-    code = (
-        "from pathlib import Path; from tests.vcam.offline.test_translate import *\n"
-        f"report = translate(Path({str(tmp_path / 'in.mp4')!r}), Path({str(tmp_path / 'out.mkv')!r}), SMALL, Look(), "
-        "make_engine=Slow, progress=lambda done, of: print(done, flush=True))\n"
-        "print('done', report.frames_out, report.interrupted)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    files = str(tmp_path / "in.mp4"), str(tmp_path / "out.mkv")
+    command = [sys.executable, "-m", "tests.support.translating_program", *files]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line == "12\n":
                 process.send_signal(signal.SIGINT)
                 break
         rest = process.stdout.read().split()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert rest[-1] == "True"
     assert len(negative_numbers(tmp_path / "out.mkv")) == int(rest[-2])
 
@@ -248,7 +218,7 @@ def test_it_runs_outside_the_main_thread(tmp_path: Path) -> None:
     source, reports = film(tmp_path / "in.mp4", 3), []
     thread = threading.Thread(target=lambda: reports.append(run(source, tmp_path / "out.mp4")))
     thread.start()
-    thread.join(30)
+    thread.join(PATIENCE_S)
     assert reports[0].frames_out == 3
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from tests.support import patience
+from tests.support.controlled_daemon import ControlledDaemon
 from vcam.commands import Command, Panic, Resume, Status, Stop, Toggle, UseProfile
 from vcam.errors import VcamError
 from vcam.tray.model import GONE, Light, View, view
 
 ROOT = Path(__file__).parents[3]
-WAIT_S = 30.0
 PROFILES = [{"id": "ink", "name": "Ink"}, {"id": "rock", "name": "Rock & Roll"}]
 RUNNING = Status(state="running", profile="ink", profile_name="Ink", fps=12.4)
 
@@ -80,12 +80,12 @@ def tray(qt: Any) -> Iterator[tuple[Any, Daemon]]:
     camera.close()
 
 
-def until(qt: Any, true: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < end
+def until(qt: Any, true: Callable[[], object]) -> None:
+    def meanwhile() -> None:
         qt.processEvents()
-        time.sleep(0.01)
+        patience.pause()
+
+    patience.until(true, meanwhile=meanwhile)
 
 
 def test_the_menu_shows_the_camera_and_commands_it(qt: Any, tray: tuple[Any, Daemon]) -> None:
@@ -130,7 +130,12 @@ def test_the_icon_has_the_colour_of_the_state(qt: Any) -> None:
 def test_no_display_is_said_in_a_line(qt: Any) -> None:
     environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")}
     done = subprocess.run(
-        [sys.executable, "-m", "vcam", "tray"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "vcam", "tray"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=patience.PATIENCE_S,
     )
     assert done.returncode == 1
     assert "there is no display" in done.stderr
@@ -138,12 +143,11 @@ def test_no_display_is_said_in_a_line(qt: Any) -> None:
 
 
 def test_it_asks_the_real_server(qt: Any, tmp_path: Path) -> None:
-    from tests.vcam.control.test_control import Daemon as Surface
     from vcam.control.server import Server
     from vcam.tray.app import asked
 
     with pytest.raises(VcamError):
         asked(tmp_path)
-    with Server(Surface(), 0, tmp_path):
+    with Server(ControlledDaemon(), 0, tmp_path):
         shown = asked(tmp_path)
     assert (shown.alive, shown.light, [one.id for one in shown.profiles]) == (True, Light.LIVE, ["ink"])

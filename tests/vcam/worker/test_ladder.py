@@ -14,8 +14,8 @@ from core.models.description import describe
 from core.runtimes.tensorrt import readiness
 from core.settings import EngineSettings, Look, Lora, Runtime
 from tests.support import fake_engine
+from tests.support.fake_children import ScriptedChild
 from tests.support.media_files import film
-from tests.vcam.worker.test_worker import Child
 from vcam.cli.main import main
 from vcam.frames import Frame
 from vcam.worker.factories import instead
@@ -25,7 +25,7 @@ from vcam.worker.translator import WorkerTranslator
 WANTED = EngineSettings(model="fake", width=64, height=64, steps=1, runtime=Runtime.TENSORRT)
 
 
-class Starting(Child):
+class Starting(ScriptedChild):
     """It is ready at its first step, and has a picture when the test says so."""
 
     def __init__(self, settings: EngineSettings, look: Look, facts: dict[str, object]) -> None:
@@ -37,7 +37,7 @@ class Starting(Child):
     def takes(self, settings: EngineSettings) -> bool:
         return False
 
-    def step(self) -> Frame | None:  # type: ignore[override]
+    def step(self) -> Frame | None:
         self.ready = True
         return self.shown
 

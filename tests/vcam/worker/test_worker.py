@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import pairwise
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
 from core.settings import EngineSettings, Look, Lora
+from tests.support import patience
+from tests.support.clock import Clock
+from tests.support.fake_children import QUICK, SMALL, ScriptedChild, engine_pid, frame
+from tests.support.fake_engine import FACTORY
 from vcam.frames import Frame
 from vcam.worker.process import Limits
 from vcam.worker.translator import WorkerTranslator
-
-FAKE = "tests.support.fake_engine:make"
-SMALL = EngineSettings(model="fake", width=64, height=64, steps=1)
-QUICK = Limits(first_wait_s=0.01, longest_wait_s=0.02, tries=3)
-PATIENCE_S = 60.0  # only ever waited for when something is broken
 
 Build = Callable[..., WorkerTranslator]
 
@@ -38,7 +35,7 @@ def build() -> Iterator[Build]:
     def make(
         settings: EngineSettings = SMALL, prompt: str = "", limits: Limits = QUICK, **kw: object
     ) -> WorkerTranslator:
-        made.append(WorkerTranslator(settings, Look(prompt=prompt), factory=FAKE, limits=limits, **kw))  # type: ignore[arg-type]
+        made.append(WorkerTranslator(settings, Look(prompt=prompt), factory=FACTORY, limits=limits, **kw))  # type: ignore[arg-type]
         return made[-1]
 
     before = _children()
@@ -54,32 +51,24 @@ def _children() -> set[int]:
     return {child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())}
 
 
-def frame(index: int, grey: int = 0) -> Frame:
-    return Frame(np.full((80, 100, 3), grey, np.uint8), index / 10, index)
-
-
 def until(translator: WorkerTranslator, done: Callable[[Frame | None], bool], first: int = 0) -> list[Frame]:
     """Give frame after frame until `done` of what came back (or of None); all that came back."""
     results: list[Frame] = []
-    end = time.monotonic() + PATIENCE_S
-    index = first
-    while time.monotonic() < end:
+    numbers = itertools.count(first)
+
+    def step() -> bool:
+        index = next(numbers)
         result = translator.translate(frame(index, index % 200) if translator.ready else None)
-        index += 1
         if result is not None:
             results.append(result)
-        if done(result):
-            return results
-    raise AssertionError(f"it did not happen; the state is {translator.state}")
+        return done(result)
+
+    patience.until(step, lambda: f"it did not happen; the state is {translator.state}", meanwhile=lambda: None)
+    return results
 
 
 def a_picture(result: Frame | None) -> bool:
     return result is not None
-
-
-def child_of(translator: WorkerTranslator) -> int:
-    assert translator.state.facts is not None
-    return int(translator.state.facts["pid"])
 
 
 def test_pictures_come_back_translated_with_their_own_number_and_time(build: Build) -> None:
@@ -140,11 +129,11 @@ def test_unknown_words_are_told(build: Build) -> None:
 def test_a_look_that_the_engine_refuses_changes_nothing_and_is_told(build: Build) -> None:
     translator = build()
     until(translator, a_picture)
-    pid = child_of(translator)
+    pid = engine_pid(translator)
     translator.use(SMALL, Look(prompt="refuse"))
     until(translator, lambda result: "guidance is 2" in translator.state.text)
     until(translator, a_picture)
-    assert child_of(translator) == pid
+    assert engine_pid(translator) == pid
 
 
 def test_killed_again_and_again_it_comes_back(build: Build) -> None:
@@ -152,7 +141,7 @@ def test_killed_again_and_again_it_comes_back(build: Build) -> None:
     for kill in range(5):
         until(translator, lambda result: result is not None and result.index > 20)
         assert translator.state.text == ""
-        os.kill(child_of(translator), signal.SIGKILL)
+        os.kill(engine_pid(translator), signal.SIGKILL)
         until(translator, lambda result: translator.state.phase == "restarting")
         assert "killed (SIGKILL): out of memory?" in translator.state.text
         assert translator.state.restarts == kill + 1
@@ -228,12 +217,12 @@ def test_an_engine_that_cannot_start_is_given_up_with_the_reason(
 def test_other_settings_build_another_engine_beside_and_swap_at_its_first_picture(build: Build) -> None:
     translator = build()
     until(translator, a_picture)
-    first = child_of(translator)
+    first = engine_pid(translator)
     translator.use(replace(SMALL, width=96, model="slow-start"), Look())
     results = until(translator, lambda result: result is not None and result.picture.shape[1] == 96)
     assert len(results) > 3, "the old one works on while the new one loads"
     assert {result.picture.shape[1] for result in results[:-1]} == {64}
-    assert child_of(translator) != first
+    assert engine_pid(translator) != first
     assert not psutil.pid_exists(first)
 
 
@@ -246,26 +235,26 @@ def apart(result: Frame) -> tuple[int, int]:
 def test_other_loras_are_taken_by_the_engine_there_is(build: Build) -> None:
     translator = build()
     until(translator, a_picture)
-    first = child_of(translator)
+    first = engine_pid(translator)
     lora = Lora("a.safetensors", 0.5)
     translator.use(replace(SMALL, loras=(lora, lora)), Look(seed=7))
     until(translator, lambda r: r is not None and apart(r) == (7, 20))
     translator.use(SMALL, Look())
     until(translator, lambda r: r is not None and apart(r) == (0, 0))
-    assert child_of(translator) == first
+    assert engine_pid(translator) == first
     # what it is built with has not been lost: back to the size, but with a LoRA, is another engine
     translator.use(replace(SMALL, width=96, loras=(lora,)), Look())
     until(translator, lambda r: r is not None and r.picture.shape[1] == 96)
-    assert child_of(translator) != first
+    assert engine_pid(translator) != first
 
 
 def test_an_engine_that_fuses_for_long_does_not_hang(build: Build) -> None:
     translator = build(limits=replace(QUICK, frame_s=0.5))
     until(translator, a_picture)
-    first = child_of(translator)
+    first = engine_pid(translator)
     translator.use(replace(SMALL, loras=(Lora("slow"),)), Look())
     until(translator, lambda r: r is not None and apart(r) == (0, 10))
-    assert child_of(translator) == first
+    assert engine_pid(translator) == first
     assert translator.state.restarts == 0
     assert translator.state.frame_s < 0.5
 
@@ -273,80 +262,58 @@ def test_an_engine_that_fuses_for_long_does_not_hang(build: Build) -> None:
 def test_loras_that_the_engine_refuses_change_nothing_and_are_told(build: Build) -> None:
     translator = build()
     until(translator, a_picture)
-    first = child_of(translator)
+    first = engine_pid(translator)
     translator.use(replace(SMALL, loras=(Lora("refuse"),)), Look())
     until(translator, lambda _: "no such file" in translator.state.text)
     translator.use(replace(SMALL, loras=(Lora("good"),)), Look())  # not mistaken for what it has
     until(translator, lambda r: r is not None and apart(r) == (0, 10))
-    assert child_of(translator) == first
+    assert engine_pid(translator) == first
 
 
 def test_settings_that_cannot_be_had_leave_the_engine_as_it_is(build: Build) -> None:
     translator = build()
     until(translator, a_picture)
-    pid = child_of(translator)
+    pid = engine_pid(translator)
     translator.use(replace(SMALL, model="absent"), Look())
     until(translator, lambda result: "not possible: there is no model 'absent'" in translator.state.text)
     until(translator, a_picture)
-    assert child_of(translator) == pid
+    assert engine_pid(translator) == pid
 
 
 def test_going_back_before_the_other_is_ready_ends_the_other(build: Build) -> None:
     translator = build()
     until(translator, a_picture)
-    pid = child_of(translator)
+    pid = engine_pid(translator)
     translator.use(replace(SMALL, model="slow-start"), Look())
     until(translator, a_picture)
     translator.use(SMALL, Look(seed=3))
     until(translator, a_picture)
     assert len(_children()) == 1
-    assert child_of(translator) == pid
+    assert engine_pid(translator) == pid
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_ctrl_c_in_the_terminal_does_not_end_the_engine(build: Build) -> None:
     translator = build()
     until(translator, a_picture)
-    pid = child_of(translator)
+    pid = engine_pid(translator)
     os.kill(pid, signal.SIGINT)
     until(translator, lambda result: result is not None and result.index > 30, first=20)
-    assert child_of(translator) == pid
+    assert engine_pid(translator) == pid
     assert translator.state.restarts == 0
-
-
-PARENT = """
-import sys, time
-from tests.vcam.worker.test_worker import *
-if __name__ == "__main__":
-    translator = WorkerTranslator(SMALL, Look(prompt=sys.argv[1]), factory=FAKE)
-    end = time.monotonic() + 60
-    while not translator.state.facts and time.monotonic() < end:
-        translator.translate(None)
-    print(child_of(translator), translator._current._shared.name, flush=True)
-    while True:
-        translator.translate(frame(0) if translator.ready else None)
-"""
 
 
 @pytest.mark.parametrize("prompt", ["", "hang"])
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm")
-def test_killed_the_parent_takes_child_and_memory_with_it(tmp_path: Path, prompt: str) -> None:
-    script = tmp_path / "parent.py"
-    script.write_text(PARENT)
-    root = Path(__file__).parents[3]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    with subprocess.Popen(
-        [sys.executable, script, prompt], stdout=subprocess.PIPE, text=True, env=environment
-    ) as parent:
+def test_killed_the_parent_takes_child_and_memory_with_it(prompt: str) -> None:
+    command = [sys.executable, "-m", "tests.support.worker_parent", prompt]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid, memory = parent.stdout.readline().split()
         assert psutil.pid_exists(int(pid))
         parent.kill()
         parent.wait()
-        end = time.monotonic() + PATIENCE_S
-        while psutil.pid_exists(int(pid)) or Path("/dev/shm", memory).exists():
-            assert time.monotonic() < end, "left behind"
-            time.sleep(0.05)
+    patience.until(lambda: not psutil.pid_exists(int(pid)) and not Path("/dev/shm", memory).exists(), "left behind")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm")
@@ -361,7 +328,7 @@ def test_no_shared_memory_is_left_behind(build: Build, monkeypatch: pytest.Monke
     monkeypatch.setattr("vcam.worker.pictures.SharedMemory", make)
     translator = build()
     until(translator, a_picture)
-    os.kill(child_of(translator), signal.SIGKILL)
+    os.kill(engine_pid(translator), signal.SIGKILL)
     until(translator, lambda result: translator.state.restarts == 1 and result is not None)
     assert len(names) == 2  # the killed engine's and the next one's
     assert Path("/dev/shm", names[1]).exists()
@@ -377,64 +344,30 @@ def test_back_off_doubles_up_to_its_limit() -> None:
 # ------------------------------------------------------------- the supervisor's decisions, with children of no process
 
 
-class Child:
-    """An EngineProcess without a process: the test says what happens to it."""
-
-    def __init__(self, settings: EngineSettings, look: Look) -> None:
-        self.settings, self.look = settings, look
-        self.failure, self.final, self.ready, self.refused = "", False, True, ""
-        self.unknown: tuple[str, ...] = ()
-        self.pictures, self.frame_s, self.idle, self.closed = 1, 0.05, True, False
-        self.facts: dict[str, object] = {}
-        self.sent: list[object] = []
-
-    def step(self) -> None: ...
-
-    def give(self, frame: Frame, mirror: bool) -> None: ...
-
-    def set_look(self, look: Look, transition_ms: int) -> None:
-        self.sent.append((look, transition_ms))
-
-    def use_loras(self, loras: tuple[Lora, ...], transition_ms: int) -> None:
-        self.settings = replace(self.settings, loras=loras)
-
-    def is_but_for_loras(self, settings: EngineSettings) -> bool:
-        return replace(self.settings, loras=settings.loras) == settings
-
-    def send(self, order: object) -> None:
-        self.sent.append(order)
-
-    def waitable(self) -> list[object]:
-        return []
-
-    def close(self, grace_s: float = 0.0) -> None:
-        self.closed = True
-
-
 def test_the_waits_between_restarts_grow_until_it_is_given_up() -> None:
-    now = [0.0]
-    children: list[Child] = []
+    clock = Clock()
+    children: list[ScriptedChild] = []
     starts: list[float] = []
 
-    def start(settings: EngineSettings, look: Look) -> Child:
-        children.append(Child(settings, look))
-        starts.append(now[0])
+    def start(settings: EngineSettings, look: Look) -> ScriptedChild:
+        children.append(ScriptedChild(settings, look))
+        starts.append(clock.now)
         return children[-1]
 
     translator = WorkerTranslator(
         SMALL,
         Look(),
         limits=Limits(tries=5),
-        clock=lambda: now[0],
+        clock=clock,
         start=start,  # type: ignore[arg-type]
-        sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
+        sleep=clock.sleep,
     )
     while translator.state.phase != "failed":
         translator.translate(None)
         if children:
             children[-1].failure = "crashed"
-        assert now[0] < 100
-    waits = [round(b - a, 1) for a, b in pairwise(starts)]
+        assert clock.now < 200
+    waits = [round(b - a, 1) for a, b in itertools.pairwise(starts)]
     assert len(starts) == 5
     assert waits == sorted(waits)
     assert waits[-1] >= 2
@@ -445,20 +378,20 @@ def test_the_waits_between_restarts_grow_until_it_is_given_up() -> None:
 
 
 def test_pictures_in_between_make_it_start_counting_anew() -> None:
-    children: list[Child] = []
+    children: list[ScriptedChild] = []
 
-    def start(settings: EngineSettings, look: Look) -> Child:
-        children.append(Child(settings, look))
+    def start(settings: EngineSettings, look: Look) -> ScriptedChild:
+        children.append(ScriptedChild(settings, look))
         return children[-1]
 
-    now = [0.0]
+    clock = Clock()
     translator = WorkerTranslator(
         SMALL,
         Look(),
         limits=Limits(tries=2),
-        clock=lambda: now[0],
+        clock=clock,
         start=start,  # type: ignore[arg-type]
-        sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
+        sleep=clock.sleep,
     )
     for _ in range(50):
         while not children or children[-1].closed:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 
 from core.engine import Engine
 from core.models import loading as models
@@ -25,30 +24,8 @@ from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime
 from tests.support import trt_stand_in
 from tests.support.lazy_device import lazy_device
 from tests.support.model_folders import make_folder
-from tests.support.small_models import TEXT_WIDTH
+from tests.support.tensorrt_model import PLACES, lora_file, tiny_unet
 from vcam.cli.main import main
-
-PLACES = ["mid_block.attentions.0.transformer_blocks.0.attn1", "up_blocks.0"]
-
-
-def tiny_unet() -> UNet2DConditionModel:
-    """Three self-attention layers: an export takes seconds."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            down_block_types=("DownBlock2D",),
-            up_block_types=("CrossAttnUpBlock2D",),
-            block_out_channels=(16,),
-            layers_per_block=1,
-            norm_num_groups=8,
-            attention_head_dim=2,
-            cross_attention_dim=TEXT_WIDTH,
-        )
-        for name, weight in unet.named_parameters():
-            if name.endswith(("to_q.weight", "to_k.weight")):
-                weight.data *= 3  # some tokens matter, others do not
-    return unet
 
 
 @pytest.fixture(scope="session")
@@ -215,21 +192,6 @@ def test_another_lora_refits_the_engine_and_builds_nothing(
     assert np.array_equal(with_lora.translate(picture), ours.translate(picture))
     ours.use_loras(())
     assert np.abs(with_lora.translate(picture).astype(int) - ours.translate(picture)).max() > 1
-
-
-def lora_file(path: Path) -> Path:
-    """A LoRA of the middle's projections, of what the text becomes there, and of a convolution."""
-    from safetensors.torch import save_file
-
-    generator = torch.Generator().manual_seed(3)
-    layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_v"
-    tensors = {f"{layer}.lora_up.weight": (16, 4), f"{layer}.lora_down.weight": (4, 16)}
-    text = layer.replace("attn1", "attn2")
-    tensors |= {f"{text}.lora_up.weight": (16, 4), f"{text}.lora_down.weight": (4, TEXT_WIDTH)}
-    conv = "lora_unet_conv_in"
-    tensors |= {f"{conv}.lora_up.weight": (16, 4, 1, 1), f"{conv}.lora_down.weight": (4, 4, 3, 3)}
-    save_file({name: torch.randn(shape, generator=generator) for name, shape in tensors.items()}, path)
-    return path
 
 
 def built(folder: Path) -> tuple[EngineSettings, engines.Entry]:

@@ -1,0 +1,26 @@
+"""A program that runs an engine in a child, says both and goes on until it is killed. Its argument: the prompt."""
+
+from __future__ import annotations
+
+import sys
+
+from core.settings import Look
+from tests.support.fake_children import SMALL, engine_pid, frame
+from tests.support.fake_engine import FACTORY
+from tests.support.patience import until
+from vcam.worker.translator import WorkerTranslator
+
+
+def main(prompt: str) -> None:
+    """Print the child's process id and the name of the shared memory, in one line."""
+    translator = WorkerTranslator(SMALL, Look(prompt=prompt), factory=FACTORY)
+    until(lambda: translator.state.facts, meanwhile=lambda: translator.translate(None))
+    current = translator._current
+    assert current is not None
+    print(engine_pid(translator), current._shared.name, flush=True)
+    while True:
+        translator.translate(frame(0) if translator.ready else None)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
