@@ -14,13 +14,13 @@ from torch import Tensor
 
 from core.algorithm import prompts, schedule, stream
 from core.algorithm.net import Picture
+from core.errors import PlanError, SettingsError
 from core.models import host_memory as host
 from core.models import loading as models
 from core.models import loras
 from core.models.loading import Model, Report, silent
 from core.runtimes import stages
-from core.runtimes.tensorrt.cache import EngineError
-from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, SettingsError
+from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime
 
 _DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes at once
 
@@ -29,7 +29,7 @@ class Engine:
     """Translates a stream of pictures by StreamV2V; complete when built, not thread-safe."""
 
     def __init__(self, settings: EngineSettings, look: Look, report: Report = silent) -> None:
-        """Loads the model, and compiles it where the runtime does. Raises core.models.description.ModelError,
+        """Loads the model, and compiles it where the runtime does. Raises core.errors.ModelError,
         SettingsError.
 
         report hears what is being done and how far the start is, 0..1. trouble: why the TensorRT engine that there is
@@ -75,7 +75,7 @@ class Engine:
         """Other LoRAs from the next frame on, in the weights that are loaded; nothing is built, the stream goes on.
 
         The prompts' embeddings blend over `frames` frames where the text encoder is changed too. Raises SettingsError
-        where the runtime's weights are fixed or the RAM is too small, core.models.description.ModelError; then nothing
+        where the runtime's weights are fixed or the RAM is too small, core.errors.ModelError; then nothing
         has changed.
         """
         if self._model.put is None:
@@ -248,7 +248,7 @@ def _opened(settings: EngineSettings, report: Report) -> tuple[Model, stream.Str
     """The model, the state of a stream that has seen nothing, how its frames are taken, and Engine.trouble."""
     try:
         return *_begun(settings, report), ""
-    except EngineError as error:
+    except PlanError as error:
         if settings.runtime not in (Runtime.AUTO, Runtime.TENSORRT):
             raise
         trouble = str(error)

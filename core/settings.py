@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-
-class SettingsError(ValueError):
-    """A setting has a value that cannot be used; the message names the setting, the value and what is allowed."""
+from core.errors import SettingsError
 
 
 class Policy(StrEnum):

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from core.settings import Look, OnSwitch, SettingsError, names
+from core.errors import SettingsError
+from core.settings import Look, OnSwitch, names
 from vcam.errors import VcamError
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from core.settings import SettingsError
+from core.errors import SettingsError
 
 _LCM_GRID = 50  # timesteps that an LCM was distilled on (arXiv 2310.04378, section 5.1)
 _TIMESTEP_SCALING, _SIGMA_DATA = 10.0, 0.5  # of the boundary condition (LCM, section 3; diffusers LCMScheduler)

@@ -20,10 +20,7 @@ from core.algorithm.attention import (
     keys_values,
 )
 from core.algorithm.bank import Bank, Layout, Reading, Seen
-
-
-class PlaceError(ValueError):
-    """A fusion place is none of the UNet's; the message names it."""
+from core.errors import PlaceError
 
 
 class BankedUNet(nn.Module):

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from core.measure.motion import Floats, Flow, MetricError, Motion, Pixels, dis_flow, motion, places, square, warped
+from core.errors import MetricError
+from core.measure.motion import Floats, Flow, Motion, Pixels, dis_flow, motion, places, square, warped
 
 Embed = Callable[[Pixels], Floats]  # picture -> vector [n]
 

@@ -13,13 +13,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from core.errors import MetricError
+
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
-
-
-class MetricError(ValueError):
-    """Something cannot be measured; the message says what is missing or wrong and what to do."""
 
 
 class Flow(Protocol):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core.errors import ModelError, SettingsError
 from core.models.catalogue import ENTRIES, in_gb
 from core.settings import EngineSettings, Look, Policy
 
@@ -24,10 +25,6 @@ _PARTS = {
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
 }
 ONNX_GRAPHS = {"encoder": "vae", "unet": "unet", "decoder": "vae", "text_encoder": "text_encoder"}  # graph: weights
-
-
-class ModelError(ValueError):
-    """A model cannot be used; the message names what is wrong and what to do, in one line."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ def describe(name: str) -> ModelDescription:
         return _description(name, folder, own)
     except ModelError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, SettingsError) as error:
         raise ModelError(f"{folder / DESCRIPTION}: {one_line(error)}; docs/models.md lists its keys") from error
 
 

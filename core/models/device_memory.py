@@ -31,11 +31,12 @@ from core.algorithm.frame import Decode, Encode, Knobs, Memory, denoise, idle_kn
 from core.algorithm.net import Net
 from core.algorithm.schedule import Prediction
 from core.algorithm.stream import net_rows
+from core.errors import PlaceError, SettingsError, ShapeError
 from core.models import host_memory as host
 from core.models.catalogue import in_gb
-from core.models.description import ModelDescription, ModelError, describe, one_line, part_config, require, stored
+from core.models.description import ModelDescription, describe, one_line, part_config, require, stored
 from core.models.loading import quiet
-from core.settings import EngineSettings, Guidance, Policy, SettingsError
+from core.settings import EngineSettings, Guidance, Policy
 
 # What no tensor shows. On a GPU the context and the libraries' workspaces: an allowance, not measured. On the CPU what
 # its kernels scratch, of which most is convolutions' weights in another order: as seen in real runs (docs/models.md).
@@ -43,10 +44,6 @@ _GPU_BESIDES = 700_000_000
 _CPU_BESIDES = 100_000_000
 _SLACK = 1.15  # of the work: what an allocator rounds up and leaves unused between tensors
 _TEXT = 77  # words of a CLIP text
-
-
-class ShapeError(ModelError):
-    """The model's configurations cannot be run at that size."""
 
 
 class Need(NamedTuple):
@@ -81,7 +78,14 @@ def need(description: ModelDescription, settings: EngineSettings) -> Need:
     try:
         with quiet():
             bank, work = _frame(json.dumps(parts), description.places, description.subtoken, _shape(settings), dtype)
-    except (ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:  # what diffusers is led to
+    except (
+        PlaceError,
+        ValueError,
+        RuntimeError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ) as error:  # what diffusers is led to
         raise ShapeError(f"{description.folder}: a frame cannot be worked out ({one_line(error)})") from error
     numbers = _numbers(description)
     besides, of_loras = _GPU_BESIDES, 0

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from core.errors import SettingsError
 from core.models import loras
 from core.models.catalogue import in_gb
 from core.models.description import ModelDescription, Stored, stored
-from core.settings import EngineSettings, Runtime, SettingsError
+from core.settings import EngineSettings, Runtime
 
 PARTS = ("unet", "vae", "text_encoder")  # in the order in which they are loaded
 _NETS = ("unet", "vae")  # of which a TensorRT engine is made

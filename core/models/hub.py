@@ -20,8 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from core.errors import ModelError
 from core.models.catalogue import ENTRIES, SOURCE, Entry, File, in_gb, models_folder
-from core.models.description import DESCRIPTION, ModelError, one_line
+from core.models.description import DESCRIPTION, one_line
 
 _ACCEPTED = "accepted.json"  # beside the folders: whose licences the user has accepted
 _UNFINISHED = ".incomplete"  # the end of a file's name until all of it is here and checked

@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from core.errors import ModelError, PlaceError, SettingsError, ShapeError
 from core.models.description import (
     DESCRIPTION,
     ModelDescription,
-    ModelError,
     describe,
     has_graphs,
     one_line,
@@ -22,7 +22,7 @@ from core.models.description import (
     require,
     variant,
 )
-from core.settings import EngineSettings, Policy, Runtime, SettingsError
+from core.settings import EngineSettings, Policy, Runtime
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -166,7 +166,7 @@ def expected(settings: EngineSettings) -> Need | None:
     host.check_loading(description, settings, host.free_ram())
     try:
         return memory.check(description, settings, room)
-    except memory.ShapeError:
+    except ShapeError:
         return None
 
 
@@ -262,7 +262,7 @@ def banked(loaded: Loaded, description: ModelDescription) -> BankedUNet:
     places = unets.default_places(loaded.unet) if description.places is None else description.places
     try:
         return unets.BankedUNet(loaded.unet, places, description.subtoken).to(loaded.unet.device)
-    except unets.PlaceError as error:
+    except PlaceError as error:
         raise ModelError(f"{description.folder / DESCRIPTION}: fusion.subtoken: {error}") from error
 
 
@@ -307,7 +307,7 @@ def _layout(description: ModelDescription, unet: Any, latent: tuple[int, int, in
     _, height, width = latent
     try:
         return unets.layout(unet.config, description.places, height, width)
-    except unets.PlaceError as error:
+    except PlaceError as error:
         raise ModelError(f"{description.folder / DESCRIPTION}: fusion.places: {error}") from error
     except (ValueError, RuntimeError, TypeError) as error:  # what diffusers raises at inputs that it misses
         raise ModelError(

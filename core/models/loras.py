@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from core.models.description import ModelError
+from core.errors import ModelError
 from core.settings import Lora
 
 # the ends of the keys of one layer: kohya's, diffusers' (peft), and diffusers' before peft

@@ -28,13 +28,14 @@ from core.algorithm.frame import Decode, Dials, Encode, Frame, Knobs, Memory, Me
 from core.algorithm.net import Picture
 from core.algorithm.stream import Develop, Plan, Step, StreamState
 from core.algorithm.unet import BankedUNet
+from core.errors import SettingsError
 from core.models import loras
 from core.models.description import ModelDescription, one_line
 from core.models.loading import BUILDING, Loaded, Model, Report, banked, load_parts
 from core.runtimes.capture import Way, way_of
 from core.runtimes.copies import Staged
 from core.runtimes.stages import Runs, busy
-from core.settings import EngineSettings, SettingsError
+from core.settings import EngineSettings
 
 _T = TypeVar("_T")
 

@@ -22,9 +22,10 @@ from core.algorithm import bank as banks
 from core.algorithm.bank import Bank, Reading, Seen
 from core.algorithm.net import Picture
 from core.engine import Engine
+from core.errors import SettingsError
 from core.models import loading as models
 from core.models.loading import Model
-from core.settings import EngineSettings, Guidance, Look, OnSwitch, Policy, SettingsError
+from core.settings import EngineSettings, Guidance, Look, OnSwitch, Policy
 from tests.support.model_folders import layout_once, make_folder, parts_of, replace_parts
 
 SIZE = 64

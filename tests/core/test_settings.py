@@ -10,18 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.settings import (
-    EngineSettings,
-    Guidance,
-    Look,
-    Lora,
-    OnSwitch,
-    Policy,
-    Runtime,
-    SettingsError,
-    in_range,
-    names,
-)
+from core.errors import SettingsError
+from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, in_range, names
 
 NAN, INFINITE = float("nan"), float("inf")
 LOOK_RANGES = {

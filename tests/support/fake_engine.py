@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.settings import EngineSettings, Look, Lora, SettingsError
+from core.errors import SettingsError
+from core.settings import EngineSettings, Look, Lora
 from vcam.frames import Picture
 from vcam.worker.factories import Report
 

@@ -23,7 +23,7 @@ Wanted = Callable[[], bool]  # whether a build shall go on
 def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     """Carries out args.action; its result for a program and for a person, and the exit status.
 
-    Raises VcamError, core.models.description.ModelError, SettingsError.
+    Raises VcamError, core.errors.ModelError, SettingsError.
     """
     return {"list": _list, "build": _build, "verify": _verify, "clean": _clean}[args.action](args)
 

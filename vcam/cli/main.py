@@ -59,14 +59,12 @@ def _run_verb(argv: Sequence[str] | None) -> int:
 
 def _expected() -> tuple[type[Exception], ...]:
     """The failures that a user can mend, by the message alone."""
-    from core.settings import SettingsError
+    from core.errors import StreamV2VError
     from vcam.errors import VcamError
     from vcam.settings.config import ConfigError
     from vcam.settings.profiles import ProfileError
 
-    # not imported here: if it was not, it raised nothing
-    description = sys.modules.get("core.models.description")
-    return (VcamError, ConfigError, ProfileError, SettingsError, *([description.ModelError] if description else []))
+    return VcamError, ConfigError, ProfileError, StreamV2VError
 
 
 def _unexpected(error: Exception) -> str:

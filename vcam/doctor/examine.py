@@ -80,7 +80,8 @@ def as_text(findings: Sequence[Finding], encoding: str | None = "utf-8") -> str:
 
 
 def _model(name: str) -> Finding:
-    from core.models.description import ModelError, describe, require
+    from core.errors import ModelError
+    from core.models.description import describe, require
 
     try:
         require(name)

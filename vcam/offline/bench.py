@@ -149,7 +149,7 @@ def bench(
     """Measures each of the settings over `frames` frames after its warm-up; `each` hears of every row at once.
 
     stages: whether each stage is measured by itself too. threads: of the CPU, None leaves the choice to torch.
-    Raises core.models.description.ModelError, SettingsError.
+    Raises core.errors.ModelError, SettingsError.
     """
     if lab is None:
         lab = _real_lab(threads)

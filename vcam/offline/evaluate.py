@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.errors import MetricError
 from core.measure import metrics, motion
 from vcam.errors import VcamError
 from vcam.offline.translate import Progress, shown
@@ -70,7 +71,7 @@ def evaluate(
                 embed=embed,
                 done=lambda done: show(done, total),
             )
-    except motion.MetricError as error:
+    except MetricError as error:
         raise VcamError(f"{output} against {source}: {error}") from error
     return EvalReport(
         frames=found.frames,

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, SettingsError, names
+from core.errors import SettingsError
+from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, names
 from vcam.settings.toml_schema import (
     Check,
     check_values,
@@ -252,7 +253,7 @@ def engine_settings(
 ) -> EngineSettings:
     """What to build the engine from: what is given here, over the profile, over the model's own description.
 
-    default_model: where neither says one. Raises SettingsError, core.models.description.ModelError.
+    default_model: where neither says one. Raises SettingsError, core.errors.ModelError.
     """
     from core.models.description import describe
 

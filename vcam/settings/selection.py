@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.settings import EngineSettings, Look, Policy, SettingsError
+from core.errors import SettingsError
+from core.settings import EngineSettings, Look, Policy
 from vcam.commands import CommandError
 from vcam.errors import VcamError
 from vcam.settings.profiles import LoadedProfiles, Profile, ProfileError, find_profile

@@ -94,13 +94,13 @@ def building_engine(settings: EngineSettings, look: Look, threads: int, report: 
 
     torch.set_num_threads(threads)
     tqdm.set_lock(threading.RLock())  # the exporter's bars would have one of all processes, whose loss Python tells
-    from core.runtimes.tensorrt.cache import EngineError
+    from core.errors import PlanError
     from core.runtimes.tensorrt.make import ensure
 
     ensure(settings, report)
     engine = core_engine(settings, look, threads, report)
     if engine.settings.runtime is not Runtime.TENSORRT:  # what runs already would take its own place
-        raise EngineError(engine.trouble or "the TensorRT engine was built, but is not there; vcam engines list")
+        raise PlanError(engine.trouble or "the TensorRT engine was built, but is not there; vcam engines list")
     return engine
 
 

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from core.algorithm import unet
 from core.algorithm.bank import Reading
+from core.errors import ModelError
 from core.models import loading as models
-from core.models.description import ONNX_GRAPHS, ModelDescription, ModelError, describe, part_config
+from core.models.description import ONNX_GRAPHS, ModelDescription, describe, part_config
 from core.runtimes.onnx import folding
 from core.runtimes.onnx import runtime as onnx
 

@@ -25,10 +25,11 @@ from core.algorithm.bank import Bank, Layout, Reading, Seen
 from core.algorithm.net import Net, Picture
 from core.algorithm.prompts import Encoder
 from core.algorithm.stream import Parts, by_parts, net_rows
-from core.models.description import ONNX_GRAPHS, ModelDescription, ModelError, has_graphs, part_config
+from core.errors import ModelError, SettingsError
+from core.models.description import ONNX_GRAPHS, ModelDescription, has_graphs, part_config
 from core.models.loading import Model, betas_schedule
 from core.runtimes.onnx.folding import Chain, compose
-from core.settings import EngineSettings, Policy, SettingsError
+from core.settings import EngineSettings, Policy
 
 FOLDER = "onnx"
 MANIFEST = "graphs.json"

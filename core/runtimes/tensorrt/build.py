@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from core.errors import BuildCancelled, PlanError
 from core.models.loading import Report
-from core.runtimes.tensorrt.cache import EngineError, write_helper
+from core.runtimes.tensorrt.cache import write_helper
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
 
-class EngineCancelled(EngineError):
-    """The build was told to stop."""
-
-
 def build(onnx: Path, dtype: torch.dtype, timing: Path, report: Report, wanted: Callable[[], bool]) -> memoryview:
-    """The engine of a graph; minutes. wanted: asked all the time, False ends the build. Raises EngineError.
+    """The engine of a graph; minutes. wanted: asked all the time, False ends the build. Raises PlanError.
 
     Strongly typed: the graph's own types are the engine's, no builder flag chooses a precision.
     """
@@ -34,7 +31,7 @@ def build(onnx: Path, dtype: torch.dtype, timing: Path, report: Report, wanted: 
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse_from_file(str(onnx)):
         errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise EngineError(f"TensorRT {trt.__version__} does not take the graph: {_first(errors)}")
+        raise PlanError(f"TensorRT {trt.__version__} does not take the graph: {_first(errors)}")
     config = builder.create_builder_config()
     config.set_flag(trt.BuilderFlag.REFIT)  # so that a LoRA costs no new build
     if dtype == torch.float32:
@@ -47,39 +44,39 @@ def build(onnx: Path, dtype: torch.dtype, timing: Path, report: Report, wanted: 
         write_helper(timing, bytes(cache.serialize()))
     if plan is None:
         if not wanted():
-            raise EngineCancelled("the build of the TensorRT engine was cancelled")
-        raise EngineError(f"TensorRT {trt.__version__} could not build the engine: {_first(log.errors)}")
+            raise BuildCancelled("the build of the TensorRT engine was cancelled")
+        raise PlanError(f"TensorRT {trt.__version__} could not build the engine: {_first(log.errors)}")
     return memoryview(plan).cast("B")  # no copy: it is as large as the model
 
 
 def refit(engine: trt.ICudaEngine, weights: Mapping[str, Tensor], stream: int) -> None:
-    """Give an engine other weights, in place; weights: initializer of its graph -> values. Raises EngineError."""
+    """Give an engine other weights, in place; weights: initializer of its graph -> values. Raises PlanError."""
     import tensorrt as trt
 
     log = _Log()
     refitter = trt.Refitter(engine, log.logger)
     known = set(refitter.get_all_weights())
     if strangers := sorted(weights.keys() - known):
-        raise EngineError(f"the engine has no weights {strangers[0]} ({len(strangers)} in all); build it anew")
+        raise PlanError(f"the engine has no weights {strangers[0]} ({len(strangers)} in all); build it anew")
     held = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     for name, value in held.items():
         given = trt.Weights(trt_types()[value.dtype], value.data_ptr(), value.numel())
         if not refitter.set_named_weights(name, given):
-            raise EngineError(f"the engine refuses weights {name}: {_first(log.errors)}")
+            raise PlanError(f"the engine refuses weights {name}: {_first(log.errors)}")
     if missing := refitter.get_missing_weights():
-        raise EngineError(f"the engine needs weights {missing[0]} too ({len(missing)} in all); build it anew")
+        raise PlanError(f"the engine needs weights {missing[0]} too ({len(missing)} in all); build it anew")
     if not refitter.refit_cuda_engine_async(stream):
-        raise EngineError(f"the engine's weights could not be changed: {_first(log.errors)}")
+        raise PlanError(f"the engine's weights could not be changed: {_first(log.errors)}")
 
 
 def deserialize(data: bytes) -> trt.ICudaEngine:
-    """An engine of bytes that engines.read_engine gave. Raises EngineError."""
+    """An engine of bytes that engines.read_engine gave. Raises PlanError."""
     import tensorrt as trt
 
     log = _Log()
     engine = trt.Runtime(log.logger).deserialize_cuda_engine(data)
     if engine is None:
-        raise EngineError(f"TensorRT {trt.__version__} does not load the engine: {_first(log.errors)}")
+        raise PlanError(f"TensorRT {trt.__version__} does not load the engine: {_first(log.errors)}")
     return engine
 
 

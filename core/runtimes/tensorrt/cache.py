@@ -22,7 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from core.models.description import ModelError
+from core.errors import PlanError
 from core.settings import EngineSettings
 
 MANIFEST = "manifest.json"
@@ -31,10 +31,6 @@ _HASHES = "weights.json"
 _PART = ".part-"
 _LOCK = ".lock"
 _REBUILD = "vcam engines build makes it anew"
-
-
-class EngineError(ModelError):
-    """An engine cannot be built, kept or used; the message names what is wrong and what to do, in one line."""
 
 
 class Verdict(StrEnum):
@@ -177,15 +173,15 @@ def _problem(folder: Path, manifest: Manifest, machine: Machine | None) -> str:
 
 
 def read_engine(entry: Entry, name: str) -> bytes:
-    """An engine file's bytes, which are those that were built. Raises EngineError."""
+    """An engine file's bytes, which are those that were built. Raises PlanError."""
     if entry.manifest is None or entry.problem:
-        raise EngineError(f"engine {entry.folder.name}: {entry.problem}; {_REBUILD}")
+        raise PlanError(f"engine {entry.folder.name}: {entry.problem}; {_REBUILD}")
     try:
         data = (entry.folder / name).read_bytes()
     except OSError as error:
-        raise EngineError(f"{entry.folder / name}: cannot be read ({error.strerror}); {_REBUILD}") from error
+        raise PlanError(f"{entry.folder / name}: cannot be read ({error.strerror}); {_REBUILD}") from error
     if hashlib.sha256(data).hexdigest() != entry.manifest.files[name][0]:
-        raise EngineError(f"{entry.folder / name}: was changed since it was built, and is not loaded; {_REBUILD}")
+        raise PlanError(f"{entry.folder / name}: was changed since it was built, and is not loaded; {_REBUILD}")
     return data
 
 
@@ -204,7 +200,7 @@ def keep(
     cache: Path | None = None,
     now: datetime | None = None,
 ) -> Entry:
-    """Put a built engine into the cache, whole or not at all; what was there stays if it fails. Raises EngineError."""
+    """Put a built engine into the cache, whole or not at all; what was there stays if it fails. Raises PlanError."""
     cache = cache or cache_folder()
     manifest = Manifest(
         wanted,
@@ -233,7 +229,7 @@ def free_disk(cache: Path) -> int:
 
 @contextmanager
 def scratch(cache: Path) -> Iterator[Path]:
-    """A folder for the graphs of a build, on the cache's disk. Raises EngineError where that is full."""
+    """A folder for the graphs of a build, on the cache's disk. Raises PlanError where that is full."""
     with _written(cache, 0) as folder:
         yield folder
 
@@ -252,11 +248,11 @@ def _written(cache: Path, size: int) -> Iterator[Path]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(cache).free
             needed = f"an engine takes {size >> 20} MiB, " if size else ""
-            raise EngineError(
+            raise PlanError(
                 f"{cache}: the disk is full: {needed}{free >> 20} MiB are free; delete what is not needed "
                 "(vcam engines clean removes engines of no use), or set VCAM_ENGINES_FOLDER"
             ) from error
-        raise EngineError(f"{cache}: cannot be written ({error.strerror}); set VCAM_ENGINES_FOLDER") from error
+        raise PlanError(f"{cache}: cannot be written ({error.strerror}); set VCAM_ENGINES_FOLDER") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
@@ -283,7 +279,7 @@ def sweep(cache: Path | None = None) -> None:
 
 
 def judge(entry: Entry, verdict: Verdict, compared: str) -> Entry:
-    """Write down what a comparison said. Raises EngineError."""
+    """Write down what a comparison said. Raises PlanError."""
     assert entry.manifest is not None
     manifest = replace(entry.manifest, verdict=verdict, compared=compared)
     part = entry.folder / f"{_PART}{os.getpid()}"
@@ -291,12 +287,12 @@ def judge(entry: Entry, verdict: Verdict, compared: str) -> Entry:
         part.write_text(json.dumps(_to_json(manifest), indent=1) + "\n", encoding="utf-8")
         os.replace(part, entry.folder / MANIFEST)
     except OSError as error:
-        raise EngineError(f"{entry.folder}: cannot be written ({error.strerror}); free some space there") from error
+        raise PlanError(f"{entry.folder}: cannot be written ({error.strerror}); free some space there") from error
     return _entry(entry.folder, manifest.key.machine)
 
 
 def clean(machine: Machine | None, *, everything: bool = False, cache: Path | None = None) -> list[Entry]:
-    """Remove the engines of no use here, or all, and what unfinished writing left; gives those. Raises EngineError."""
+    """Remove the engines of no use here, or all, and what unfinished writing left; gives those. Raises PlanError."""
     cache = cache or cache_folder()
     gone = [entry for entry in listing(machine, cache) if everything or (entry.problem and machine is not None)]
     sweep(cache)
@@ -308,7 +304,7 @@ def clean(machine: Machine | None, *, everything: bool = False, cache: Path | No
         for file in kept:
             file.unlink(missing_ok=True)
     except OSError as error:
-        raise EngineError(f"{error.filename}: cannot be removed ({error.strerror})") from error
+        raise PlanError(f"{error.filename}: cannot be removed ({error.strerror})") from error
     return gone
 
 

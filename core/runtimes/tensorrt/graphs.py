@@ -28,7 +28,7 @@ from core.algorithm.attention import BankCall, SelfAttention, fuse_at, project
 from core.algorithm.bank import Layout, Reading, guide_of, unit
 from core.algorithm.frame import Frame, Knobs, Memory, denoise
 from core.algorithm.schedule import Rows
-from core.runtimes.tensorrt.cache import EngineError
+from core.errors import PlanError
 from core.runtimes.tensorrt.operators import refused
 
 OPSET = 18
@@ -251,7 +251,7 @@ def export(
 ) -> Graph:
     """Write the module's graph to `path`, its weights beside it in `path`.data, for TensorRT of that version.
 
-    inputs: examples, whose shapes are the graph's. weights: those of which Graph.constants tells. Raises EngineError
+    inputs: examples, whose shapes are the graph's. weights: those of which Graph.constants tells. Raises PlanError
     where TensorRT would refuse the graph.
     """
     import onnx
@@ -277,7 +277,7 @@ def export(
     model = onnx.load(str(path), load_external_data=False)
     _tidy(model)
     if reasons := refused(model, version):
-        raise EngineError(
+        raise PlanError(
             f"TensorRT {'.'.join(map(str, version))} would refuse this model's graph: {'; '.join(reasons[:3])}"
             f"{f' and {len(reasons) - 3} more' if len(reasons) > 3 else ''}; use --runtime compiled"
         )

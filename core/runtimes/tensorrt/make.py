@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from core.algorithm.net import Picture
+from core.errors import PlanError
 from core.models import host_memory as host
 from core.models import loading as models
 from core.models.catalogue import in_gb
@@ -22,7 +23,7 @@ from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt import graphs, readiness
 from core.runtimes.tensorrt import runtime as tensorrt
-from core.runtimes.tensorrt.cache import EngineError, Entry, Verdict
+from core.runtimes.tensorrt.cache import Entry, Verdict
 from core.runtimes.tensorrt.runtime import FRAME, MERGE
 from core.settings import EngineSettings, Guidance, Look, Policy, Runtime
 
@@ -33,7 +34,7 @@ _LEAST_PSNR = {"float32": 40.0, "float16": 30.0, "bfloat16": 25.0}  # dB, of the
 def ensure(settings: EngineSettings, report: Report, wanted: Callable[[], bool] = lambda: True) -> Entry:
     """The engine for those settings, built and verified if it was not.
 
-    Raises EngineError, ModelError, SettingsError.
+    Raises PlanError, ModelError, SettingsError.
     """
     settings, description = _settled(settings)
     found = engines.find(readiness.key(description, settings))
@@ -42,16 +43,16 @@ def ensure(settings: EngineSettings, report: Report, wanted: Callable[[], bool] 
     if found.manifest is not None and found.manifest.verdict is Verdict.UNVERIFIED:
         found = verify(found, settings, report)
     if found.problem:
-        raise EngineError(f"the engine of {description.name} is {found.problem}; use --runtime auto, and report this")
+        raise PlanError(f"the engine of {description.name} is {found.problem}; use --runtime auto, and report this")
     return found
 
 
 def there(settings: EngineSettings) -> Entry:
-    """The engine for those settings that was built. Raises EngineError, ModelError, SettingsError."""
+    """The engine for those settings that was built. Raises PlanError, ModelError, SettingsError."""
     settings, description = _settled(settings)
     found = engines.find(readiness.key(description, settings))
     if found is None:
-        raise EngineError(f"there is no TensorRT engine for these settings; {readiness.BUILD} makes it")
+        raise PlanError(f"there is no TensorRT engine for these settings; {readiness.BUILD} makes it")
     return found
 
 
@@ -59,15 +60,15 @@ def _settled(settings: EngineSettings) -> tuple[EngineSettings, ModelDescription
     description = describe(settings.model)
     settings = models.resolve(replace(settings, runtime=Runtime.EAGER, loras=()), description)
     if why := readiness.why_not(settings.device, settings.dtype):
-        raise EngineError(f"TensorRT cannot be used here: {why}")
+        raise PlanError(f"TensorRT cannot be used here: {why}")
     return replace(settings, runtime=Runtime.TENSORRT), description
 
 
 def build(settings: EngineSettings, report: Report, wanted: Callable[[], bool] = lambda: True) -> Entry:
-    """A new engine for those settings; minutes. Raises EngineError, ModelError, SettingsError."""
+    """A new engine for those settings; minutes. Raises PlanError, ModelError, SettingsError."""
     settings, description = _settled(settings)
     if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
-        raise EngineError(f"to build an engine {' and '.join(missing)} must be installed: {readiness.INSTALL}")
+        raise PlanError(f"to build an engine {' and '.join(missing)} must be installed: {readiness.INSTALL}")
     models.expected(replace(settings, runtime=Runtime.EAGER))  # which it is exported from, and compared with
     cache = engines.cache_folder()
     needed = host.check_making(description, settings, host.free_ram(), engines.free_disk(cache), cache)
@@ -121,7 +122,7 @@ def verify(entry: Entry, settings: EngineSettings, report: Report, frames: int =
     eager = _film(replace(settings, runtime=Runtime.EAGER), frames)
     try:
         found = _film(settings, frames)
-    except EngineError as error:
+    except PlanError as error:
         return engines.judge(entry, Verdict.WRONG, str(error)[:200])
     worst = min(map(psnr, eager, found))
     told = f"worst of {len(found)} frames {worst:.1f} dB from eager, {_LEAST_PSNR[settings.dtype]:g} dB needed"
@@ -142,9 +143,7 @@ def _film(settings: EngineSettings, frames: int) -> list[Picture]:
     guidance = 1.0 if settings.guidance is Guidance.NONE else 1.5
     engine = Engine(settings, Look(prompt="a person talking", interval=2, guidance=guidance))
     if engine.settings.runtime is not settings.runtime:  # or eager would be compared with itself
-        raise EngineError(
-            engine.trouble or f"the {settings.runtime} runtime cannot run this; {readiness.BUILD} --again"
-        )
+        raise PlanError(engine.trouble or f"the {settings.runtime} runtime cannot run this; {readiness.BUILD} --again")
     coarse = np.random.default_rng(0).integers(0, 256, (settings.height // 16 + 2, settings.width // 16 + 4, 3))
     scene = coarse.astype(np.uint8).repeat(16, axis=0).repeat(16, axis=1)
     views = [scene[8 : 8 + settings.height, 3 * i : 3 * i + settings.width] for i in range(frames)]

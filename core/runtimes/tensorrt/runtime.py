@@ -22,6 +22,7 @@ from core.algorithm.bank import Layout, Turn
 from core.algorithm.frame import Decode, Encode, Frame, Memory, idle_knobs
 from core.algorithm.net import Picture
 from core.algorithm.stream import Develop, Plan, Step, StreamState
+from core.errors import PlanError
 from core.models import loras
 from core.models.description import ModelDescription
 from core.models.loading import Loaded, Model, Report, banked, load_parts
@@ -30,7 +31,7 @@ from core.runtimes.copies import Staged
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt import readiness
-from core.runtimes.tensorrt.cache import EngineError, Entry
+from core.runtimes.tensorrt.cache import Entry
 from core.runtimes.tensorrt.graphs import IN_PLACE_SINCE, Placed, frame_inputs
 from core.settings import EngineSettings, Policy
 
@@ -42,15 +43,15 @@ _AFTER = ".after"
 
 
 def load(description: ModelDescription, settings: EngineSettings, report: Report) -> Model:
-    """The model on the engine that is in the cache. Raises EngineError, ModelError, SettingsError."""
+    """The model on the engine that is in the cache. Raises PlanError, ModelError, SettingsError."""
     entry = engines.find(readiness.key(description, settings))
     if entry is None or entry.manifest is None:
-        raise EngineError(f"there is no TensorRT engine for these settings; {readiness.BUILD}")
+        raise PlanError(f"there is no TensorRT engine for these settings; {readiness.BUILD}")
     return on_engine(entry, description, settings)
 
 
 def on_engine(entry: Entry, description: ModelDescription, settings: EngineSettings) -> Model:
-    """The model on that engine. Raises EngineError, ModelError, SettingsError."""
+    """The model on that engine. Raises PlanError, ModelError, SettingsError."""
     assert entry.manifest is not None
     # the engine has weights of its own; these are for LoRAs
     loaded = load_parts(description, settings, nets_on=torch.device("cpu"))
@@ -173,7 +174,7 @@ class Call:
     def __init__(self, engine: trt.ICudaEngine, tensors: Mapping[str, Tensor], device: torch.device) -> None:
         """tensors: by name; those that are not given are made here.
 
-        Raises EngineError where the engine was built for other shapes or types.
+        Raises PlanError where the engine was built for other shapes or types.
         """
         types = {kind: ours for ours, kind in building.trt_types().items()}
         self.tensors: dict[str, Tensor] = {}
@@ -181,7 +182,7 @@ class Call:
         self._engine = engine  # which must not go before its context
         context = engine.create_execution_context()
         if context is None:
-            raise EngineError("TensorRT has no memory for the engine; choose a smaller size, or --runtime eager")
+            raise PlanError("TensorRT has no memory for the engine; choose a smaller size, or --runtime eager")
         self._context = context
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
@@ -189,16 +190,16 @@ class Call:
             tensor = tensors[name] if name in tensors else torch.zeros(shape, dtype=dtype, device=device)
             if (tuple(tensor.shape), tensor.dtype, tensor.is_contiguous()) != (shape, dtype, True):
                 given = f"{tensor.dtype} {list(tensor.shape)}"
-                raise EngineError(f"the engine's {name} is {dtype} {list(shape)}, not {given}; vcam engines build")
+                raise PlanError(f"the engine's {name} is {dtype} {list(shape)}, not {given}; vcam engines build")
             if not self._context.set_tensor_address(name, tensor.data_ptr()):
-                raise EngineError(f"TensorRT does not take the address of {name}; vcam engines build")
+                raise PlanError(f"TensorRT does not take the address of {name}; vcam engines build")
             self.tensors[name] = tensor
 
     def run(self) -> None:
-        """Raises EngineError."""
+        """Raises PlanError."""
         handle = torch.cuda.current_stream(self._device).cuda_stream if self._device.type == "cuda" else 0
         if not self._context.execute_async_v3(handle):
-            raise EngineError("TensorRT could not run the engine; vcam engines verify, or --runtime auto")
+            raise PlanError("TensorRT could not run the engine; vcam engines verify, or --runtime auto")
 
 
 class TensorRtStep:

@@ -21,7 +21,8 @@ from core.algorithm.attention import attend, extend, fuse
 from core.algorithm.bank import Layout, Reading
 from core.algorithm.schedule import Prediction, Schedule, ScheduleKind
 from core.algorithm.unet import BankedUNet, PlainUNet, default_places, layout, self_attentions
-from core.settings import Guidance, Policy, SettingsError
+from core.errors import SettingsError
+from core.settings import Guidance, Policy
 from tests.support import reference as ref
 from tests.support.small_models import (
     DEVICE,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.algorithm import schedule
 from core.algorithm.schedule import Prediction, Rows, Schedule, ScheduleKind
-from core.settings import SettingsError
+from core.errors import SettingsError
 from tests.support.small_models import scaled_linear_alphas
 
 ALPHAS = scaled_linear_alphas()

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from core.errors import MetricError
 from core.measure import metrics
 from core.measure.metrics import (
     clip_embed,
@@ -33,7 +34,7 @@ from core.measure.metrics import (
     pair_warp_error,
     warp_error,
 )
-from core.measure.motion import Flow, MetricError, Motion, dis_flow, motion, raft_flow, warped
+from core.measure.motion import Flow, Motion, dis_flow, motion, raft_flow, warped
 
 HEIGHT, WIDTH = 120, 160
 

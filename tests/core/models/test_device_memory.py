@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.engine import Engine
+from core.errors import SettingsError
 from core.models import device_memory as memory
 from core.models import loading as models
 from core.models.description import describe
 from core.models.device_memory import Need
-from core.settings import EngineSettings, Guidance, Look, Policy, Runtime, SettingsError
+from core.settings import EngineSettings, Guidance, Look, Policy, Runtime
 from tests.support.model_folders import make_folder, make_full_shapes
 from vcam.doctor import checks
 from vcam.doctor.checks import Mark

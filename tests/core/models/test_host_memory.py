@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.engine import Engine
+from core.errors import SettingsError
 from core.models import device_memory as memory
 from core.models import host_memory as host
 from core.models import loading as models
@@ -25,7 +26,7 @@ from core.models.description import ModelDescription, describe, stored
 from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt import make as making
 from core.runtimes.tensorrt import readiness
-from core.settings import EngineSettings, Look, Lora, Runtime, SettingsError
+from core.settings import EngineSettings, Look, Lora, Runtime
 from tests.support import trt_stand_in
 from tests.support.model_folders import make_folder, make_full_shapes, settings, weights
 

@@ -22,10 +22,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.engine import Engine
+from core.errors import ModelError
 from core.models import catalogue, hub, loras
 from core.models import loading as models
 from core.models.catalogue import Entry, File, Licence
-from core.models.description import ModelError, describe
+from core.models.description import describe
 from core.models.hub import Progress
 from core.settings import EngineSettings, Look, Lora
 from tests.support.hub_server import Hub

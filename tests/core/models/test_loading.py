@@ -18,9 +18,10 @@ from torch import Tensor
 
 from core.algorithm.frame import Decode, Encode
 from core.engine import Engine
+from core.errors import ModelError, SettingsError
 from core.models import loading as models
-from core.models.description import ModelError, available, describe
-from core.settings import EngineSettings, Look, Policy, SettingsError
+from core.models.description import available, describe
+from core.settings import EngineSettings, Look, Policy
 from tests.support.model_folders import make_folder, settings, weights
 
 pytestmark = pytest.mark.usefixtures("quick_layout")

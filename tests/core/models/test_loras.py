@@ -16,10 +16,10 @@ from torch import Tensor
 
 from core.algorithm.net import Picture
 from core.engine import Engine
+from core.errors import ModelError, SettingsError
 from core.models import loading as models
 from core.models import loras
-from core.models.description import ModelError
-from core.settings import EngineSettings, Look, Lora, Runtime, SettingsError
+from core.settings import EngineSettings, Look, Lora, Runtime
 from tests.support.lora_files import (
     ATTENTION,
     OUT,

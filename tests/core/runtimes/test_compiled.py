@@ -16,10 +16,11 @@ from torch import Tensor
 
 from core.algorithm.net import Picture
 from core.engine import Engine
+from core.errors import SettingsError
 from core.models import loading as models
 from core.runtimes import compiled
 from core.runtimes.stages import STAGES
-from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, SettingsError
+from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime
 from tests.support.lora_files import kohya, random_change
 from tests.support.model_folders import layout_once, make_folder
 from tests.support.small_models import smallest_unet

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from core.errors import ModelError
 from core.models import description
-from core.models.description import ModelDescription, ModelError
+from core.models.description import ModelDescription
 from core.settings import EngineSettings, Look, Policy
 from vcam import client, commands
 from vcam.cli import arguments, verbs

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.settings import EngineSettings, Look, Policy, Runtime, SettingsError
+from core.errors import SettingsError
+from core.settings import EngineSettings, Look, Policy, Runtime
 from tests.support.clock import Clock
 from vcam.offline.bench import HEAD, WARM_UP_FRAMES, Lab, Row, Told, bench, settings_to_measure, table
 

@@ -20,7 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.settings import EngineSettings, Look, SettingsError
+from core.errors import SettingsError
+from core.settings import EngineSettings, Look
 from tests.support.late_engine import LateEngine, SlowEngine
 from tests.support.media_files import film, image, number_of, numbered, sound_of
 from tests.support.patience import PATIENCE_S

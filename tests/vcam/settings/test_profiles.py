@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.errors import SettingsError
 from core.models.description import describe
-from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, SettingsError
+from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy
 from vcam.settings import profiles as under_test
 from vcam.settings.profiles import (
     Profile,

@@ -14,9 +14,10 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from core.engine import Engine
+from core.errors import ModelError, SettingsError
 from core.models import loading as models
-from core.models.description import EMBEDDED, ModelError, describe
-from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime, SettingsError
+from core.models.description import EMBEDDED, describe
+from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime
 from tests.support.model_folders import make_folder, parts_of, replace_parts
 from tests.support.small_models import TEXT_WIDTH
 

@@ -13,8 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from core.errors import PlanError
 from core.runtimes.tensorrt import cache as engines
-from core.runtimes.tensorrt.cache import EngineError, Entry, Key, Machine, Verdict
+from core.runtimes.tensorrt.cache import Entry, Key, Machine, Verdict
 from core.runtimes.tensorrt.operators import refused
 from core.settings import EngineSettings
 from vcam.cli.main import main
@@ -54,13 +55,13 @@ def test_what_was_kept_is_found_by_its_key_alone(tmp_path: Path) -> None:
 def test_an_engine_that_was_changed_is_not_loaded(tmp_path: Path) -> None:
     entry = keep(tmp_path, key())
     (entry.folder / "frame.engine").write_bytes(b"evil code")
-    with pytest.raises(EngineError, match=r"was changed since it was built, and is not loaded; vcam engines build"):
+    with pytest.raises(PlanError, match=r"was changed since it was built, and is not loaded; vcam engines build"):
         engines.read_engine(entry, "frame.engine")
     (entry.folder / "frame.engine").write_bytes(b"short")
     found = engines.find(key(), tmp_path)
     assert found is not None
     assert found.problem == "frame.engine has 5 bytes of 9"
-    with pytest.raises(EngineError, match="5 bytes of 9"):
+    with pytest.raises(PlanError, match="5 bytes of 9"):
         engines.read_engine(found, "frame.engine")
 
 
@@ -91,7 +92,7 @@ def change(folder: Path, **changes: object) -> None:
 def test_an_engine_that_was_found_wrong_is_not_loaded_again(tmp_path: Path) -> None:
     entry = engines.judge(keep(tmp_path, key()), Verdict.WRONG, "worst of 12 frames 9.1 dB from eager")
     assert entry.problem == "wrong: worst of 12 frames 9.1 dB from eager"
-    with pytest.raises(EngineError, match=r"9\.1 dB from eager; vcam engines build"):
+    with pytest.raises(PlanError, match=r"9\.1 dB from eager; vcam engines build"):
         engines.read_engine(entry, "frame.engine")
     assert engines.judge(entry, Verdict.VERIFIED, "41 dB").problem == ""
 
@@ -105,7 +106,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path: Path, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(EngineError, match=r"the disk is full: an engine takes 0 MiB, \d+ MiB are free.*engines clean"):
+    with pytest.raises(PlanError, match=r"the disk is full: an engine takes 0 MiB, \d+ MiB are free.*engines clean"):
         keep(tmp_path, key(), b"the new one")
     monkeypatch.undo()
     assert engines.read_engine(before, "frame.engine") == b"the old one"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from core import errors
 from core.engine import Engine
 from core.models import loading as models
 from core.runtimes.tensorrt import build as building
@@ -217,7 +218,7 @@ def test_a_wrong_engine_is_marked_and_not_taken(folder: Path, monkeypatch: pytes
     assert "dB from eager" in judged.problem
     description = models.describe(str(folder))
     assert models.resolve(wanted, description).runtime is not Runtime.TENSORRT
-    with pytest.raises(engines.EngineError, match="wrong: worst of"):
+    with pytest.raises(errors.PlanError, match="wrong: worst of"):
         tensorrt.on_engine(judged, description, wanted)
     monkeypatch.setattr(trt_stand_in.IExecutionContext, "execute_async_v3", run)
     assert making.verify(judged, wanted, silent).problem == ""
@@ -232,7 +233,7 @@ def test_a_build_can_be_stopped_and_tells_how_far_it_is(folder: Path) -> None:
         told.append(text)
 
     wanted = settings(folder, policy=Policy.OFF, steps=1, width=128)
-    with pytest.raises(building.EngineCancelled):
+    with pytest.raises(errors.BuildCancelled):
         making.build(wanted, report, lambda: "50 %" not in told[-1])
     assert "building the TensorRT engine: Building engine 25 %" in told
     assert engines.find(readiness.key(models.describe(str(folder)), wanted)) is None
@@ -243,7 +244,7 @@ def test_an_engine_of_another_version_is_not_used(folder: Path, monkeypatch: pyt
     wanted, entry = built(folder)
     data = engines.read_engine(entry, tensorrt.FRAME)
     monkeypatch.setitem(sys.modules, "tensorrt", trt_stand_in.module("11.4.0.106"))
-    with pytest.raises(engines.EngineError, match=r"does not load the engine: the engine was built by 10\.16\.1\.11"):
+    with pytest.raises(errors.PlanError, match=r"does not load the engine: the engine was built by 10\.16\.1\.11"):
         building.deserialize(data)
     assert models.resolve(wanted, models.describe(str(folder))).runtime is not Runtime.TENSORRT
     (problem,) = {one.problem for one in engines.listing(readiness.machine("cpu")) if one.folder == entry.folder}
@@ -261,9 +262,9 @@ def test_the_stand_in_keeps_the_rules(folder: Path) -> None:
     call._context.set_tensor_address("shown", call.tensors["picture"].data_ptr())
     with pytest.raises(trt_stand_in.BrokenRule, match="shown lies over picture"):
         call.run()
-    with pytest.raises(engines.EngineError, match=r"the engine's picture is torch\.uint8 \[64, 64, 3\]"):
+    with pytest.raises(errors.PlanError, match=r"the engine's picture is torch\.uint8 \[64, 64, 3\]"):
         tensorrt.Call(engine, {"picture": torch.zeros(3)}, torch.device("cpu"))
-    with pytest.raises(engines.EngineError, match="has no weights nowhere"):
+    with pytest.raises(errors.PlanError, match="has no weights nowhere"):
         building.refit(engine, {"nowhere": torch.zeros(1)}, 0)
     del call, engine
     gc.collect()
