@@ -1,0 +1,151 @@
+"""The install scripts, with a stand-in for Python: what they set up, when they do it again, and what they say."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+on_unix = pytest.mark.skipif(os.name == "nt", reason="the .sh scripts are for Unix")
+
+# Stands in for python: writes down what it is asked, makes "environments" that hold itself.
+FAKE_PYTHON = """#!/bin/sh
+echo "$*" >>"$LOG"
+case "$*" in
+    "-c import venv, ensurepip") exit "${NO_VENV:-0}" ;;
+    "-c import sys; print"*) echo python3.11-venv ;;
+    "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    "-m pip config list") echo "global.no-index" ;;
+    "-m pip install"*) exit "${PIP_FAILS:-0}" ;;
+    -) cat >/dev/null; echo "${LACKS:-}" ;;
+esac
+"""
+
+
+class Checkout:
+    """A checkout with nothing but what the scripts need, at a path with spaces, and a python that plays along."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "my camera"
+        self.log = folder / "asked"
+        self.python = folder / "python3"
+        shutil.copytree(ROOT / "install_scripts", self.root / "install_scripts")
+        for name in ("pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / name, self.root / name)
+        self.python.write_text(FAKE_PYTHON)
+        self.python.chmod(0o755)
+
+    def start(self, *arguments: str, script: str = "run.sh", **environment: str) -> subprocess.CompletedProcess[str]:
+        self.log.write_text("")
+        return subprocess.run(
+            [str(self.root / "install_scripts" / script), *arguments],
+            cwd="/",
+            env=os.environ | {"PYTHON": str(self.python), "LOG": str(self.log)} | environment,
+            capture_output=True,
+            text=True,
+        )
+
+    def asked(self, what: str) -> int:
+        return sum(line.startswith(what) for line in self.log.read_text().splitlines())
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+@on_unix
+def test_a_first_start_installs_and_a_second_only_starts(checkout: Checkout) -> None:
+    first = checkout.start("--profile", "ink")
+    assert first.returncode == 0, first.stderr
+    assert (checkout.asked("-m venv"), checkout.asked("-m pip install")) == (1, 1)
+    second = checkout.start("--profile", "two words")
+    assert second.returncode == 0
+    assert checkout.log.read_text().splitlines() == ["-c ", "-m vcam run --profile two words"]
+
+
+@on_unix
+def test_what_the_checks_need_is_enough_to_run(checkout: Checkout) -> None:
+    assert checkout.start(script="test.sh").returncode == 0
+    assert [checkout.asked(f"-m {check}") for check in ("ruff check", "ruff format", "mypy", "pytest")] == [1, 1, 3, 2]
+    assert checkout.start("-k", "bank", script="test.sh").returncode == 0
+    assert checkout.log.read_text().splitlines() == ["-c ", "-m pytest -k bank"]
+    assert checkout.start().returncode == 0
+    assert checkout.asked("-m pip") == 0
+
+
+@on_unix
+@pytest.mark.parametrize("harm", ["cut short", "python gone"])
+def test_a_damaged_environment_is_made_anew(checkout: Checkout, harm: str) -> None:
+    checkout.start()
+    environment = checkout.root / ".venv"
+    (environment / "left over").touch()
+    if harm == "cut short":
+        (environment / ".installing").touch()
+    else:
+        (environment / "bin" / "python").unlink()
+    assert checkout.start().returncode == 0
+    assert (checkout.asked("-m venv"), checkout.asked("-m pip install")) == (1, 1)
+    assert not (environment / "left over").exists()
+
+
+@on_unix
+def test_a_failed_installation_is_tried_again(checkout: Checkout) -> None:
+    failed = checkout.start(PIP_FAILS="1")
+    assert failed.returncode == 1
+    assert "error: the installation did not finish" in failed.stderr
+    assert checkout.asked("-m vcam") == 0
+    assert checkout.start().returncode == 0
+    assert checkout.asked("-m pip install") == 1
+
+
+@on_unix
+@pytest.mark.parametrize("change", ["new constraints", "moved"])
+def test_a_changed_checkout_is_installed_again(checkout: Checkout, change: str) -> None:
+    checkout.start()
+    if change == "moved":
+        checkout.root = checkout.root.rename(checkout.root.with_name("elsewhere"))
+    else:
+        with (checkout.root / "constraints.txt").open("a") as constraints:
+            constraints.write("six==1.17.0\n")
+    assert checkout.start().returncode == 0
+    assert (checkout.asked("-m venv"), checkout.asked("-m pip install")) == (0, 1)
+
+
+@on_unix
+@pytest.mark.parametrize(
+    ("lack", "words"),
+    [
+        ({"NO_VENV": "1"}, ["no venv module", "apt-get install python3.11-venv"]),
+        pytest.param(
+            {"LACKS": "libGL.so.1"},
+            ["OpenCV needs libGL.so.1", "apt-get install libgl1"],
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has these libraries"),
+        ),
+    ],
+    ids=["venv", "libGL"],
+)
+def test_a_missing_system_part_is_named_before_anything_is_made(
+    checkout: Checkout, lack: dict[str, str], words: list[str]
+) -> None:
+    refused = checkout.start(**lack)
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1
+    assert all(word in refused.stderr for word in words)
+    assert not (checkout.root / ".venv").exists()
+
+
+@on_unix
+def test_no_python_is_said_with_the_remedy(checkout: Checkout, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("bash", "cat", "cmp", "dirname", "uname"):
+        (tools / tool).symlink_to(shutil.which(tool) or f"/bin/{tool}")
+    refused = checkout.start(PYTHON="", PATH=str(tools))
+    assert refused.returncode == 1
+    assert "no Python >= 3.11 found" in refused.stderr

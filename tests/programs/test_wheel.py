@@ -1,0 +1,85 @@
+"""The wheel: what it holds, and that the program that it installs finds its profiles and translates."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--wheel-dir", str(folder), str(ROOT)], check=True)
+    return next(folder.glob("*.whl"))
+
+
+def shipped_data() -> set[str]:
+    """What the checkout holds beside its Python files, under the names it must have in a wheel."""
+    kept = {".json", ".safetensors", ".onnx", ".txt", ".html", ".css", ".js", ".lua"}
+    data = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("core", "vcam")
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in kept
+    }
+    return data | {f"vcam/shipped_profiles/{path.name}" for path in (ROOT / "profiles").glob("*.toml")}
+
+
+def test_the_wheel_holds_model_panel_profiles_and_licence(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert shipped_data() <= names
+    assert any(name.startswith("core/embedded_model/") and name.endswith(".safetensors") for name in names)
+    assert any(name.startswith("vcam/control/static/") and name.endswith(".html") for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.startswith(("tests/", "training/", "profiles/"))]
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the programs of an empty environment that holds the wheel; libraries are lent by this one."""
+    environment = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    programs = environment / ("Scripts" if os.name == "nt" else "bin")
+    python = programs / Path(sys.executable).name
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, str(wheel)], check=True)
+    where = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    site = Path(subprocess.run(where, capture_output=True, text=True, check=True).stdout.strip())
+    (site / "lent.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
+    return programs
+
+
+def test_the_installed_program_finds_its_profiles(installed: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"VCAM_CONFIG_FOLDER": str(tmp_path / "config")}
+    run = [str(installed / "vcam"), "--help"]
+    told = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "translate" in told
+    run = [str(installed / "vcam"), "profiles"]
+    told = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "claymation" in told
+
+
+def test_the_installed_program_translates(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for index in range(3):
+        picture = np.full((128, 128, 3), 60 + 40 * index, np.uint8)
+        cv2.imwrite(str(tmp_path / "in" / f"{index}.png"), picture)
+    run = [str(installed / "vcam"), "translate", "in", "out", "--profile", "claymation", "--json"]
+    environment = os.environ | {"VCAM_CONFIG_FOLDER": str(tmp_path / "config")}
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert (report["frames_in"], report["frames_out"]) == (3, 3)
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3
