@@ -32,6 +32,12 @@ def log_folder() -> Path:
     return platformdirs.user_log_path("streamv2v-camera", appauthor=False)
 
 
+def announce(text: str) -> None:
+    """Tell the user at the terminal what was chosen or what happened, and keep it in the log."""
+    print(f"vcam: {text}", file=sys.stderr, flush=True)
+    JOURNAL.info(text)
+
+
 class _Formatter(logging.Formatter):
     """A line with its time, without what looks like a secret."""
 

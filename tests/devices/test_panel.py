@@ -47,7 +47,7 @@ class Camera(RunningDaemon):
             write_profile(self.profiles, id)
 
         def settings_of(profile: Any, options: RunOptions) -> EngineSettings:
-            given = {"width": options.width or 96, "height": options.height or 64, "steps": options.steps or 1}
+            given = {"width": 96, "height": 64, "steps": 1} | options.engine.given()
             return EngineSettings(model="embedded", **given)
 
         parts = Parts(

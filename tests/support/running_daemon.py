@@ -74,7 +74,7 @@ class SwitchedDaemon(RunningDaemon):
         given: dict[str, Any] = {
             "engine": FACTORY,
             "settings_of": lambda profile, options: EngineSettings(
-                model="fake", width=options.width or 96, height=64, steps=options.steps or 1
+                model="fake", width=options.engine.width or 96, height=64, steps=options.engine.steps or 1
             ),
         }
         wished: dict[str, Any] = {"size": SIZE, "fps": 30, "panel": False, "obs": ObsSettings(enabled=False)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vcam.cli.output import say
 
 if TYPE_CHECKING:
-    from core.settings import EngineSettings, Look
+    from core.settings import Look
     from vcam.settings.config import Config
     from vcam.settings.profiles import Profile
     from vcam.settings.toml_schema import Check
@@ -27,6 +27,9 @@ PLAIN_COMMANDS = {
     "forget": "empty the feature bank, so that nothing of earlier frames stays in the picture",
     "stop": "end the running camera",
 }
+
+# Options that are kept under another name than their own.
+_OPTION_OF = {"policy": "bank", "policies": "bank", "runtimes": "runtime", "idle_after_s": "idle_after"}
 
 _RUNTIMES = "auto, eager, onnx, compiled or tensorrt"
 
@@ -118,7 +121,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--model", metavar="M", help="a name of `vcam models`, or a diffusers folder")
     bench.add_argument("--steps", type=_numbers, metavar="N,N", help="denoising steps (1,2,4)")
     bench.add_argument(
-        "--bank", dest="banks", type=_words, metavar="B,B", help="policies of the feature bank (off,fifo,merge)"
+        "--bank", dest="policies", type=_words, metavar="B,B", help="policies of the feature bank (off,fifo,merge)"
     )
     bench.add_argument(
         "--size", dest="sizes", type=_sizes, metavar="WxH,WxH", help="sizes translated (the model's own)"
@@ -199,7 +202,7 @@ def _add_look(group: argparse._ActionsContainer) -> None:
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="M", help="a name of `vcam models`, or a diffusers folder")
     parser.add_argument("--steps", type=int, metavar="N", help="denoising steps, 1 to 16 (the model's own)")
-    parser.add_argument("--bank", metavar="B", help="feature bank: fifo, merge or off (the model's own)")
+    parser.add_argument("--bank", dest="policy", metavar="B", help="feature bank: fifo, merge or off (the model's own)")
     parser.add_argument("--slots", type=int, metavar="N", help="frames in a fifo bank (the model's own)")
     _add_machine(parser)
 
@@ -240,8 +243,8 @@ def check(args: argparse.Namespace) -> None:
         "idle_after_s": IDLE_AFTER,
         "port": check_port,
         "threads": THREADS,
-        "bank": choice(Policy),
-        "banks": each(choice(Policy)),
+        "policy": choice(Policy),
+        "policies": each(choice(Policy)),
         "runtime": choice(Runtime),
         "runtimes": each(choice(Runtime)),
         "device": check_device,
@@ -251,9 +254,7 @@ def check(args: argparse.Namespace) -> None:
     if args.verb == "run":
         checks["size"] = check_published_size
     for key in checks.keys() & vars(args).keys():
-        name = "--" + {"banks": "bank", "runtimes": "runtime", "idle_after_s": "idle_after"}.get(key, key).replace(
-            "_", "-"
-        )
+        name = "--" + _OPTION_OF.get(key, key).replace("_", "-")
         try:
             if getattr(args, key) is not None:
                 setattr(args, key, check_values({name: getattr(args, key)}, {name: checks[key]})[name])
@@ -267,28 +268,6 @@ def profile_of(wanted: str | None, config: Config) -> Profile:
 
     profiles, problems = load_profiles()
     return find_profile(config.profile if wanted is None else wanted, profiles, problems)
-
-
-def engine_of(
-    args: argparse.Namespace, profile: Profile | None, config: Config, size: tuple[int, int] | None
-) -> EngineSettings:
-    """The engine that the profile asks for, changed by the command line; raises ProfileError or SettingsError."""
-    from vcam.settings.profiles import engine_settings
-
-    width, height = size or (None, None)
-    return engine_settings(
-        profile,
-        model=args.model,
-        width=width,
-        height=height,
-        steps=args.steps,
-        policy=args.bank,
-        slots=args.slots,
-        runtime=args.runtime or config.runtime,
-        device=args.device or config.device,
-        dtype=args.dtype or config.dtype,
-        default_model=config.model or "embedded",
-    )
 
 
 def look_of(args: argparse.Namespace, profile: Profile | None, model: str) -> Look:

@@ -12,9 +12,11 @@ from functools import partial
 from typing import Any
 
 from core.settings import EngineSettings
-from vcam.cli.arguments import engine_of, profile_of
+from vcam.cli.arguments import profile_of
 from vcam.errors import VcamError
 from vcam.settings.config import load_config
+from vcam.settings.engine import EngineOptions, engine_settings
+from vcam.settings.run_options import DEFAULT_SIZE
 
 Entry = Any  # core.runtimes.tensorrt.cache.Entry, which is imported late
 Wanted = Callable[[], bool]  # whether a build shall go on
@@ -105,7 +107,7 @@ def _build(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from core.runtimes.tensorrt import make as making
 
     _needed()
-    settings = _settings(args)
+    settings = settings_of(args)
     entry = _interruptible(partial(making.build if args.again else making.ensure, settings, _report))
     if entry.manifest is not None and entry.manifest.verdict is engines.Verdict.UNVERIFIED:
         entry = making.verify(entry, settings, _report)
@@ -130,7 +132,7 @@ def _verify(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from core.runtimes.tensorrt import make as making
 
     _needed()
-    settings = _settings(args)
+    settings = settings_of(args)
     entry = making.there(settings)
     entry = making.verify(entry, settings, _report, args.frames)
     return describe(entry), _line(entry), 1 if entry.problem else 0
@@ -149,20 +151,12 @@ def _clean(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     return {"removed": [entry.folder.name for entry in gone], "freed_bytes": freed}, text, 0
 
 
-def _settings(args: argparse.Namespace) -> EngineSettings:
-    """The engine that `vcam run` with these options would have."""
-    from dataclasses import replace
-
-    from vcam.offline.translate import engine_size
-    from vcam.settings.run_options import DEFAULT_SIZE
-
+def settings_of(args: argparse.Namespace) -> EngineSettings:
+    """Return the settings of the engine that `vcam run` with these options would have."""
     config = load_config()
     profile = profile_of(args.profile, config)
-    settings = engine_of(args, profile, config, args.size)
-    if args.size or {"width", "height"} & profile.engine.keys():
-        return settings
-    width, height = engine_size(*(config.size or DEFAULT_SIZE), settings.width * settings.height)
-    return replace(settings, width=width, height=height)
+    asked = EngineOptions.read(args, args.size)
+    return engine_settings(asked, profile.engine, config.engine, shape=config.size or DEFAULT_SIZE)
 
 
 def _report(text: str, fraction: float) -> None:

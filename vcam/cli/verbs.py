@@ -11,7 +11,6 @@ from vcam.cli.arguments import (
     PLAIN_COMMANDS,
     build_parser,
     check,
-    engine_of,
     look_of,
     note_unknown_words,
     profile_of,
@@ -25,38 +24,32 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 def _run(args: argparse.Namespace) -> int:
     from vcam.settings.config import load_config
+    from vcam.settings.engine import EngineOptions
+    from vcam.settings.run_options import RunOptions, settings_for
 
     check(args)
     config = load_config()
     profile = profile_of(args.profile, config)
     agree_to_named(args.model)
-    settings = engine_of(args, profile, config, args.engine_size)  # what cannot work is said before a camera opens
-    note_unknown_words(args.prompt or profile.look.prompt, settings.model)
-
-    from vcam.daemon.daemon import run
-    from vcam.settings.run_options import RunOptions
-
     wished = {
         key: own if (value := getattr(args, key, None)) is None else value
         for key, own in vars(config).items()
-        if key not in ("profile", "model")
+        if key not in ("profile", "engine")
     }
-    look_of(args, profile, settings.model)  # which refuses a strength that cannot be
-    width, height = args.engine_size or (None, None)
     options = RunOptions(
         **wished,
         profile=profile.id,
         prompt=args.prompt,
         frames=args.frames,
         strength=args.strength,
-        model=args.model,
-        default_model=config.model,
-        steps=args.steps,
-        policy=args.bank,
-        slots=args.slots,
-        width=width,
-        height=height,
+        engine=EngineOptions.read(args, args.engine_size),
+        machine=config.engine,
     )
+    model = settings_for(profile, options).model  # what cannot work is said before a camera opens
+    look_of(args, profile, model)  # which refuses a strength that cannot be
+    note_unknown_words(args.prompt or profile.look.prompt, model)
+
+    from vcam.daemon.daemon import run
     from vcam.log_file import kept, log_folder
 
     with kept(log_folder()):
@@ -76,12 +69,14 @@ def _translate(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from vcam.settings.config import load_config
+    from vcam.settings.engine import EngineOptions, engine_settings
 
     check(args)
     config = load_config()
     profile = None if args.prompt is not None else profile_of(args.profile, config)
     agree_to_named(args.model)
-    settings = engine_of(args, profile, config, args.size)
+    asked = EngineOptions.read(args, args.size)
+    settings = engine_settings(asked, *([profile.engine] if profile else []), config.engine)
     look = look_of(args, profile, settings.model)
     note_unknown_words(look.prompt, settings.model)
     fetch_agreed(settings.model)
@@ -124,22 +119,17 @@ def _bench(args: argparse.Namespace) -> int:
 
     from core.settings import Look
     from vcam.settings.config import load_config
-    from vcam.settings.profiles import engine_settings
+    from vcam.settings.engine import EngineOptions, engine_settings
 
     check(args)
     config = load_config()
     agree_to_named(args.model)
-    fetch_agreed(args.model or config.model or "embedded")
-    plain = engine_settings(
-        model=args.model or config.model,
-        runtime=config.runtime,
-        device=args.device or config.device,
-        dtype=args.dtype or config.dtype,
-    )
+    plain = engine_settings(EngineOptions(model=args.model, device=args.device, dtype=args.dtype), config.engine)
+    fetch_agreed(plain.model)
 
     from vcam.offline.bench import HEAD, bench, line, settings_to_measure
 
-    chosen = settings_to_measure(plain, args.steps, args.banks, args.sizes, args.all_slots, args.runtimes)
+    chosen = settings_to_measure(plain, args.steps, args.policies, args.sizes, args.all_slots, args.runtimes)
     stream = sys.stderr if args.json else sys.stdout
     print(HEAD, file=stream, flush=True)
     report = bench(
@@ -171,7 +161,9 @@ def _profiles(args: argparse.Namespace) -> int:
     print_result(
         args,
         {
-            "profiles": [asdict(one) | {"path": str(one.path)} for one in profiles.values()],
+            "profiles": [
+                asdict(one) | {"engine": one.engine.given(), "path": str(one.path)} for one in profiles.values()
+            ],
             "problems": [str(problem) for problem in problems],
             "user_folder": str(user_profile_folder()),
         },

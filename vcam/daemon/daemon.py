@@ -45,12 +45,13 @@ from vcam.daemon.instance_lock import only_one
 from vcam.daemon.loops import Flow, again_and_again, capture_loop, translate_loop
 from vcam.daemon.publisher import Stage
 from vcam.devices import readers
+from vcam.devices.choose import choose_sink, choose_source
 from vcam.devices.source_switch import SourceSwitch
 from vcam.errors import VcamError
 from vcam.frames import FrameSink, FrameSource, Picture
 from vcam.log_file import JOURNAL
 from vcam.settings.profiles import Profile, ProfileError, load_profiles
-from vcam.settings.run_options import RunOptions, RunReport, choose_sink, choose_source, engine_threads, settings_for
+from vcam.settings.run_options import DEFAULT_SIZE, RunOptions, RunReport, engine_threads, settings_for
 from vcam.settings.selection import Choice, first_choice, neighbour, prompts, with_engine, with_profile
 from vcam.worker.factories import CORE_ENGINE
 from vcam.worker.process import EngineProcess, Limits
@@ -61,6 +62,14 @@ BEAT_S = 0.1  # how often the daemon looks at itself
 _ENDING = "StreamV2V Camera is ending"
 
 
+def _open_source(options: RunOptions) -> FrameSource:
+    return choose_source(options.source, options.size or DEFAULT_SIZE, options.fps)
+
+
+def _open_sink(options: RunOptions) -> FrameSink:
+    return choose_sink(options.sink, options.size or DEFAULT_SIZE, options.fps)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a run is made of; tests put others in place."""
@@ -69,8 +78,8 @@ class Parts:
     settings_of: Callable[[Profile, RunOptions], EngineSettings] = field(
         default=lambda profile, options: settings_for(profile, options)
     )
-    open_source: Callable[[RunOptions], FrameSource] = field(default=lambda options: choose_source(options))
-    open_sink: Callable[[RunOptions], FrameSink] = field(default=lambda options: choose_sink(options))
+    open_source: Callable[[RunOptions], FrameSource] = _open_source
+    open_sink: Callable[[RunOptions], FrameSink] = _open_sink
     watch_sink: Callable[[FrameSink], readers.Readers | None] = readers.watch
     state_folder: Callable[[], Path] = client.state_folder
     thumbnails_folder: Callable[[], Path] = thumbnails_folder

@@ -6,8 +6,7 @@ import time
 from collections import deque
 from typing import Any
 
-from vcam.log_file import JOURNAL
-from vcam.settings.run_options import say
+from vcam.log_file import JOURNAL, announce
 from vcam.settings.toml_schema import one_line
 
 LINES = 200
@@ -36,7 +35,7 @@ class Story:
 
     def say(self, text: str) -> None:
         """Tell the user at the terminal and at the panel."""
-        say(text)
+        announce(text)
         self.note(text)
 
     def state(self, state: str, reason: str) -> None:

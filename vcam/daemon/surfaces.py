@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vcam.settings.run_options import say
+from vcam.log_file import announce
 
 if TYPE_CHECKING:
     from vcam.control.camera_service import Camera
@@ -48,7 +48,7 @@ def opened(
     desk = Desk(camera, tryouts, Thumbnails(thumbnails_folder, tryouts.ask))
     with contextlib.closing(tryouts), Server(desk, options.port, state_folder) as server:
         if options.port and server.port != options.port:
-            say(f"port {options.port} is taken; the panel is at port {server.port}")
+            announce(f"port {options.port} is taken; the panel is at port {server.port}")
         link = server.link()
         print(f"vcam: panel: {link}", file=sys.stderr, flush=True)  # not said: a key is not for the log
         if options.open_panel:

@@ -25,12 +25,14 @@ _PLAIN_SIGNS = {Mark.GOOD: "ok ", Mark.NOTE: "!  ", Mark.BAD: "BAD"}
 def examine() -> list[Finding]:
     """Look at everything; takes seconds, and never raises for what it finds."""
     from vcam.settings.config import Config, ConfigError, config_folder, load_config
+    from vcam.settings.engine import DEFAULT_MODEL
 
     try:
         config, problem = load_config(), ""
     except ConfigError as error:
         config, problem = Config(), str(error)
     told = machine.loading()
+    model = config.engine.model or DEFAULT_MODEL
     return [
         checks.check_python(sys.version_info[:3], struct.calcsize("P") * 8),
         *checks.check_packages(machine.requirements(), machine.installed_version, sys.executable),
@@ -38,8 +40,8 @@ def examine() -> list[Finding]:
         checks.check_gpu(machine.nvidia_driver(), told, sys.platform),
         checks.check_runtimes(told),
         _tensorrt(),
-        _model(config.model or "embedded"),
-        checks.check_memory(*machine.outlook(config.model or "embedded")),
+        _model(model),
+        checks.check_memory(*machine.outlook(model)),
         *_cameras(),
         *_virtual_camera(config.sink == "camera"),
         _obs(config.obs),

@@ -351,11 +351,3 @@ def _text(path: Path) -> str:
 
 def _texts(folders: Iterable[Path]) -> list[str]:
     return [_text(path) for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.conf"))]
-
-
-def cores() -> int:
-    """How many of the CPU's cores this process may use."""
-    count = os.cpu_count() or 1
-    if sys.platform == "linux":
-        count = len(os.sched_getaffinity(0))
-    return count

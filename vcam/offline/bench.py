@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.settings import EngineSettings, Look, Policy, Runtime
-from vcam.doctor.machine import cores
+from vcam.settings.run_options import cores
 
 if TYPE_CHECKING:
     Clock = Callable[[], float]

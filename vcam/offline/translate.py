@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import sys
 import threading
@@ -12,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -21,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 from core.settings import EngineSettings, Look, Runtime
 from vcam.errors import VcamError
+from vcam.settings.engine import engine_size
 from vcam.video import (
     Media,
     Note,
@@ -40,7 +39,6 @@ T = TypeVar("T")
 
 Progress = Callable[[int, int | None], None]
 _AHEAD = 8  # pictures read ahead of the engine, and as many waiting to be written
-_SMALLEST, _LARGEST, _MULTIPLE = 64, 2048, 16  # what EngineSettings takes
 
 
 class EngineLike(Protocol):
@@ -85,22 +83,6 @@ class TranslateReport:
     engine_height: int
     interrupted: bool
     notes: tuple[str, ...]
-
-
-def engine_size(width: int, height: int, pixels: int, *, pixel_aspect: Fraction = Fraction(1)) -> tuple[int, int]:
-    """The size at which the engine sees all of a width x height picture with about `pixels` pixels.
-
-    Both sides are the neighbouring multiples of 16 of the exact size (64 to 2048), whichever distort least.
-    """
-    aspect = width * pixel_aspect / height
-    exact = math.sqrt(pixels * aspect)
-    candidates = [(w, h) for w in _around(exact) for h in _around(float(exact / aspect))]
-    return min(candidates, key=lambda s: (abs(math.log(s[0] / s[1] / aspect)), abs(s[0] * s[1] - pixels)))
-
-
-def _around(side: float) -> tuple[int, int]:
-    low = math.floor(side / _MULTIPLE) * _MULTIPLE
-    return min(max(low, _SMALLEST), _LARGEST), min(max(low + _MULTIPLE, _SMALLEST), _LARGEST)
 
 
 def translate(

@@ -9,6 +9,7 @@ from typing import Any
 
 from core.settings import Runtime
 from vcam.commands import OnFailure
+from vcam.settings.engine import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
 from vcam.settings.toml_schema import Check, choice, flag, number, read_values, shown, text, whole
 
 
@@ -38,8 +39,8 @@ class Config:
 
     source: auto, pattern, camera, camera:NAME or a file. sink: auto, camera, none or a file. size: width and height
     published. fps: published. idle_after_s: seconds without a reader until engine and camera rest, 0: never. port:
-    the panel's first try, 0: any free one. model, runtime, device, dtype, threads: of the engine, None where the
-    program chooses.
+    the panel's first try, 0: any free one. engine: what is asked of it, under what a profile asks. threads: of the
+    engine, None where the program chooses.
     """
 
     source: str = "auto"
@@ -53,10 +54,7 @@ class Config:
     panel: bool = True
     open_panel: bool = False
     port: int = 8787
-    model: str | None = None
-    runtime: Runtime | None = None
-    device: str | None = None
-    dtype: str | None = None
+    engine: EngineOptions = NOTHING_ASKED
     threads: int | None = None
     obs: ObsSettings = field(default_factory=ObsSettings)
 
@@ -82,8 +80,10 @@ def load_config(path: Path | None = None) -> Config:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     obs: dict[str, Any] = {key.removeprefix("obs."): values.pop(key) for key in list(values) if key.startswith("obs.")}
+    asked = names_asked_by(AskedBy.CONFIG)
+    engine: dict[str, Any] = {name: values.pop(f"engine.{name}", None) for name in asked}
     fields: dict[str, Any] = {_FIELDS.get(key, key.rpartition(".")[2]): value for key, value in values.items()}
-    return Config(**fields, obs=ObsSettings(**obs))
+    return Config(**fields, engine=EngineOptions(**engine), obs=ObsSettings(**obs))
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, get_type_hints
 
 from core.errors import SettingsError
-from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, names
+from core.settings import EngineSettings, Look, Lora, names
+from vcam.settings.engine import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
 from vcam.settings.toml_schema import (
     Check,
     check_values,
@@ -50,8 +52,8 @@ class Profile:
     """A look with a name.
 
     id: the file's stem in small letters. transition_ms: how long the prompt before blends into this one. engine:
-    what it asks of the engine, by EngineSettings' names (model, steps, width, height, policy, slots, guidance,
-    loras); what is left out is chosen for the machine. badge: the picture carries an "AI" mark. path: its file.
+    what it asks of the engine; the rest is chosen for the machine. badge: the picture carries an "AI" mark. path: its
+    file.
     """
 
     id: str
@@ -59,7 +61,7 @@ class Profile:
     description: str = ""
     look: Look = field(default_factory=Look)
     transition_ms: int = DEFAULT_TRANSITION_MS
-    engine: dict[str, object] = field(default_factory=dict)
+    engine: EngineOptions = NOTHING_ASKED
     badge: bool = False
     path: Path | None = None
 
@@ -162,10 +164,12 @@ def parse_profile(path: Path) -> Profile:
         raise ProfileError(str(error), id, path) from error
     look = {key.rpartition(".")[2]: value for key, value in values.items() if key.startswith("look.")}
     transition_ms: Any = look.pop("transition_ms", DEFAULT_TRANSITION_MS)
-    engine = {key.removeprefix("engine."): value for key, value in values.items() if key.startswith("engine.")}
+    engine: dict[str, Any] = {
+        key.removeprefix("engine."): value for key, value in values.items() if key.startswith("engine.")
+    }
     home = path.parent.absolute()
     if "loras" in engine:
-        engine["loras"] = tuple(Lora(str(_beside(home, one.path)), one.weight) for one in _loras(engine))
+        engine["loras"] = tuple(Lora(str(_beside(home, one.path)), one.weight) for one in engine["loras"])
     if "model" in engine:
         engine["model"] = _model(str(engine["model"]), home)
     return Profile(
@@ -174,7 +178,7 @@ def parse_profile(path: Path) -> Profile:
         description=str(values.get("description", "")),
         look=Look(**look),  # type: ignore[arg-type]
         transition_ms=transition_ms,
-        engine=engine,
+        engine=EngineOptions(**engine),
         badge=bool(values.get("badge", False)),
         path=path,
     )
@@ -201,12 +205,10 @@ def to_toml(profile: Profile, folder: Path | None = None) -> str:
         if value != getattr(plain, key) and key not in look:
             (look.setdefault("bank", {}) if key in _BANK_KEYS else look)[key] = value
     data["look"] = look
-    if profile.engine:
-        data["engine"] = dict(profile.engine)
-        if "loras" in profile.engine:
-            data["engine"]["loras"] = [
-                {"path": _relative(folder, one.path), "weight": one.weight} for one in _loras(profile.engine)
-            ]
+    if engine := profile.engine.given():
+        data["engine"] = engine
+        if "loras" in engine:
+            engine["loras"] = [{"path": _relative(folder, one.path), "weight": one.weight} for one in engine["loras"]]
     try:
         flat = {k: v for k, v in data.items() if not isinstance(v, dict)}
         flat |= {f"look.{k}": v for k, v in look.items() if k != "bank"}
@@ -233,41 +235,18 @@ def save_profile(profile: Profile, folder: Path | None = None) -> Path:
     return path
 
 
-class EngineWishes(TypedDict, total=False):
-    """What may be given over a profile, of EngineSettings; None and what is left out: nothing is wished."""
-
-    model: str | None
-    width: int | None
-    height: int | None
-    steps: int | None
-    policy: Policy | None
-    slots: int | None
-    guidance: Guidance | None
-    runtime: Runtime | None
-    device: str | None
-    dtype: str | None
-
-
-def engine_settings(
-    profile: Profile | None = None, *, default_model: str = "embedded", **given: Unpack[EngineWishes]
-) -> EngineSettings:
-    """What to build the engine from: what is given here, over the profile, over the model's own description.
-
-    default_model: where neither says one. Raises SettingsError, core.errors.ModelError.
-    """
-    from core.models.description import describe
-
-    asked = dict(profile.engine) if profile else {}
-    asked |= {key: value for key, value in given.items() if value is not None}
-    asked.setdefault("model", default_model)
-    own = describe(str(asked["model"]))
-    for key in ("width", "height", "steps", "policy", "slots"):
-        asked.setdefault(key, getattr(own, key))
-    return EngineSettings(**asked)  # type: ignore[arg-type]
-
-
-def _look(name: str) -> Check:
-    return _held_by(Look, name)
+def _checks_of(kind: type[Look] | type[EngineSettings], names: Iterable[str]) -> dict[str, Check]:
+    """Return the check of each of the fields of `kind`, by its type."""
+    types = get_type_hints(kind)
+    checks: dict[str, Check] = {}
+    for name in names:
+        if types[name] == tuple[Lora, ...]:
+            checks[name] = _lora_list
+        elif isinstance(types[name], type) and issubclass(types[name], StrEnum):
+            checks[name] = choice(types[name])
+        else:
+            checks[name] = text(1000) if types[name] is str else _held_by(kind, name)
+    return checks
 
 
 def _held_by(kind: type[Look] | type[EngineSettings], name: str) -> Check:
@@ -307,10 +286,6 @@ def _lora_list(key: str, value: object) -> tuple[Lora, ...]:
     return tuple(loras)
 
 
-def _loras(engine: Mapping[str, object]) -> tuple[Lora, ...]:
-    return engine.get("loras", ())  # type: ignore[return-value]
-
-
 def _beside(home: Path, path: str) -> Path:
     return home / Path(path).expanduser()
 
@@ -326,20 +301,13 @@ def _model(model: str, home: Path) -> str:
     return str(_beside(home, model)) if "/" in model or "\\" in model else model
 
 
-_BANK_KEYS: dict[str, Check] = {name: _look(name) for name in ("fusion_strength", "similarity_threshold", "interval")}
+_BANK_KEYS = _checks_of(Look, ("fusion_strength", "similarity_threshold", "interval"))  # in a table of their own
 _LOOK_KEYS: dict[str, Check] = {
-    **{name: _look(name) for name in names(Look) if name not in _BANK_KEYS},
+    **_checks_of(Look, [name for name in names(Look) if name not in _BANK_KEYS]),
     "prompt": text(1000, fold=True),
     "negative_prompt": text(1000, shortest=0, fold=True),
-    "on_switch": choice(OnSwitch),
 }
-_ENGINE_KEYS: dict[str, Check] = {
-    "model": text(1000),
-    **{name: _held_by(EngineSettings, name) for name in ("width", "height", "steps", "slots")},
-    "policy": choice(Policy),
-    "guidance": choice(Guidance),
-    "loras": _lora_list,
-}
+_ENGINE_KEYS = _checks_of(EngineSettings, names_asked_by(AskedBy.PROFILE))
 SCHEMA: dict[str, Check] = {
     "name": text(60),
     "description": text(300, shortest=0),

@@ -10,10 +10,11 @@ from core.errors import SettingsError
 from core.settings import EngineSettings, Look, Policy
 from vcam.commands import CommandError
 from vcam.errors import VcamError
+from vcam.settings.engine import AskedBy, names_asked_by
 from vcam.settings.profiles import LoadedProfiles, Profile, ProfileError, find_profile
 from vcam.settings.run_options import DEFAULT_PROFILE, RunOptions
 
-ENGINE_CHANGES = ("width", "height", "steps", "policy", "slots", "model")
+ENGINE_CHANGES = names_asked_by(AskedBy.COMMAND)
 SettingsFor = Callable[[Profile, RunOptions], EngineSettings]
 
 
@@ -78,7 +79,7 @@ def with_engine(choice: Choice, changes: Mapping[str, Any]) -> Choice:
     try:
         if given.get("policy") is not None:
             given["policy"] = Policy(given["policy"])
-        options = replace(choice.options, **given)
+        options = replace(choice.options, engine=replace(choice.options.engine, **given))
         settings = choice.settings_for(choice.profile, options)
     except (SettingsError, ValueError, TypeError) as error:
         raise CommandError(f"engine: {error}") from error

@@ -24,6 +24,7 @@ from vcam.daemon import daemon
 from vcam.devices import sources
 from vcam.errors import VcamError
 from vcam.offline import bench, evaluate, translate
+from vcam.settings.engine import EngineOptions
 
 ROOT = Path(__file__).parents[3]
 VERBS = (
@@ -376,11 +377,8 @@ def test_run_passes_everything_on(
         on_failure=OnFailure.HOLD,
         mirror=True,
         strength=0.3,
-        default_model="embedded",
-        steps=1,
-        policy=Policy.OFF,
-        width=128,
-        height=64,
+        engine=EngineOptions(steps=1, policy=Policy.OFF, width=128, height=64),
+        machine=EngineOptions(model="embedded"),
         threads=2,
     )
     out = last_json(capsys)

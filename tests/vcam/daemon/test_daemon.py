@@ -46,12 +46,12 @@ from vcam.daemon import instance_lock as single
 from vcam.daemon import publisher as stage
 from vcam.daemon.cards import Halt, card_for, describe
 from vcam.daemon.daemon import Parts, run
-from vcam.devices import sinks, sources
+from vcam.devices import choose, sinks, sources
 from vcam.errors import VcamError
 from vcam.frames import Picture, TranslatorState
-from vcam.settings import run_options as options
+from vcam.settings.engine import EngineOptions
 from vcam.settings.profiles import Profile, ProfileError
-from vcam.settings.run_options import RunOptions
+from vcam.settings.run_options import RunOptions, settings_for
 from vcam.settings.selection import listed
 from vcam.worker.process import Limits
 
@@ -74,9 +74,8 @@ class Run(RunningDaemon):
             write_profile(self.folder, name, more=more)
 
         def settings_of(profile: Profile, options: RunOptions) -> EngineSettings:
-            return EngineSettings(
-                **{"model": options.model or "fake", "width": 64, "height": 64, "steps": 1, **profile.engine}
-            )
+            own: dict[str, Any] = {"model": options.engine.model or "fake", "width": 64, "height": 64, "steps": 1}
+            return EngineSettings(**(own | profile.engine.given()))
 
         own = Parts(
             engine=FACTORY,
@@ -479,10 +478,10 @@ def test_auto_takes_the_first_camera_else_the_test_picture_and_says_so(
 ) -> None:
     cameras: list[Any] = []
     monkeypatch.setattr(sources, "list_cameras", lambda include_virtual=False: cameras)
-    options.choose_source(RunOptions()).close()
+    choose.choose_source("auto", SIZE, 30).close()
     assert "the test picture, because no camera was found" in capsys.readouterr().err
     cameras.append(sources.Camera("C920", "id", "/nowhere"))
-    source = options.choose_source(RunOptions())
+    source = choose.choose_source("auto", SIZE, 30)
     assert "C920 (the first camera found)" in capsys.readouterr().err
     source.close()
 
@@ -496,10 +495,10 @@ def test_auto_goes_without_a_virtual_camera_and_says_why(
         return sinks.NullSink(size)
 
     monkeypatch.setattr(sinks, "open_sink", none)
-    assert options.choose_sink(RunOptions()).name == "none"
+    assert choose.choose_sink("auto", SIZE, 30).name == "none"
     assert "preview alone; there is no virtual camera: modprobe" in capsys.readouterr().err
     with pytest.raises(VcamError):
-        options.choose_sink(RunOptions(sink="camera"))
+        choose.choose_sink("camera", SIZE, 30)
 
 
 def test_the_strength_that_was_asked_for_is_every_profiles(tmp_path: Path) -> None:
@@ -512,9 +511,9 @@ def test_the_strength_that_was_asked_for_is_every_profiles(tmp_path: Path) -> No
 def test_the_model_is_the_command_lines_then_the_profiles_then_the_configurations(tmp_path: Path) -> None:
     own, theirs, ours = (str(make_folder(tmp_path / name)) for name in ("own", "theirs", "ours"))
     plain = Profile("x", "X", look=Look(prompt="x"))
-    named = replace(plain, engine={"model": theirs})
+    named = replace(plain, engine=EngineOptions(model=theirs))
     chosen = [
-        options.settings_for(profile, RunOptions(model=model, default_model=default)).model
+        settings_for(profile, RunOptions(engine=EngineOptions(model=model), machine=EngineOptions(model=default))).model
         for profile, model, default in [
             (plain, None, None),
             (plain, None, ours),
@@ -527,12 +526,12 @@ def test_the_model_is_the_command_lines_then_the_profiles_then_the_configuration
 
 
 def test_sources_by_word(tmp_path: Path) -> None:
-    assert options.choose_source(RunOptions(source="pattern")).name == "test picture"
-    assert options.choose_source(RunOptions(source="camera:Some Camera")).name == "Some Camera"
+    assert choose.choose_source("pattern", SIZE, 30).name == "test picture"
+    assert choose.choose_source("camera:Some Camera", SIZE, 30).name == "Some Camera"
     with pytest.raises(VcamError, match="the camera that this program makes"):
-        options.choose_source(RunOptions(source="camera:StreamV2V Camera"))
+        choose.choose_source("camera:StreamV2V Camera", SIZE, 30)
     with pytest.raises(VcamError, match=r"nothing\.mp4"):
-        options.choose_source(RunOptions(source=str(tmp_path / "nothing.mp4")))
+        choose.choose_source(str(tmp_path / "nothing.mp4"), SIZE, 30)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from core.errors import SettingsError
 from core.settings import EngineSettings, Look
@@ -29,7 +26,8 @@ from tests.support.translating_program import SMALL
 from vcam.errors import VcamError
 from vcam.offline import translate as under_test
 from vcam.offline.evaluate import evaluate
-from vcam.offline.translate import TranslateReport, engine_size, translate
+from vcam.offline.translate import TranslateReport, translate
+from vcam.settings.engine import engine_size
 from vcam.video import Kind, probe, read
 
 ROOT = Path(under_test.__file__).parents[2]
@@ -118,41 +116,6 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     assert [p.name for p in out.pictures] == ["3.jpg", "20.jpg", "100.jpg"]
     assert negative_numbers(tmp_path / "out") == [3, 20, 100]
     assert [p.rgb.shape for p in read(out)] == [(48, 64 + n % 7, 3) for n in (3, 20, 100)]
-
-
-@given(
-    st.integers(16, 8192),
-    st.integers(16, 8192),
-    st.sampled_from([64 * 64, 256 * 256, 512 * 512, 512 * 288, 1024 * 1024]),
-)
-def test_the_engine_size_distorts_no_more_than_rounding_demands(width: int, height: int, pixels: int) -> None:
-    w, h = engine_size(width, height, pixels)
-    assert w % 16 == h % 16 == 0
-    assert 64 <= w <= 2048
-    assert 64 <= h <= 2048
-    exact_w, exact_h = (pixels * width / height) ** 0.5, (pixels * height / width) ** 0.5
-    if 80 <= exact_w <= 2032 and 80 <= exact_h <= 2032:
-        assert abs(w - exact_w) <= 16
-        assert abs(h - exact_h) <= 16
-        ratio = w / h / (width / height)
-        assert max(ratio, 1 / ratio) <= (1 + 8 / exact_w) * (1 + 8 / exact_h) * 1.02
-
-
-@pytest.mark.parametrize(
-    ("size", "pixels", "wanted"),
-    [
-        ((512, 512), 256 * 256, (256, 256)),
-        ((1920, 1080), 256 * 256, (336, 192)),
-        ((640, 480), 512 * 512, (576, 432)),
-        ((480, 640), 512 * 512, (432, 576)),
-    ],
-)
-def test_usual_engine_sizes(size: tuple[int, int], pixels: int, wanted: tuple[int, int]) -> None:
-    assert engine_size(*size, pixels) == wanted
-
-
-def test_pixels_that_are_not_square_count() -> None:
-    assert engine_size(720, 576, 256 * 256, pixel_aspect=Fraction(64, 45)) == engine_size(1024, 576, 256 * 256)
 
 
 # ------------------------------------------------------------------------------------------------ progress, stopping

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from core.settings import Runtime
 from vcam.commands import OnFailure
 from vcam.settings.config import SCHEMA, Config, ConfigError, ObsSettings, config_folder, load_config, parse_size
+from vcam.settings.engine import AskedBy, EngineOptions, names_asked_by
 
 FULL = """
 source = "camera:Logitech"
@@ -80,14 +81,13 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         panel=False,
         open_panel=True,
         port=9000,
-        model="sd15-lcm",
-        runtime=Runtime.EAGER,
-        device="cuda:1",
-        dtype="float16",
+        engine=EngineOptions(model="sd15-lcm", runtime=Runtime.EAGER, device="cuda:1", dtype="float16"),
         threads=4,
         obs=ObsSettings(False, "192.0.2.7", 4456, "a secret", {"Interview": "ink", "Break. Time": "pause"}, "Prompt"),
     )
-    assert len(SCHEMA) == len(Config.__dataclass_fields__) - 1 + len(ObsSettings.__dataclass_fields__)
+    own, engine = len(Config.__dataclass_fields__) - 2, len(names_asked_by(AskedBy.CONFIG))
+    assert len(SCHEMA) == own + engine + len(ObsSettings.__dataclass_fields__)
+    assert read.engine.given().keys() == set(names_asked_by(AskedBy.CONFIG))
     assert all(getattr(read.obs, key) != getattr(ObsSettings(), key) for key in ObsSettings.__dataclass_fields__)
     assert "a secret" not in repr(read)
     assert all(getattr(read, key) != getattr(Config(), key) for key in Config.__dataclass_fields__)
@@ -163,6 +163,5 @@ def test_the_readmes_configuration_is_the_defaults_but_for_the_camera(tmp_path: 
     readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     (block,) = [part for part in re.findall(r"```toml\n(.*?)```", readme, re.DOTALL) if "[panel]" in part]
     loaded = load_config(write(tmp_path, block))
-    assert loaded == replace(
-        Config(), source="camera:Logitech", size=(640, 480), model="embedded", runtime=Runtime.AUTO
-    )
+    engine = EngineOptions(model="embedded", runtime=Runtime.AUTO)
+    assert loaded == replace(Config(), source="camera:Logitech", size=(640, 480), engine=engine)

@@ -6,23 +6,20 @@ import os
 import re
 import stat
 import sys
-import types
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.errors import SettingsError
 from core.models.description import describe
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy
 from vcam.settings import profiles as under_test
+from vcam.settings.engine import EngineOptions
 from vcam.settings.profiles import (
     Profile,
     ProfileError,
-    engine_settings,
     find_profile,
     load_profiles,
     parse_profile,
@@ -93,7 +90,7 @@ def test_shipped_profiles_all_load(tmp_path: Path) -> None:
         assert one.path == shipped_folder() / f"{id}.toml"
         assert one.description
         assert one.look.prompt.endswith(", a person talking")
-        assert not one.engine, "shipped profiles run on any machine: the model's description decides"
+        assert one.engine == EngineOptions(), "shipped profiles run on any machine: the model's description decides"
 
 
 def test_embedded_model_knows_every_word_of_the_shipped_profiles() -> None:
@@ -131,16 +128,16 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             skip_limit=3,
         ),
         transition_ms=250,
-        engine={
-            "model": "sd15-lcm",
-            "steps": 4,
-            "width": 512,
-            "height": 384,
-            "policy": Policy.MERGE,
-            "slots": 2,
-            "guidance": Guidance.SELF_NEGATIVE,
-            "loras": (Lora(str(tmp_path / "loras/ink.safetensors"), 0.5), Lora("/abs/x.safetensors")),
-        },
+        engine=EngineOptions(
+            model="sd15-lcm",
+            steps=4,
+            width=512,
+            height=384,
+            policy=Policy.MERGE,
+            slots=2,
+            guidance=Guidance.SELF_NEGATIVE,
+            loras=(Lora(str(tmp_path / "loras/ink.safetensors"), 0.5), Lora("/abs/x.safetensors")),
+        ),
         badge=True,
         path=path,
     )
@@ -167,7 +164,7 @@ def test_prompt_on_several_lines_is_folded(tmp_path: Path) -> None:
 
 def test_model_folder_is_relative_to_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, SMALL + '[engine]\nmodel = "./mine"\n')
-    assert parse_profile(path).engine == {"model": str(tmp_path / "mine")}
+    assert parse_profile(path).engine == EngineOptions(model=str(tmp_path / "mine"))
 
 
 BAD = {
@@ -390,18 +387,16 @@ looks = st.builds(
 )
 side = st.integers(4, 128).map(lambda n: n * 16)
 loras = st.lists(st.builds(Lora, st.sampled_from(["a.safetensors", "sub/b.safetensors"]), st.floats(-4, 4)), max_size=3)
-engines = st.fixed_dictionaries(
-    {},
-    optional={
-        "model": st.sampled_from(["embedded", "sd15-lcm"]),
-        "width": side,
-        "height": side,
-        "steps": st.integers(1, 16),
-        "slots": st.integers(1, 16),
-        "policy": st.sampled_from(Policy),
-        "guidance": st.sampled_from(Guidance),
-        "loras": loras.map(tuple),
-    },
+engines = st.builds(
+    EngineOptions,
+    model=st.none() | st.sampled_from(["embedded", "sd15-lcm"]),
+    width=st.none() | side,
+    height=st.none() | side,
+    steps=st.none() | st.integers(1, 16),
+    slots=st.none() | st.integers(1, 16),
+    policy=st.none() | st.sampled_from(Policy),
+    guidance=st.none() | st.sampled_from(Guidance),
+    loras=st.none() | loras.map(tuple),
 )
 made = st.builds(
     Profile,
@@ -419,10 +414,9 @@ made = st.builds(
 @given(made)
 def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, profile: Profile) -> None:
     folder = tmp_path_factory.getbasetemp() / "round"
-    if "loras" in profile.engine:
-        inside: Any = profile.engine["loras"]
-        kept = tuple(Lora(str(folder / one.path), one.weight) for one in inside)
-        profile = replace(profile, engine={**profile.engine, "loras": kept})
+    if profile.engine.loras is not None:
+        kept = tuple(Lora(str(folder / one.path), one.weight) for one in profile.engine.loras)
+        profile = replace(profile, engine=replace(profile.engine, loras=kept))
     path = save_profile(profile, folder)
     assert parse_profile(path) == replace(profile, path=path)
     assert [p.name for p in folder.iterdir()] == [path.name], "no temporary file stays"
@@ -438,7 +432,7 @@ def test_shipped_profiles_are_written_as_they_were_read(tmp_path: Path) -> None:
 def test_written_file_is_short_and_has_relative_paths(tmp_path: Path) -> None:
     lora = Lora(str(tmp_path / "x.safetensors"), 0.5)
     profile = Profile(
-        "ink", "Ink", look=Look(prompt="ink", interval=4), engine={"loras": (lora, Lora("/o.safetensors"))}
+        "ink", "Ink", look=Look(prompt="ink", interval=4), engine=EngineOptions(loras=(lora, Lora("/o.safetensors")))
     )
     assert to_toml(profile, tmp_path).split("\n") == [
         'name = "Ink"',
@@ -472,8 +466,11 @@ def test_no_id_leaves_the_folder(id: str, tmp_path: Path) -> None:
         (Profile("ink", "", look=Look(prompt="x")), "ink: name is empty; it must be a text"),
         (Profile("ink", "a\nb", look=Look(prompt="x")), "ink: name is 'a\\nb'; it must be one line"),
         (Profile("ink", "Ink"), "ink: look.prompt is empty; it must be a text"),
-        (Profile("ink", "Ink", look=Look("x"), engine={"speed": 3}), "ink: unknown key engine.speed"),
-        (Profile("ink", "Ink", look=Look("x"), engine={"steps": 99}), "ink: engine.steps is 99; it must be between"),
+        (Profile("ink", "Ink", look=Look("x"), engine=EngineOptions(device="cpu")), "ink: unknown key engine.device"),
+        (
+            Profile("ink", "Ink", look=Look("x"), engine=EngineOptions(steps=99)),
+            "ink: engine.steps is 99; it must be between",
+        ),
         (Profile("ink", "Ink", look=Look("x"), transition_ms=-1), "ink: look.transition_ms is -1; it must be"),
     ],
 )
@@ -502,55 +499,6 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 def test_saved_profile_is_the_users_alone_to_write(tmp_path: Path) -> None:
     path = save_profile(Profile("ink", "Ink", look=Look(prompt="x")), tmp_path / "new" / "folder")
     assert not stat.S_IMODE(path.stat().st_mode) & 0o022
-
-
-# --- what the engine is built from -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Description:
-    """Stands in for core.models.description.ModelDescription."""
-
-    width: int = 320
-    height: int = 192
-    steps: int = 2
-    policy: Policy = Policy.FIFO
-    slots: int = 3
-
-
-@pytest.fixture
-def described(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    asked: list[str] = []
-
-    def describe(name: str) -> Description:
-        asked.append(name)
-        return Description()
-
-    fake = types.ModuleType("core.models.description")
-    fake.describe = describe  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "core.models.description", fake)
-    return asked
-
-
-def test_model_description_is_the_default(described: list[str]) -> None:
-    assert engine_settings() == EngineSettings(width=320, height=192, steps=2, slots=3)
-    assert described == ["embedded"]
-    assert engine_settings(default_model="mine").model == "mine"
-
-
-def test_command_line_goes_before_the_profile_before_the_description(described: list[str]) -> None:
-    profile = Profile("ink", "Ink", engine={"steps": 4, "slots": 2, "model": "other", "policy": Policy.MERGE})
-    assert engine_settings(profile, steps=1, default_model="mine") == EngineSettings(
-        model="other", width=320, height=192, steps=1, slots=2, policy=Policy.MERGE
-    )
-    assert engine_settings(profile, model="third", policy=Policy.OFF, dtype="float16").policy is Policy.OFF
-    assert described == ["other", "third"]
-    assert profile.engine["steps"] == 4, "a profile is not changed by its use"
-
-
-def test_wrong_engine_settings_are_named(described: list[str]) -> None:
-    with pytest.raises(SettingsError, match="steps is 99; it must be between 1 and 16"):
-        engine_settings(steps=99)
 
 
 def test_the_page_of_keys_has_all_of_them_with_their_bounds_and_what_stands_where_they_are_left_out() -> None:

@@ -9,21 +9,21 @@ import pytest
 from core.settings import EngineSettings, Look, Policy
 from vcam.commands import CommandError
 from vcam.errors import VcamError
+from vcam.settings.engine import EngineOptions
 from vcam.settings.profiles import LoadedProfiles, Profile, ProfileError
 from vcam.settings.run_options import RunOptions
 from vcam.settings.selection import first_choice, listed, neighbour, prompts, with_engine, with_profile
 
 PROFILES = {
     id: Profile(id, id.title(), look=Look(prompt=f"{id} prompt", strength=0.7), engine=engine)
-    for id, engine in (("clay", {}), ("ink", {"width": 128}), ("neon", {}))
+    for id, engine in (("clay", EngineOptions()), ("ink", EngineOptions(width=128)), ("neon", EngineOptions()))
 }
 LOADED = LoadedProfiles(PROFILES, [])
 
 
 def settings_for(profile: Profile, options: RunOptions) -> EngineSettings:
-    wished: dict[str, Any] = {"width": options.width, "steps": options.steps, "policy": options.policy}
-    given = {key: value for key, value in wished.items() if value is not None}
-    return EngineSettings(**{"model": "fake", "width": 64, "height": 64, "steps": 1, **profile.engine, **given})
+    given: dict[str, Any] = {"model": "fake", "width": 64, "height": 64, "steps": 1}
+    return EngineSettings(**(given | profile.engine.given() | options.engine.given()))
 
 
 def test_a_run_begins_with_what_was_asked_for_else_with_the_first_there_is() -> None:

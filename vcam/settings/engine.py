@@ -1,0 +1,105 @@
+"""From what a person asks of the engine to its settings: one way for command line, commands, profiles, config.toml."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from fractions import Fraction
+from typing import Annotated, Any, get_type_hints
+
+from core.settings import EngineSettings, Guidance, Lora, Policy, Runtime, names
+
+DEFAULT_MODEL = "embedded"
+_SMALLEST, _LARGEST, _MULTIPLE = 64, 2048, 16  # pixels of a side, as EngineSettings takes them
+
+
+class AskedBy(StrEnum):
+    """Who may ask for something of the engine besides the command line."""
+
+    CONFIG = "config.toml"
+    PROFILE = "a profile's file"
+    COMMAND = "a command to the running camera"
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What is asked of the engine, by the names of EngineSettings; None: not asked for.
+
+    Each field says who may ask for it besides the command line.
+    """
+
+    width: Annotated[int | None, AskedBy.PROFILE, AskedBy.COMMAND] = None
+    height: Annotated[int | None, AskedBy.PROFILE, AskedBy.COMMAND] = None
+    steps: Annotated[int | None, AskedBy.PROFILE, AskedBy.COMMAND] = None
+    policy: Annotated[Policy | None, AskedBy.PROFILE, AskedBy.COMMAND] = None
+    slots: Annotated[int | None, AskedBy.PROFILE, AskedBy.COMMAND] = None
+    model: Annotated[str | None, AskedBy.CONFIG, AskedBy.PROFILE, AskedBy.COMMAND] = None
+    guidance: Annotated[Guidance | None, AskedBy.PROFILE] = None
+    loras: Annotated[tuple[Lora, ...] | None, AskedBy.PROFILE] = None
+    dtype: Annotated[str | None, AskedBy.CONFIG] = None
+    device: Annotated[str | None, AskedBy.CONFIG] = None
+    runtime: Annotated[Runtime | None, AskedBy.CONFIG] = None
+
+    @staticmethod
+    def read(holder: object, size: tuple[int, int] | None = None) -> EngineOptions:
+        """Return the options that `holder` (a parsed command line) has as attributes, with width and height of `size`.
+
+        Attributes that `holder` lacks are not asked for.
+        """
+        found = EngineOptions(**{name: getattr(holder, name, None) for name in names(EngineOptions)})
+        return replace(found, width=size[0], height=size[1]) if size else found
+
+    def given(self) -> dict[str, Any]:
+        """Return what is asked for, by name."""
+        return {name: value for name in names(EngineOptions) if (value := getattr(self, name)) is not None}
+
+
+NOTHING_ASKED = EngineOptions()
+
+
+def names_asked_by(who: AskedBy) -> tuple[str, ...]:
+    """Return the names of the options that `who` may ask for."""
+    hints = get_type_hints(EngineOptions, include_extras=True)
+    return tuple(name for name in names(EngineOptions) if who in hints[name].__metadata__)
+
+
+def engine_settings(*asked: EngineOptions, shape: tuple[int, int] | None = None) -> EngineSettings:
+    """Return the settings of the engine: of each option the first of `asked` that has it, else the model's own value.
+
+    The usual order is: command line or command, profile, config.toml. shape: width and height of the pictures to come;
+    where nobody asked for a size, the engine gets one of this shape with the model's own number of pixels.
+    Raises SettingsError, core.errors.ModelError.
+    """
+    from core.models.description import describe
+
+    wanted: dict[str, Any] = {}
+    for one in reversed(asked):
+        wanted |= one.given()
+    sized = "width" in wanted or "height" in wanted
+    wanted.setdefault("model", DEFAULT_MODEL)
+    own = describe(str(wanted["model"]))
+    own_values = {name: getattr(own, name) for name in names(EngineSettings) if hasattr(own, name)}
+    settings = EngineSettings(**(own_values | wanted))
+    if sized or shape is None:
+        return settings
+    width, height = engine_size(*shape, settings.width * settings.height)
+    return replace(settings, width=width, height=height)
+
+
+def engine_size(width: int, height: int, pixels: int, *, pixel_aspect: Fraction = Fraction(1)) -> tuple[int, int]:
+    """Return the size at which the engine sees all of a width x height picture with about `pixels` pixels.
+
+    Both sides are the neighbouring multiples of 16 of the exact size (64 to 2048), whichever distort least.
+    """
+    aspect = width * pixel_aspect / height
+    exact = math.sqrt(pixels * aspect)
+    candidates = [(w, h) for w in _multiples_around(exact) for h in _multiples_around(float(exact / aspect))]
+    return min(
+        candidates, key=lambda size: (abs(math.log(size[0] / size[1] / aspect)), abs(size[0] * size[1] - pixels))
+    )
+
+
+def _multiples_around(side: float) -> tuple[int, int]:
+    low = math.floor(side / _MULTIPLE) * _MULTIPLE
+    return min(max(low, _SMALLEST), _LARGEST), min(max(low + _MULTIPLE, _SMALLEST), _LARGEST)
