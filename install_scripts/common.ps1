@@ -47,7 +47,7 @@ function Install-CudaTorch {
 
 # Enter-Environment run | test: .venv holds the checkout and all that this purpose needs, at the versions of constraints.txt.
 function Enter-Environment([string] $Purpose) {
-    $extras = if ($Purpose -eq "run") { "camera" } else { "camera,tray,dev" }
+    $extras = if ($Purpose -eq "run") { "camera,obs" } else { "camera,obs,tray,dev" }
     $stamp = Join-Path $Venv ".ready-$Purpose"
     $unfinished = Join-Path $Venv ".installing"
     $wanted = Get-Wanted

@@ -5,16 +5,20 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vcam.commands import Command, Status, to_json
 from vcam.errors import VcamError
+from vcam.private_files import private_folder, write_private
 
 SESSION_FILE = "session.json"
 LOCK_FILE = "daemon.lock"
+ANSWER_S = 10.0  # how long the running camera may take for anything
 _NOBODY = "no StreamV2V Camera is running; start one with: vcam run"
 
 
@@ -32,15 +36,36 @@ def state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / name
 
 
-def write_session(folder: Path, port: int, token: str) -> None:
-    """Leave address and token for the clients, in a file that only this user can read."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / SESSION_FILE
-    part = folder / f".{SESSION_FILE}.{os.getpid()}"
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump({"pid": os.getpid(), "port": port, "token": token}, file)
-    part.replace(path)
+@dataclass(frozen=True)
+class Session:
+    """How a program of this user reaches the running camera.
+
+    door: the path of a Unix socket, or a port of 127.0.0.1. token: what it shows there.
+    """
+
+    door: str | int
+    token: str = field(repr=False)
+
+
+def write_session(folder: Path, door: str | int, port: int | None, token: str) -> None:
+    """Leave door, the page's port and the token for the clients, in a file that only this user can read."""
+    text = json.dumps({"pid": os.getpid(), "door": door, "port": port, "token": token})
+    write_private(private_folder(folder) / SESSION_FILE, text)
+
+
+def session(folder: Path | None = None) -> Session:
+    """Return how the running camera is reached. Raises VcamError if none runs."""
+    path = (folder or state_folder()) / SESSION_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        door = data["door"]
+        if not isinstance(door, str | int):
+            raise TypeError("its door is no path and no port")
+        return Session(door, str(data["token"]))
+    except FileNotFoundError:
+        raise VcamError(_NOBODY) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise VcamError(f"{path} cannot be read ({error}); run vcam again") from error
 
 
 def status(folder: Path | None = None) -> Status:
@@ -91,32 +116,43 @@ def describe(status: Status) -> str:
     return "\n".join(lines + [f"  note      {note}" for note in status.notes])
 
 
-def _ask(method: str, path: str, body: dict[str, Any] | None, folder: Path | None) -> dict[str, Any]:
+class _DoorConnection(http.client.HTTPConnection):
+    """HTTP through the door."""
+
+    def __init__(self, door: str | int, timeout_s: float) -> None:
+        super().__init__("127.0.0.1", door if isinstance(door, int) else None, timeout=timeout_s)
+        self._path = door if isinstance(door, str) else None
+
+    def connect(self) -> None:
+        """Connect to the Unix socket, or to the port."""
+        if self._path is None or sys.platform == "win32":
+            super().connect()
+            return
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def ask(at: Session, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the running camera's answer. Raises VcamError with its words where it refuses, or does not answer."""
+    connection = _DoorConnection(at.door, ANSWER_S)
     try:
-        session = json.loads(((folder or state_folder()) / SESSION_FILE).read_text())
-        port, token = int(session["port"]), str(session["token"])
-    except FileNotFoundError:
-        raise VcamError(_NOBODY) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VcamError(
-            f"{(folder or state_folder()) / SESSION_FILE} cannot be read ({error}); run vcam again"
-        ) from error
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {at.token}", "Content-Type": "application/json"}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()
         data = json.loads(answer.read())
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, FileNotFoundError):
         raise VcamError(_NOBODY) from None
     except TimeoutError:
         raise VcamError("the daemon does not answer; end it (Ctrl-C in its window) and start it again") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise VcamError(
-            f"port {port} answers, but not as a StreamV2V Camera ({error}); start vcam run again"
-        ) from error
+        raise VcamError(f"{at.door} answers, but not as a StreamV2V Camera ({error}); start vcam run again") from error
     finally:
         connection.close()
     if answer.status != 200:
         raise VcamError(str(data.get("error", f"refused with status {answer.status}")))
     return dict(data)
+
+
+def _ask(method: str, path: str, body: dict[str, Any] | None, folder: Path | None) -> dict[str, Any]:
+    return ask(session(folder), method, path, body)

@@ -14,22 +14,20 @@ from typing import Any, Protocol
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from vcam import fit
-from vcam.commands import ChangeLook, Command, CommandError, Status, from_json
+from vcam.commands import ChangeLook, Command, CommandError, Status, from_json, to_json
 from vcam.control.guard import (
-    CLOSED_PAGE,
-    ENTER_PAGE,
-    LOGIN,
+    ALLOWED,
+    COMMAND,
     PICTURE,
-    Guard,
+    WEBSOCKET_PROTOCOL,
     Keys,
     answer,
-    cookie_name,
     panel_link,
     picture_link,
 )
@@ -38,9 +36,14 @@ from vcam.errors import VcamError
 from vcam.frames import Picture
 
 STATIC = Path(__file__).parent / "static"
-_PARTS = ("app.js", "common.js", "plot.js", "profiles.js", "style.css")
+_PARTS = ("app.js", "common.js", "enter.js", "plot.js", "profiles.js", "style.css")
+PUBLIC = (
+    "/",
+    *(f"/{name}" for name in _PARTS),
+)  # they hold no picture and no key, and a browser cannot send one for them
+_NO_PAGE = "the camera runs without its page (--no-panel), from which pictures come"
 STREAMS = 8  # live pictures at once
-STREAM_FPS = 15.0
+STREAM_FPS = 15
 EVENT_S = 0.25
 APPLY_S = 5.0  # how long a command may take
 TRY_S = 150.0  # how long the try of a look may take: an engine may have to load
@@ -114,10 +117,18 @@ class Jpegs:
 
 
 class Api:
-    """The handlers; streams end when `closing` is set."""
+    """The handlers; streams end when `closing` is set. port: the page's, None where there is no page."""
 
-    def __init__(self, surface: Surface, keys: Keys, port: int, closing: threading.Event) -> None:
+    def __init__(
+        self,
+        surface: Surface,
+        keys: Keys,
+        port: int | None,
+        closing: threading.Event,
+        new_picture_key: Callable[[], str],
+    ) -> None:
         self._surface, self._keys, self._port, self._closing = surface, keys, port, closing
+        self._new_picture_key = new_picture_key
         self._output = Jpegs(lambda: surface.preview)
         self._input = Jpegs(lambda: surface.camera)
         self._streams = 0
@@ -128,7 +139,6 @@ class Api:
         return [
             Route("/", _static("index.html")),
             *(Route(f"/{name}", _static(name)) for name in _PARTS),
-            Route(LOGIN, self.enter, methods=["GET"]),
             Route(f"{api}/openapi.json", self.openapi),
             Route(f"{api}/status", self.status),
             Route(f"{api}/profiles", self.profiles),
@@ -142,7 +152,8 @@ class Api:
             Route(f"{api}/sources", self.sources),
             Route(f"{api}/log", self.log),
             Route(f"{api}/try", self.try_look, methods=["POST"]),
-            Route(f"{api}/command", self.command, methods=["POST"]),
+            Route(COMMAND, self.command, methods=["POST"]),
+            Route(f"{api}/view-key", self.view_key, methods=["POST"]),
             Route(f"{api}/link", self.link, methods=["POST"]),
             Route(f"{api}/picture-link", self.picture_link, methods=["POST"]),
             Route(f"{api}/picture.jpg", self.picture),
@@ -151,16 +162,6 @@ class Api:
             Route(f"{api}/input.mjpeg", self.camera_stream),
             WebSocketRoute(f"{api}/events", self.events),
         ]
-
-    async def enter(self, request: Request) -> Response:
-        """Let a browser in that brings a one-time ticket."""
-        session = self._keys.enter(request.query_params.get("ticket", ""))
-        if session is None:
-            return HTMLResponse(CLOSED_PAGE, 401)
-        # a page, not a redirect: after one, a browser that followed a foreign link would not send the cookie
-        page = HTMLResponse(ENTER_PAGE)
-        page.set_cookie(cookie_name(self._port), session, httponly=True, samesite="strict", path="/")
-        return page
 
     async def openapi(self, request: Request) -> Response:
         """This API, described."""
@@ -231,7 +232,13 @@ class Api:
 
     async def command(self, request: Request) -> Response:
         """Carry out a command."""
-        return await self._carried_out(from_json(await _body(request)))
+        wanted = from_json(await _body(request))
+        allowed = request.scope.get(ALLOWED)
+        if allowed is not None and (name := to_json(wanted)["command"]) not in allowed:
+            return answer(
+                403, f"OBS may not give the command {name!r}; allow under [obs] in config.toml says what it may"
+            )
+        return await self._carried_out(wanted)
 
     async def _carried_out(self, wanted: Command) -> Response:
         try:
@@ -242,10 +249,20 @@ class Api:
 
     async def link(self, request: Request) -> Response:
         """A one-time link to the panel."""
+        if self._port is None:
+            return answer(409, _NO_PAGE)
         return JSONResponse({"link": panel_link(self._keys, self._port)})
+
+    async def view_key(self, request: Request) -> Response:
+        """Return a key with which a page may ask for pictures: an image's address can carry no header."""
+        return JSONResponse({"key": self._keys.view()})
 
     async def picture_link(self, request: Request) -> Response:
         """The live picture's address for a program that can send no token."""
+        if self._port is None:
+            return answer(409, _NO_PAGE)
+        if not self._keys.picture_key:
+            self._keys.picture_key = await asyncio.to_thread(self._new_picture_key)
         return JSONResponse({"link": picture_link(self._keys, self._port)})
 
     async def picture(self, request: Request) -> Response:
@@ -267,27 +284,28 @@ class Api:
     def _streamed(self, jpegs: Jpegs) -> Response:
         if self._streams >= STREAMS:
             return answer(503, f"{STREAMS} windows show the picture already; close one")
-        return StreamingResponse(self._parts(jpegs), media_type="multipart/x-mixed-replace; boundary=picture")
+        self._streams += 1  # before anything is awaited: many may ask at once
+        return _LiveResponse(self._parts(jpegs), self._stream_ended)
+
+    def _stream_ended(self) -> None:
+        self._streams -= 1
 
     async def _parts(self, jpegs: Jpegs) -> AsyncIterator[bytes]:
-        self._streams += 1
-        last = b""
-        try:
-            yield b"--picture\r\n"
-            while not self._closing.is_set():
-                data = await asyncio.to_thread(jpegs.newest)
-                if data is not None and data is not last:
-                    last = data
-                    head = f"Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-                    # the next boundary at once: browsers show a part when they see its end
-                    yield head.encode() + data + b"\r\n--picture\r\n"
-                await asyncio.sleep(1 / STREAM_FPS)
-        finally:
-            self._streams -= 1
+        last, unchanged = b"", 0
+        yield b"--picture\r\n"
+        while not self._closing.is_set():
+            data = await asyncio.to_thread(jpegs.newest)
+            unchanged = unchanged + 1 if data is last else 0
+            # again where it stands still: Chromium shows a part only when the next one has come
+            if data is not None and (unchanged <= 1 or unchanged % STREAM_FPS == 0):
+                last = data
+                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                yield head.encode() + data + b"\r\n--picture\r\n"
+            await asyncio.sleep(1 / STREAM_FPS)
 
     async def events(self, socket: WebSocket) -> None:
         """The status whenever it changes."""
-        await socket.accept()
+        await socket.accept(WEBSOCKET_PROTOCOL if WEBSOCKET_PROTOCOL in socket.scope["subprotocols"] else None)
         listening = asyncio.create_task(_until_gone(socket))
         last = ""
         try:
@@ -305,13 +323,29 @@ class Api:
             listening.cancel()
 
 
-def application(surface: Surface, keys: Keys, port: int, closing: threading.Event) -> ASGIApp:
-    """The whole server as one ASGI application."""
-    app = Starlette(
-        routes=Api(surface, keys, port, closing).routes(),
+class _LiveResponse(StreamingResponse):
+    """A live picture; `ended` is called once, however it ends, and also where it never begins."""
+
+    def __init__(self, parts: AsyncIterator[bytes], ended: Callable[[], None]) -> None:
+        super().__init__(parts, media_type="multipart/x-mixed-replace; boundary=picture")
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the parts until the viewer leaves."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
+
+
+def application(
+    surface: Surface, keys: Keys, port: int | None, closing: threading.Event, new_picture_key: Callable[[], str]
+) -> ASGIApp:
+    """Return the handlers as one ASGI application, which guards nothing."""
+    return Starlette(
+        routes=Api(surface, keys, port, closing, new_picture_key).routes(),
         exception_handlers={HTTPException: _http_error, VcamError: _refused, ValueError: _refused},
     )
-    return Guard(app, keys, port)
 
 
 def _static(name: str) -> Callable[[Request], Any]:

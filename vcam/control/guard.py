@@ -1,4 +1,4 @@
-"""Who may enter: the token of a run, one-time links, the browsers that came by one; everybody else is refused."""
+"""Who may enter: the token of a run, one-time links, pages that came by one, OBS's bridge; all others are refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import hmac
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
+from enum import Enum, auto
+from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.exceptions import HTTPException
@@ -16,14 +18,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 ADDRESS = "127.0.0.1"
 BODY_LIMIT = 64 * 1024
 TICKET_S = 600.0  # how long a one-time link is good
+VIEW_S = 60.0  # how long a page's key for a picture may be used
 LOGIN = "/login"
+COMMAND = "/api/v1/command"
 CHANGES_PER_S = 50
-REFUSALS_PER_S = 100  # of those without the token: nobody shall try out tokens at full speed
+REFUSALS_PER_S = 20  # of tickets, tokens and keys that are wrong: nobody shall try them out at full speed
 PICTURE = "/api/v1/picture.mjpeg"
+PICTURES = (PICTURE, "/api/v1/picture.jpg", "/api/v1/input.mjpeg", "/api/v1/input.jpg")
+WEBSOCKET_PROTOCOL = "vcam"
+_WEBSOCKET_KEY = "key."  # before a page's key, as a second subprotocol: browsers cannot send headers there
+ALLOWED = "vcam.allowed"  # in a request's scope: the commands that its sender may give, where that is not all
 _HEADERS = [
     (
         b"content-security-policy",
-        b"default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; connect-src 'self'; "
+        b"default-src 'none'; img-src 'self' data: blob:; style-src 'self'; script-src 'self'; connect-src 'self'; "
         b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
     (b"x-content-type-options", b"nosniff"),
@@ -38,54 +46,97 @@ _HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><title>StreamV2V
 CLOSED_PAGE = f"""{_HEAD}
 <body><h1>StreamV2V Camera</h1><p>This page needs a fresh link. In a terminal: <code>vcam panel</code></p></body></html>
 """
-ENTER_PAGE = f"""{_HEAD}
-<meta http-equiv="refresh" content="0; url=/"><body><a href="/">StreamV2V Camera</a></body></html>
+ENTER_PAGE = (
+    _HEAD
+    + """
+<meta name="key" content="KEY"><script src="/enter.js"></script>
+<body><a href="/">StreamV2V Camera</a></body></html>
 """
+)
+
+
+class Who(Enum):
+    """Whom a request comes from."""
+
+    USER = auto()  # a program of this user's: it has the run's token
+    PAGE = auto()  # a page of ours that came by a one-time link
+    BRIDGE = auto()  # OBS's bridge, which may give some commands
+    VIEWER = auto()  # somebody with a key to the picture alone
+    STRANGER = auto()
 
 
 class Keys:
-    """The token of this run, one-time tickets, and the browsers that entered with one."""
+    """The tokens of this run, one-time tickets, the pages that entered with one, and what opens a picture alone.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    picture_key: opens the live picture for a program that can only be given an address, such as OBS; "" opens nothing.
+    bridge_commands: the names of the commands that OBS's bridge may give.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        picture_key: str = "",
+        bridge_commands: Collection[str] = (),
+    ) -> None:
         self.token = secrets.token_urlsafe(32)
-        self.picture_key = secrets.token_urlsafe(24)  # for programs that can only be given an address, such as OBS
+        self.bridge_token = secrets.token_urlsafe(32)
+        self.bridge_commands = frozenset(bridge_commands)
+        self.picture_key = picture_key
         self._clock = clock
         self._lock = threading.Lock()
         self._tickets: dict[str, float] = {}
-        self._sessions: list[str] = []
+        self._views: dict[str, float] = {}
+        self._pages: list[str] = []
 
     def ticket(self) -> str:
-        """A new ticket, good once and for TICKET_S."""
+        """Return a new ticket, good once and for TICKET_S."""
+        return self._kept(self._tickets, TICKET_S)
+
+    def view(self) -> str:
+        """Return a new key to the pictures, good for VIEW_S."""
+        return self._kept(self._views, VIEW_S)
+
+    def _kept(self, keys: dict[str, float], good_s: float) -> str:
         made = secrets.token_urlsafe(24)
         with self._lock:
             now = self._clock()
-            self._tickets = {ticket: end for ticket, end in self._tickets.items() if end > now}
-            self._tickets[made] = now + TICKET_S
+            for key in [key for key, end in keys.items() if end <= now]:
+                del keys[key]
+            keys[made] = now + good_s
         return made
 
     def enter(self, ticket: str) -> str | None:
-        """A session for a ticket, which is then used up; None if it is no good."""
+        """Return a page's key for a ticket, which is then used up; None if it is no good."""
         with self._lock:
             if self._tickets.pop(ticket, 0.0) <= self._clock():
                 return None
-            session = secrets.token_urlsafe(32)
-            self._sessions = [*self._sessions[-31:], session]
-            return session
+            key = secrets.token_urlsafe(32)
+            self._pages = [*self._pages[-31:], key]
+            return key
 
-    def knows(self, session: str) -> bool:
-        """Whether a browser entered with this session."""
-        return any(hmac.compare_digest(session.encode(), known.encode()) for known in list(self._sessions))
+    def who(self, key: str) -> Who:
+        """Tell whose key this is."""
+        if _same(key, self.token):
+            return Who.USER
+        if any(_same(key, known) for known in list(self._pages)):
+            return Who.PAGE
+        return Who.BRIDGE if _same(key, self.bridge_token) else Who.STRANGER
 
-    def is_token(self, text: str) -> bool:
-        """Whether this is the token."""
-        return hmac.compare_digest(text.encode(), self.token.encode())
+    def opens_picture(self, key: str) -> bool:
+        """Tell whether this is the key that a program was given for the live picture."""
+        return bool(self.picture_key) and _same(key, self.picture_key)
 
-    def is_picture_key(self, text: str) -> bool:
-        """Whether this is the key that opens the live picture, and nothing else."""
-        return hmac.compare_digest(text.encode(), self.picture_key.encode())
+    def opens_view(self, key: str) -> bool:
+        """Tell whether this is a page's key to the pictures."""
+        with self._lock:
+            return self._views.get(key, 0.0) > self._clock()
 
 
-class Rate:
+def _same(given: str, known: str) -> bool:
+    return hmac.compare_digest(given.encode(), known.encode())
+
+
+class RateLimit:
     """A bucket that fills with `per_s` tokens a second up to `most`; each thing allowed takes one."""
 
     def __init__(self, per_s: float, most: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -93,7 +144,7 @@ class Rate:
         self._left, self._filled_s = most, clock()
 
     def allows(self) -> bool:
-        """Whether one more is allowed now; then it counts."""
+        """Tell whether one more is allowed now; then it counts."""
         now = self._clock()
         self._left = min(self._most, self._left + (now - self._filled_s) * self._per_s)
         self._filled_s = now
@@ -104,12 +155,23 @@ class Rate:
 
 
 class Guard:
-    """ASGI middleware: refuses whoever is not let in before any handler sees the request."""
+    """ASGI middleware: refuses whoever is not let in before any handler sees the request.
 
-    def __init__(self, app: ASGIApp, keys: Keys, port: int) -> None:
-        self._app, self._keys, self._port = app, keys, port
-        self._hosts = {f"{name}:{port}" for name in (ADDRESS, "localhost")}
-        self._changes, self._strangers = Rate(CHANGES_PER_S, 2 * CHANGES_PER_S), Rate(REFUSALS_PER_S, 200)
+    hosts: what the Host header may say; empty where only this user's programs can connect (a Unix socket).
+    public: the addresses that need no key. known: told of each connection that has shown one (ASGI's `client`).
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Keys,
+        hosts: Collection[str],
+        public: Collection[str] = (),
+        known: Callable[[Any], None] = lambda client: None,
+    ) -> None:
+        self._app, self._keys, self._hosts, self._public, self._known = app, keys, hosts, public, known
+        self._changes = RateLimit(CHANGES_PER_S, 2 * CHANGES_PER_S)
+        self._refusals = RateLimit(REFUSALS_PER_S, 2 * REFUSALS_PER_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer it with a refusal."""
@@ -123,72 +185,116 @@ class Guard:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
         else:
+            refusal.headers["connection"] = "close"  # a stranger's connection is not kept
             await refusal(scope, receive, _with_headers(send))
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = _headers(scope)
         if headers is None:
             return answer(400, "headers must be plain text, each once")
+        if (foreign := self._foreign(scope, headers)) is not None:
+            return foreign
+        path, reads = scope["path"], scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+        if reads and path == LOGIN and self._public:
+            return self._enter(scope)
+        if reads and path in self._public:
+            return None
+        who = self._who(scope, headers)
+        if who is Who.STRANGER:
+            return self._wrong_key("token missing or wrong")
+        self._known(scope.get("client"))
+        if who is Who.BRIDGE:
+            if path != COMMAND:
+                return answer(403, "OBS may give commands, and nothing else")
+            scope[ALLOWED] = self._keys.bridge_commands
+        if who is Who.PAGE and not reads and "origin" not in headers:
+            return answer(403, "a browser must say where a request comes from")
+        return None if reads else self._change(scope, headers)
+
+    def _foreign(self, scope: Scope, headers: dict[str, str]) -> Response | None:
+        """Refuse what another page, or another name for this machine, has sent here."""
         host = headers.get("host", "")
-        if host not in self._hosts:  # a foreign name that resolves to us: DNS rebinding
+        if self._hosts and host not in self._hosts:  # a foreign name that resolves to us: DNS rebinding
             return answer(403, "this server only answers to its own name")
         origin = headers.get("origin")
         if origin is not None and origin != f"http://{host}":
             return answer(403, "requests from other pages are refused")
-        entering = scope["path"] == LOGIN and scope.get("method") == "GET"
-        if entering:  # the ticket itself is checked by the handler
-            return None
-        by_program = scope["path"] == PICTURE and scope.get("method") == "GET" and "sec-fetch-site" not in headers
-        if by_program and self._keys.is_picture_key(_key(scope)):
-            return None
-        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        following_a_link = scope["path"] == LOGIN and scope.get("method") == "GET"
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not following_a_link:
             return answer(403, "requests from other pages are refused")
+        return None
+
+    def _enter(self, scope: Scope) -> Response:
+        """Let a page in that brings a one-time ticket."""
+        key = self._keys.enter(_query(scope, "ticket"))
+        if key is None:
+            return _closed() if self._refusals.allows() else answer(429, "too many requests without the token")
+        self._known(scope.get("client"))
+        return HTMLResponse(ENTER_PAGE.replace("KEY", key))
+
+    def _who(self, scope: Scope, headers: dict[str, str]) -> Who:
         kind, _, given = headers.get("authorization", "").partition(" ")
-        by_token = kind.lower() == "bearer" and self._keys.is_token(given)
-        by_session = self._keys.knows(_cookies(headers).get(cookie_name(self._port), ""))
-        if not (by_token or by_session):
-            if not self._strangers.allows():
-                return answer(429, "too many requests without the token")
-            return HTMLResponse(CLOSED_PAGE, 401) if scope["path"] == "/" else answer(401, "token missing or wrong")
-        changes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
-        if changes and not by_token and origin is None:
-            return answer(403, "a browser must say where a request comes from")
-        if scope["type"] == "http" and changes:
-            if not self._changes.allows():
-                return answer(429, f"too many changes; {CHANGES_PER_S} a second are carried out")
-            if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-                return answer(415, "the body must be application/json")
-            length = headers.get("content-length", "0")
-            if not length.isdecimal() or int(length) > BODY_LIMIT:
-                return answer(413, f"the body may have {BODY_LIMIT} bytes at most")
+        if kind.lower() == "bearer":
+            return self._keys.who(given)
+        if scope["type"] == "websocket":
+            return self._keys.who(_websocket_key(headers))
+        if scope["path"] in PICTURES and scope["method"] == "GET" and (key := _query(scope, "key")):
+            by_program = scope["path"] == PICTURE and "sec-fetch-site" not in headers
+            if (by_program and self._keys.opens_picture(key)) or self._keys.opens_view(key):
+                return Who.VIEWER
+        return Who.STRANGER
+
+    def _wrong_key(self, text: str) -> Response:
+        return answer(401, text) if self._refusals.allows() else answer(429, "too many requests without the token")
+
+    def _change(self, scope: Scope, headers: dict[str, str]) -> Response | None:
+        if scope["type"] == "websocket":
+            return None
+        if not self._changes.allows():
+            return answer(429, f"too many changes; {CHANGES_PER_S} a second are carried out")
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return answer(415, "the body must be application/json")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > BODY_LIMIT:
+            return answer(413, f"the body may have {BODY_LIMIT} bytes at most")
         return None
 
 
-def cookie_name(port: int) -> str:
-    """The session's cookie: browsers share cookies between all ports of a host."""
-    return f"vcam_{port}"
+_DECIDING = (
+    "host",
+    "origin",
+    "authorization",
+    "sec-fetch-site",
+    "sec-websocket-protocol",
+    "content-type",
+    "content-length",
+)
 
 
 def _headers(scope: Scope) -> dict[str, str] | None:
-    """The headers that decide, by name; None if one of them comes twice or is not ASCII."""
+    """Return the headers that decide, by name; None if one of them comes twice or is not ASCII."""
     found: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name = raw_name.decode("latin-1").lower()
-        if name in ("host", "origin", "authorization", "cookie", "sec-fetch-site", "content-type", "content-length"):
+        if name in _DECIDING:
             if name in found or not raw_value.isascii():
                 return None
             found[name] = raw_value.decode("ascii")
     return found
 
 
-def _key(scope: Scope) -> str:
+def _query(scope: Scope, name: str) -> str:
     found = parse_qs(str(scope["query_string"], "latin-1"), encoding="latin-1")
-    return found.get("key", [""])[0]
+    return found.get(name, [""])[0]
 
 
-def _cookies(headers: Mapping[str, str]) -> dict[str, str]:
-    pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
-    return {name: value for name, _, value in pairs}
+def _websocket_key(headers: dict[str, str]) -> str:
+    offered = [one.strip() for one in headers.get("sec-websocket-protocol", "").split(",")]
+    return next((one.removeprefix(_WEBSOCKET_KEY) for one in offered if one.startswith(_WEBSOCKET_KEY)), "")
+
+
+def _closed() -> Response:
+    return HTMLResponse(CLOSED_PAGE, 401)
 
 
 def _limited(receive: Receive, scope: Scope) -> Receive:
@@ -216,15 +322,15 @@ def _with_headers(send: Send) -> Send:
 
 
 def answer(status: int, text: str) -> JSONResponse:
-    """A refusal in words."""
+    """Refuse in words."""
     return JSONResponse({"error": text}, status)
 
 
 def panel_link(keys: Keys, port: int) -> str:
-    """A link that lets one browser in, once."""
+    """Return a link that lets one browser in, once."""
     return f"http://{ADDRESS}:{port}{LOGIN}?ticket={keys.ticket()}"
 
 
 def picture_link(keys: Keys, port: int) -> str:
-    """The live picture's address for a program that can send no token; good for this run, and for nothing else."""
+    """Return the live picture's address for a program that can send no token; its key opens nothing else."""
     return f"http://{ADDRESS}:{port}{PICTURE}?key={keys.picture_key}"

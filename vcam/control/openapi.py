@@ -63,6 +63,11 @@ def _paths() -> dict[str, Any]:
         f"{api}/picture-link": {
             "post": _operation("The live picture's address with a key", _ref("Link"), {"type": "object"})
         },
+        f"{api}/view-key": {
+            "post": _operation(
+                "A key with which a page may ask for pictures for a minute", _ref("Key"), {"type": "object"}
+            )
+        },
         f"{api}/picture.jpg": {"get": _operation("What is published now", "image/jpeg")},
         f"{api}/input.jpg": {"get": _operation("What the camera sees now", "image/jpeg")},
         f"{api}/picture.mjpeg": {"get": _operation("What is published, live", "multipart/x-mixed-replace")},
@@ -122,6 +127,7 @@ def _schemas() -> dict[str, Any]:
         },
         "Status": {"type": "object", "properties": {f.name: _kind(str(f.type)) for f in fields(Status)}},
         "Link": {"type": "object", "required": ["link"], "properties": {"link": {"type": "string"}}},
+        "Key": {"type": "object", "required": ["key"], "properties": {"key": {"type": "string"}}},
         "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
     }
 

@@ -1,36 +1,92 @@
-"""The control server in a thread: HTTP and WebSocket on the loopback address, for the panel and the command line.
+"""The control server: HTTP and WebSocket for the panel on the loopback address, and a door for this user's programs.
 
 It sees a camera, so: only this machine, only who has the token or came by a one-time link, only pages of our own.
 """
 
 from __future__ import annotations
 
+import secrets
 import socket
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from vcam import client
-from vcam.control.api import Surface, application
-from vcam.control.guard import ADDRESS, Keys, panel_link, picture_link
+from vcam.control.api import PUBLIC, Surface, application
+from vcam.control.connections import Strangers, protocol
+from vcam.control.door import Door, close_door, open_door
+from vcam.control.guard import ADDRESS, Guard, Keys, panel_link
 from vcam.errors import VcamError
+from vcam.private_files import write_private
+
+PICTURE_KEY_FILE = "picture.key"  # what OBS was given to see the picture; delete it to take that back
 
 
 class Server:
-    """The control server in a thread of its own, from `with` to its end; leaves its address for the clients.
+    """The control server in threads of its own, from `with` to its end; leaves its address for the clients.
 
-    port: tried first, then the following ones, then any; `port` says which it is.
+    port: the page's, tried first, then the following ones, then any; None: no page, the door alone. `port` says which
+    it is. bridge_commands: the names of the commands that OBS's bridge may give. Raises VcamError.
     """
 
-    def __init__(self, surface: Surface, port: int, state_folder: Path) -> None:
-        self._surface, self._folder = surface, state_folder
-        self._socket = _listening(port)
-        self.port: int = self._socket.getsockname()[1]
-        self._keys = Keys()
+    def __init__(
+        self, surface: Surface, port: int | None, state_folder: Path, bridge_commands: Collection[str] = ()
+    ) -> None:
+        self._folder = state_folder
+        self._keys = Keys(picture_key=_known_picture_key(state_folder), bridge_commands=bridge_commands)
         self._closing = threading.Event()
+        page = None if port is None else _listening(port)
+        self.port: int | None = None if page is None else page.getsockname()[1]
+        self._socket, self.door = open_door(state_folder)
+        app = application(surface, self._keys, self.port, self._closing, self._new_picture_key)
+        door = Guard(app, self._keys, _names(self.door) if isinstance(self.door, int) else ())
+        self._listeners = [_Listener("vcam-door", self._socket, door, None)]
+        if page is not None:
+            strangers = Strangers()
+            guard = Guard(app, self._keys, _names(self.port), PUBLIC, strangers.known)
+            self._listeners.append(_Listener("vcam-page", page, guard, strangers))
+
+    def link(self) -> str:
+        """Return a fresh one-time link to the panel, which must be there."""
+        assert self.port is not None
+        return panel_link(self._keys, self.port)
+
+    def bridge_session(self) -> client.Session:
+        """Return how OBS's bridge reaches this server."""
+        return client.Session(self.door, self._keys.bridge_token)
+
+    def __enter__(self) -> Server:
+        for listener in self._listeners:
+            listener.start()
+        client.write_session(self._folder, self.door, self.port, self._keys.token)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        (self._folder / client.SESSION_FILE).unlink(missing_ok=True)
+        self._closing.set()
+        for listener in self._listeners:
+            listener.stop()
+        close_door(self._socket, self.door)
+
+    def _new_picture_key(self) -> str:
+        key = secrets.token_urlsafe(24)
+        try:
+            write_private(self._folder / PICTURE_KEY_FILE, key)
+        except OSError as error:
+            raise VcamError(f"{self._folder / PICTURE_KEY_FILE} cannot be written ({error.strerror})") from error
+        return key
+
+
+class _Listener:
+    """One uvicorn server on one socket, in a thread."""
+
+    def __init__(self, name: str, sock: socket.socket, app: ASGIApp, strangers: Strangers | None) -> None:
+        self._socket = sock
         config = uvicorn.Config(
-            application(surface, self._keys, self.port, self._closing),
+            app,
             log_level="warning",
             access_log=False,  # addresses with tickets do not belong into a log
             lifespan="off",
@@ -38,36 +94,34 @@ class Server:
             date_header=False,
             timeout_graceful_shutdown=1,
             timeout_keep_alive=5,
-            limit_concurrency=64,
+            limit_concurrency=128,
             h11_max_incomplete_event_size=32 * 1024,
-            http="h11",
+            http="h11" if strangers is None else protocol(strangers),
             ws="websockets-sansio",
             ws_max_size=4096,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, args=([self._socket],), name="vcam-control", daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.run, args=([sock],), name=name, daemon=True)
 
-    def link(self) -> str:
-        """A fresh one-time link to the panel."""
-        return panel_link(self._keys, self.port)
-
-    def picture_link(self) -> str:
-        """The live picture's address for OBS."""
-        return picture_link(self._keys, self.port)
-
-    def __enter__(self) -> Server:
+    def start(self) -> None:
         self._thread.start()
-        client.write_session(self._folder, self.port, self._keys.token)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        (self._folder / client.SESSION_FILE).unlink(missing_ok=True)
-        self._closing.set()
+    def stop(self) -> None:
         self._server.should_exit = True
         self._thread.join(5)
         self._socket.close()
+
+
+def _names(port: Door | None) -> frozenset[str]:
+    return frozenset(f"{name}:{port}" for name in (ADDRESS, "localhost"))
+
+
+def _known_picture_key(folder: Path) -> str:
+    """Return the key that `vcam obs setup` gave to OBS in an earlier run, "" where there is none."""
+    try:
+        return (folder / PICTURE_KEY_FILE).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _listening(port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""The ways in to a running camera besides the command line: the panel with its API, and the ear at OBS Studio."""
+"""The ways in to a running camera besides the command line: the panel with its API, and the bridge to OBS."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from vcam.log_file import announce
 if TYPE_CHECKING:
     from vcam.control.camera_service import Camera
     from vcam.control.previews import Start
+    from vcam.control.server import Server
+    from vcam.settings.run_options import RunOptions
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,6 @@ def opened(
     start: makes an engine of its own for looks that are tried. tell: says to the user what comes of OBS.
     """
     options = camera.choice.options
-    if not options.panel:
-        with _listening(camera, tell, None) as obs:
-            yield Surfaces(None, obs)
-        return
     from vcam.control.camera_service import Desk
     from vcam.control.previews import Tryouts
     from vcam.control.server import Server
@@ -46,32 +44,43 @@ def opened(
 
     tryouts = Tryouts(start, options.mirror)
     desk = Desk(camera, tryouts, Thumbnails(thumbnails_folder, tryouts.ask))
-    with contextlib.closing(tryouts), Server(desk, options.port, state_folder) as server:
-        if options.port and server.port != options.port:
-            announce(f"port {options.port} is taken; the panel is at port {server.port}")
-        link = server.link()
-        print(f"vcam: panel: {link}", file=sys.stderr, flush=True)  # not said: a key is not for the log
-        if options.open_panel:
-            threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
-        with _listening(camera, tell, server.picture_link) as obs:
+    port = options.port if options.panel else None
+    with contextlib.closing(tryouts), Server(desk, port, state_folder, options.obs.allow) as server:
+        if server.port is not None:
+            _show(server, options)
+        with _bridge(camera, tell, server, state_folder) as obs:
             yield Surfaces(server.port, obs)
 
 
+def _show(server: Server, options: RunOptions) -> None:
+    """Tell the user where the page is, and open it where that is wanted."""
+    if options.port and server.port != options.port:
+        announce(f"port {options.port} is taken; the panel is at port {server.port}")
+    link = server.link()
+    print(f"vcam: panel: {link}", file=sys.stderr, flush=True)  # not said: a key is not for the log
+    if options.open_panel:
+        threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
+
+
 @contextlib.contextmanager
-def _listening(
-    camera: Camera, tell: Callable[[str], None], picture_link: Callable[[], str] | None
-) -> Iterator[Callable[[], str]]:
-    """Listen to OBS, and tell our script there of the profiles, while the body runs; gives how it stands, in words."""
+def _bridge(camera: Camera, tell: Callable[[str], None], server: Server, folder: Path) -> Iterator[Callable[[], str]]:
+    """Run the bridge to OBS, and tell our script there of the profiles, while the body runs.
+
+    Yields what tells how it stands, in words.
+    """
     choice = camera.choice
     if not choice.options.obs.enabled:
         yield str
         return
     from vcam.obs import install, places
-    from vcam.obs.link import ObsLink
+    from vcam.obs.bridge import Orders
+    from vcam.obs.supervisor import BridgeProcess
 
     known = [(one.id, one.name) for one in choice.profiles.values()]
-    for folder in install.installed_in(places.config_folders()):
+    for place in install.installed_in(places.config_folders()):
         with contextlib.suppress(OSError):  # the script then keeps the profiles that it knows
-            install.write_profiles(folder, known)
-    with ObsLink(choice.options.obs, camera.submit, tell, picture_link) as link:
-        yield lambda: link.state
+            install.write_profiles(place, known)
+    session = server.bridge_session()
+    orders = Orders(session.door, session.token, server.port, choice.options.obs)
+    with BridgeProcess(orders, tell, folder) as bridge:
+        yield lambda: bridge.state

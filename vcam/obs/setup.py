@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from vcam.commands import Status
 from vcam.errors import VcamError
-from vcam.obs.protocol import Obs, ObsRefused
-from vcam.obs.words import SOURCE_NAME
+from vcam.obs import answers
+from vcam.obs.errors import ObsRefused
+from vcam.obs.event_commands import SOURCE_NAME
 
+Ask = Callable[..., dict[str, Any]]
+"""(request, **data) -> answer: vcam.obs.library.ask at one address."""
 MEDIA = "ffmpeg_source"
+PICTURE_PATH = "/api/v1/picture.mjpeg"
 LARGEST_OFFSET_MS = 20_000  # OBS's own limit
 _CAMERA_NAMES = (SOURCE_NAME, "OBS Virtual Camera")  # the second: its name is fixed on Windows and macOS
 
@@ -25,7 +30,7 @@ class CameraKind(NamedTuple):
 
 
 def camera_kind(platform: str = sys.platform) -> CameraKind:
-    """The kind of camera source that this system's OBS has."""
+    """Return the kind of camera source that this system's OBS has."""
     if platform == "win32":
         return CameraKind("dshow_input", "video_device_id")
     if platform == "darwin":
@@ -33,79 +38,88 @@ def camera_kind(platform: str = sys.platform) -> CameraKind:
     return CameraKind("v4l2_input", "device_id")
 
 
-def set_up(obs: Obs, picture_link: Callable[[], str], camera: CameraKind) -> str:
-    """Puts the source "StreamV2V Camera" into the current scene, once however often it is called; says what it did.
+def set_up(ask: Ask, picture_link: Callable[[], str], camera: CameraKind) -> str:
+    """Put the source "StreamV2V Camera" into the current scene, once however often it is called; return what was done.
 
     The virtual camera if OBS lists it, else the live picture as a media source. Raises ObsError.
     """
-    scene = _current_scene(obs)
-    kind = _kinds(obs).get(SOURCE_NAME)
+    scene = _current_scene(ask)
+    kind = source_kinds(ask).get(SOURCE_NAME)
     if kind is None:
-        return _created(obs, scene, picture_link, camera)
+        return _created(ask, scene, picture_link, camera)
     if kind not in (MEDIA, camera.kind):
         raise VcamError(f'OBS has a source "{SOURCE_NAME}" of another kind ({kind}); rename it, then try again')
     done = [f'the source "{SOURCE_NAME}" is there']
-    if kind == MEDIA and refresh_picture(obs, picture_link):
+    if kind == MEDIA and refresh_picture(ask, picture_link):
         done.append("its address was renewed")
-    if not _in_scene(obs, scene):
-        obs.request("CreateSceneItem", sceneName=scene, sourceName=SOURCE_NAME)
+    if not _in_scene(ask, scene):
+        ask("CreateSceneItem", sceneName=scene, sourceName=SOURCE_NAME)
         done.append(f'it was added to the scene "{scene}"')
     return "; ".join(done)
 
 
-def refresh_picture(obs: Obs, picture_link: Callable[[], str]) -> bool:
-    """Gives our media source, if there is one, the address of the running camera; whether that was needed."""
-    if _kinds(obs).get(SOURCE_NAME) != MEDIA:
+def refresh_picture(ask: Ask, picture_link: Callable[[], str]) -> bool:
+    """Give our media source, if there is one, the address of the running camera; return whether that was needed."""
+    if source_kinds(ask).get(SOURCE_NAME) != MEDIA:
         return False
-    settings = obs.request("GetInputSettings", inputName=SOURCE_NAME)["inputSettings"]
+    before = str(answers.settings(ask("GetInputSettings", inputName=SOURCE_NAME)).get("input", ""))
     link = picture_link()
-    if settings.get("input") == link:
-        return False
-    if urlsplit(str(settings.get("input", ""))).path not in ("", urlsplit(link).path):
-        return False  # the user shows something else under that name
-    obs.request("SetInputSettings", inputName=SOURCE_NAME, inputSettings=_media(link))
+    if before == link or urlsplit(before).path not in ("", PICTURE_PATH):
+        return False  # as it should be; or the user shows something else under that name
+    ask("SetInputSettings", inputName=SOURCE_NAME, inputSettings=_media(link))
     return True
 
 
-def set_sync_offset(obs: Obs, microphone: str | None, status: Status) -> str:
-    """Delays the microphone (None: OBS's first) by the measured latency, so that lips match; says what it did.
+def renewed_link(link: str, port: int) -> str | None:
+    """Return the address of our picture with the port of this run; None where it is not one that `setup` wrote."""
+    try:
+        parts = urlsplit(link)
+        if parts.path != PICTURE_PATH or parts.hostname != "127.0.0.1":
+            return None
+        return urlunsplit(parts._replace(netloc=f"127.0.0.1:{port}"))
+    except ValueError:
+        return None
+
+
+def set_sync_offset(ask: Ask, microphone: str | None, status: Status) -> str:
+    """Delay the microphone (None: OBS's first) by the measured latency, so that lips match; return what was done.
 
     Raises VcamError where nothing was measured yet, ObsError.
     """
     if status.latency_ms <= 0:
         raise VcamError("nothing was translated yet, so no latency was measured; try again when the picture is live")
-    name = microphone or _microphone(obs)
+    name = microphone or _microphone(ask)
     offset_ms = min(LARGEST_OFFSET_MS, round(status.latency_ms))
-    obs.request("SetInputAudioSyncOffset", inputName=name, inputAudioSyncOffset=offset_ms)
+    ask("SetInputAudioSyncOffset", inputName=name, inputAudioSyncOffset=offset_ms)
     return f'the sync offset of "{name}" is {offset_ms} ms now, the measured latency'
 
 
-def _created(obs: Obs, scene: str, picture_link: Callable[[], str], camera: CameraKind) -> str:
-    if camera.kind in obs.request("GetInputKindList")["inputKinds"]:
-        obs.request("CreateInput", sceneName=scene, inputName=SOURCE_NAME, inputKind=camera.kind, inputSettings={})
-        device = _device(obs, camera)
+def _created(ask: Ask, scene: str, picture_link: Callable[[], str], camera: CameraKind) -> str:
+    if camera.kind in answers.texts(ask("GetInputKindList"), "inputKinds"):
+        ask("CreateInput", sceneName=scene, inputName=SOURCE_NAME, inputKind=camera.kind, inputSettings={})
+        device = _device(ask, camera)
         if device is not None:
-            obs.request("SetInputSettings", inputName=SOURCE_NAME, inputSettings={camera.device: device})
+            ask("SetInputSettings", inputName=SOURCE_NAME, inputSettings={camera.device: device})
             return f'the source "{SOURCE_NAME}" (the virtual camera) was added to the scene "{scene}"'
-        obs.request("RemoveInput", inputName=SOURCE_NAME)
+        ask("RemoveInput", inputName=SOURCE_NAME)
     link = picture_link()
-    _create_when_free(obs, sceneName=scene, inputName=SOURCE_NAME, inputKind=MEDIA, inputSettings=_media(link))
+    _create_when_free(ask, sceneName=scene, inputName=SOURCE_NAME, inputKind=MEDIA, inputSettings=_media(link))
     return (
         f'the source "{SOURCE_NAME}" (the live picture, because OBS lists no virtual camera of ours) was added to the '
         f'scene "{scene}"'
     )
 
 
-def _create_when_free(obs: Obs, **wanted: Any) -> None:
+def _create_when_free(ask: Ask, **wanted: Any) -> None:
     """CreateInput; a source that was just removed keeps its name until OBS has let go of it."""
     for attempt in range(20):
         try:
-            obs.request("CreateInput", **wanted)
+            ask("CreateInput", **wanted)
             return
         except ObsRefused as error:
             if error.code != _EXISTS or attempt == 19:
                 raise
-            obs.event(0.1)
+            time.sleep(0.1)
 
 
 _EXISTS = 601  # obs-websocket's RequestStatus::ResourceAlreadyExists
@@ -123,36 +137,36 @@ def _media(link: str) -> dict[str, Any]:
     }
 
 
-def _device(obs: Obs, camera: CameraKind) -> Any | None:
+def _device(ask: Ask, camera: CameraKind) -> Any | None:
     try:
-        items = obs.request(
-            "GetInputPropertiesListPropertyItems", inputName=SOURCE_NAME, propertyName=camera.device
-        )["propertyItems"]  # fmt: skip
+        answer = ask("GetInputPropertiesListPropertyItems", inputName=SOURCE_NAME, propertyName=camera.device)
     except ObsRefused:
         return None
+    items = answers.objects(answer, "propertyItems")
     for name in _CAMERA_NAMES:
         for item in items:
-            if name in str(item["itemName"]) and item.get("itemEnabled", True):
-                return item["itemValue"]
+            if name in str(item.get("itemName")) and item.get("itemEnabled", True):
+                return item.get("itemValue")
     return None
 
 
-def _current_scene(obs: Obs) -> str:
-    return str(obs.request("GetCurrentProgramScene")["currentProgramSceneName"])
+def _current_scene(ask: Ask) -> str:
+    return answers.text(ask("GetCurrentProgramScene"), "currentProgramSceneName")
 
 
-def _kinds(obs: Obs) -> dict[str, str]:
-    inputs = obs.request("GetInputList")["inputs"]
-    return {str(one["inputName"]): str(one.get("unversionedInputKind", one["inputKind"])) for one in inputs}
+def source_kinds(ask: Ask) -> dict[str, str]:
+    """Return the kind of each of OBS's inputs, by name."""
+    inputs = answers.objects(ask("GetInputList"), "inputs")
+    return {str(one.get("inputName")): str(one.get("unversionedInputKind", one.get("inputKind"))) for one in inputs}
 
 
-def _in_scene(obs: Obs, scene: str) -> bool:
-    items = obs.request("GetSceneItemList", sceneName=scene)["sceneItems"]
-    return any(one["sourceName"] == SOURCE_NAME for one in items)
+def _in_scene(ask: Ask, scene: str) -> bool:
+    items = answers.objects(ask("GetSceneItemList", sceneName=scene), "sceneItems")
+    return any(one.get("sourceName") == SOURCE_NAME for one in items)
 
 
-def _microphone(obs: Obs) -> str:
-    special = obs.request("GetSpecialInputs")
+def _microphone(ask: Ask) -> str:
+    special = ask("GetSpecialInputs")
     for place in ("mic1", "mic2", "mic3", "mic4"):
         if special.get(place):
             return str(special[place])

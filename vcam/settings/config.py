@@ -8,13 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from core.settings import Runtime
-from vcam.commands import OnFailure
+from vcam.commands import OnFailure, verbs
 from vcam.settings.engine import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
-from vcam.settings.toml_schema import Check, choice, flag, number, read_values, shown, text, whole
+from vcam.settings.toml_schema import (
+    Check,
+    choice,
+    did_you_mean,
+    flag,
+    listed,
+    number,
+    read_values,
+    shown,
+    text,
+    whole,
+)
 
 
 class ConfigError(ValueError):
     """The configuration cannot be used; the message is one line that names file, key, value and what is allowed."""
+
+
+OBS_COMMANDS = ("use", "next", "previous", "prompt", "pause", "resume", "toggle", "panic", "forget")
 
 
 @dataclass(frozen=True)
@@ -22,7 +36,7 @@ class ObsSettings:
     """How OBS Studio is reached, and what of it switches the camera.
 
     port, password: None takes those of OBS's own settings on this machine. scenes: scene -> profile (or a verb).
-    prompt_source: name of the text source whose text is the prompt.
+    prompt_source: name of the text source whose text is the prompt. allow: names of the commands that OBS may give.
     """
 
     enabled: bool = True
@@ -31,6 +45,7 @@ class ObsSettings:
     password: str | None = field(default=None, repr=False)
     scenes: dict[str, str] = field(default_factory=dict)
     prompt_source: str = "StreamV2V Prompt"
+    allow: tuple[str, ...] = OBS_COMMANDS
 
 
 @dataclass(frozen=True)
@@ -143,6 +158,27 @@ def _scenes(key: str, value: object) -> dict[str, str]:
     return {scene: str(profile(f"{key}.{scene}", wanted)) for scene, wanted in value.items()}
 
 
+def _host(key: str, value: object) -> str:
+    host = str(text(253)(key, value)).strip()
+    bare = host.removeprefix("[").removesuffix("]")
+    if "/" in host or (bare.count(":") == 1):
+        raise ValueError(
+            f"{key} is {shown(value)}; it must be a name or an address alone, such as 192.168.1.20 or ::1 "
+            "(the port goes into obs.port)"
+        )
+    return bare
+
+
+def _commands(key: str, value: object) -> tuple[str, ...]:
+    known = verbs()
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError(f'{key} is {shown(value)}; it must be a list of commands, such as ["use", "pause"]')
+    for one in value:
+        if one not in known:
+            raise ValueError(f"{key} has {shown(one)}; it must be {listed(known)}{did_you_mean(one, known)}")
+    return tuple(value)
+
+
 DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 FPS = number(1, 240)
@@ -167,10 +203,11 @@ SCHEMA: dict[str, Check] = {
     "engine.dtype": check_dtype,
     "engine.threads": THREADS,
     "obs.enabled": flag,
-    "obs.host": text(253),
+    "obs.host": _host,
     "obs.port": whole(1, 65_535),
     "obs.password": text(1000, shortest=0),
     "obs.scenes": _scenes,
     "obs.prompt_source": text(1000),
+    "obs.allow": _commands,
 }
 """Every key of config.toml and what it may hold."""

@@ -180,20 +180,20 @@ at("drop").addEventListener("click", drop);
 // -------------------------------------------------------------------------------------------------------- the rest
 
 function listen() {
-  const socket = new WebSocket(`ws://${location.host}/api/v1/events`);
+  const socket = new WebSocket(`ws://${location.host}/api/v1/events`, ["vcam", `key.${pageKey}`]);
   socket.addEventListener("open", () => {
     retryMs = 500;
     logged = -1;
     profilesOf = null;
     at("gone").hidden = true;
-    at("picture").src = `/api/v1/picture.mjpeg?${Date.now()}`;
+    doing(() => showLive(at("picture"), "/api/v1/picture.mjpeg"));
   });
   socket.addEventListener("message", (event) => show(JSON.parse(event.data)));
   socket.addEventListener("close", () => {
     at("gone").hidden = false;
     at("state").dataset.state = "gone";
     text("state-text", "Not connected");
-    setTimeout(listen, retryMs);
+    if (at("fresh-link").hidden) setTimeout(listen, retryMs);
     retryMs = Math.min(5000, retryMs * 2);
   });
 }
@@ -212,7 +212,7 @@ at("show-input").addEventListener("click", () => {
   at("input-screen").hidden = !shown;
   at("screens").classList.toggle("both", shown);
   at("show-input").setAttribute("aria-pressed", String(shown));
-  if (shown) at("input").src = `/api/v1/input.mjpeg?${Date.now()}`;
+  if (shown) doing(() => showLive(at("input"), "/api/v1/input.mjpeg"));
   else at("input").removeAttribute("src");
 });
 at("prompt-form").addEventListener("submit", (event) => {
@@ -230,4 +230,5 @@ document.addEventListener("keydown", (event) => {
   if (number >= 1 && number <= 9) at("profiles").querySelectorAll("button.use")[number - 1]?.click();
   else KEYS[event.key]?.();
 });
-listen();
+if (pageKey) ask("/api/v1/status").then(listen, listen);
+else needFreshLink();

@@ -62,9 +62,8 @@ function thumbnail(profile, place) {
   }
   thumbnails.set(key, null);
   drawing = drawing.then(async () => {
-    const answer = await fetch(`/api/v1/profiles/${encodeURIComponent(profile.id)}/thumbnail.jpg`);
-    if (!answer.ok) return;
-    const address = `data:image/jpeg;base64,${base64(new Uint8Array(await answer.arrayBuffer()))}`;
+    const picture = await ask(`/api/v1/profiles/${encodeURIComponent(profile.id)}/thumbnail.jpg`);
+    const address = `data:image/jpeg;base64,${base64(new Uint8Array(await picture.arrayBuffer()))}`;
     thumbnails.set(key, address);
     const now = at("profiles").querySelector(`button[data-profile="${CSS.escape(profile.id)}"] .thumb`);
     const image = document.createElement("img");

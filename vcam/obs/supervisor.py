@@ -1,0 +1,147 @@
+"""The bridge to OBS as the daemon sees it: a child process that is started, watched, and started again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vcam.obs.bridge import NOT_RUNNING, Orders, Told
+
+SILENT_S = 30.0  # without a line from the bridge: it hangs, in what something in OBS's place does to it
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+LONGEST_LINE = 64 * 1024
+_LOG = logging.getLogger("vcam.obs")
+COMMAND = (sys.executable, "-P", "-m", "vcam.obs.bridge")
+
+
+class BridgeProcess:
+    """Keeps a bridge running, from `with` to its end. say: tells the user. folder: where the bridge stands.
+
+    state: how it stands with OBS, in words, as the bridge said within the last SILENT_S.
+    """
+
+    def __init__(
+        self,
+        orders: Orders,
+        say: Callable[[str], None],
+        folder: Path,
+        command: Sequence[str] = COMMAND,
+        silent_s: float = SILENT_S,
+    ) -> None:
+        self._orders, self._say, self._folder, self._command, self._silent_s = orders, say, folder, command, silent_s
+        self._state, self._heard_s = NOT_RUNNING, time.monotonic()
+        self._process: subprocess.Popen[str] | None = None
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in ((self._keep_running, "vcam-obs"), (self._watch, "vcam-obs-watch"))
+        ]
+
+    @property
+    def state(self) -> str:
+        """How it stands with OBS, in words; begins with "connected" while it is."""
+        return self._state
+
+    def __enter__(self) -> BridgeProcess:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._end()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _keep_running(self) -> None:
+        wait_s = FIRST_WAIT_S
+        while not self._stop.is_set():
+            started_s = time.monotonic()
+            self._run_once()
+            if self._stop.is_set():
+                return
+            wait_s = FIRST_WAIT_S if time.monotonic() > started_s + LONGEST_WAIT_S else min(LONGEST_WAIT_S, 2 * wait_s)
+            self._stop.wait(wait_s)
+
+    def _run_once(self) -> None:
+        """Run one bridge to its end."""
+        try:
+            process = subprocess.Popen(
+                self._command,
+                cwd=self._folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as error:
+            self._set(f"the bridge to OBS cannot be started ({error.strerror})")
+            return
+        self._process, self._heard_s = process, time.monotonic()
+        errors = threading.Thread(target=self._log, args=(process,), daemon=True)
+        errors.start()
+        with process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                process.stdin.write(self._orders.to_line())
+                process.stdin.flush()
+            except OSError as error:
+                _LOG.warning("the bridge to OBS took no orders (%s)", error)
+            while line := process.stdout.readline(LONGEST_LINE):
+                self._hear(line)
+            if self._stop.is_set():
+                process.kill()
+        errors.join(5)
+        if not self._stop.is_set():
+            self._set(f"the bridge to OBS ended (exit status {process.returncode}) and is started again")
+
+    def _hear(self, line: str) -> None:
+        try:
+            told = Told(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            _LOG.warning("the bridge to OBS said what is no line of it (%s)", error)
+            return
+        self._state, self._heard_s = told.state, time.monotonic()
+        if told.said:
+            self._say(told.said)
+
+    def _log(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            _LOG.warning("bridge: %s", line.rstrip()[:2000])
+
+    def _watch(self) -> None:
+        before_s = time.monotonic()
+        while not self._stop.wait(1.0):
+            now_s = time.monotonic()
+            if now_s > before_s + self._silent_s / 2:  # the machine slept, and nobody could say anything
+                self._heard_s = now_s
+            before_s = now_s
+            if now_s > self._heard_s + self._silent_s and self._process is not None and self._process.poll() is None:
+                self._set(f"the bridge to OBS has said nothing for {self._silent_s:g} s and is started again")
+                self._process.kill()
+
+    def _set(self, state: str) -> None:
+        if state != self._state:
+            self._state = state
+            self._say(f"OBS: {state}")
+
+    def _end(self) -> None:
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()  # which ends it
+        try:
+            process.wait(2)
+        except subprocess.TimeoutExpired:
+            process.kill()
