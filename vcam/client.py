@@ -64,7 +64,7 @@ def session(folder: Path | None = None) -> Session:
         return Session(door, str(data["token"]))
     except FileNotFoundError:
         raise VcamError(_NOBODY) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise VcamError(f"{path} cannot be read ({error}); run vcam again") from error
 
 

@@ -10,7 +10,8 @@ import re
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ from vcam.cli import main as cli
 from vcam.commands import UseProfile
 from vcam.daemon.daemon import Parts
 from vcam.frames import Picture
-from vcam.obs import install, places, setup
-from vcam.obs.link import NOT_RUNNING, ObsLink
-from vcam.obs.protocol import WRONG_PASSWORD, Obs
+from vcam.obs import install, library, places, setup
+from vcam.obs.bridge import NOT_RUNNING, Orders
+from vcam.obs.errors import ObsError
+from vcam.obs.event_commands import SOURCE_NAME
+from vcam.obs.library import WRONG_PASSWORD
 from vcam.obs.setup import CameraKind, camera_kind, set_up
-from vcam.obs.words import SOURCE_NAME
+from vcam.obs.supervisor import BridgeProcess
 from vcam.settings.config import ObsSettings
 from vcam.settings.run_options import RunOptions
 
@@ -115,9 +118,21 @@ def press(*keys: str) -> None:
         subprocess.run(["xdotool", "keydown", key, "sleep", "0.1", "keyup", key], check=True, timeout=30)
 
 
-def connect() -> Obs:
-    at = places.address(ObsSettings())
-    return Obs(at.host, at.port, at.password)
+class Studio:
+    """The OBS of the lab, asked as `vcam obs` asks it."""
+
+    def request(self, kind: str, **data: Any) -> dict[str, Any]:
+        return library.ask(places.address(ObsSettings()), kind, **data)
+
+
+@contextmanager
+def connect() -> Iterator[Studio]:
+    yield Studio()
+
+
+def bridge(settings: ObsSettings, say: Callable[[str], None], folder: Path) -> BridgeProcess:
+    """A bridge besides the running camera's, whose commands reach nobody."""
+    return BridgeProcess(Orders(str(folder / "no.sock"), "token", None, settings), say, folder)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +208,7 @@ def test_obs_test_and_setup(
         until(lambda: alike(running, obs) < 6, "OBS does not show the change")
 
 
-def alike(running: Running, obs: Obs) -> float:
+def alike(running: Running, obs: Studio) -> float:
     """How far OBS's own screenshot of our source is from what was published (mean of 0..255)."""
     try:
         told = obs.request("GetSourceScreenshot", sourceName=SOURCE_NAME, imageFormat="png", imageWidth=SIZE[0])
@@ -215,7 +230,7 @@ def test_setup_takes_the_camera_that_obs_lists(running: Running, monkeypatch: py
         remove(obs)
         scene = obs.request("GetCurrentProgramScene")["currentProgramSceneName"]
         for words in ("(the virtual camera) was added to the scene", "is there"):
-            assert words in set_up(obs, no_link, devices)
+            assert words in set_up(obs.request, no_link, devices)
         settings = obs.request("GetInputSettings", inputName=SOURCE_NAME)
         assert (settings["inputKind"], settings["inputSettings"]) == (devices.kind, {devices.device: "mode_manual"})
         assert items_of(obs, scene).count(SOURCE_NAME) == 1
@@ -232,7 +247,7 @@ def test_setup_leaves_a_camera_source_as_it_is(running: Running) -> None:
         given = {"inputName": SOURCE_NAME, "inputKind": camera.kind, "inputSettings": device}
         obs.request("CreateInput", sceneName="Elsewhere", **given)
         try:
-            assert set_up(obs, no_link, camera) == (
+            assert set_up(obs.request, no_link, camera) == (
                 f'the source "{SOURCE_NAME}" is there; it was added to the scene "{scene}"'
             )
             assert obs.request("GetInputSettings", inputName=SOURCE_NAME)["inputSettings"] == device
@@ -246,18 +261,18 @@ def no_link() -> str:
     raise AssertionError("the live picture is not wanted")
 
 
-def items_of(obs: Obs, scene: str) -> list[str]:
+def items_of(obs: Studio, scene: str) -> list[str]:
     return [one["sourceName"] for one in obs.request("GetSceneItemList", sceneName=scene)["sceneItems"]]
 
 
-def remove(obs: Obs) -> None:
+def remove(obs: Studio) -> None:
     """Removes our source, and waits until OBS has let go of its name."""
     if SOURCE_NAME in inputs(obs):
         obs.request("RemoveInput", inputName=SOURCE_NAME)
     until(lambda: SOURCE_NAME not in inputs(obs), "the source is still there")
 
 
-def inputs(obs: Obs) -> list[str]:
+def inputs(obs: Studio) -> list[str]:
     return [one["inputName"] for one in obs.request("GetInputList")["inputs"]]
 
 
@@ -332,9 +347,54 @@ def test_another_scene_collection_is_no_end(running: Running) -> None:
     until(lambda: running.profile() == "plain", "the keys are gone after the scene collection came back")
 
 
-def test_a_wrong_password_is_said_once_and_not_shown(running: Running) -> None:
+def test_what_a_scene_collection_brings_is_no_command(
+    running: Running, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OBS tells of every source that a collection loads as if it were new; a dead address of our picture is renewed."""
+    monkeypatch.setenv("VCAM_STATE_FOLDER", str(folder))
+    monkeypatch.setenv("VCAM_CONFIG_FOLDER", str(folder / "config"))
+    given: dict[str, Any] = {"inputKind": "color_source_v3", "inputSettings": {}}
+    stop = "StreamV2V: pause"
+    with connect() as obs:
+        before = obs.request("GetSceneCollectionList")["currentSceneCollectionName"]
+        obs.request("CreateSceneCollection", sceneCollectionName="With a command")
+        until(lambda: collection(obs) == "With a command", "no new scene collection")
+        scene = obs.request("GetCurrentProgramScene")["currentProgramSceneName"]
+        obs.request("CreateInput", sceneName=scene, inputName=stop, **given)
+        until(lambda: running.daemon.status().state == "paused", "a new source of that name is a command")
+        assert cli.main(["obs", "setup"]) == 0
+        link = obs.request("GetInputSettings", inputName=SOURCE_NAME)["inputSettings"]["input"]
+        dead = re.sub(r":\d+/", ":9/", link)
+        obs.request("SetInputSettings", inputName=SOURCE_NAME, inputSettings={"input": dead})
+        obs.request("SetCurrentSceneCollection", sceneCollectionName=before)
+        until(lambda: collection(obs) == before, "the first scene collection does not come back")
+        obs.request("BroadcastCustomEvent", eventData={"streamv2v": "resume"})
+        until(lambda: running.daemon.status().state == "running", "not resumed")
+        obs.request("SetCurrentSceneCollection", sceneCollectionName="With a command")
+        until(lambda: collection(obs) == "With a command", "the second scene collection does not come back")
+        until(lambda: address_of_picture(obs) == link, "the picture's address is not renewed")
+        obs.request("BroadcastCustomEvent", eventData={"streamv2v": "red"})  # after all that the change has sent
+        until(lambda: running.profile() == "red", "no commands after the change")
+        assert running.daemon.status().state == "running"
+        obs.request("SetCurrentSceneCollection", sceneCollectionName=before)
+        until(lambda: collection(obs) == before, "the first scene collection does not come back")
+
+
+def address_of_picture(obs: Studio) -> str:
+    return str(obs.request("GetInputSettings", inputName=SOURCE_NAME)["inputSettings"]["input"])
+
+
+def collection(obs: Studio) -> str:
+    """The name of the current scene collection; "" while OBS changes it, and answers nothing."""
+    try:
+        return str(obs.request("GetSceneCollectionList")["currentSceneCollectionName"])
+    except ObsError:
+        return ""
+
+
+def test_a_wrong_password_is_said_once_and_not_shown(running: Running, tmp_path: Path) -> None:
     said: list[str] = []
-    link = ObsLink(ObsSettings(password="quite wrong"), running.daemon.submit, said.append)
+    link = bridge(ObsSettings(password="quite wrong"), said.append, tmp_path)
     with link:
         until(lambda: link.state == WRONG_PASSWORD, "a wrong password is not told")
         time.sleep(3)
@@ -363,14 +423,16 @@ def test_obs_may_go_and_come_back(running: Running, how: str, capsys: pytest.Cap
     until(lambda: running.profile() == "red", "the keys are gone after a restart")
 
 
-def test_another_password_is_taken_from_obs_own_files(running: Running, tmp_path: Path) -> None:
+def test_another_password_is_taken_from_obs_own_files(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (obs_folder,) = places.config_folders()
     right = (obs_folder / "global.ini").read_text(encoding="utf-8-sig")
     password = places.address(ObsSettings()).password
     (tmp_path / "global.ini").write_text(right.replace(password, "that of yesterday"))
     said: list[str] = []
-    find = lambda settings: places.address(settings, [tmp_path])  # noqa: E731
-    with ObsLink(ObsSettings(), running.daemon.submit, said.append, find=find) as link:
+    monkeypatch.setenv("OBS_CONFIG_FOLDER", str(tmp_path))
+    with bridge(ObsSettings(), said.append, tmp_path) as link:
         until(lambda: "refuses the password" in link.state, "a wrong password is not told")
         (tmp_path / "global.ini").write_text(right)
         until(lambda: link.state.startswith("connected"), "the new password is not taken")
@@ -378,7 +440,7 @@ def test_another_password_is_taken_from_obs_own_files(running: Running, tmp_path
     assert not [one for one in said if password in one or "yesterday" in one]
 
 
-def test_obs_itself_may_change_its_password(running: Running) -> None:
+def test_obs_itself_may_change_its_password(running: Running, tmp_path: Path) -> None:
     """OBS started with another password: the camera takes it from OBS's files; one that is written down is refused."""
     (obs_folder,) = places.config_folders()
     old = places.address(ObsSettings()).password
@@ -396,7 +458,7 @@ def test_obs_itself_may_change_its_password(running: Running) -> None:
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as obs:
         try:
             until(lambda: running.connected, "the password of OBS's own files is not taken")
-            with ObsLink(ObsSettings(password=old), running.daemon.submit, said.append) as link:
+            with bridge(ObsSettings(password=old), said.append, tmp_path) as link:
                 until(lambda: link.state == WRONG_PASSWORD, "the password of before is not refused")
             assert said == [WRONG_PASSWORD]
         finally:

@@ -14,15 +14,14 @@ MOST_STRANGERS = 24  # connections at once that have not shown a key; then the o
 class Strangers:
     """The connections that have not shown a key yet, oldest first; used on the server's own thread."""
 
-    def __init__(self, most: int = MOST_STRANGERS, first_request_s: float = FIRST_REQUEST_S) -> None:
-        self._most, self._first_request_s = most, first_request_s
+    def __init__(self) -> None:
         self._waiting: dict[Any, tuple[asyncio.Transport, asyncio.TimerHandle]] = {}
 
     def came(self, who: Any, transport: asyncio.Transport) -> None:
         """Remember a new connection, and let go of the oldest where there are too many."""
-        if len(self._waiting) >= self._most:
+        if len(self._waiting) >= MOST_STRANGERS:
             self._end(next(iter(self._waiting)))
-        timer = asyncio.get_running_loop().call_later(self._first_request_s, self._end, who)
+        timer = asyncio.get_running_loop().call_later(FIRST_REQUEST_S, self._end, who)
         self._waiting[who] = transport, timer
 
     def known(self, who: Any) -> None:

@@ -29,7 +29,7 @@ def open_door(folder: Path) -> tuple[socket.socket, Door]:
     The folder's lock is held by the caller, so a socket that is there is left from a run that has ended.
     """
     if not hasattr(socket, "AF_UNIX") or sys.platform == "win32":
-        return _open_port()
+        return open_port()
     path = _short(private_folder(folder) / SOCKET_FILE)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -51,7 +51,8 @@ def close_door(listener: socket.socket, door: Door) -> None:
             os.unlink(door)
 
 
-def _open_port() -> tuple[socket.socket, Door]:
+def open_port() -> tuple[socket.socket, Door]:
+    """Listen at any free port of 127.0.0.1; return the socket and the port. Raises VcamError."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.bind((ADDRESS, 0))

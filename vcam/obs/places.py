@@ -83,15 +83,15 @@ def _of_folder(folder: Path) -> Address | None:
 
 def listens_for_us(port: int) -> bool | None:
     """Tell whether a program of this user listens at the port; None where nobody does, or the system does not tell."""
-    return _linux_user_listens(port) if Path("/proc/net/tcp").exists() else _listening_process_is_ours(port)
+    return _linux_user_listens(port) if Path("/proc/net/tcp").exists() else process_of_ours_listens(port)
 
 
 def _linux_user_listens(port: int) -> bool | None:
-    owners = _linux_owners(port)
+    owners = linux_owners(port)
     return owners <= {Path("/proc/self").stat().st_uid} if owners else None
 
 
-def _linux_owners(port: int, proc: Path = Path("/proc/net")) -> set[int]:
+def linux_owners(port: int, proc: Path = Path("/proc/net")) -> set[int]:
     """Return the users whose sockets listen at the port on this machine."""
     owners = set()
     for name in ("tcp", "tcp6"):
@@ -108,7 +108,7 @@ def _linux_owners(port: int, proc: Path = Path("/proc/net")) -> set[int]:
 _LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
-def _listening_process_is_ours(port: int) -> bool | None:
+def process_of_ours_listens(port: int) -> bool | None:
     """Look at the processes of this user, whose sockets a system shows without more rights."""
     import psutil
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import stat
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from starlette.routing import Route
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -28,7 +31,7 @@ from vcam import client
 from vcam.commands import ChangeLook, Panic, SetPrompt, Status, UseProfile
 from vcam.control import api as control
 from vcam.control import guard
-from vcam.control.guard import BODY_LIMIT, Keys, Rate, cookie_name
+from vcam.control.guard import BODY_LIMIT, Keys, RateLimit, Who
 from vcam.control.server import Server
 from vcam.errors import VcamError
 from vcam.settings.profiles import ProfileError
@@ -76,15 +79,20 @@ def ask(server: Server, method: str, path: str, body: Any = None, **headers: str
 
 
 def enter(server: Server) -> dict[str, str]:
-    """Come in by a link, as a browser; the cookie it then has."""
+    """Come in by a link, as a browser; the header that its page then sends."""
     answer = ask(server, "GET", server.link().removeprefix(f"http://127.0.0.1:{server.port}"))
     assert answer.status == 200
-    return {"Cookie": answer.headers["set-cookie"].split(";")[0]}
+    assert "set-cookie" not in answer.headers
+    return bearer(page_key(answer))
+
+
+def page_key(answer: Answer) -> str:
+    found = re.search(rb'<meta name="key" content="([^"]+)">', answer.body)
+    assert found is not None
+    return found[1].decode()
 
 
 PATHS = [
-    ("GET", "/"),
-    ("GET", "/app.js"),
     ("GET", "/api/v1/status"),
     ("GET", "/api/v1/profiles"),
     ("GET", "/api/v1/look"),
@@ -131,8 +139,8 @@ def test_nothing_under_another_name_even_with_the_token(server: Server, daemon: 
         refused(server, daemon, 403, {**bearer(token), "Host": host.format(port=server.port)})
 
 
-def test_nothing_for_pages_of_another_origin_even_with_the_cookie(server: Server, daemon: ControlledDaemon) -> None:
-    cookie = enter(server)
+def test_nothing_for_pages_of_another_origin_even_with_its_key(server: Server, daemon: ControlledDaemon) -> None:
+    page = enter(server)
     for origin in (
         "http://evil.example",
         "null",
@@ -141,14 +149,14 @@ def test_nothing_for_pages_of_another_origin_even_with_the_cookie(server: Server
         "http://localhost",
         "",
     ):
-        refused(server, daemon, 403, {**cookie, "Origin": origin.format(port=server.port)})
+        refused(server, daemon, 403, {**page, "Origin": origin.format(port=server.port)})
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_a_foreign_page_cannot_embed_the_picture(server: Server, site: str) -> None:
-    cookie = enter(server)
-    assert ask(server, "GET", "/api/v1/picture.jpg", **cookie, Sec_Fetch_Site=site).status == 403
-    assert ask(server, "GET", "/api/v1/picture.jpg", **cookie, Sec_Fetch_Site="same-origin").status == 200
+    page = enter(server)
+    assert ask(server, "GET", "/api/v1/picture.jpg", **page, Sec_Fetch_Site=site).status == 403
+    assert ask(server, "GET", "/api/v1/picture.jpg", **page, Sec_Fetch_Site="same-origin").status == 200
 
 
 def test_a_browser_that_does_not_say_where_it_comes_from_changes_nothing(
@@ -210,20 +218,61 @@ def test_the_session_file_is_for_this_user_only_and_goes_with_the_server(
         if sys.platform != "win32":
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            assert stat.S_IMODE((folder / "control.sock").stat().st_mode) == 0o600
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of POSIX")
+def test_a_state_folder_that_was_open_is_narrowed(daemon: ControlledDaemon, tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)
+    with Server(daemon, 0, folder):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_a_link_lets_one_browser_in_once(server: Server) -> None:
     path = server.link().removeprefix(f"http://127.0.0.1:{server.port}")
     first, second = ask(server, "GET", path), ask(server, "GET", path)
     assert first.status == 200
-    assert "HttpOnly" in first.headers["set-cookie"]
-    assert "SameSite=strict" in first.headers["set-cookie"]
     assert second.status == 401
-    assert "set-cookie" not in second.headers
-    cookie = {"Cookie": first.headers["set-cookie"].split(";")[0]}
-    assert ask(server, "GET", "/", **cookie).status == 200
-    assert ask(server, "GET", "/", Cookie=f"{cookie_name(server.port)}=wrong").status == 401
+    assert b"key" not in second.body
+    assert ask(server, "GET", "/api/v1/status", **bearer(page_key(first))).status == 200
+
+
+def test_no_cookie_is_set_and_none_opens_anything(server: Server) -> None:
+    """A browser sends a cookie of 127.0.0.1 to every port of it, so to every program that listens there."""
+    key = enter(server)["Authorization"].removeprefix("Bearer ")
+    for name in (f"vcam_{server.port}", "key", "token"):
+        assert ask(server, "GET", "/api/v1/status", Cookie=f"{name}={key}").status == 401
+    for path in ("/", "/app.js", "/enter.js"):
+        answer = ask(server, "GET", path)
+        assert answer.status == 200
+        assert "set-cookie" not in answer.headers
+        assert key.encode() not in answer.body
+
+
+def test_the_page_itself_is_no_secret_but_only_under_its_own_name(server: Server) -> None:
+    assert ask(server, "GET", "/").status == 200
+    assert ask(server, "GET", "/", Host="evil.example").status == 403
+    assert ask(server, "GET", "/", Sec_Fetch_Site="cross-site").status == 403
+    assert ask(server, "POST", "/", {}).status == 401
+
+
+def test_a_pages_key_to_the_pictures_opens_them_alone_and_not_for_long(
+    server: Server, daemon: ControlledDaemon, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = {**enter(server), "Origin": f"http://127.0.0.1:{server.port}"}
+    key = ask(server, "POST", "/api/v1/view-key", {}, **page).data["key"]
+    assert ask(server, "GET", f"/api/v1/picture.jpg?key={key}", Sec_Fetch_Site="same-origin").status == 200
+    assert ask(server, "GET", f"/api/v1/picture.jpg?key={key}", Sec_Fetch_Site="cross-site").status == 403
+    for method, path in PATHS:
+        if not path.endswith((".jpg", ".mjpeg")) or "thumbnail" in path:
+            assert ask(server, method, f"{path}?key={key}", None if method == "GET" else COMMAND).status == 401
+    now = time.monotonic()
+    monkeypatch.setattr(server._keys, "_clock", lambda: now + guard.VIEW_S + 1)
+    assert ask(server, "GET", f"/api/v1/picture.jpg?key={key}").status == 401
+    assert not daemon.commands
 
 
 def test_a_link_ends_after_a_while() -> None:
@@ -317,8 +366,8 @@ def next_part(answer: http.client.HTTPResponse) -> bytes:
 
 def test_only_so_many_live_pictures_at_once(server: Server, token: str) -> None:
     open_ones = []
-    for _ in range(control.STREAMS):
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
+    for _ in range(control.STREAMS):  # one after the other
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
         connection.request("GET", "/api/v1/picture.mjpeg", headers=bearer(token))
         answer = connection.getresponse()
         answer.readline()
@@ -326,6 +375,40 @@ def test_only_so_many_live_pictures_at_once(server: Server, token: str) -> None:
     assert ask(server, "GET", "/api/v1/picture.mjpeg", **bearer(token)).status == 503
     for connection in open_ones:
         connection.close()
+
+
+def test_a_burst_does_not_pass_the_limit_of_live_pictures_and_its_places_are_free_again(
+    server: Server, token: str
+) -> None:
+    request = (
+        f"GET /api/v1/picture.mjpeg HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAuthorization: Bearer {token}\r\n\r\n"
+    )
+    for _ in range(2):
+        with ExitStack() as stack:
+            raws = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30)) for _ in range(20)
+            ]
+            for raw in raws:
+                raw.sendall(request.encode())
+            statuses = [raw.recv(12).split()[1] for raw in raws]
+            assert statuses.count(b"200") == control.STREAMS
+            assert statuses.count(b"503") == 20 - control.STREAMS
+
+        def all_free() -> bool:
+            return ask_head(server, token) == 200
+
+        end = time.monotonic() + 60
+        while not all_free():
+            assert time.monotonic() < end
+
+
+def ask_head(server: Server, token: str) -> int:
+    """Open a live picture and leave it."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("GET", "/api/v1/picture.mjpeg", headers=bearer(token))
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def test_events_tell_each_change(server: Server, daemon: ControlledDaemon, token: str) -> None:
@@ -337,14 +420,14 @@ def test_events_tell_each_change(server: Server, daemon: ControlledDaemon, token
 
 
 def test_events_are_only_for_those_who_may(server: Server, token: str) -> None:
-    cookie = enter(server)
+    page = enter(server)
     for headers in (
         {},
         {"Authorization": "Bearer wrong"},
         {**bearer(token), "Origin": "http://evil.example"},
         {**bearer(token), "Sec-Fetch-Site": "cross-site"},
-        cookie,  # a browser without an Origin
-        {**cookie, "Origin": "http://localhost:1"},
+        page,  # a browser without an Origin
+        {**page, "Origin": "http://localhost:1"},
     ):
         with (
             pytest.raises((InvalidStatus, ConnectionClosed)),
@@ -370,7 +453,7 @@ def test_a_port_that_is_taken_gives_the_next_one(daemon: ControlledDaemon, tmp_p
 
 
 def test_only_this_machine_is_listened_to(server: Server) -> None:
-    assert server._socket.getsockname()[0] == "127.0.0.1"
+    assert [one._socket.getsockname()[0] for one in server._listeners[1:]] == ["127.0.0.1"]
 
 
 def test_it_ends_while_pictures_and_events_are_being_watched(daemon: ControlledDaemon, tmp_path: Path) -> None:
@@ -380,7 +463,7 @@ def test_it_ends_while_pictures_and_events_are_being_watched(daemon: ControlledD
         connection.request("GET", "/api/v1/picture.mjpeg", headers=bearer(token))
         connection.getresponse().readline()
         stack.enter_context(connect(f"ws://127.0.0.1:{server.port}/api/v1/events", additional_headers=bearer(token)))
-    assert not server._thread.is_alive()
+    assert not any(one._thread.is_alive() for one in server._listeners)
     connection.close()
 
 
@@ -396,12 +479,15 @@ def test_the_client_says_when_the_daemon_is_gone_without_a_word(tmp_path: Path) 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    client.write_session(tmp_path, port, "token")
-    with pytest.raises(VcamError, match="no StreamV2V Camera is running"):
-        client.status(tmp_path)
+    for door in (str(tmp_path / "control.sock"), port):
+        client.write_session(tmp_path, door, port, "token")
+        with pytest.raises(VcamError, match="no StreamV2V Camera is running"):
+            client.status(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"port": "x", "token": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"port": 1, "token": "x"}', '{"door": [], "token": "x"}', "[" * 100_000]
+)
 def test_the_client_says_when_the_session_file_is_nonsense(tmp_path: Path, text: str) -> None:
     (tmp_path / client.SESSION_FILE).write_text(text)
     with pytest.raises(VcamError, match="cannot be read"):
@@ -484,9 +570,11 @@ def test_the_camera_picture_is_there_only_while_it_looks(server: Server, daemon:
     assert ask(server, "GET", "/api/v1/input.jpg", **bearer(token)).headers["content-type"] == "image/jpeg"
 
 
-def test_the_key_for_obs_opens_the_live_picture_and_nothing_else(server: Server, daemon: ControlledDaemon) -> None:
-    path = server.picture_link().removeprefix(f"http://127.0.0.1:{server.port}")
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
+def test_the_key_for_obs_opens_the_live_picture_and_nothing_else(
+    server: Server, daemon: ControlledDaemon, tmp_path: Path
+) -> None:
+    path = client.picture_link(tmp_path).removeprefix(f"http://127.0.0.1:{server.port}")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.request("GET", path)
     assert connection.getresponse().status == 200
     connection.close()
@@ -503,7 +591,7 @@ def test_the_key_for_obs_opens_the_live_picture_and_nothing_else(server: Server,
 
 def test_rates_have_a_limit_and_fill_again() -> None:
     now = [0.0]
-    rate = Rate(10, 20, lambda: now[0])
+    rate = RateLimit(10, 20, lambda: now[0])
     assert [rate.allows() for _ in range(21)] == [True] * 20 + [False]
     now[0] = 0.55
     assert [rate.allows() for _ in range(6)] == [True] * 5 + [False]
@@ -526,7 +614,7 @@ def test_the_description_names_every_address(server: Server, token: str) -> None
     for path, method in described:
         address = path.replace("{id}", "none")
         assert ask(server, method.upper(), address, None if method == "get" else {}).status == 401
-    routes = control.Api(ControlledDaemon(), Keys(), 1, threading.Event()).routes()
+    routes = control.Api(ControlledDaemon(), Keys(), 1, threading.Event(), str).routes()
     there = {
         (route.path, method.lower())
         for route in routes
@@ -534,3 +622,129 @@ def test_the_description_names_every_address(server: Server, token: str) -> None
         for method in (route.methods or set()) - {"HEAD"}
     }
     assert described == there
+
+
+# ---------------------------------------------------------------------------------------------- strangers, and the door
+
+
+def test_idle_strangers_take_nothing_from_anybody(server: Server, daemon: ControlledDaemon, tmp_path: Path) -> None:
+    """Sixty-three connections that said nothing once locked `vcam panic` and `vcam stop` out."""
+    with ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        assert client.send(Panic(), tmp_path) == daemon.now
+        assert ask(server, "GET", "/").status == 200
+        held = len(psutil.Process().net_connections())
+        assert held < 2 * (300 + 60)  # both ends are in this process: the server let go of most
+    assert daemon.commands == [Panic()]
+
+
+def test_a_stranger_that_sends_nothing_is_let_go(
+    daemon: ControlledDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vcam.control.connections.FIRST_REQUEST_S", 0.2)
+    with (
+        Server(daemon, 0, tmp_path) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as idle,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as slow,
+    ):
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        assert gone(idle)
+        assert gone(slow)
+
+
+def gone(raw: socket.socket) -> bool:
+    try:
+        return raw.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_whoever_showed_a_key_may_stay(
+    daemon: ControlledDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vcam.control.connections.FIRST_REQUEST_S", 0.5)
+    with Server(daemon, 0, tmp_path) as server:
+        headers = bearer(json.loads((tmp_path / client.SESSION_FILE).read_text())["token"])
+        with connect(f"ws://127.0.0.1:{server.port}/api/v1/events", additional_headers=headers) as events:
+            assert json.loads(events.recv(30))["state"] == "running"
+            time.sleep(1.0)
+            daemon.now = replace(daemon.now, state="panic")
+            assert json.loads(events.recv(30))["state"] == "panic"
+
+
+@pytest.mark.parametrize("path", ["/login?ticket=wrong", "/api/v1/status", "/api/v1/picture.mjpeg?key=wrong"])
+def test_guesses_of_every_kind_have_one_limit_and_lock_nobody_out(server: Server, token: str, path: str) -> None:
+    statuses = [ask(server, "GET", path).status for _ in range(3 * 2 * guard.REFUSALS_PER_S)]
+    assert set(statuses) == {401, 429}
+    assert statuses.count(401) < len(statuses) * 2 / 3 or statuses[-1] == 429
+    assert ask(server, "GET", "/api/v1/status", **bearer(token)).status == 200
+    assert ask(server, "GET", server.link().removeprefix(f"http://127.0.0.1:{server.port}")).status == 200
+
+
+def test_a_guess_costs_its_connection(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
+        raw.sendall(f"GET /api/v1/status HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+        answer = b""
+        while part := raw.recv(4096):
+            answer += part
+        assert answer.startswith(b"HTTP/1.1 401")
+
+
+def test_without_a_page_the_verbs_work_and_no_port_is_open(daemon: ControlledDaemon, tmp_path: Path) -> None:
+    with Server(daemon, None, tmp_path) as server:
+        assert server.port is None
+        assert len(server._listeners) == 1
+        assert client.status(tmp_path) == daemon.now
+        client.send(Panic(), tmp_path)
+        for link in (client.panel_link, client.picture_link):
+            with pytest.raises(VcamError, match="without its page"):
+                link(tmp_path)
+    assert daemon.commands == [Panic()]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has a port instead")
+def test_a_path_too_long_for_a_socket_has_a_door_all_the_same(daemon: ControlledDaemon, tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 60) / ("y" * 60)
+    with Server(daemon, None, folder):
+        assert client.status(folder) == daemon.now
+
+
+def test_a_door_that_is_a_port_wants_its_name_and_the_token(
+    daemon: ControlledDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows."""
+    from vcam.control import door
+
+    monkeypatch.setattr("vcam.control.server.open_door", lambda folder: door.open_port())
+    with Server(daemon, None, tmp_path) as server:
+        assert isinstance(server.door, int)
+        assert client.status(tmp_path) == daemon.now
+        connection = http.client.HTTPConnection("127.0.0.1", server.door, timeout=30)
+        for headers in ({}, {"Host": "evil.example"}, bearer("wrong")):
+            connection.request("GET", "/api/v1/status", headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status in (401, 403)
+        connection.close()
+
+
+def test_the_picture_key_outlives_a_run_and_ends_with_its_file(daemon: ControlledDaemon, tmp_path: Path) -> None:
+    links = []
+    for _ in range(2):
+        with Server(daemon, 0, tmp_path):
+            links.append(client.picture_link(tmp_path).partition("?")[2])
+    assert links[0] == links[1]
+    (tmp_path / "picture.key").unlink()
+    with Server(daemon, 0, tmp_path):
+        assert client.picture_link(tmp_path).partition("?")[2] != links[0]
+
+
+def test_whose_key_it_is() -> None:
+    keys = Keys()
+    page = keys.enter(keys.ticket())
+    assert page is not None
+    assert [keys.who(one) for one in (keys.token, page, keys.bridge_token, "", "x")] == [
+        Who.USER, Who.PAGE, Who.BRIDGE, Who.STRANGER, Who.STRANGER
+    ]  # fmt: skip
+    assert not keys.opens_picture("")
