@@ -357,7 +357,7 @@ Promise.all(all).then(() => window.told = told);
 
 
 def test_a_page_of_another_origin_gets_nothing(page: Any, camera: Camera, tmp_path: Path) -> None:
-    panel = page.current_url.rstrip("/")  # this browser has the cookie
+    panel = page.current_url.rstrip("/")  # this browser has a key, for that page alone
     (tmp_path / "index.html").write_text(ATTACK.format(panel=panel))
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as elsewhere:
