@@ -24,10 +24,10 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402  the path first
 
 from core.settings import EngineSettings, Look  # noqa: E402
-from vcam.daemon.daemon import Parts, run  # noqa: E402
+from vcam.daemon.daemon import RunParts, run  # noqa: E402
 from vcam.frames import Picture  # noqa: E402
 from vcam.settings.run_options import RunOptions, settings_for  # noqa: E402
-from vcam.worker.factories import CORE_ENGINE, Report  # noqa: E402
+from vcam.worker.factories import CORE_ENGINE, ReportProgress  # noqa: E402
 
 FRAME_S = 0.15
 
@@ -73,8 +73,8 @@ def _multiply(end: float) -> None:
         matrix @ matrix
 
 
-def busy_engine(settings: EngineSettings, look: Look, threads: int, report: Report) -> BusyEngine:
-    """As vcam.worker.factories.Engine has it."""
+def busy_engine(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> BusyEngine:
+    """As vcam.worker.factories.EngineProtocol has it."""
     return BusyEngine(settings, threads)
 
 
@@ -91,7 +91,7 @@ def main() -> int:
     busy = given.engine == "busy"
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the threads are ours
     with tempfile.TemporaryDirectory() as folder:
-        parts = Parts(
+        parts = RunParts(
             engine="benchmarks.pacing:busy_engine" if busy else CORE_ENGINE,
             settings_of=(lambda profile, options: EngineSettings(model="busy")) if busy else settings_for,
             state_folder=lambda: Path(folder),

@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 import psutil  # noqa: E402  the path first
 
 from core.settings import EngineSettings  # noqa: E402
-from vcam.daemon.daemon import Daemon, Parts  # noqa: E402
+from vcam.daemon.daemon import Daemon, RunParts  # noqa: E402
 from vcam.devices.sinks import VideoFile  # noqa: E402
 from vcam.devices.test_pattern import draw_person  # noqa: E402
 from vcam.settings.run_options import RunOptions, RunReport  # noqa: E402
@@ -132,11 +132,11 @@ def film(folder: Path, size: tuple[int, int]) -> Path:
     return path
 
 
-def parts_of(engine: str, folder: Path) -> Parts:
+def parts_of(engine: str, folder: Path) -> RunParts:
     """The daemon's parts with this engine."""
     if engine == "model":
-        return Parts(state_folder=lambda: folder, signals=False)
-    return Parts(
+        return RunParts(state_folder=lambda: folder, signals=False)
+    return RunParts(
         engine="benchmarks.pacing:busy_engine",
         settings_of=lambda profile, options: EngineSettings(model="busy", width=320, height=240),
         state_folder=lambda: folder,

@@ -34,7 +34,7 @@ import numpy.typing as npt  # noqa: E402
 import psutil  # noqa: E402
 
 from vcam.commands import ChangeEngine, Command, UseProfile  # noqa: E402
-from vcam.daemon.daemon import Daemon, Parts  # noqa: E402
+from vcam.daemon.daemon import Daemon, RunParts  # noqa: E402
 from vcam.frames import Picture  # noqa: E402
 from vcam.settings.config import ObsSettings  # noqa: E402
 from vcam.settings.run_options import RunOptions  # noqa: E402
@@ -216,7 +216,7 @@ def camera(size: tuple[int, int], fps: float) -> Iterator[Bench]:
     """A camera that shows translated pictures."""
     sink, stop = Sink(size), threading.Event()
     with tempfile.TemporaryDirectory() as name:
-        parts = Parts(open_sink=lambda options: sink, state_folder=lambda: Path(name), signals=False)
+        parts = RunParts(open_sink=lambda options: sink, state_folder=lambda: Path(name), signals=False)
         obs = ObsSettings(enabled=False)
         options = RunOptions(source="pattern", size=size, fps=fps, panel=False, profile=LOOKS[0], obs=obs)
         bench = Bench(Daemon(options, parts, stop), sink)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,21 +86,49 @@ class Translator(Protocol):
         """
 
 
+class EnginePhase(StrEnum):
+    """What the engine is doing, in the words of the status."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What an engine says about itself once it has loaded.
+
+    model, runtime, device: with what it runs. delay: frames between a picture and its translation. bank_bytes: size
+    of the feature bank. changes_loras: whether it takes other LoRAs without being built anew. pid: of its process.
+    note: what the user should know about the runtime. to_build: whether building a TensorRT engine would help.
+    """
+
+    model: str = ""
+    runtime: str = ""
+    device: str = ""
+    delay: int = 0
+    bank_bytes: int = 0
+    changes_loras: bool = False
+    pid: int | None = None
+    note: str = ""
+    to_build: bool = False
+
+
 @dataclass(frozen=True)
 class TranslatorState:
     """What a translator is doing.
 
-    phase: "starting", "running", "restarting" or "failed". text: in words, for the card and the status. progress:
-    0..1 or None. frame_s: seconds per frame, 0 while unknown. facts: model, runtime, device, bank_bytes, delay and
-    what else the engine tells.
+    text: in words, for the card and the status. progress: 0..1 or None. frame_s: seconds per frame, 0 while unknown.
+    restarts: since the run began. facts: None until the engine has loaded.
     """
 
-    phase: str
+    phase: EnginePhase
     text: str = ""
     progress: float | None = None
     frame_s: float = 0.0
     restarts: int = 0
-    facts: dict[str, Any] | None = None
+    facts: EngineFacts | None = None
 
 
 class LatestSlot(Generic[T]):

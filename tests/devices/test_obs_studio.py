@@ -29,7 +29,7 @@ from tests.support.profile_files import write_profile
 from tests.support.running_daemon import RunningDaemon
 from vcam.cli import main as cli
 from vcam.commands import UseProfile
-from vcam.daemon.daemon import Parts
+from vcam.daemon.daemon import RunParts
 from vcam.frames import Picture
 from vcam.obs import install, library, places, setup
 from vcam.obs.bridge import NOT_RUNNING, Orders
@@ -83,7 +83,7 @@ class Running(RunningDaemon):
                 profiles_folder=profiles,
                 obs=ObsSettings(scenes={"Two": "red"}),
             ),
-            Parts(
+            RunParts(
                 engine=FACTORY,
                 settings_of=lambda profile, options: EngineSettings(model="fake", width=96, height=64, steps=1),
                 open_source=lambda options: FakeCamera(picture=uneven()),

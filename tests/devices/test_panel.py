@@ -21,7 +21,7 @@ from tests.support.patience import PATIENCE_S, until
 from tests.support.pictures import SIZE
 from tests.support.profile_files import write_profile
 from tests.support.running_daemon import RunningDaemon
-from vcam.daemon.daemon import Parts
+from vcam.daemon.daemon import RunParts
 from vcam.devices.sinks import NullSink
 from vcam.settings.config import ObsSettings
 from vcam.settings.run_options import RunOptions
@@ -50,7 +50,7 @@ class Camera(RunningDaemon):
             given = {"width": 96, "height": 64, "steps": 1} | options.engine.given()
             return EngineSettings(model="embedded", **given)
 
-        parts = Parts(
+        parts = RunParts(
             engine=FACTORY,
             settings_of=settings_of,
             open_source=lambda options: FakeCamera(NAMES[options.source], pause_s=0.03),

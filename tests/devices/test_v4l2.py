@@ -21,7 +21,7 @@ import pytest
 
 from core.settings import EngineSettings
 from tests.support.patience import PATIENCE_S, until
-from vcam.daemon.daemon import Daemon, Parts, run
+from vcam.daemon.daemon import Daemon, RunParts, run
 from vcam.devices import sinks, sources
 from vcam.errors import VcamError
 from vcam.frames import Frame, Picture
@@ -179,7 +179,7 @@ def test_the_whole_way_from_the_physical_camera_to_another_program(tmp_path: Pat
     physical()
     options = RunOptions(source="camera:Physical Camera", sink="camera", size=SIZE, fps=5, panel=False, idle_after_s=0)
     settings = EngineSettings(model="fake", width=96, height=80, steps=1)
-    parts = Parts(
+    parts = RunParts(
         engine="tests.support.fake_engine:make",
         settings_of=lambda profile, options: settings,
         state_folder=lambda: tmp_path,
@@ -214,7 +214,7 @@ def test_the_whole_way_from_the_physical_camera_to_another_program(tmp_path: Pat
 
 def test_run_in_one_call_ends_after_its_frames(tmp_path: Path) -> None:
     settings = EngineSettings(model="fake", width=96, height=80, steps=1)
-    parts = Parts(
+    parts = RunParts(
         engine="tests.support.fake_engine:make",
         settings_of=lambda profile, options: settings,
         state_folder=lambda: tmp_path,

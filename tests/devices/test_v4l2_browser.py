@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from core.settings import EngineSettings
-from vcam.daemon.daemon import Daemon, Parts
+from vcam.daemon.daemon import Daemon, RunParts
 from vcam.devices.sinks import find_device
 from vcam.errors import VcamError
 from vcam.settings.run_options import RunOptions
@@ -61,7 +61,7 @@ def published(tmp_path: Path) -> Iterator[Daemon]:
     except VcamError as error:
         pytest.skip(str(error))
     options = RunOptions(source="pattern", sink="camera", size=SIZE, fps=5, panel=False, idle_after_s=0.0)
-    parts = Parts(
+    parts = RunParts(
         engine="tests.support.fake_engine:make",
         settings_of=lambda profile, options: EngineSettings(model="fake", width=128, height=96, steps=1),
         state_folder=lambda: tmp_path,

@@ -30,13 +30,13 @@ from tests.support.profile_files import write_profile
 from tests.support.running_daemon import RunningDaemon
 from vcam import fit
 from vcam.commands import ChangeLook, SetPrompt, UseProfile
-from vcam.daemon.daemon import Parts
+from vcam.daemon.daemon import RunParts
 from vcam.devices import sinks, sources
 from vcam.errors import VcamError
 from vcam.frames import Picture
 from vcam.settings.profiles import ProfileError
 from vcam.settings.run_options import RunOptions, RunReport
-from vcam.worker.process import Limits
+from vcam.worker.limits import Limits
 
 if sys.platform == "linux":
     from vcam.devices import v4l2
@@ -110,7 +110,7 @@ class Live(RunningDaemon):
             profiles_folder=profiles, idle_after_s=0.0,
         )  # fmt: skip
         self.unseen = False  # whether the daemon finds no camera where it looks
-        parts = Parts(
+        parts = RunParts(
             engine=FACTORY,
             open_source=lambda options: sources.Webcam(camera, SIZE, FPS, cameras=self._cameras),
             settings_of=lambda profile, options: settings,

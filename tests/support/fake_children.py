@@ -9,7 +9,8 @@ import numpy as np
 from core.settings import EngineSettings, Look, Lora
 from tests.support.patience import PATIENCE_S
 from vcam.frames import Frame
-from vcam.worker.process import Limits
+from vcam.worker.limits import Activity, Limits
+from vcam.worker.process import EngineReport
 from vcam.worker.translator import WorkerTranslator
 
 SMALL = EngineSettings(model="fake", width=64, height=64, steps=1)
@@ -31,7 +32,8 @@ def frame(index: int, grey: int = 0) -> Frame:
 
 def engine_pid(translator: WorkerTranslator) -> int:
     assert translator.state.facts is not None
-    return int(translator.state.facts["pid"])
+    assert translator.state.facts.pid is not None
+    return translator.state.facts.pid
 
 
 class ScriptedChild:
@@ -40,9 +42,9 @@ class ScriptedChild:
     def __init__(self, settings: EngineSettings, look: Look) -> None:
         self.settings, self.look = settings, look
         self.failure, self.final, self.ready, self.refused = "", False, True, ""
-        self.unknown: tuple[str, ...] = ()
-        self.pictures, self.frame_s, self.idle, self.closed = 1, 0.05, True, False
-        self.facts: dict[str, object] = {}
+        self.report = EngineReport()
+        self.activity = Activity(0.0, loaded=True, pictures=1, frame_s=0.05)
+        self.idle, self.closed = True, False
         self.sent: list[object] = []
 
     def step(self) -> Frame | None:

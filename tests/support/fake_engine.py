@@ -1,4 +1,4 @@
-"""Engines for tests: ordinary, small ones of vcam.worker.factories.Engine; some misbehave."""
+"""Engines for tests: ordinary, small ones of vcam.worker.factories.EngineProtocol; some misbehave."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from core.errors import SettingsError
 from core.settings import EngineSettings, Look, Lora
 from vcam.frames import Picture
-from vcam.worker.factories import Report
+from vcam.worker.factories import ReportProgress
 
 FACTORY = "tests.support.fake_engine:make"  # for WorkerTranslator and daemon.Parts
 
@@ -78,7 +78,7 @@ class FakeEngine:
         return [word for word in prompt.split() if word.startswith("xyz")]
 
 
-def make(settings: EngineSettings, look: Look, threads: int, report: Report) -> FakeEngine:
+def make(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> FakeEngine:
     """A good one; settings of the model "absent" cannot be had, those of "broken" raise, of "slow" take their time."""
     report("loading", 0.5)
     if settings.model == "absent":

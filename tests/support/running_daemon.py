@@ -16,7 +16,7 @@ from tests.support.fake_sink import FakeSink
 from tests.support.patience import PATIENCE_S
 from tests.support.pictures import SIZE
 from tests.support.profile_files import write_profile
-from vcam.daemon.daemon import Daemon, Parts
+from vcam.daemon.daemon import Daemon, RunParts
 from vcam.settings.config import ObsSettings
 from vcam.settings.run_options import RunOptions, RunReport
 
@@ -24,7 +24,7 @@ from vcam.settings.run_options import RunOptions, RunReport
 class RunningDaemon:
     """A daemon in a thread; what it reports, or raises, is in `done`."""
 
-    def __init__(self, options: RunOptions, parts: Parts) -> None:
+    def __init__(self, options: RunOptions, parts: RunParts) -> None:
         self.stop = threading.Event()
         self.parts = parts
         self.daemon = Daemon(options, parts, self.stop)
@@ -80,7 +80,7 @@ class SwitchedDaemon(RunningDaemon):
         wished: dict[str, Any] = {"size": SIZE, "fps": 30, "panel": False, "obs": ObsSettings(enabled=False)}
         super().__init__(
             RunOptions(**(wished | (options or {})), profile="p0", profiles_folder=self.folder),
-            Parts(
+            RunParts(
                 **(given | parts),
                 open_source=self._open,
                 open_sink=lambda options: self.sink,

@@ -8,16 +8,16 @@ from core.settings import Look
 from tests.support.fake_children import SMALL, engine_pid, frame
 from tests.support.fake_engine import FACTORY
 from tests.support.patience import until
-from vcam.worker.translator import WorkerTranslator
+from vcam.worker.translator import WorkerTranslator, engine_starters
 
 
 def main(prompt: str) -> None:
     """Print the child's process id and the name of the shared memory, in one line."""
-    translator = WorkerTranslator(SMALL, Look(prompt=prompt), factory=FACTORY)
+    translator = WorkerTranslator(SMALL, Look(prompt=prompt), engine_starters(FACTORY))
     until(lambda: translator.state.facts, meanwhile=lambda: translator.translate(None))
-    current = translator._current
+    current = translator._engines.current
     assert current is not None
-    print(engine_pid(translator), current._shared.name, flush=True)
+    print(engine_pid(translator), current._child.pictures.name, flush=True)
     while True:
         translator.translate(frame(0) if translator.ready else None)
 

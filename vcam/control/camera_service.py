@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 from vcam import fit
 from vcam.commands import Command, CommandError, Reload, Status, changed
 from vcam.control import profile_files as editing
-from vcam.control.previews import Tryouts
+from vcam.control.previews import Previews
 from vcam.control.thumbnails import Thumbnails
 from vcam.devices import sources
 from vcam.errors import VcamError
@@ -18,11 +19,11 @@ from vcam.frames import Picture
 from vcam.settings.profiles import Profile, ProfileError, load_profiles, user_profile_folder
 from vcam.settings.selection import Choice, listed
 
-_SAVED_S = 5.0
+_SAVED_S = 5.0  # how long a saved profile waits until the daemon has read it
 
 
-class Camera(Protocol):
-    """What a desk needs of the daemon."""
+class RunningCamera(Protocol):
+    """What CameraService needs of the daemon."""
 
     @property
     def preview(self) -> Picture:
@@ -40,17 +41,17 @@ class Camera(Protocol):
         """Queue a command."""
 
     def status(self) -> Status:
-        """The state of everything."""
+        """Return the state of everything."""
 
     def log(self) -> list[dict[str, Any]]:
-        """What happened."""
+        """Return what happened."""
 
 
-class Desk:
+class CameraService:
     """The control server's view of the daemon; see vcam.control.api.Surface for its methods. Thread-safe."""
 
-    def __init__(self, camera: Camera, tryouts: Tryouts, thumbnails: Thumbnails) -> None:
-        self._camera, self._tryouts, self._thumbnails = camera, tryouts, thumbnails
+    def __init__(self, camera: RunningCamera, previews: Previews, thumbnails: Thumbnails) -> None:
+        self._camera, self._previews, self._thumbnails = camera, previews, thumbnails
         self._given, self._mirror = camera.choice.options.profiles_folder, camera.choice.options.mirror
         self._folder = self._given or user_profile_folder()
         self._shown: tuple[Picture, Picture] | None = None
@@ -75,38 +76,38 @@ class Desk:
         return self._shown[1]
 
     def profiles(self) -> list[dict[str, Any]]:
-        """All profiles."""
+        """Return all profiles."""
         return listed(self._camera.choice)
 
     def look(self) -> dict[str, Any]:
-        """The look as it is now."""
+        """Return the look as it is now."""
         return asdict(self._camera.choice.look)
 
     def engine(self) -> dict[str, Any]:
-        """What the engine is built from."""
+        """Return what the engine is built from."""
         return asdict(self._camera.choice.settings)
 
     def sources(self) -> list[dict[str, Any]]:
-        """The cameras, and the test picture: what UseSource takes, and a name for people."""
+        """Return the cameras and the test picture: what UseSource takes, and a name for people."""
         cameras = [{"source": f"camera:{one.name}", "name": one.name} for one in sources.list_cameras()]
         return [*cameras, {"source": "pattern", "name": "Test picture"}]
 
     def profile(self, id: str) -> dict[str, Any]:
-        """One profile in the shape of its file."""
+        """Return one profile in the shape of its file."""
         return editing.detail(self._profile(id))
 
     def save_profile(self, id: str, data: object) -> None:
         """Write a profile into the user's folder."""
         editing.save(id, data, self._folder)
-        self._camera.submit(Reload()).result(_SAVED_S)
+        self._reload()
 
     def delete_profile(self, id: str) -> None:
         """Remove one of the user's."""
         editing.delete(id, self._folder)
-        self._camera.submit(Reload()).result(_SAVED_S)
+        self._reload()
 
     def thumbnail(self, id: str) -> Future[bytes] | None:
-        """The test picture in the profile's look, as JPEG; None but for the included model: others are too dear."""
+        """Return the test picture in the profile's look, as JPEG; None unless the included model is used."""
         profile = self._profile(id)
         settings = self._camera.choice.settings_of(profile)
         if settings.model != "embedded":
@@ -114,7 +115,7 @@ class Desk:
         return self._thumbnails.get(settings, profile.look)
 
     def try_look(self, wanted: dict[str, Any]) -> Future[Picture]:
-        """The newest camera picture in a profile's look, or the current one with changes."""
+        """Translate the newest camera picture in a profile's look, or in the current one with changes."""
         changes = dict(wanted)
         id = changes.pop("profile", None)
         if id is not None and not isinstance(id, str):
@@ -126,7 +127,11 @@ class Desk:
         picture = self._camera.camera
         if picture is None:
             raise VcamError("the camera rests; there is no picture to try a look on")
-        return self._tryouts.ask(settings, look, picture)
+        return self._previews.translate(settings, look, picture)
+
+    def _reload(self) -> None:
+        with contextlib.suppress(TimeoutError):  # the file is written; the daemon reads it when it comes to it
+            self._camera.submit(Reload()).result(_SAVED_S)
 
     def _profile(self, id: str) -> Profile:
         profiles, problems = load_profiles(self._given)

@@ -13,7 +13,7 @@ _KINDS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean
 
 
 def document() -> dict[str, Any]:
-    """The description of version 1."""
+    """Return the description of version 1."""
     return {
         "openapi": "3.1.0",
         "info": {

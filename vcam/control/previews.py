@@ -8,7 +8,6 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import NamedTuple
@@ -16,13 +15,14 @@ from typing import NamedTuple
 from core.settings import EngineSettings, Look, Policy
 from vcam.errors import VcamError
 from vcam.frames import Frame, Picture
+from vcam.log_file import JOURNAL
 from vcam.worker.process import EngineProcess
+from vcam.worker.translator import StartEngine
 
-IDLE_S = 30.0  # how long the engine stays after the last try
+IDLE_S = 30.0  # how long the engine stays after the last preview
 LONGEST_S = 120.0  # for one picture, loading included
-WAITING = 40  # tries that may wait
+WAITING = 40  # previews that may wait
 NICE = 10  # the running engine goes first
-Start = Callable[[EngineSettings, Look], EngineProcess]
 
 
 class _Job(NamedTuple):
@@ -32,13 +32,13 @@ class _Job(NamedTuple):
     done: Future[Picture]
 
 
-class Tryouts:
+class Previews:
     """Translates single pictures, one after the other, in a thread and a process that end when nothing is asked.
 
-    start: makes an engine process. `ask` may be called from any thread.
+    `translate` may be called from any thread.
     """
 
-    def __init__(self, start: Start, mirror: bool = False) -> None:
+    def __init__(self, start: StartEngine, mirror: bool = False) -> None:
         self._start, self._mirror = start, mirror
         self._jobs: queue.Queue[_Job | None] = queue.Queue(WAITING)
         self._lock = threading.Lock()
@@ -46,8 +46,11 @@ class Tryouts:
         self._closed = False
         self._index = 0  # of the pictures given, over all jobs: what was in flight before is known by it
 
-    def ask(self, settings: EngineSettings, look: Look, picture: Picture) -> Future[Picture]:
-        """The picture, translated with this look and no bank; the future may end with VcamError."""
+    def translate(self, settings: EngineSettings, look: Look, picture: Picture) -> Future[Picture]:
+        """Return the picture, to be translated with this look and no bank; the future may end with VcamError.
+
+        Raises VcamError if too many wait, or the program is ending.
+        """
         job = _Job(replace(settings, policy=Policy.OFF, slots=1), look, picture, Future())
         with self._lock:
             if self._closed:
@@ -57,7 +60,7 @@ class Tryouts:
             except queue.Full:
                 raise VcamError("too many looks are being tried at once; try again in a moment") from None
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="vcam-tryout", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="vcam-previews", daemon=True)
                 self._thread.start()
         return job.done
 
@@ -79,13 +82,13 @@ class Tryouts:
                 if job is None:
                     return
                 if job.done.set_running_or_notify_cancel():  # else nobody waits for it any more
-                    engine = self._done(job, engine)
+                    engine = self._carry_out(job, engine)
         finally:
             if engine is not None:
                 engine.close()
 
     def _next(self) -> _Job | None:
-        """The next job; None when this thread shall end, of which `ask` then knows."""
+        """Return the next job; None when this thread shall end, of which `translate` then knows."""
         try:
             return self._jobs.get(timeout=IDLE_S)
         except queue.Empty:
@@ -95,24 +98,33 @@ class Tryouts:
                     return None
             return self._jobs.get()
 
-    def _done(self, job: _Job, engine: EngineProcess | None) -> EngineProcess | None:
-        """Carries out a job; the engine for the next one."""
+    def _carry_out(self, job: _Job, engine: EngineProcess | None) -> EngineProcess | None:
+        """Carry out a job, whatever comes of it; return the engine for the next one."""
         if engine is not None and (engine.settings != job.settings or engine.failure):
             engine.close()
             engine = None
-        if engine is None:
-            try:
-                engine = self._start(job.settings, job.look)
-            except (VcamError, OSError) as error:  # the system has no room for another process
-                job.done.set_exception(VcamError(f"the look cannot be tried now: {error}"))
-                return None
-            if sys.platform != "win32":
-                with contextlib.suppress(OSError):
-                    os.setpriority(os.PRIO_PROCESS, engine.pid, NICE)
         try:
+            if engine is None:
+                engine = self._started(job)
             job.done.set_result(self._translated(engine, job))
         except VcamError as error:
             job.done.set_exception(error)
+        except Exception as error:  # noqa: BLE001  it ends this preview alone, and the next one begins with a new engine
+            JOURNAL.exception("a preview failed")
+            job.done.set_exception(error)
+            if engine is not None:
+                engine.close()
+            return None
+        return engine
+
+    def _started(self, job: _Job) -> EngineProcess:
+        try:
+            engine = self._start(job.settings, job.look)
+        except OSError as error:  # the system has no room for another process
+            raise VcamError(f"the look cannot be tried now: {error}") from error
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, engine.pid, NICE)
         return engine
 
     def _translated(self, engine: EngineProcess, job: _Job) -> Picture:

@@ -19,24 +19,24 @@ from vcam.settings.toml_schema import write_atomically
 SIDE = 256  # pixels
 SHOWN_S = 2.0  # the moment of the test picture that they show
 KEPT = 200  # files; the oldest go first
-Ask = Callable[[EngineSettings, Look, Picture], Future[Picture]]
+TranslatePicture = Callable[[EngineSettings, Look, Picture], Future[Picture]]
 
 
 def thumbnails_folder() -> Path:
-    """Where they are kept; it need not exist."""
+    """Return the folder that keeps them; it need not exist."""
     import platformdirs
 
     return platformdirs.user_cache_path("streamv2v-camera", appauthor=False) / "thumbnails"
 
 
 class Thumbnails:
-    """The test picture in any look, as JPEG. ask: translates a picture (Tryouts.ask). Thread-safe."""
+    """The test picture in any look, as JPEG. translate: translates a picture (Previews.translate). Thread-safe."""
 
-    def __init__(self, folder: Path, ask: Ask) -> None:
-        self._folder, self._ask = folder, ask
+    def __init__(self, folder: Path, translate: TranslatePicture) -> None:
+        self._folder, self._translate = folder, translate
 
     def get(self, settings: EngineSettings, look: Look) -> Future[bytes]:
-        """The JPEG; the future may end with VcamError. Raises VcamError if too many are asked for."""
+        """Return the JPEG; the future may end with VcamError. Raises VcamError if too many are asked for."""
         small = replace(settings, width=SIDE, height=SIDE)
         path = self._folder / f"{_key(small, look)}.jpg"
         made: Future[bytes] = Future()
@@ -45,16 +45,17 @@ class Thumbnails:
             return made
 
         def drawn(picture: Future[Picture]) -> None:
-            if error := picture.exception():
+            try:
+                data = fit.jpeg(picture.result())
+            except BaseException as error:  # noqa: BLE001  whoever waits for the thumbnail is told
                 made.set_exception(error)
                 return
-            data = fit.jpeg(picture.result())
             with contextlib.suppress(OSError):  # a full disk: it is drawn again at the next start
                 _keep(path, data)
             made.set_result(data)
 
         made.set_running_or_notify_cancel()  # who asked may leave; the picture is for the next one then
-        self._ask(small, look, draw_person(SHOWN_S, (SIDE, SIDE))).add_done_callback(drawn)
+        self._translate(small, look, draw_person(SHOWN_S, (SIDE, SIDE))).add_done_callback(drawn)
         return made
 
 
@@ -66,13 +67,13 @@ def _keep(path: Path, data: bytes) -> None:
 
 
 def _key(settings: EngineSettings, look: Look) -> str:
-    """Another one for all that makes another picture."""
+    """Return a name that differs for all that makes another picture."""
     return hashlib.sha256(f"{settings} {look} {_model(settings.model)}".encode()).hexdigest()
 
 
 @functools.cache
 def _model(name: str) -> str:
-    """The files of the model and the test picture, as a hash; takes some hundredths of a second, once."""
+    """Return a hash of the model's files and the test picture; takes some hundredths of a second, once."""
     from core.models.description import describe
 
     found = hashlib.sha256(draw_person(SHOWN_S, (SIDE, SIDE)).tobytes())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
+import traceback
 from collections import deque
 from typing import Any
 
@@ -12,8 +15,8 @@ from vcam.settings.toml_schema import one_line
 LINES = 200
 
 
-class Story:
-    """The newest LINES lines, and how many there were. May be told and asked from any thread.
+class EventLog:
+    """The newest LINES lines, and how many there were. May be told and asked from any thread; never raises OSError.
 
     troubles: what is not as it should be now, by the part that it came from; "" where it is well again.
     """
@@ -25,21 +28,31 @@ class Story:
         self.troubles: dict[str, str] = {"sink": ""}
 
     def lines(self) -> list[dict[str, Any]]:
-        """Newest last: at (seconds since 1970) and text."""
+        """Return the lines, newest last: at (seconds since 1970) and text."""
         return list(self._lines)
 
     def note(self, text: str) -> None:
-        """A line for the panel."""
+        """Add a line for the panel."""
         self._lines.append({"at": round(time.time(), 3), "text": one_line(text)})
         self.count += 1
 
     def say(self, text: str) -> None:
         """Tell the user at the terminal and at the panel."""
-        announce(text)
+        with contextlib.suppress(OSError):  # a terminal that was closed, a full disk: the panel still tells
+            announce(text)
+        self.note(text)
+
+    def fault(self, what: str, error: Exception) -> None:
+        """Tell of an error that nobody foresaw; its traceback goes to the terminal and to the log file."""
+        text = f"{what} ({type(error).__name__}: {error})"
+        with contextlib.suppress(OSError, MemoryError):
+            print(f"vcam: {one_line(text)}", file=sys.stderr)
+            traceback.print_exception(error)
+        JOURNAL.error("%s", one_line(text), exc_info=error)
         self.note(text)
 
     def state(self, state: str, reason: str) -> None:
-        """The state is this now: a change of it is a line, of the log file too."""
+        """Note the state: a change of it is a line, of the log file too."""
         if (state, reason) != self._state:
             told = f"{state}: {reason}" if reason else state
             JOURNAL.info("state: %s", told)
@@ -47,7 +60,7 @@ class Story:
             self._state = state, reason
 
     def sink_said(self, text: str) -> None:
-        """Why the sink takes no pictures; "" when it takes them again. Said once."""
+        """Tell once why the sink takes no pictures; "": it takes them again."""
         if text != self.troubles["sink"]:
             self.say(text or "the sink takes pictures again")
         self.troubles["sink"] = text

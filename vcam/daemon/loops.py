@@ -33,7 +33,7 @@ class Timings:
         self._counts[min(len(self._counts) - 1, max(0, int(ms / self._bin_ms)))] += 1
 
     def quantile_ms(self, share: float) -> float:
-        """The duration that `share` (0..1) of them do not exceed; 0 if there are none."""
+        """Return the duration in ms that `share` (0..1) of them do not exceed; 0 if there are none."""
         total = np.cumsum(self._counts)
         if not total[-1]:
             return 0.0
@@ -41,7 +41,7 @@ class Timings:
         return round(min(self.max_ms, (at + 1) * self._bin_ms), 3)
 
 
-class Rate:
+class RollingRate:
     """How many per second, over the last `window_s`."""
 
     def __init__(self, window_s: float = 2.0) -> None:
@@ -54,7 +54,7 @@ class Rate:
         self._times.append(now_s)
 
     def per_second(self, now_s: float) -> float:
-        """The rate as of now."""
+        """Return the rate as of now."""
         recent = [at for at in list(self._times) if now_s - at < self._window_s]
         span = now_s - recent[0] if len(recent) > 1 else 0.0
         return (len(recent) - 1) / span if span > 0 else 0.0
@@ -69,12 +69,12 @@ class Counts:
     published: int = 0
     interval: Timings = field(default_factory=Timings)
     latency: Timings = field(default_factory=lambda: Timings(bin_ms=1.0))
-    translated_rate: Rate = field(default_factory=Rate)
-    published_rate: Rate = field(default_factory=Rate)
+    translated_rate: RollingRate = field(default_factory=RollingRate)
+    published_rate: RollingRate = field(default_factory=RollingRate)
 
 
 @dataclass(frozen=True, eq=False)
-class Ready:
+class FinishedFrame:
     """A picture of the published size, ready to go out, and when what it shows was captured."""
 
     picture: Picture
@@ -82,11 +82,11 @@ class Ready:
 
 
 @dataclass(frozen=True, eq=False)
-class Flow:
+class FrameSlots:
     """What the loops hand to each other, and what they count."""
 
     captured: LatestSlot[Frame] = field(default_factory=LatestSlot)
-    translated: LatestSlot[Ready] = field(default_factory=LatestSlot)
+    translated: LatestSlot[FinishedFrame] = field(default_factory=LatestSlot)
     counts: Counts = field(default_factory=Counts)
 
     def clear(self) -> None:
@@ -96,7 +96,7 @@ class Flow:
 
 
 def capture_loop(
-    source: FrameSource, flow: Flow, stop: threading.Event, resting: Callable[[], bool] = lambda: False
+    source: FrameSource, slots: FrameSlots, stop: threading.Event, resting: Callable[[], bool] = lambda: False
 ) -> None:
     """Move frames from the source to the slot until `stop`; while `resting`, the source rests too."""
     while not stop.is_set():
@@ -106,13 +106,13 @@ def capture_loop(
             continue
         frame = source.read(IDLE_S)
         if frame is not None and not resting():
-            flow.counts.captured += 1
-            flow.captured.put(frame)
+            slots.counts.captured += 1
+            slots.captured.put(frame)
 
 
 def translate_loop(
     translator: Translator,
-    flow: Flow,
+    slots: FrameSlots,
     finish: Callable[[Picture], Picture],
     stop: threading.Event,
     clock: Callable[[], float] = time.perf_counter,
@@ -120,21 +120,21 @@ def translate_loop(
 ) -> None:
     """Give the newest frame to the translator whenever it is ready, `finish` what it makes, put it in the slot."""
     while not stop.is_set():
-        frame = flow.captured.take(IDLE_S) if translator.ready else None
+        frame = slots.captured.take(IDLE_S) if translator.ready else None
         result = translator.translate(None if resting() else frame)
         if result is not None and not resting():
-            flow.counts.translated += 1
-            flow.counts.translated_rate.add(clock())
-            flow.translated.put(Ready(finish(result.picture), result.captured_s))
+            slots.counts.translated += 1
+            slots.counts.translated_rate.add(clock())
+            slots.translated.put(FinishedFrame(finish(result.picture), result.captured_s))
 
 
 def no_view() -> Picture | None:
-    """The camera is not to be seen."""
+    """Show no camera."""
     return None
 
 
 @dataclass(frozen=True)
-class Gate:
+class Fallback:
     """What the publisher may show besides a new translation: set by the daemon, read at each tick.
 
     card: the picture that says what is going on. only_card: nothing else, at once. hold_s: how old the last
@@ -154,9 +154,9 @@ def ticks(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[int]:
-    """The pacer's beats until `stop`, one each 1/fps seconds, each when it is due.
+    """Yield the pacer's beats until `stop`, one each 1/fps seconds, each when it is due.
 
-    Those that are over are left out, never made up for.
+    Beats that were missed are left out, never made up for.
     """
     start_s, tick = clock(), 0
     while not stop.is_set():
@@ -170,9 +170,9 @@ def ticks(
 
 def publish_loop(
     sink: FrameSink,
-    flow: Flow,
+    slots: FrameSlots,
     beats: Iterable[int],
-    gate: Callable[[], Gate],
+    fallback: Callable[[], Fallback],
     *,
     shown: Callable[[Picture], None] = lambda picture: None,
     trouble: Callable[[str], None] = lambda text: None,
@@ -183,13 +183,13 @@ def publish_loop(
     The first there is: the new translation, the last one while it is young enough, the raw camera if that was chosen,
     the card. `shown` gets what was published, `trouble` what the sink said ("" when it is well again).
     """
-    counts = flow.counts
-    last: Ready | None = None
+    counts = slots.counts
+    last: FinishedFrame | None = None
     last_s = before_s = clock()
     said = ""
     for tick in beats:
         now = clock()
-        current, fresh = gate(), flow.translated.take()
+        current, fresh = fallback(), slots.translated.take()
         if current.only_card:
             last = None  # what was before a panic shall not come back after it
         elif fresh is not None:
@@ -210,7 +210,7 @@ def publish_loop(
 
 
 def _sent(sink: FrameSink, picture: Picture, tick: int) -> str:
-    """Send it; what the sink said if it did not take it, else ""."""
+    """Send the picture; return what the sink said if it did not take it, else ""."""
     try:
         sink.send(picture, tick)
     except VcamError as error:
@@ -218,13 +218,13 @@ def _sent(sink: FrameSink, picture: Picture, tick: int) -> str:
     return ""
 
 
-def _chosen(last: Ready | None, gate: Gate) -> Picture:
-    if gate.only_card:
-        return gate.card
+def _chosen(last: FinishedFrame | None, fallback: Fallback) -> Picture:
+    if fallback.only_card:
+        return fallback.card
     if last is not None:
         return last.picture
-    raw = gate.raw()
-    return gate.card if raw is None else raw
+    raw = fallback.raw()
+    return fallback.card if raw is None else raw
 
 
 def again_and_again(

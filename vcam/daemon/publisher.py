@@ -11,7 +11,7 @@ from itertools import islice
 from vcam import fit
 from vcam.commands import OnFailure
 from vcam.daemon.cards import FAREWELL, PANIC, card_for
-from vcam.daemon.loops import Flow, Gate, no_view, publish_loop, ticks
+from vcam.daemon.loops import Fallback, FrameSlots, no_view, publish_loop, ticks
 from vcam.devices.sinks import VideoFile
 from vcam.errors import VcamError
 from vcam.fit import Card
@@ -24,7 +24,7 @@ RAW_S = 1.0  # how old a camera picture may be that stands in, if the user chose
 Clock = Callable[[], float]
 
 
-class Stage:
+class Publisher:
     """The sink, what it may show, and what it showed last.
 
     `publish` belongs to one thread, `set` to another; `preview` may be read from any.
@@ -35,21 +35,23 @@ class Stage:
         self._options, self._clock = options, clock
         by_choice = options.on_failure is OnFailure.RAW
         self._raw = raw_view(captured, self.size, options.mirror, clock) if by_choice else no_view
-        self._gate = Gate(fit.draw_card(card_for("starting", "", 0.0), self.size))
-        self.preview: Picture = self._gate.card
+        self._fallback = Fallback(fit.draw_card(card_for("starting", "", 0.0), self.size))
+        self.preview: Picture = self._fallback.card
 
     def set(self, card: Card, only_card: bool, frame_s: float) -> None:
         """Show this card where there is nothing to show, or nothing else; frame_s: of the engine, 0 while unknown."""
-        if only_card and not self._gate.only_card:
+        if only_card and not self._fallback.only_card:
             # close first, draw then: a panic shall not wait for a picture
-            self._gate = Gate(fit.draw_card(PANIC, self.size), only_card=True)
+            self._fallback = Fallback(fit.draw_card(PANIC, self.size), only_card=True)
         drawn = fit.draw_card(card, self.size, self._clock())
-        self._gate = Gate(drawn, only_card, hold_s(self._options.on_failure, frame_s), self._raw)
+        self._fallback = Fallback(drawn, only_card, hold_s(self._options.on_failure, frame_s), self._raw)
 
-    def publish(self, flow: Flow, stop: threading.Event, trouble: Callable[[str], None]) -> None:
+    def publish(self, slots: FrameSlots, stop: threading.Event, trouble: Callable[[str], None]) -> None:
         """Publish until `stop` or as many as the options ask for; `trouble`: see publish_loop."""
         beats = islice(ticks(self._options.fps, stop, self._clock), self._options.frames)
-        publish_loop(self.sink, flow, beats, lambda: self._gate, shown=self._show, trouble=trouble, clock=self._clock)
+        publish_loop(
+            self.sink, slots, beats, lambda: self._fallback, shown=self._show, trouble=trouble, clock=self._clock
+        )
 
     def close(self, published: int) -> None:
         """Leave the last picture that readers of the camera keep seeing; published: how many there were."""
@@ -63,14 +65,14 @@ class Stage:
 
 
 def hold_s(on_failure: OnFailure, frame_s: float) -> float:
-    """How long the last translation stands in; frame_s: seconds that the engine takes for a frame."""
+    """Return for how many seconds the last translation stands in; frame_s: seconds per frame of the engine."""
     return float("inf") if on_failure is OnFailure.HOLD else max(HOLD_S, HOLD_FRAMES * frame_s)
 
 
 def raw_view(
     captured: LatestSlot[Frame], size: tuple[int, int], mirror: bool, clock: Clock
 ) -> Callable[[], Picture | None]:
-    """The newest camera picture in the published size while it is young enough; drawn once a frame."""
+    """Return what gives the newest camera picture, fitted once, as long as it is young enough; else None."""
 
     @functools.lru_cache(maxsize=1)
     def drawn(frame: Frame) -> Picture:

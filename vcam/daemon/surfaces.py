@@ -1,4 +1,4 @@
-"""The ways in to a running camera besides the command line: the panel with its API, and the bridge to OBS."""
+"""What controls a running camera besides the command line: the panel with its API, and the bridge to OBS."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from vcam.log_file import announce
 
 if TYPE_CHECKING:
-    from vcam.control.camera_service import Camera
-    from vcam.control.previews import Start
+    from vcam.control.camera_service import RunningCamera
     from vcam.control.server import Server
     from vcam.settings.run_options import RunOptions
+    from vcam.worker.translator import StartEngine
 
 
 @dataclass(frozen=True)
@@ -30,22 +30,22 @@ class Surfaces:
 
 @contextlib.contextmanager
 def opened(
-    camera: Camera, start: Start, state_folder: Path, thumbnails_folder: Path, tell: Callable[[str], None]
+    camera: RunningCamera, start: StartEngine, state_folder: Path, thumbnails_folder: Path, tell: Callable[[str], None]
 ) -> Iterator[Surfaces]:
-    """The surfaces that the camera's options ask for, while the body runs; raises VcamError if no port is free.
+    """Open the surfaces that the camera's options ask for while the body runs; raises VcamError if no port is free.
 
     start: makes an engine of its own for looks that are tried. tell: says to the user what comes of OBS.
     """
     options = camera.choice.options
-    from vcam.control.camera_service import Desk
-    from vcam.control.previews import Tryouts
+    from vcam.control.camera_service import CameraService
+    from vcam.control.previews import Previews
     from vcam.control.server import Server
     from vcam.control.thumbnails import Thumbnails
 
-    tryouts = Tryouts(start, options.mirror)
-    desk = Desk(camera, tryouts, Thumbnails(thumbnails_folder, tryouts.ask))
+    previews = Previews(start, options.mirror)
+    service = CameraService(camera, previews, Thumbnails(thumbnails_folder, previews.translate))
     port = options.port if options.panel else None
-    with contextlib.closing(tryouts), Server(desk, port, state_folder, options.obs.allow) as server:
+    with contextlib.closing(previews), Server(service, port, state_folder, options.obs.allow) as server:
         if server.port is not None:
             _show(server, options)
         with _bridge(camera, tell, server, state_folder) as obs:
@@ -63,7 +63,9 @@ def _show(server: Server, options: RunOptions) -> None:
 
 
 @contextlib.contextmanager
-def _bridge(camera: Camera, tell: Callable[[str], None], server: Server, folder: Path) -> Iterator[Callable[[], str]]:
+def _bridge(
+    camera: RunningCamera, tell: Callable[[str], None], server: Server, folder: Path
+) -> Iterator[Callable[[], str]]:
     """Run the bridge to OBS, and tell our script there of the profiles, while the body runs.
 
     Yields what tells how it stands, in words.

@@ -24,19 +24,19 @@ from vcam.tray.model import GONE, Light, View, view
 ASK_S = 1.0  # how often the camera is asked for its status
 LOOK_MS = 200  # how often the icon looks for news
 HOST_S = 2.0  # how often a tray host is looked for, until there is one
-Ask = Callable[[], View]
-Tell = Callable[[Command], object]
+FetchView = Callable[[], View]
+SendCommand = Callable[[Command], object]
 
 
-class Camera:
+class CameraClient:
     """The running camera, asked and told in threads of their own: the menu never waits for it.
 
-    ask: gives the view; raises VcamError where no camera runs. tell: carries out a command; raises VcamError.
+    fetch: returns the view; raises VcamError where no camera runs. send: carries out a command; raises VcamError.
     `view` is the newest, `refusals` what it refused since they were last taken.
     """
 
-    def __init__(self, ask: Ask, tell: Tell) -> None:
-        self._ask, self._tell = ask, tell
+    def __init__(self, fetch: FetchView, send: SendCommand) -> None:
+        self._fetch, self._send = fetch, send
         self.view = GONE
         self.refusals: deque[str] = deque(maxlen=10)
         self._stop = threading.Event()
@@ -56,7 +56,7 @@ class Camera:
 
     def _told(self, command: Command) -> None:
         try:
-            self._tell(command)
+            self._send(command)
         except VcamError as error:
             self.refusals.append(str(error))
         self._again.set()
@@ -64,63 +64,47 @@ class Camera:
     def _watch(self) -> None:
         while not self._stop.is_set():
             try:
-                self.view = self._ask()
+                self.view = self._fetch()
             except VcamError:
                 self.view = GONE
             self._again.wait(ASK_S)
             self._again.clear()
 
 
-class Tray:
-    """The icon and its menu, from a camera's changes."""
+class TrayMenu(QMenu):
+    """The menu: what it shows is set by `show_view`; a click tells the camera."""
 
-    def __init__(self, camera: Camera, open_panel: Callable[[], object], leave: Callable[[], object]) -> None:
+    def __init__(self, camera: CameraClient, open_panel: Callable[[], object], leave: Callable[[], object]) -> None:
+        super().__init__()
         self._camera = camera
-        self.menu = QMenu()
-        self.line = self.menu.addAction("")
+        self._view = GONE
+        self.line = self.addAction("")
         self.line.setEnabled(False)
-        self.menu.addSeparator()
+        self.addSeparator()
         self.on = self._action("On", lambda: camera.tell(Toggle()))
         self.on.setCheckable(True)
-        self.profiles = self.menu.addMenu("Profile")
+        self.profiles = self.addMenu("Profile")
         self._group = QActionGroup(self.profiles)
         self.panic = self._action("Panic: show nothing", self._toggle_panic)
         self.panic.setCheckable(True)
         self.panel = self._action("Open panel", open_panel)
-        self.menu.addSeparator()
+        self.addSeparator()
         self.end = self._action("End the camera", lambda: camera.tell(Stop()))
         self.quit = self._action("Quit this icon", leave)
-        self.icon = QSystemTrayIcon(drawn(GONE.light))
-        self.icon.setContextMenu(self.menu)
-        self.icon.activated.connect(self._clicked)
-        self.view = GONE
-        self.show(GONE)
-        # looked at from this thread: Qt's objects belong to it
-        self._timer = QTimer()
-        self._timer.timeout.connect(self._look)
-        self._timer.start(LOOK_MS)
 
-    def _look(self) -> None:
-        self.show(self._camera.view)  # always: a click has set a mark that may not have come true
-        while self._camera.refusals:
-            self.icon.showMessage("StreamV2V Camera", self._camera.refusals.popleft())
-
-    def show(self, now: View) -> None:
+    def show_view(self, now: View) -> None:
         """Show this."""
-        if now.light != self.view.light or self.icon.icon().isNull():
-            self.icon.setIcon(drawn(now.light))
-        self.icon.setToolTip(f"StreamV2V Camera\n{now.line}")
         self.line.setText(now.line)
         self.on.setChecked(now.on)
         self.panic.setChecked(now.panic)
         for action in (self.on, self.panic, self.panel, self.end, self.profiles.menuAction()):
             action.setEnabled(now.alive)
-        if [one.id for one in now.profiles] != [one.id for one in self.view.profiles]:
+        if [one.id for one in now.profiles] != [one.id for one in self._view.profiles]:
             self._list_profiles(now)
         for action, one in zip(self.profiles.actions(), now.profiles, strict=True):
             action.setText(one.name.replace("&", "&&"))
             action.setChecked(one.current)
-        self.view = now
+        self._view = now
 
     def _list_profiles(self, now: View) -> None:
         self.profiles.clear()
@@ -132,12 +116,42 @@ class Tray:
             self.profiles.addAction(action)
 
     def _action(self, text: str, done: Callable[[], object]) -> QAction:
-        action = self.menu.addAction(text)
+        action = self.addAction(text)
         action.triggered.connect(lambda _=False: done())
         return action
 
     def _toggle_panic(self) -> None:
-        self._camera.tell(Resume() if self.view.panic else Panic())
+        self._camera.tell(Resume() if self._view.panic else Panic())
+
+
+class Tray:
+    """The icon with its menu, kept as the camera is."""
+
+    def __init__(self, camera: CameraClient, open_panel: Callable[[], object], leave: Callable[[], object]) -> None:
+        self._camera = camera
+        self.menu = TrayMenu(camera, open_panel, leave)
+        self.icon = QSystemTrayIcon(drawn(GONE.light))
+        self.icon.setContextMenu(self.menu)
+        self.icon.activated.connect(self._clicked)
+        self.view = GONE
+        self.show(GONE)
+        # looked at from this thread: Qt's objects belong to it
+        self._timer = QTimer()
+        self._timer.timeout.connect(self._look)
+        self._timer.start(LOOK_MS)
+
+    def show(self, now: View) -> None:
+        """Show this."""
+        if now.light != self.view.light or self.icon.icon().isNull():
+            self.icon.setIcon(drawn(now.light))
+        self.icon.setToolTip(f"StreamV2V Camera\n{now.line}")
+        self.menu.show_view(now)
+        self.view = now
+
+    def _look(self) -> None:
+        self.show(self._camera.view)  # always: a click has set a mark that may not have come true
+        while self._camera.refusals:
+            self.icon.showMessage("StreamV2V Camera", self._camera.refusals.popleft())
 
     def _clicked(self, how: QSystemTrayIcon.ActivationReason) -> None:
         if how == QSystemTrayIcon.ActivationReason.MiddleClick:
@@ -145,7 +159,7 @@ class Tray:
 
 
 def drawn(light: Light) -> QIcon:
-    """The icon: a camera's lens in the colour of the light."""
+    """Draw the icon: a camera's lens in the colour of the light."""
     picture = QPixmap(64, 64)
     picture.fill(Qt.GlobalColor.transparent)
     painter = QPainter(picture)
@@ -163,7 +177,7 @@ def drawn(light: Light) -> QIcon:
 
 
 def asked(folder: Path | None = None) -> View:
-    """The running camera's view; raises VcamError if there is none."""
+    """Return the running camera's view; raises VcamError if there is none."""
     return view(client.status(folder), client.profiles(folder))
 
 
@@ -176,7 +190,7 @@ def run() -> int:
     app.setApplicationName("StreamV2V Camera")
     if not QSystemTrayIcon.isSystemTrayAvailable():
         return _wait_for_host(app)
-    camera = Camera(asked, client.send)
+    camera = CameraClient(asked, client.send)
     tray = Tray(camera, lambda: webbrowser.open(client.panel_link()), app.quit)
     tray.icon.show()
     try:
@@ -186,7 +200,7 @@ def run() -> int:
 
 
 def _wait_for_host(app: QApplication) -> int:
-    """Qt looks for a tray host once: so wait for one, and begin again in a fresh process."""
+    """Wait for a tray host and begin again in a fresh process: Qt looks for one only once."""
     words = "vcam: this desktop shows no tray icons yet; waiting for it (Ctrl-C ends)"
     QTimer.singleShot(0, lambda: print(words, file=sys.stderr, flush=True))  # once Ctrl-C does end it
     command = [sys.executable, "-c", _PROBE]

@@ -20,7 +20,7 @@ class Light(StrEnum):
 
 
 @dataclass(frozen=True)
-class Entry:
+class MenuProfile:
     """One profile in the menu."""
 
     id: str
@@ -40,14 +40,14 @@ class View:
     on: bool
     panic: bool
     alive: bool
-    profiles: tuple[Entry, ...]
+    profiles: tuple[MenuProfile, ...]
 
 
 GONE = View(Light.RESTING, "The camera is not running", False, False, False, ())
 
 
 def view(status: Status, profiles: Sequence[Mapping[str, Any]]) -> View:
-    """What the tray shows of this."""
+    """Return what the tray shows of a status and the list of profiles."""
     light = {
         "running": Light.LIVE,
         "resting": Light.RESTING,
@@ -59,7 +59,7 @@ def view(status: Status, profiles: Sequence[Mapping[str, Any]]) -> View:
     wrong = status.reason or (status.notes[0] if status.notes else "")
     name = status.profile_name or status.profile
     line = f"{name}, {what}" if name and status.state == "running" else what[:1].upper() + what[1:]
-    entries = (Entry(str(one["id"]), str(one["name"]), one["id"] == status.profile) for one in profiles)
+    entries = (MenuProfile(str(one["id"]), str(one["name"]), one["id"] == status.profile) for one in profiles)
     return View(
         light,
         f"{line}: {wrong}" if wrong else line,

@@ -1,4 +1,4 @@
-"""The child: makes an engine, and answers orders until it is told to leave."""
+"""The engine's process as it sees itself: makes an engine, and answers orders until it is told to end."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from collections import deque
 from multiprocessing.connection import Connection
 
 from core.settings import EngineSettings, Look
-from vcam.worker.factories import Engine, instead
+from vcam.frames import EngineFacts
+from vcam.worker.factories import EngineProtocol, instead
 from vcam.worker.messages import (
-    Done,
-    Failed,
-    Forget,
-    Fused,
-    Given,
-    Leave,
-    NewLook,
-    NewLoras,
-    Prepare,
-    Progress,
-    Raised,
-    Ready,
-    Unknown,
+    EmptyBank,
+    EncodePrompts,
+    EngineLoaded,
+    Exit,
+    FrameDone,
+    LoadFailed,
+    LoadingProgress,
+    LorasFused,
+    Order,
+    OrderFailed,
+    SetLook,
+    TranslateFrame,
+    UnknownWords,
+    UseLoras,
 )
 from vcam.worker.pictures import SharedPictures
 
@@ -35,7 +37,10 @@ from vcam.worker.pictures import SharedPictures
 def main(
     pipe: Connection, pictures: str, settings: EngineSettings, look: Look, factory: str, threads: int, parent: int
 ) -> None:
-    """The child's life. pictures: name of its SharedPictures; factory: "module:function", as in factories.py."""
+    """Make the engine, answer orders, and end the process.
+
+    pictures: the name of its SharedPictures. factory: "module:function", as in factories.py. parent: its process id.
+    """
     _die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches us too; the parent ends us in its order
     if sys.platform != "win32":
@@ -73,81 +78,96 @@ def _die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def _load(pipe: Connection, settings: EngineSettings, look: Look, factory: str, threads: int) -> Engine | None:
+def _load(pipe: Connection, settings: EngineSettings, look: Look, factory: str, threads: int) -> EngineProtocol | None:
     def report(text: str, fraction: float) -> None:
-        pipe.send(Progress(text, fraction))
+        pipe.send(LoadingProgress(text, fraction))
 
     try:
         module, _, name = factory.partition(":")
-        engine: Engine = getattr(importlib.import_module(module), name)(settings, look, threads, report)
+        engine: EngineProtocol = getattr(importlib.import_module(module), name)(settings, look, threads, report)
     except ValueError as error:  # ModelError, SettingsError: what was asked for cannot be had
-        pipe.send(Failed(_one_line(error), final=True))
+        pipe.send(LoadFailed(_one_line(error), final=True))
         return None
     except Exception as error:  # noqa: BLE001  whatever it is, the parent shall hear of it
-        pipe.send(Failed(f"{type(error).__name__}: {_one_line(error)}", final=False))
+        pipe.send(LoadFailed(f"{type(error).__name__}: {_one_line(error)}", final=False))
         return None
     note, to_build = instead(settings, engine)
     if note:
         print(f"vcam: {note}", file=sys.stderr, flush=True)
     pipe.send(
-        Ready(
-            {
-                "note": note,
-                "to_build": to_build,
-                "model": settings.model,
-                "runtime": str(engine.settings.runtime),
-                "device": engine.settings.device,
-                "delay": engine.delay,
-                "bank_bytes": engine.bank_bytes,
-                "changes_loras": engine.changes_loras,
-                "pid": os.getpid(),
-            }
+        EngineLoaded(
+            EngineFacts(
+                model=settings.model,
+                runtime=str(engine.settings.runtime),
+                device=engine.settings.device,
+                delay=engine.delay,
+                bank_bytes=engine.bank_bytes,
+                changes_loras=engine.changes_loras,
+                pid=os.getpid(),
+                note=note,
+                to_build=to_build,
+            )
         )
     )
     return engine
 
 
-def _serve(pipe: Connection, engine: Engine, look: Look, shared: SharedPictures) -> None:
-    """Answer orders until told to leave."""
-    in_flight: deque[Given] = deque(maxlen=engine.delay + 1)
-    to_prepare: deque[str] = deque()
+def _serve(pipe: Connection, engine: EngineProtocol, look: Look, shared: SharedPictures) -> None:
+    """Answer orders until one says to end; prompts are encoded when no order waits."""
+    in_flight: deque[TranslateFrame] = deque(maxlen=engine.delay + 1)
+    to_encode: deque[str] = deque()
     _tell_unknown(pipe, engine, look)
     while True:
-        if to_prepare and not pipe.poll():
+        if to_encode and not pipe.poll():
             with contextlib.suppress(Exception):  # it will be said when the prompt is used
-                engine.prepare([to_prepare.popleft()])
+                engine.prepare([to_encode.popleft()])
             continue
         order = pipe.recv()
-        if isinstance(order, Leave):
-            return
         try:
             match order:
-                case Given():
+                case Exit():
+                    return
+                case EncodePrompts(prompts):
+                    to_encode.extend(prompts)
+                case TranslateFrame():
                     in_flight.append(order)
-                    picture = engine.translate(shared.given)
-                    if picture is not None:
-                        shared.result[:] = picture
-                    pipe.send(Done(None if picture is None else in_flight[0], engine.bank_bytes))
-                case NewLook():
-                    engine.set_look(order.look, order.frames)
-                    _tell_unknown(pipe, engine, order.look)
-                case NewLoras():
-                    engine.use_loras(order.loras, order.frames)
-                    pipe.send(Fused(order.loras))
-                case Prepare():
-                    to_prepare.extend(order.prompts)
-                case Forget():
+                    _translate(pipe, engine, shared, in_flight[0])
+                case SetLook(wanted, frames):
+                    engine.set_look(wanted, frames)
+                    _tell_unknown(pipe, engine, wanted)
+                case UseLoras(loras, frames):
+                    engine.use_loras(loras, frames)
+                    pipe.send(LorasFused(loras))
+                case EmptyBank():
                     engine.forget()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except Exception as error:  # noqa: BLE001  the parent decides what becomes of an engine that raises
-            at = "picture" if isinstance(order, Given) else "loras" if isinstance(order, NewLoras) else "look"
-            name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            pipe.send(Raised(at, name + _one_line(error)))
+            pipe.send(_failed(order, error))
 
 
-def _tell_unknown(pipe: Connection, engine: Engine, look: Look) -> None:
-    pipe.send(Unknown(tuple(engine.unknown_words(look.prompt))))
+def _translate(pipe: Connection, engine: EngineProtocol, shared: SharedPictures, shown: TranslateFrame) -> None:
+    """Translate the picture given; shown: the order whose picture comes out of the engine now, if one does."""
+    picture = engine.translate(shared.given)
+    if picture is not None:
+        shared.result[:] = picture
+    pipe.send(FrameDone(None if picture is None else shown, engine.bank_bytes))
+
+
+def _failed(order: Order, error: Exception) -> OrderFailed:
+    name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    text = name + _one_line(error)
+    match order:
+        case TranslateFrame():
+            return OrderFailed("picture", text)
+        case UseLoras():
+            return OrderFailed("loras", text)
+        case _:
+            return OrderFailed("look", text)
+
+
+def _tell_unknown(pipe: Connection, engine: EngineProtocol, look: Look) -> None:
+    pipe.send(UnknownWords(tuple(engine.unknown_words(look.prompt))))
 
 
 def _one_line(error: Exception) -> str:

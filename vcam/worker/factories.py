@@ -10,19 +10,19 @@ from vcam.frames import Picture
 
 CORE_ENGINE = "vcam.worker.factories:core_engine"
 BUILDING_ENGINE = "vcam.worker.factories:building_engine"
-Report = Callable[[str, float], None]
+ReportProgress = Callable[[str, float], None]
 
 
-class Engine(Protocol):
+class EngineProtocol(Protocol):
     """What the child needs of core.engine.Engine."""
 
     @property
     def settings(self) -> EngineSettings:
-        """With what it was built."""
+        """The settings that it was built with."""
 
     @property
     def trouble(self) -> str:
-        """Why the TensorRT engine that there is does not run, "" if it does or if there is none."""
+        """Why the TensorRT engine that is on the disk does not run; "" if it runs or there is none."""
 
     @property
     def delay(self) -> int:
@@ -33,30 +33,30 @@ class Engine(Protocol):
         """Size of the feature bank."""
 
     def translate(self, picture: Picture) -> Picture | None:
-        """See core.engine.Engine."""
+        """Do as core.engine.Engine does."""
 
     def set_look(self, look: Look, frames: int = 0) -> None:
-        """See core.engine.Engine."""
+        """Do as core.engine.Engine does."""
 
     @property
     def changes_loras(self) -> bool:
-        """Whether use_loras does."""
+        """Whether it takes other LoRAs without being built anew."""
 
     def use_loras(self, given: tuple[Lora, ...], frames: int = 0) -> None:
-        """See core.engine.Engine."""
+        """Do as core.engine.Engine does."""
 
     def prepare(self, prompts: Iterable[str], /) -> None:
-        """See core.engine.Engine."""
+        """Do as core.engine.Engine does."""
 
     def forget(self) -> None:
-        """See core.engine.Engine."""
+        """Do as core.engine.Engine does."""
 
     def unknown_words(self, prompt: str, /) -> list[str]:
-        """See core.engine.Engine."""
+        """Do as core.engine.Engine does."""
 
 
-def core_engine(settings: EngineSettings, look: Look, threads: int, report: Report) -> Engine:
-    """The real engine; `threads` CPU threads."""
+def core_engine(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> EngineProtocol:
+    """Fetch the model if need be and load the real engine, with `threads` CPU threads; raises core's errors."""
     report("loading PyTorch", 0.1)
     import torch
 
@@ -84,8 +84,8 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
     return CoreEngine(settings, look, report)
 
 
-def building_engine(settings: EngineSettings, look: Look, threads: int, report: Report) -> Engine:
-    """The real engine by TensorRT, whose engine is built first if it is not there: that takes minutes."""
+def building_engine(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> EngineProtocol:
+    """Load the real engine with TensorRT; if its engine file is not there yet, build it first, which takes minutes."""
     report("loading PyTorch", 0.1)
     import threading
 
@@ -93,7 +93,7 @@ def building_engine(settings: EngineSettings, look: Look, threads: int, report: 
     from tqdm import tqdm
 
     torch.set_num_threads(threads)
-    tqdm.set_lock(threading.RLock())  # the exporter's bars would have one of all processes, whose loss Python tells
+    tqdm.set_lock(threading.RLock())  # tqdm's own is shared by processes, and Python warns at its loss
     from core.errors import PlanError
     from core.runtimes.tensorrt.make import ensure
 
@@ -104,8 +104,8 @@ def building_engine(settings: EngineSettings, look: Look, threads: int, report: 
     return engine
 
 
-def instead(settings: EngineSettings, engine: Engine) -> tuple[str, bool]:
-    """What is to be said where another runtime runs than was asked for, and whether building an engine helps."""
+def instead(settings: EngineSettings, engine: EngineProtocol) -> tuple[str, bool]:
+    """Return what to tell the user where another runtime runs than was asked for, and whether a build would help."""
     runs = engine.settings.runtime
     if runs is Runtime.TENSORRT or settings.runtime not in (Runtime.TENSORRT, Runtime.AUTO):
         return "", False
@@ -122,7 +122,7 @@ def instead(settings: EngineSettings, engine: Engine) -> tuple[str, bool]:
 
 
 def remove_unfinished() -> None:
-    """Remove from the disk what builds have left that were ended before they were done."""
+    """Remove what builds that were ended too early have left on the disk."""
     from core.runtimes.tensorrt import cache as engines
 
     engines.sweep()

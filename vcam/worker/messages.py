@@ -1,92 +1,96 @@
-"""What parent and child say to each other over their pipe."""
+"""What the daemon and the engine's process send each other over their pipe."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 from core.settings import Look, Lora
+from vcam.frames import EngineFacts
+
+# ---- to the engine's process
 
 
-class Given(NamedTuple):
-    """To the child: a picture lies in shared memory."""
+class TranslateFrame(NamedTuple):
+    """Translate the picture that lies in shared memory."""
 
     number: int
     captured_s: float
 
 
-class NewLook(NamedTuple):
-    """To the child: from the next picture on, blending over `frames` pictures."""
+class SetLook(NamedTuple):
+    """Use this look from the next picture on, blending over `frames` pictures."""
 
     look: Look
     frames: int
 
 
-class NewLoras(NamedTuple):
-    """To the child: fused into the weights that are loaded, before the next picture."""
+class UseLoras(NamedTuple):
+    """Fuse these LoRAs into the weights that are loaded, before the next picture."""
 
     loras: tuple[Lora, ...]
     frames: int
 
 
-class Prepare(NamedTuple):
-    """To the child: prompts to encode when there is a moment."""
+class EncodePrompts(NamedTuple):
+    """Encode these prompts when there is a moment."""
 
     prompts: tuple[str, ...]
 
 
-class Forget(NamedTuple):
-    """To the child: empty the bank."""
+class EmptyBank(NamedTuple):
+    """Empty the feature bank."""
 
 
-class Leave(NamedTuple):
-    """To the child: end."""
+class Exit(NamedTuple):
+    """End the process."""
 
 
-class Progress(NamedTuple):
-    """From the child while it loads."""
+Order = TranslateFrame | SetLook | UseLoras | EncodePrompts | EmptyBank | Exit
+
+# ---- from the engine's process
+
+
+class LoadingProgress(NamedTuple):
+    """How far loading is; fraction: 0..1."""
 
     text: str
     fraction: float
 
 
-class Ready(NamedTuple):
-    """From the child: it takes pictures now.
+class EngineLoaded(NamedTuple):
+    """The engine takes pictures now."""
 
-    facts: model, runtime, device, delay, bank_bytes, changes_loras, pid; note: what is to be said of the runtime;
-    to_build: whether building a TensorRT engine would help.
-    """
-
-    facts: dict[str, Any]
+    facts: EngineFacts
 
 
-class Done(NamedTuple):
-    """From the child: a translation lies in shared memory, or (shown is None) none came of this picture."""
+class FrameDone(NamedTuple):
+    """A translation lies in shared memory, or (shown is None) this picture gave none yet."""
 
-    shown: Given | None
+    shown: TranslateFrame | None
     bank_bytes: int
 
 
-class Raised(NamedTuple):
-    """From the child: this picture or order failed, the engine goes on. at: "picture", "look" or "loras"."""
+class OrderFailed(NamedTuple):
+    """This picture, look or set of LoRAs failed; the engine goes on."""
 
-    at: str
+    kind: Literal["picture", "look", "loras"]
     text: str
 
 
-class Fused(NamedTuple):
-    """From the child: these LoRAs are in the weights."""
+class LorasFused(NamedTuple):
+    """These LoRAs are in the weights."""
 
     loras: tuple[Lora, ...]
 
 
-class Failed(NamedTuple):
-    """From the child, its last word: it cannot load. final: trying again will not help."""
+class LoadFailed(NamedTuple):
+    """The engine cannot be loaded; the process ends. final: trying again will not help."""
 
     text: str
     final: bool
 
 
-class Unknown(NamedTuple):
-    """From the child: words of the prompt that the model does not know."""
+class UnknownWords(NamedTuple):
+    """Words of the prompt that the model does not know."""
 
     words: tuple[str, ...]

@@ -12,10 +12,10 @@ from vcam.frames import Picture
 
 
 class SharedPictures:
-    """given, result: RGB uint8 [height, width, 3] of the settings' size, gone after `remove`."""
+    """The picture `given` and its `result`: RGB uint8 [height, width, 3] of the settings' size, until `remove`."""
 
     def __init__(self, settings: EngineSettings, name: str | None = None) -> None:
-        """name: of those that another process has made; None makes them."""
+        """Open the pictures of that name, which another process has made; None: make them."""
         shape = (settings.height, settings.width, 3)
         size = settings.height * settings.width * 3
         self._memory = SharedMemory(name) if name else SharedMemory(create=True, size=2 * size)
@@ -24,7 +24,7 @@ class SharedPictures:
 
     @property
     def name(self) -> str:
-        """By which another process finds them."""
+        """The name by which another process opens them."""
         return self._memory.name
 
     def remove(self) -> None:

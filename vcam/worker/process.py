@@ -1,4 +1,4 @@
-"""One child as the parent sees it: started, watched, given pictures and orders, ended."""
+"""One engine's process as the daemon sees it: started, watched, given pictures and orders, ended."""
 
 from __future__ import annotations
 
@@ -7,139 +7,182 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from core.settings import EngineSettings, Look, Lora
-from vcam.frames import Frame
+from vcam.frames import EngineFacts, Frame
 from vcam.worker import child
+from vcam.worker.limits import Activity, Clock, Limits, frame_finished, why_hung
 from vcam.worker.messages import (
-    Done,
-    Failed,
-    Fused,
-    Given,
-    Leave,
-    NewLook,
-    NewLoras,
-    Progress,
-    Raised,
-    Ready,
-    Unknown,
+    EngineLoaded,
+    Exit,
+    FrameDone,
+    LoadFailed,
+    LoadingProgress,
+    LorasFused,
+    Order,
+    OrderFailed,
+    SetLook,
+    TranslateFrame,
+    UnknownWords,
+    UseLoras,
 )
 from vcam.worker.pictures import SharedPictures
 
-Clock = Callable[[], float]
+STARTING = LoadingProgress("starting", 0.02)
+FIRST_PICTURE = LoadingProgress("making the first picture", 0.9)
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How long the child may be silent (s), and how often it may fail before it is given up.
+class EngineReport:
+    """What the child has told of itself; facts: None until it has loaded."""
 
-    frame_s: for a picture once one has come; first_frame_s: for the first (it may compile); load_s: between two
-    words while it loads. raises: pictures in a row that may fail before a restart. tries: restarts in a row without
-    a picture.
-    """
-
-    load_s: float = 600.0
-    first_frame_s: float = 300.0
-    frame_s: float = 10.0
-    raises: int = 5
-    tries: int = 5
-    first_wait_s: float = 0.25
-    longest_wait_s: float = 8.0
-
-    def wait_s(self, failures: int) -> float:
-        """The back-off before the next start after so many failures in a row."""
-        return float(min(self.longest_wait_s, self.first_wait_s * 2 ** max(0, failures - 1)))
+    facts: EngineFacts | None = None
+    progress: LoadingProgress = STARTING
+    unknown_words: tuple[str, ...] = ()
 
 
-LIMITS = Limits()
+class ChildProcess:
+    """The process, its pipe and the pictures that it shares with the daemon; it runs when this is built."""
+
+    def __init__(self, settings: EngineSettings, look: Look, factory: str, threads: int) -> None:
+        self.pictures = SharedPictures(settings)
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=child.main,
+            args=(theirs, self.pictures.name, settings, look, factory, threads, os.getpid()),
+            name="vcam-engine",
+            daemon=True,
+        )
+        with theirs:
+            try:
+                with _sigint_blocked():  # inherited: a Ctrl-C while it starts must not kill it before its order comes
+                    self._process.start()
+            except BaseException:
+                self._pipe.close()
+                self.pictures.remove()
+                raise
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid or 0
+
+    @property
+    def waitable(self) -> list[Any]:
+        """What multiprocessing.connection.wait finds ready when there is a message, or when the process has ended."""
+        return [self._pipe, self._process.sentinel]
+
+    def send(self, order: Order) -> None:
+        """Send an order; that the process has gone is found when its messages are read."""
+        with contextlib.suppress(OSError):
+            self._pipe.send(order)
+
+    def messages(self) -> Iterator[object]:
+        """Yield the messages that have come; raises EOFError or OSError once the process has gone."""
+        while self._pipe.poll():
+            yield self._pipe.recv()
+
+    def death(self, wait_s: float = 0.0) -> str:
+        """Return how the process ended, waiting so long for it; "" while it lives."""
+        self._process.join(wait_s)
+        if self._process.is_alive():
+            return "" if not wait_s else "the engine closed its pipe"
+        code = self._process.exitcode
+        if code is None or code >= 0:
+            return f"the engine ended by itself (exit status {code})"
+        name = signal.Signals(-code).name if -code in {one.value for one in signal.Signals} else str(-code)
+        return f"the engine was killed ({name})" + (": out of memory?" if name == "SIGKILL" else "")
+
+    def close(self, grace_s: float) -> None:
+        """Have the process end within grace_s, then kill it; give the memory back."""
+        if grace_s:
+            self.send(Exit())
+            self._process.join(grace_s)
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join(5)
+        self._pipe.close()
+        self.pictures.remove()
+
+
+@dataclass
+class _LoraOrders:
+    """Which LoRAs the child has in its weights, and how often it was told of others since."""
+
+    fused: tuple[Lora, ...]
+    under_way: int = 0
 
 
 class EngineProcess:
-    """One child: alive when built, its messages read by `step`, ended by `close`. Used from one thread.
+    """An engine in a child: alive when built, its messages read by `step`, ended by `close`. Used from one thread.
 
-    `failure` is why it is of no more use, "" while it is; final: trying again will not help.
+    failure: why it is of no more use, "" while it is. final: trying again will not help. refused: why the newest look
+    or LoRAs could not be used, until the owner has read it.
     """
 
     def __init__(
         self, settings: EngineSettings, look: Look, factory: str, threads: int, limits: Limits, clock: Clock
     ) -> None:
         self.settings, self.look = settings, look
-        self.failure, self.final = "", False
-        self.progress = Progress("starting", 0.02)
-        self.facts: dict[str, Any] = {}
-        self.refused = ""
-        self.unknown: tuple[str, ...] = ()
-        self.pictures = 0
-        self.frame_s = 0.0
-        self._fused, self._fusing = settings.loras, 0  # LoRAs that it has, and how often it was told of others since
-        self._waiting: dict[type[NamedTuple], NamedTuple] = {}  # orders for which it has no time yet
+        self.failure, self.final, self.refused = "", False, ""
+        self.report = EngineReport()
+        self.activity = Activity(clock())
         self._limits, self._clock = limits, clock
-        self._raises = 0
-        self._busy_since_s: float | None = None
-        self._heard_s = clock()
-        self._shared = SharedPictures(settings)
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=child.main,
-            args=(theirs, self._shared.name, settings, look, factory, threads, os.getpid()),
-            name="vcam-engine",
-            daemon=True,
-        )
-        with _sigint_blocked():  # inherited: a Ctrl-C while the child starts must not kill it before its order comes
-            self._process.start()
-        theirs.close()
+        self._loras = _LoraOrders(settings.loras)
+        self._waiting: dict[type[Order], Order] = {}  # orders for which the child has no time yet
+        self._child = ChildProcess(settings, look, factory, threads)
 
     @property
     def ready(self) -> bool:
         """Whether it has loaded."""
-        return bool(self.facts)
+        return self.report.facts is not None
 
     @property
     def idle(self) -> bool:
         """Whether a picture given now would be begun at once."""
-        return self.ready and not self.failure and self._busy_since_s is None
+        return self.ready and not self.failure and self.activity.busy_since_s is None
 
     @property
     def pid(self) -> int:
         """The child's process id."""
-        return self._process.pid or 0
+        return self._child.pid
 
     def give(self, frame: Frame, mirror: bool) -> None:
         """Hand a frame over; only while idle."""
         from vcam import fit  # OpenCV: the child shall not load it
 
         size = (self.settings.width, self.settings.height)
-        self._shared.given[:] = fit.crop_to(frame.picture, size, mirror)
-        self._put_waiting()
-        self._busy_since_s = self._clock()
-        self._put(Given(frame.index, frame.captured_s))
+        self._child.pictures.given[:] = fit.crop_to(frame.picture, size, mirror)
+        self._send_waiting()
+        self.activity = replace(self.activity, busy_since_s=self._clock())
+        self._child.send(TranslateFrame(frame.index, frame.captured_s))
 
     def set_look(self, look: Look, transition_ms: int) -> None:
-        """The look from the next picture on."""
+        """Use the look from the next picture on."""
         self.look = look
-        self.send(NewLook(look, self._frames(transition_ms)))
+        self.send(SetLook(look, self._frames(transition_ms)))
 
     def takes(self, settings: EngineSettings) -> bool:
-        """Whether `use_loras` makes of this engine one of these settings."""
-        return self.is_but_for_loras(settings) and bool(self.facts.get("changes_loras"))
+        """Return whether `use_loras` makes of this engine one of these settings."""
+        return self.is_but_for_loras(settings) and self.report.facts is not None and self.report.facts.changes_loras
 
     def is_but_for_loras(self, settings: EngineSettings) -> bool:
-        """Whether it has these settings, whatever its LoRAs."""
+        """Return whether it has these settings, whatever its LoRAs."""
         return replace(self.settings, loras=settings.loras) == settings
 
     def use_loras(self, loras: tuple[Lora, ...], transition_ms: int) -> None:
-        """These LoRAs from the next picture on; the settings say so unless the child refuses them."""
+        """Use these LoRAs from the next picture on; `settings` says so unless the child refuses them."""
         self.settings = replace(self.settings, loras=loras)
-        self.send(NewLoras(loras, self._frames(transition_ms)))
+        self.send(UseLoras(loras, self._frames(transition_ms)))
 
     def _frames(self, transition_ms: int) -> int:
-        return round(transition_ms / 1000 / self.frame_s) if self.frame_s else 0
+        return round(transition_ms / 1000 / self.activity.frame_s) if self.activity.frame_s else 0
 
-    def send(self, order: NamedTuple) -> None:
+    def send(self, order: Order) -> None:
         """Have the child carry out an order before its next picture; of a kind only the newest is carried out.
 
         So the pipe never fills while the child loads, hangs, or waits for us to read its answers.
@@ -147,114 +190,83 @@ class EngineProcess:
         self._waiting.pop(type(order), None)
         self._waiting[type(order)] = order
 
-    def _put_waiting(self) -> None:
+    def _send_waiting(self) -> None:
         if self.idle:
             for order in self._waiting.values():
-                self._fusing += isinstance(order, NewLoras)
-                self._put(order)
+                self._loras.under_way += isinstance(order, UseLoras)
+                self._child.send(order)
             self._waiting.clear()
-
-    def _put(self, order: NamedTuple) -> None:
-        with contextlib.suppress(OSError):  # a broken pipe is found by `step`
-            self._pipe.send(order)
+            self.activity = replace(self.activity, fusing=self._loras.under_way > 0)
 
     def waitable(self) -> list[Any]:
-        """What becomes ready when there is something to `step` for."""
-        return [] if self.failure else [self._pipe, self._process.sentinel]
+        """Return what becomes ready when there is something to `step` for."""
+        return [] if self.failure else self._child.waitable
 
     def step(self) -> Frame | None:
-        """Read what the child said, notice that it died or hangs; the newest translation, if one came."""
+        """Read what the child said and notice that it died or hangs; return the newest translation, if one came."""
         shown: Frame | None = None
         try:
-            while not self.failure and self._pipe.poll():
-                shown = self._heard(self._pipe.recv()) or shown
-            self._put_waiting()
+            for message in self._child.messages() if not self.failure else ():
+                shown = self._heard(message) or shown
+                if self.failure:
+                    break
+            self._send_waiting()
         except (EOFError, OSError):
-            self._process.join(1)
-            self.failure = self.failure or _death(self._process.exitcode)
-        if not self.failure and not self._process.is_alive():
-            self.failure = _death(self._process.exitcode)
-        if not self.failure:
-            self._watch()
+            self.failure = self.failure or self._child.death(wait_s=1.0)
+        self.failure = self.failure or self._child.death() or why_hung(self.activity, self._limits, self._clock())
         return shown
 
     def _heard(self, message: object) -> Frame | None:
-        now = self._heard_s = self._clock()
+        """Take note of a message; return the translation if it is one."""
+        now = self._clock()
+        self.activity = replace(self.activity, heard_s=now)
         match message:
-            case Progress():
-                self.progress = message
-            case Ready(facts):
-                self.facts = facts
-                self.progress = Progress("making the first picture", 0.9)
-            case Unknown(words):
-                self.unknown = words
-            case Done(shown, bank_bytes):
-                self._raises = 0
-                self._measure(now)
-                self.facts = {**self.facts, "bank_bytes": bank_bytes}
-                if shown is not None:
-                    self.pictures += 1
-                    return Frame(self._shared.result.copy(), shown.captured_s, shown.number)
-            case Raised(at, text) if at != "picture":
+            case LoadingProgress():
+                self.report = replace(self.report, progress=message)
+            case EngineLoaded(facts):
+                self.report = replace(self.report, facts=facts, progress=FIRST_PICTURE)
+                self.activity = replace(self.activity, loaded=True)
+            case UnknownWords(words):
+                self.report = replace(self.report, unknown_words=words)
+            case FrameDone(shown, bank_bytes):
+                return self._frame_done(shown, bank_bytes, now)
+            case OrderFailed("picture", text):
+                self._picture_failed(text)
+            case OrderFailed(kind, text):
                 self.refused = text
-                if at == "loras":
-                    self._answered(self._fused)
-            case Fused(loras):
-                self._answered(loras)
-            case Raised(_, text):
-                self._busy_since_s = None
-                self._raises += 1
-                if self._raises >= self._limits.raises:
-                    self.failure = f"the engine fails at every picture: {text}"
-            case Failed(text, final):
+                if kind == "loras":
+                    self._loras_answered(self._loras.fused, now)
+            case LorasFused(loras):
+                self._loras_answered(loras, now)
+            case LoadFailed(text, final):
                 self.failure, self.final = text, final
         return None
 
-    def _answered(self, loras: tuple[Lora, ...]) -> None:
-        """The child has these LoRAs; the settings say so when no further ones are under way."""
-        self._fused = loras
-        self._fusing -= 1
-        if self._busy_since_s is not None:
-            self._busy_since_s = self._heard_s  # the picture was begun only now
-        if not self._fusing and NewLoras not in self._waiting:
+    def _frame_done(self, shown: TranslateFrame | None, bank_bytes: int, now: float) -> Frame | None:
+        self.activity = frame_finished(self.activity, now, translated=shown is not None)
+        if self.report.facts is not None:
+            self.report = replace(self.report, facts=replace(self.report.facts, bank_bytes=bank_bytes))
+        if shown is None:
+            return None
+        return Frame(self._child.pictures.result.copy(), shown.captured_s, shown.number)
+
+    def _picture_failed(self, text: str) -> None:
+        self.activity = replace(self.activity, busy_since_s=None, raises=self.activity.raises + 1)
+        if self.activity.raises >= self._limits.raises:
+            self.failure = f"the engine fails at every picture: {text}"
+
+    def _loras_answered(self, loras: tuple[Lora, ...], now: float) -> None:
+        """Note that the child has these LoRAs; the settings say so when no further ones are under way."""
+        self._loras.fused = loras
+        self._loras.under_way -= 1
+        begun_s = None if self.activity.busy_since_s is None else now  # the picture was begun only now
+        self.activity = replace(self.activity, busy_since_s=begun_s, fusing=self._loras.under_way > 0)
+        if not self._loras.under_way and UseLoras not in self._waiting:
             self.settings = replace(self.settings, loras=loras)
-
-    def _measure(self, now: float) -> None:
-        """Seconds per frame, smoothed; waiting for the camera is not the engine's time."""
-        if self._busy_since_s is not None:
-            took = now - self._busy_since_s
-            self.frame_s = took if not self.frame_s else 0.8 * self.frame_s + 0.2 * took
-        self._busy_since_s = None
-
-    def _watch(self) -> None:
-        now = self._clock()
-        if not self.ready:
-            if now - self._heard_s > self._limits.load_s:
-                self.failure = f"the engine has not loaded and said nothing for {self._limits.load_s:g} s"
-        elif self._busy_since_s is not None:
-            limit = max(self._limits.frame_s, 20 * self.frame_s)
-            if not self.pictures or self._fusing:
-                limit = self._limits.first_frame_s  # fusing a large model's weights takes its time
-            if now - self._busy_since_s > limit:
-                self.failure = f"the engine has not answered for {limit:g} s"
 
     def close(self, grace_s: float = 0.0) -> None:
         """End the child: asked for grace_s, then killed; give the memory back."""
-        if grace_s and not self.failure:
-            self._put(Leave())
-            self._process.join(grace_s)
-        if self._process.is_alive():
-            self._process.kill()
-        self._process.join(5)
-        self._pipe.close()
-        self._shared.remove()
-
-
-def _death(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name if -exitcode in {s.value for s in signal.Signals} else str(-exitcode)
-        return f"the engine was killed ({name})" + (": out of memory?" if name == "SIGKILL" else "")
-    return f"the engine ended by itself (exit status {exitcode})"
+        self._child.close(0.0 if self.failure else grace_s)
 
 
 @contextlib.contextmanager

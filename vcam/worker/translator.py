@@ -6,58 +6,107 @@ import multiprocessing.connection
 import queue
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 from core.settings import EngineSettings, Look
-from vcam.frames import Frame, TranslatorState
+from vcam.frames import EnginePhase, Frame, TranslatorState
 from vcam.worker.factories import BUILDING_ENGINE, CORE_ENGINE, remove_unfinished
-from vcam.worker.messages import Forget, Prepare
-from vcam.worker.process import LIMITS, Clock, EngineProcess, Limits
+from vcam.worker.limits import (
+    LIMITS,
+    AwakeClock,
+    Clock,
+    Limits,
+    Restarts,
+    after_failure,
+    after_pictures,
+    fresh_try,
+)
+from vcam.worker.messages import EmptyBank, EncodePrompts, Order
+from vcam.worker.process import EngineProcess, EngineReport
 
 PATIENCE_S = 0.1  # how long one translate() waits at most
+StartEngine = Callable[[EngineSettings, Look], EngineProcess]
+
+
+@dataclass(frozen=True)
+class EngineStarters:
+    """How children are made. start: an engine of the settings; build: one that builds its TensorRT engine first.
+
+    remove_unfinished: removes from the disk what a build that was ended has left.
+    """
+
+    start: StartEngine
+    build: StartEngine
+    remove_unfinished: Callable[[], None] = remove_unfinished
+
+
+def engine_starters(
+    factory: str = CORE_ENGINE, threads: int = 1, limits: Limits = LIMITS, clock: Clock = time.perf_counter
+) -> EngineStarters:
+    """Return what starts real children; factory: as in factories.py; threads: CPU threads of the engine that shows."""
+    awake = AwakeClock(clock)
+
+    def start(settings: EngineSettings, look: Look) -> EngineProcess:
+        return EngineProcess(settings, look, factory, threads, limits, awake)
+
+    def build(settings: EngineSettings, look: Look) -> EngineProcess:
+        # one thread: the engine that shows pictures meanwhile has the others
+        return EngineProcess(settings, look, BUILDING_ENGINE, 1, limits, awake)
+
+    return EngineStarters(start, build)
+
+
+@dataclass
+class Engines:
+    """The children that run. current: its pictures are shown. beside: of other settings, which are wanted now.
+
+    builder: of the current one's settings, as TensorRT runs them.
+    """
+
+    current: EngineProcess | None = None
+    beside: EngineProcess | None = None
+    builder: EngineProcess | None = None
+
+    def running(self) -> list[EngineProcess]:
+        """Return those that there are."""
+        return [engine for engine in (self.current, self.beside, self.builder) if engine is not None]
+
+
+@dataclass
+class Wanted:
+    """What the user wants to see: settings and look, and the prompts that every engine encodes ahead."""
+
+    settings: EngineSettings
+    look: Look
+    prompts: tuple[str, ...] = field(default=())
 
 
 class WorkerTranslator:
     """A Translator whose engine lives in a child process, which it starts, watches, restarts and exchanges.
 
-    `translate` and `close` belong to one thread (on Linux the child dies with that thread); `use`, `forget`,
-    `prepare` and `state` to any. start: makes an EngineProcess of settings and a look; build: one that builds a
-    TensorRT engine first.
+    `translate` and `close` belong to one thread (on Linux the child dies with that thread); `use`, `retry`, `forget`,
+    `prepare` and `state` to any. limits, clock and sleep: see engine_starters, which should be given the same.
     """
 
     def __init__(
         self,
         settings: EngineSettings,
         look: Look,
+        starters: EngineStarters,
         *,
-        factory: str = CORE_ENGINE,
-        threads: int = 1,
         mirror: bool = False,
         limits: Limits = LIMITS,
         clock: Clock = time.perf_counter,
         sleep: Callable[[float], object] = time.sleep,
-        start: Callable[[EngineSettings, Look], EngineProcess] | None = None,
-        build: Callable[[EngineSettings, Look], EngineProcess] | None = None,
-        remove_unfinished: Callable[[], None] = remove_unfinished,
     ) -> None:
-        self._start = start or (lambda s, k: EngineProcess(s, k, factory, threads, limits, clock))
-        # one thread: the one that shows pictures meanwhile has the others
-        self._build = build or (lambda s, k: EngineProcess(s, k, BUILDING_ENGINE, 1, limits, clock))
-        self._remove_unfinished = remove_unfinished
-        self._wanted = (settings, look)
+        self._wanted = Wanted(settings, look)
+        self._starters = starters
         self._limits, self._clock, self._sleep, self._mirror = limits, clock, sleep, mirror
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._current: EngineProcess | None = None
-        self._beside: EngineProcess | None = None  # of other settings, which are wanted now
-        self._builder: EngineProcess | None = None  # of the current one's settings, as TensorRT runs them
-        self._prompts: tuple[str, ...] = ()
-        self._failures = 0
-        self._restarts = 0
-        self._next_start_s = clock()
-        self._given_up = False
-        self._note = ""
-        self._state = TranslatorState("starting", "starting the engine", 0.0)
+        self._engines = Engines()
+        self._restarts = Restarts(next_start_s=clock())
+        self._refused = ""  # why the newest change was not possible
+        self._state = TranslatorState(EnginePhase.STARTING, "starting the engine", 0.0)
 
     # ---- from any thread
 
@@ -67,15 +116,19 @@ class WorkerTranslator:
         return self._state
 
     def use(self, settings: EngineSettings, look: Look, transition_ms: int = 0) -> None:
-        """Have this look, and an engine of these settings: the one there is, or another built beside it."""
+        """Show this look with an engine of these settings: the one that runs, or another that is loaded beside it."""
         self._orders.put(lambda: self._use(settings, look, transition_ms))
+
+    def retry(self) -> None:
+        """Start an engine at once if it was given up."""
+        self._orders.put(self._try_at_once)
 
     def forget(self) -> None:
         """Empty the bank before the next picture."""
-        self._orders.put(lambda: self._tell(Forget()))
+        self._orders.put(lambda: self._send_all(EmptyBank()))
 
     def prepare(self, prompts: Iterable[str]) -> None:
-        """Prompts that every engine shall encode ahead, when it has a moment."""
+        """Have every engine encode these prompts ahead, when it has a moment."""
         chosen = tuple(dict.fromkeys(prompts))
         self._orders.put(lambda: self._prepare(chosen))
 
@@ -84,17 +137,13 @@ class WorkerTranslator:
     @property
     def ready(self) -> bool:
         """Whether a frame given now would be begun at once."""
-        return self._current is not None and self._current.idle
+        return self._engines.current is not None and self._engines.current.idle
 
     def translate(self, frame: Frame | None) -> Frame | None:
-        """Give a frame (None: just look after the engine), wait up to PATIENCE_S for the newest translation."""
-        while True:
-            try:
-                self._orders.get_nowait()()
-            except queue.Empty:
-                break
+        """Give a frame (None: only look after the engine), wait up to PATIENCE_S for the newest translation."""
+        self._carry_out_orders()
         self._ensure_started()
-        for engine in self._engines():
+        for engine in self._engines.running():
             if frame is not None and engine.idle:
                 engine.give(frame, self._mirror)
         self._wait()
@@ -106,28 +155,27 @@ class WorkerTranslator:
         """End the children in order."""
         self._drop_beside()
         self._drop_builder()
-        if self._current is not None:
-            self._current.close(grace_s)
-            self._current = None
+        if self._engines.current is not None:
+            self._engines.current.close(grace_s)
+            self._engines.current = None
 
-    # ---- inside
+    # ---- orders
 
-    def _engines(self) -> list[EngineProcess]:
-        return [engine for engine in (self._current, self._beside, self._builder) if engine is not None]
+    def _carry_out_orders(self) -> None:
+        while True:
+            try:
+                order = self._orders.get_nowait()
+            except queue.Empty:
+                return
+            order()
 
     def _use(self, settings: EngineSettings, look: Look, transition_ms: int) -> None:
-        self._wanted = (settings, look)
-        self._note = ""
-        current, beside, builder = self._current, self._beside, self._builder
-        if builder is not None and builder.is_but_for_loras(settings):  # LoRAs are no part of what is built
-            if settings != builder.settings:
-                builder.use_loras(settings.loras, 0)
-            builder.set_look(look, 0)
-        else:
-            self._drop_builder()
-        if current is None:  # dead: what is wanted now deserves a fresh try
-            self._failures, self._given_up = 0, False
-            self._next_start_s = self._clock()
+        self._wanted.settings, self._wanted.look = settings, look
+        self._refused = ""
+        self._use_in_builder(settings, look)
+        current, beside = self._engines.current, self._engines.beside
+        if current is None:
+            self._try_at_once()
         elif settings == current.settings or current.takes(settings):
             self._drop_beside()
             if settings != current.settings:
@@ -137,39 +185,57 @@ class WorkerTranslator:
             beside.set_look(look, 0)
         else:
             self._drop_beside()
-            self._beside = self._started(self._start(settings, look))
+            self._engines.beside = self._with_prompts(self._starters.start(settings, look))
 
-    def _drop_beside(self) -> None:
-        if self._beside is not None:
-            self._beside.close()
-            self._beside = None
+    def _use_in_builder(self, settings: EngineSettings, look: Look) -> None:
+        """Let the build go on if it fits what is wanted now; LoRAs are no part of what is built."""
+        builder = self._engines.builder
+        if builder is None or not builder.is_but_for_loras(settings):
+            self._drop_builder()
+            return
+        if settings != builder.settings:
+            builder.use_loras(settings.loras, 0)
+        builder.set_look(look, 0)
 
-    def _drop_builder(self) -> None:
-        if self._builder is not None:
-            self._builder.close()
-            self._builder = None
-            self._remove_unfinished()
+    def _try_at_once(self) -> None:
+        if self._engines.current is None:
+            self._restarts = fresh_try(self._restarts, self._clock())
 
-    def _tell(self, order: NamedTuple) -> None:
-        for engine in self._engines():
+    def _send_all(self, order: Order) -> None:
+        for engine in self._engines.running():
             engine.send(order)
 
     def _prepare(self, prompts: tuple[str, ...]) -> None:
-        self._prompts = prompts
-        self._tell(Prepare(prompts))
+        self._wanted.prompts = prompts
+        self._send_all(EncodePrompts(prompts))
 
-    def _started(self, engine: EngineProcess) -> EngineProcess:
-        if self._prompts:
-            engine.send(Prepare(self._prompts))
+    # ---- starting and ending children
+
+    def _with_prompts(self, engine: EngineProcess) -> EngineProcess:
+        if self._wanted.prompts:
+            engine.send(EncodePrompts(self._wanted.prompts))
         return engine
 
     def _ensure_started(self) -> None:
-        if self._current is None and not self._given_up and self._clock() >= self._next_start_s:
-            self._current = self._started(self._start(*self._wanted))
+        if self._engines.current is None and self._restarts.due(self._clock()):
+            wanted = self._wanted
+            self._engines.current = self._with_prompts(self._starters.start(wanted.settings, wanted.look))
+
+    def _drop_beside(self) -> None:
+        if self._engines.beside is not None:
+            self._engines.beside.close()
+            self._engines.beside = None
+
+    def _drop_builder(self) -> None:
+        if self._engines.builder is not None:
+            self._engines.builder.close()
+            self._engines.builder = None
+            self._starters.remove_unfinished()
 
     def _wait(self) -> None:
-        """Until the current engine has something to say, or PATIENCE_S."""
-        waitable = [] if self._current is None or self._current.idle else self._current.waitable()
+        """Wait until the current engine has something to say, at most PATIENCE_S."""
+        current = self._engines.current
+        waitable = [] if current is None or current.idle else current.waitable()
         if waitable:
             multiprocessing.connection.wait(waitable, PATIENCE_S)
         elif not self.ready:
@@ -177,85 +243,102 @@ class WorkerTranslator:
 
     def _step(self) -> Frame | None:
         shown = None
-        for engine in self._engines():
+        for engine in self._engines.running():
             result = engine.step()
-            if result is not None and engine is not self._current:  # its first picture: it takes over
+            if result is not None and engine is not self._engines.current:  # its first picture: it takes over
                 self._exchange(engine)
             shown = result or shown
         self._look_after_beside()
         self._look_after_builder()
-        if self._current is not None:
-            self._look_after_current(self._current)
+        if self._engines.current is not None:
+            self._look_after_current(self._engines.current)
         return shown
 
     def _exchange(self, engine: EngineProcess) -> None:
-        if self._current is not None:
-            self._current.close()
-        self._current, self._given_up = engine, False
-        if engine is self._beside:
-            self._beside = None
+        if self._engines.current is not None:
+            self._engines.current.close()
+        if engine is self._engines.beside:
+            self._engines.beside = None
         else:
-            self._builder = None
+            self._engines.builder = None
+        self._engines.current = engine
+        self._restarts = replace(self._restarts, given_up=False)
 
     def _look_after_beside(self) -> None:
-        if self._beside is not None and self._beside.failure:
-            self._note = f"the change was not possible: {self._beside.failure}"
+        if self._engines.beside is not None and self._engines.beside.failure:
+            self._refused = f"the change was not possible: {self._engines.beside.failure}"
             self._drop_beside()
 
     def _look_after_builder(self) -> None:
-        """Have built what the current engine could be, once."""
-        current, builder = self._current, self._builder
+        """Start the TensorRT build of what the current engine runs, once; tell why one failed."""
+        current, builder = self._engines.current, self._engines.builder
         if builder is not None and builder.failure:
             failure = builder.failure
             self._drop_builder()
-            if current is not None and current.ready:
-                note = f"the TensorRT engine was not built: {failure}; running {current.facts['runtime']}"
-                current.facts = {**current.facts, "note": note, "to_build": False}
-        elif builder is None and current is not None and current.facts.get("to_build") and self._beside is None:
-            self._builder = self._started(self._build(current.settings, current.look))
+            if current is not None:
+                current.report = without_build(current.report, failure)
+        elif builder is None and current is not None and self._engines.beside is None:
+            facts = current.report.facts
+            if facts is not None and facts.to_build:
+                self._engines.builder = self._with_prompts(self._starters.build(current.settings, current.look))
 
     def _look_after_current(self, current: EngineProcess) -> None:
         if current.refused:
-            self._note, current.refused = f"the change was not possible: {current.refused}", ""
-        if self._failures and current.pictures >= 3:
-            self._failures, self._note = 0, ""
+            self._refused, current.refused = f"the change was not possible: {current.refused}", ""
+        recovered = after_pictures(self._restarts, current.activity.pictures)
+        if recovered != self._restarts:
+            self._restarts, self._refused = recovered, ""
         if current.failure:
-            self._bury(current)
+            self._replace_dead(current)
 
-    def _bury(self, dead: EngineProcess) -> None:
+    def _replace_dead(self, dead: EngineProcess) -> None:
         dead.close()
-        if self._beside is not None:  # already on its way with what is wanted
-            self._current, self._beside = self._beside, None
+        if self._engines.beside is not None:  # already on its way with what is wanted
+            self._engines.current, self._engines.beside = self._engines.beside, None
             return
-        self._current = None  # one that builds goes on, but takes minutes
-        self._failures += 1
-        self._restarts += 1
-        self._note = dead.failure
-        self._given_up = dead.final or self._failures >= self._limits.tries
-        self._next_start_s = self._clock() + self._limits.wait_s(self._failures)
+        self._engines.current = None  # one that builds goes on, but takes minutes
+        self._restarts = after_failure(self._restarts, dead.failure, dead.final, self._limits, self._clock())
+        self._refused = ""
+
+    # ---- what the status says
 
     def _described(self) -> TranslatorState:
-        engine = self._current
-        if self._given_up:
-            return TranslatorState("failed", self._note, restarts=self._restarts)
+        engine, restarts = self._engines.current, self._restarts
+        if restarts.given_up:
+            return TranslatorState(EnginePhase.FAILED, restarts.reason, restarts=restarts.total)
         if engine is None:
-            return TranslatorState("restarting", self._note, restarts=self._restarts)
-        state = TranslatorState("running", self._notes(engine), None, engine.frame_s, self._restarts, engine.facts)
-        if not engine.pictures:
-            phase = "restarting" if self._restarts else "starting"
-            text = self._note if self._restarts and self._note else engine.progress.text
-            return replace(state, phase=phase, text=text, progress=engine.progress.fraction)
-        return state
+            return TranslatorState(EnginePhase.RESTARTING, restarts.reason, restarts=restarts.total)
+        state = TranslatorState(
+            EnginePhase.RUNNING,
+            self._notes(engine),
+            frame_s=engine.activity.frame_s,
+            restarts=restarts.total,
+            facts=engine.report.facts,
+        )
+        if engine.activity.pictures:
+            return state
+        progress = engine.report.progress
+        phase = EnginePhase.RESTARTING if restarts.total else EnginePhase.STARTING
+        return replace(state, phase=phase, text=restarts.reason or progress.text, progress=progress.fraction)
 
     def _notes(self, current: EngineProcess) -> str:
-        """What is to be known besides the picture."""
-        notes = [self._note]
-        if self._beside is not None:
-            notes = [f"preparing {self._beside.settings.model}: {self._beside.progress.text}"]
-        if self._builder is not None:
-            notes.append(f"preparing {self._builder.settings.model}: {self._builder.progress.text}")
-        else:
-            notes.append(str(current.facts.get("note", "")))
-        if current.unknown:
-            notes.append(f"the model does not know: {', '.join(current.unknown)}")
+        """Return what is to be known besides the picture."""
+        beside, builder, facts = self._engines.beside, self._engines.builder, current.report.facts
+        notes = [self._refused or self._restarts.reason]
+        if beside is not None:
+            notes = [f"preparing {beside.settings.model}: {beside.report.progress.text}"]
+        if builder is not None:
+            notes.append(f"preparing {builder.settings.model}: {builder.report.progress.text}")
+        elif facts is not None:
+            notes.append(facts.note)
+        if current.report.unknown_words:
+            notes.append(f"the model does not know: {', '.join(current.report.unknown_words)}")
         return "; ".join(note for note in notes if note)
+
+
+def without_build(report: EngineReport, failure: str) -> EngineReport:
+    """Return the report of an engine that goes on because its TensorRT engine could not be built."""
+    if report.facts is None:
+        return report
+    note = f"the TensorRT engine was not built: {failure}; running {report.facts.runtime}"
+    return replace(report, facts=replace(report.facts, note=note, to_build=False))

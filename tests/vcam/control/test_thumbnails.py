@@ -13,11 +13,12 @@ import pytest
 
 from core.settings import EngineSettings, Look
 from vcam.control import thumbnails
-from vcam.control.previews import Tryouts
+from vcam.control.previews import Previews
 from vcam.control.thumbnails import SIDE, Thumbnails
 from vcam.errors import VcamError
 from vcam.frames import Picture
-from vcam.worker.process import EngineProcess, Limits
+from vcam.worker.limits import Limits
+from vcam.worker.process import EngineProcess
 
 SETTINGS = EngineSettings(model="embedded", width=320, height=240, steps=2)
 
@@ -87,16 +88,16 @@ def test_a_try_that_nobody_waits_for_is_left_out_and_the_next_is_made() -> None:
     def start(settings: EngineSettings, look: Look) -> EngineProcess:
         return EngineProcess(settings, look, "tests.support.fake_engine:make", 1, Limits(), lambda: 0.0)
 
-    tryouts = Tryouts(start)
+    previews = Previews(start)
     picture = np.full((64, 64, 3), 50, np.uint8)
     settings = EngineSettings(model="fake", width=64, height=64, steps=1)
     try:
-        first, left, last = (tryouts.ask(settings, Look(seed=seed), picture) for seed in (1, 2, 3))
+        first, left, last = (previews.translate(settings, Look(seed=seed), picture) for seed in (1, 2, 3))
         assert left.cancel()
         assert first.result(60)[9, 9].tolist() == [206, 205, 205]
         assert last.result(60)[9, 9].tolist() == [208, 205, 205]
     finally:
-        tryouts.close()
+        previews.close()
 
 
 def test_where_no_process_can_be_started_it_is_told_and_the_next_try_is_made() -> None:
@@ -108,12 +109,12 @@ def test_where_no_process_can_be_started_it_is_told_and_the_next_try_is_made() -
             raise OSError(11, "Resource temporarily unavailable")
         return EngineProcess(settings, look, "tests.support.fake_engine:make", 1, Limits(), lambda: 0.0)
 
-    tryouts = Tryouts(start)
+    previews = Previews(start)
     picture = np.full((64, 64, 3), 50, np.uint8)
     settings = EngineSettings(model="fake", width=64, height=64, steps=1)
     try:
         with pytest.raises(VcamError, match=r"cannot be tried now: .*temporarily unavailable"):
-            tryouts.ask(settings, Look(seed=1), picture).result(60)
-        assert tryouts.ask(settings, Look(seed=2), picture).result(60)[9, 9].tolist() == [207, 205, 205]
+            previews.translate(settings, Look(seed=1), picture).result(60)
+        assert previews.translate(settings, Look(seed=2), picture).result(60)[9, 9].tolist() == [207, 205, 205]
     finally:
-        tryouts.close()
+        previews.close()

@@ -45,15 +45,15 @@ from vcam.daemon import cards
 from vcam.daemon import instance_lock as single
 from vcam.daemon import publisher as stage
 from vcam.daemon.cards import Halt, card_for, describe
-from vcam.daemon.daemon import Parts, run
+from vcam.daemon.daemon import RunParts, run
 from vcam.devices import choose, sinks, sources
 from vcam.errors import VcamError
-from vcam.frames import Picture, TranslatorState
+from vcam.frames import EngineFacts, EnginePhase, Picture, TranslatorState
 from vcam.settings.engine import EngineOptions
 from vcam.settings.profiles import Profile, ProfileError
 from vcam.settings.run_options import RunOptions, settings_for
 from vcam.settings.selection import listed
-from vcam.worker.process import Limits
+from vcam.worker.limits import Limits
 
 PROFILES = {
     "plain": "",
@@ -77,7 +77,7 @@ class Run(RunningDaemon):
             own: dict[str, Any] = {"model": options.engine.model or "fake", "width": 64, "height": 64, "steps": 1}
             return EngineSettings(**(own | profile.engine.given()))
 
-        own = Parts(
+        own = RunParts(
             engine=FACTORY,
             settings_of=settings_of,
             open_source=lambda options: self.source,
@@ -427,7 +427,7 @@ def test_an_unknown_profile_is_refused_before_anything_is_opened(tmp_path: Path)
     def never(options: RunOptions) -> Any:
         raise AssertionError("opened")
 
-    parts = Parts(open_sink=never, open_source=never, state_folder=lambda: tmp_path)
+    parts = RunParts(open_sink=never, open_source=never, state_folder=lambda: tmp_path)
     with pytest.raises(ProfileError, match="nonsense"):
         run(RunOptions(profile="nonsense"), parts)
 
@@ -435,7 +435,7 @@ def test_an_unknown_profile_is_refused_before_anything_is_opened(tmp_path: Path)
 def test_a_second_one_is_refused_with_the_first_ones_number(tmp_path: Path) -> None:
     words = rf"runs already \(pid {os.getpid()}\); to end it: vcam stop"
     with single.only_one(tmp_path), pytest.raises(VcamError, match=words):
-        run(OPTIONS, Parts(state_folder=lambda: tmp_path))
+        run(OPTIONS, RunParts(state_folder=lambda: tmp_path))
     with single.only_one(tmp_path):
         pass
 
@@ -443,7 +443,7 @@ def test_a_second_one_is_refused_with_the_first_ones_number(tmp_path: Path) -> N
 def test_a_state_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(VcamError, match="set VCAM_STATE_FOLDER"):
-        run(OPTIONS, Parts(state_folder=lambda: tmp_path / "file" / "state"))
+        run(OPTIONS, RunParts(state_folder=lambda: tmp_path / "file" / "state"))
 
 
 def test_the_panel_is_served_and_the_client_switches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -537,20 +537,20 @@ def test_sources_by_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "state"),
     [
-        ((Halt.STOPPING, TranslatorState("running"), "x"), "stopping"),
-        ((Halt.PANIC, TranslatorState("running"), "x"), "panic"),
-        ((Halt.PAUSED, TranslatorState("failed", "y"), "x"), "paused"),
-        ((Halt.NO, TranslatorState("failed", "y"), "x"), "failed"),
-        ((Halt.NO, TranslatorState("starting", "y", 0.5), "x"), "starting"),
-        ((Halt.NO, TranslatorState("starting", "y", 0.9, facts={"pid": 1}), "x"), "waiting"),
-        ((Halt.NO, TranslatorState("starting", "y", 0.9, facts={"pid": 1}), ""), "starting"),
-        ((Halt.NO, TranslatorState("restarting", "y", facts={"pid": 1}), "x"), "waiting"),
-        ((Halt.NO, TranslatorState("restarting", "y"), "x"), "restarting"),
-        ((Halt.NO, TranslatorState("failed", "y", facts={"pid": 1}), "x"), "failed"),
-        ((Halt.NO, TranslatorState("failed", "y"), "x", True), "failed"),
-        ((Halt.NO, TranslatorState("running"), "x", True), "resting"),
-        ((Halt.NO, TranslatorState("running"), "x"), "waiting"),
-        ((Halt.NO, TranslatorState("running"), ""), "running"),
+        ((Halt.STOPPING, TranslatorState(EnginePhase.RUNNING), "x"), "stopping"),
+        ((Halt.PANIC, TranslatorState(EnginePhase.RUNNING), "x"), "panic"),
+        ((Halt.PAUSED, TranslatorState(EnginePhase.FAILED, "y"), "x"), "paused"),
+        ((Halt.NO, TranslatorState(EnginePhase.FAILED, "y"), "x"), "failed"),
+        ((Halt.NO, TranslatorState(EnginePhase.STARTING, "y", 0.5), "x"), "starting"),
+        ((Halt.NO, TranslatorState(EnginePhase.STARTING, "y", 0.9, facts=EngineFacts(pid=1)), "x"), "waiting"),
+        ((Halt.NO, TranslatorState(EnginePhase.STARTING, "y", 0.9, facts=EngineFacts(pid=1)), ""), "starting"),
+        ((Halt.NO, TranslatorState(EnginePhase.RESTARTING, "y", facts=EngineFacts(pid=1)), "x"), "waiting"),
+        ((Halt.NO, TranslatorState(EnginePhase.RESTARTING, "y"), "x"), "restarting"),
+        ((Halt.NO, TranslatorState(EnginePhase.FAILED, "y", facts=EngineFacts(pid=1)), "x"), "failed"),
+        ((Halt.NO, TranslatorState(EnginePhase.FAILED, "y"), "x", True), "failed"),
+        ((Halt.NO, TranslatorState(EnginePhase.RUNNING), "x", True), "resting"),
+        ((Halt.NO, TranslatorState(EnginePhase.RUNNING), "x"), "waiting"),
+        ((Halt.NO, TranslatorState(EnginePhase.RUNNING), ""), "running"),
     ],
 )
 def test_which_state_goes_over_which(arguments: Any, state: str) -> None:
@@ -567,13 +567,13 @@ import json, sys
 from pathlib import Path
 from core.settings import EngineSettings
 from vcam.commands import Pause
-from vcam.daemon.daemon import Parts, run
+from vcam.daemon.daemon import RunParts, run
 from vcam.settings.run_options import RunOptions
 from vcam.errors import VcamError
 
 if __name__ == "__main__":
     folder, model = Path(sys.argv[1]), sys.argv[2]
-    parts = Parts(
+    parts = RunParts(
         engine="tests.support.fake_engine:make",
         settings_of=lambda profile, options: EngineSettings(model=model, width=64, height=64, steps=1),
         state_folder=lambda: folder,

@@ -16,10 +16,10 @@ from tests.support.fake_camera import FakeCamera
 from tests.support.fake_sink import FakeSink
 from vcam.daemon.loops import (
     Counts,
-    Flow,
-    Gate,
-    Rate,
-    Ready,
+    Fallback,
+    FinishedFrame,
+    FrameSlots,
+    RollingRate,
     Timings,
     capture_loop,
     publish_loop,
@@ -27,7 +27,7 @@ from vcam.daemon.loops import (
     translate_loop,
 )
 from vcam.errors import VcamError
-from vcam.frames import Frame, Picture, TranslatorState
+from vcam.frames import EnginePhase, Frame, Picture, TranslatorState
 
 
 def picture(grey: int) -> Picture:
@@ -53,18 +53,18 @@ def publish(
     sink: FakeSink,
     clock: Clock,
     frames: int,
-    gates: dict[int, Gate] | None = None,
+    gates: dict[int, Fallback] | None = None,
     arrivals: dict[int, int] | None = None,
 ) -> tuple[Counts, list[str]]:
     """Run the pacer at 10 fps; gates and arrivals (grey of a new translation) by the tick they come at."""
-    flow, troubles = Flow(), list[str]()
-    current = [Gate(CARD)]
+    flow, troubles = FrameSlots(), list[str]()
+    current = [Fallback(CARD)]
 
-    def gate() -> Gate:
+    def gate() -> Fallback:
         at = len(sink.sent)
         current[0] = (gates or {}).get(at, current[0])
         if at in (arrivals or {}):
-            flow.translated.put(Ready(picture((arrivals or {})[at]), clock.now - 0.05))
+            flow.translated.put(FinishedFrame(picture((arrivals or {})[at]), clock.now - 0.05))
         return current[0]
 
     beats = islice(ticks(10, threading.Event(), clock, clock.sleep), frames)
@@ -87,27 +87,27 @@ def test_it_publishes_at_a_constant_rate_with_nothing_to_show_but_the_card() -> 
 
 def test_the_last_translation_stands_in_until_it_is_too_old() -> None:
     sink, clock = sink_at_work()
-    counts, _ = publish(sink, clock, 12, {0: Gate(CARD, hold_s=0.45)}, {2: 50, 3: 60})
+    counts, _ = publish(sink, clock, 12, {0: Fallback(CARD, hold_s=0.45)}, {2: 50, 3: 60})
     assert greys(sink) == [1, 1, 50, 60, 60, 60, 60, 60, 1, 1, 1, 1]
     assert counts.latency.quantile_ms(0.5) == pytest.approx(50, abs=1.1)
 
 
 def test_hold_keeps_the_last_translation_for_ever() -> None:
     sink, clock = sink_at_work()
-    publish(sink, clock, 100, {0: Gate(CARD, hold_s=float("inf"))}, {1: 50})
+    publish(sink, clock, 100, {0: Fallback(CARD, hold_s=float("inf"))}, {1: 50})
     assert greys(sink) == [1] + [50] * 99
 
 
 def test_raw_only_by_choice_and_only_when_there_is_no_translation() -> None:
     sink, clock = sink_at_work()
-    gates = {0: Gate(CARD, hold_s=0.15, raw=lambda: RAW), 6: Gate(CARD, hold_s=0.15, raw=lambda: None)}
+    gates = {0: Fallback(CARD, hold_s=0.15, raw=lambda: RAW), 6: Fallback(CARD, hold_s=0.15, raw=lambda: None)}
     publish(sink, clock, 8, gates, {2: 50})
     assert greys(sink) == [2, 2, 50, 50, 2, 2, 1, 1]
 
 
 def test_after_panic_nothing_from_before_comes_back() -> None:
     sink, clock = sink_at_work()
-    gates = {2: Gate(CARD, only_card=True, raw=lambda: RAW), 5: Gate(CARD, hold_s=9)}
+    gates = {2: Fallback(CARD, only_card=True, raw=lambda: RAW), 5: Fallback(CARD, hold_s=9)}
     publish(sink, clock, 8, gates, {0: 50, 1: 51, 3: 52, 6: 60})
     assert greys(sink) == [50, 51, 1, 1, 1, 1, 60, 60]
 
@@ -146,7 +146,7 @@ def frames(count: int) -> Iterator[Frame]:
 
 
 def test_capture_moves_every_frame_to_the_slot() -> None:
-    stop, flow = threading.Event(), Flow()
+    stop, flow = threading.Event(), FrameSlots()
     capture_loop(FakeCamera(pause_s=0, frames=frames(5), at_end=stop.set), flow, stop)
     newest = flow.captured.take()
     assert flow.counts.captured == 5
@@ -155,7 +155,7 @@ def test_capture_moves_every_frame_to_the_slot() -> None:
 
 
 def test_while_resting_the_source_rests_and_nothing_is_captured() -> None:
-    stop, flow = threading.Event(), Flow()
+    stop, flow = threading.Event(), FrameSlots()
     source = FakeCamera(pause_s=0, frames=frames(5), at_end=stop.set)
     capture_loop(source, flow, stop, lambda: True)
     assert source.rests == 1
@@ -165,7 +165,7 @@ def test_while_resting_the_source_rests_and_nothing_is_captured() -> None:
 class Inverter:
     """Translates at once, but is only ready every other time."""
 
-    state = TranslatorState("running")
+    state = TranslatorState(EnginePhase.RUNNING)
 
     def __init__(self, stop: threading.Event, calls: int) -> None:
         self.stop, self.calls, self.seen = stop, calls, list[Frame | None]()
@@ -182,7 +182,7 @@ class Inverter:
 
 
 def test_translate_takes_the_newest_and_only_when_ready() -> None:
-    stop, flow = threading.Event(), Flow()
+    stop, flow = threading.Event(), FrameSlots()
     for frame in frames(3):
         flow.captured.put(frame)
     translator = Inverter(stop, 2)
@@ -196,7 +196,7 @@ def test_translate_takes_the_newest_and_only_when_ready() -> None:
 
 
 def test_nothing_is_translated_while_resting() -> None:
-    stop, flow = threading.Event(), Flow()
+    stop, flow = threading.Event(), FrameSlots()
     flow.captured.put(next(frames(1)))
     translator = Inverter(stop, 3)
     translate_loop(translator, flow, lambda p: p, stop, resting=lambda: True)
@@ -222,7 +222,7 @@ def test_no_durations_no_quantile() -> None:
 
 
 def test_rate_is_of_the_last_seconds() -> None:
-    rate = Rate(2.0)
+    rate = RollingRate(2.0)
     for i in range(50):
         rate.add(i / 10)
     assert rate.per_second(5.0) == pytest.approx(9.5, abs=0.6)

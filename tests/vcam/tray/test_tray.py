@@ -72,10 +72,10 @@ def qt() -> Iterator[Any]:
 
 @pytest.fixture
 def tray(qt: Any) -> Iterator[tuple[Any, Daemon]]:
-    from vcam.tray.app import Camera, Tray
+    from vcam.tray.app import CameraClient, Tray
 
     daemon = Daemon()
-    camera = Camera(daemon.ask, daemon.tell)
+    camera = CameraClient(daemon.ask, daemon.tell)
     yield Tray(camera, lambda: daemon.told.append(Stop()), lambda: None), daemon
     camera.close()
 
@@ -91,18 +91,18 @@ def until(qt: Any, true: Callable[[], object]) -> None:
 def test_the_menu_shows_the_camera_and_commands_it(qt: Any, tray: tuple[Any, Daemon]) -> None:
     icon, daemon = tray
     until(qt, lambda: icon.view.alive)
-    assert icon.line.text() == "Ink, 12 fps"
-    names = [(one.text(), one.isChecked()) for one in icon.profiles.actions()]
+    assert icon.menu.line.text() == "Ink, 12 fps"
+    names = [(one.text(), one.isChecked()) for one in icon.menu.profiles.actions()]
     assert names == [("Ink", True), ("Rock && Roll", False)]
-    icon.profiles.actions()[1].trigger()
-    icon.on.trigger()
-    icon.panic.trigger()
+    icon.menu.profiles.actions()[1].trigger()
+    icon.menu.on.trigger()
+    icon.menu.panic.trigger()
     until(qt, lambda: len(daemon.told) == 3)
     assert set(daemon.told) == {UseProfile("rock"), Toggle(), Panic()}
     daemon.view = view(replace(RUNNING, state="panic", profile="rock"), PROFILES)
-    until(qt, lambda: icon.view.panic and icon.panic.isChecked() and not icon.on.isChecked())
-    assert [one.isChecked() for one in icon.profiles.actions()] == [False, True]
-    icon.panic.trigger()
+    until(qt, lambda: icon.view.panic and icon.menu.panic.isChecked() and not icon.menu.on.isChecked())
+    assert [one.isChecked() for one in icon.menu.profiles.actions()] == [False, True]
+    icon.menu.panic.trigger()
     until(qt, lambda: Resume() in daemon.told)
 
 
@@ -111,11 +111,11 @@ def test_it_lives_through_the_cameras_end_and_start(qt: Any, tray: tuple[Any, Da
     until(qt, lambda: icon.view.alive)
     daemon.view = None
     until(qt, lambda: icon.view == GONE)
-    assert icon.line.text() == "The camera is not running"
-    assert not icon.on.isEnabled()
-    assert icon.quit.isEnabled()
+    assert icon.menu.line.text() == "The camera is not running"
+    assert not icon.menu.on.isEnabled()
+    assert icon.menu.quit.isEnabled()
     daemon.view = view(RUNNING, PROFILES)
-    until(qt, lambda: icon.view.alive and icon.on.isEnabled())
+    until(qt, lambda: icon.view.alive and icon.menu.on.isEnabled())
 
 
 def test_the_icon_has_the_colour_of_the_state(qt: Any) -> None:

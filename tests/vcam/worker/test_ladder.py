@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +16,11 @@ from tests.support import fake_engine
 from tests.support.fake_children import ScriptedChild
 from tests.support.media_files import film
 from vcam.cli.main import main
-from vcam.frames import Frame
+from vcam.frames import EngineFacts, Frame
 from vcam.worker.factories import instead
-from vcam.worker.messages import Prepare
-from vcam.worker.translator import WorkerTranslator
+from vcam.worker.messages import EncodePrompts, LoadingProgress
+from vcam.worker.process import EngineReport
+from vcam.worker.translator import EngineStarters, WorkerTranslator
 
 WANTED = EngineSettings(model="fake", width=64, height=64, steps=1, runtime=Runtime.TENSORRT)
 
@@ -28,10 +28,10 @@ WANTED = EngineSettings(model="fake", width=64, height=64, steps=1, runtime=Runt
 class Starting(ScriptedChild):
     """It is ready at its first step, and has a picture when the test says so."""
 
-    def __init__(self, settings: EngineSettings, look: Look, facts: dict[str, object]) -> None:
+    def __init__(self, settings: EngineSettings, look: Look, facts: EngineFacts) -> None:
         super().__init__(settings, look)
-        self.ready, self.facts = False, facts
-        self.progress = SimpleNamespace(text="building the TensorRT engine: 40 %", fraction=0.4)
+        self.ready = False
+        self.report = EngineReport(facts, LoadingProgress("building the TensorRT engine: 40 %", 0.4))
         self.shown: Frame | None = None
 
     def takes(self, settings: EngineSettings) -> bool:
@@ -42,7 +42,7 @@ class Starting(ScriptedChild):
         return self.shown
 
 
-def ladder(facts: dict[str, object]) -> tuple[WorkerTranslator, list[Starting], list[Starting]]:
+def ladder(facts: EngineFacts) -> tuple[WorkerTranslator, list[Starting], list[Starting]]:
     """A translator, the engines that it started, and those that it had built."""
     started: list[Starting] = []
     built: list[Starting] = []
@@ -52,27 +52,28 @@ def ladder(facts: dict[str, object]) -> tuple[WorkerTranslator, list[Starting], 
         return started[-1]
 
     def build(settings: EngineSettings, look: Look) -> Starting:
-        built.append(Starting(settings, look, {"runtime": "tensorrt"}))
+        built.append(Starting(settings, look, EngineFacts(runtime="tensorrt")))
         return built[-1]
 
-    translator = WorkerTranslator(WANTED, Look(), start=start, build=build, sleep=lambda _: None)  # type: ignore[arg-type]
+    starters = EngineStarters(start, build, remove_unfinished=lambda: None)  # type: ignore[arg-type]
+    translator = WorkerTranslator(WANTED, Look(), starters, sleep=lambda _: None)
     for _ in range(3):
         translator.translate(None)
     return translator, started, built
 
 
 def test_the_engine_is_built_beside_and_takes_over_at_its_first_picture() -> None:
-    translator, (first,), (beside,) = ladder({"to_build": True, "note": "running eager"})
+    translator, (first,), (beside,) = ladder(EngineFacts(to_build=True, note="running eager"))
     assert translator.state.text == "preparing fake: building the TensorRT engine: 40 %"
     assert not first.closed
     beside.shown = Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 1)
     assert translator.translate(None) is beside.shown
     assert first.closed
-    assert translator.state.facts == {"runtime": "tensorrt"}
+    assert translator.state.facts == EngineFacts(runtime="tensorrt")
 
 
 def test_another_look_does_not_stop_the_build() -> None:
-    translator, (first,), (beside,) = ladder({"to_build": True})
+    translator, (first,), (beside,) = ladder(EngineFacts(to_build=True))
     look = Look(prompt="ink")
     translator.use(WANTED, look, 400)
     translator.translate(None)
@@ -81,7 +82,7 @@ def test_another_look_does_not_stop_the_build() -> None:
 
 
 def test_other_settings_stop_it() -> None:
-    translator, started, (beside,) = ladder({"to_build": True})
+    translator, started, (beside,) = ladder(EngineFacts(to_build=True))
     translator.use(replace(WANTED, steps=2), Look())
     translator.translate(None)
     assert beside.closed
@@ -89,20 +90,20 @@ def test_other_settings_stop_it() -> None:
 
 
 def test_every_engine_encodes_the_prompts_ahead() -> None:
-    translator, started, built = ladder({"to_build": True})
+    translator, started, built = ladder(EngineFacts(to_build=True))
     translator.prepare(["ink", "clay", "ink"])
     translator.translate(None)
     translator.use(replace(WANTED, steps=2), Look())
     translator.translate(None)
-    assert [Prepare(("ink", "clay")) in engine.sent for engine in (*started, *built)] == [True] * 3
+    assert [EncodePrompts(("ink", "clay")) in engine.sent for engine in (*started, *built)] == [True] * 3
     started[-1].shown = Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 1)
     translator.translate(None)
-    assert Prepare(("ink", "clay")) in built[-1].sent
+    assert EncodePrompts(("ink", "clay")) in built[-1].sent
     assert len(built) == 2, "what was exchanged is built too"
 
 
 def test_other_loras_do_not_stop_the_build_and_reach_what_is_built() -> None:
-    translator, (first,), (beside,) = ladder({"to_build": True})
+    translator, (first,), (beside,) = ladder(EngineFacts(to_build=True))
     first.takes = lambda settings: True  # type: ignore[method-assign]
     wanted = replace(WANTED, loras=(Lora("a.safetensors"),))
     translator.use(wanted, Look())
@@ -112,18 +113,18 @@ def test_other_loras_do_not_stop_the_build_and_reach_what_is_built() -> None:
 
 
 def test_the_engine_that_shows_dies_and_the_build_goes_on() -> None:
-    translator, started, built = ladder({"to_build": True})
+    translator, started, built = ladder(EngineFacts(to_build=True))
     started[0].failure = "crashed"
     translator.translate(None)
     assert not built[0].closed
-    translator._next_start_s = 0.0
+    translator.retry()
     translator.translate(None)
     assert len(started) == 2
     assert len(built) == 1, "no second build"
 
 
 def test_a_build_that_fails_is_told_and_the_picture_goes_on() -> None:
-    translator, (first,), built = ladder({"to_build": True, "runtime": "eager", "note": "until it is built"})
+    translator, (first,), built = ladder(EngineFacts(to_build=True, runtime="eager", note="until it is built"))
     built[0].failure = "the disk is full"
     translator.translate(None)
     assert built[0].closed
@@ -138,7 +139,7 @@ def test_a_build_that_fails_is_told_and_the_picture_goes_on() -> None:
 
 
 def test_where_nothing_can_be_built_the_reason_stays_in_the_status() -> None:
-    translator, _, built = ladder({"to_build": False, "note": "TensorRT cannot be used here: no GPU; running eager"})
+    translator, _, built = ladder(EngineFacts(note="TensorRT cannot be used here: no GPU; running eager"))
     assert built == []
     assert translator.state.text == "TensorRT cannot be used here: no GPU; running eager"
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.shared_memory import SharedMemory
@@ -22,8 +23,8 @@ from tests.support.clock import Clock
 from tests.support.fake_children import QUICK, SMALL, ScriptedChild, engine_pid, frame
 from tests.support.fake_engine import FACTORY
 from vcam.frames import Frame
-from vcam.worker.process import Limits
-from vcam.worker.translator import WorkerTranslator
+from vcam.worker.limits import Activity, AwakeClock, Limits, why_hung
+from vcam.worker.translator import EngineStarters, WorkerTranslator, engine_starters
 
 Build = Callable[..., WorkerTranslator]
 
@@ -35,7 +36,8 @@ def build() -> Iterator[Build]:
     def make(
         settings: EngineSettings = SMALL, prompt: str = "", limits: Limits = QUICK, **kw: object
     ) -> WorkerTranslator:
-        made.append(WorkerTranslator(settings, Look(prompt=prompt), factory=FACTORY, limits=limits, **kw))  # type: ignore[arg-type]
+        starters = engine_starters(FACTORY, limits=limits)
+        made.append(WorkerTranslator(settings, Look(prompt=prompt), starters, limits=limits, **kw))  # type: ignore[arg-type]
         return made[-1]
 
     before = _children()
@@ -80,7 +82,7 @@ def test_pictures_come_back_translated_with_their_own_number_and_time(build: Bui
         assert result.captured_s == result.index / 10
     assert translator.state.phase == "running"
     assert translator.state.facts is not None
-    assert translator.state.facts["bank_bytes"] == 1000
+    assert translator.state.facts.bank_bytes == 1000
     assert translator.state.frame_s > 0
 
 
@@ -357,9 +359,9 @@ def test_the_waits_between_restarts_grow_until_it_is_given_up() -> None:
     translator = WorkerTranslator(
         SMALL,
         Look(),
+        EngineStarters(start, start),  # type: ignore[arg-type]
         limits=Limits(tries=5),
         clock=clock,
-        start=start,  # type: ignore[arg-type]
         sleep=clock.sleep,
     )
     while translator.state.phase != "failed":
@@ -388,17 +390,60 @@ def test_pictures_in_between_make_it_start_counting_anew() -> None:
     translator = WorkerTranslator(
         SMALL,
         Look(),
+        EngineStarters(start, start),  # type: ignore[arg-type]
         limits=Limits(tries=2),
         clock=clock,
-        start=start,  # type: ignore[arg-type]
         sleep=clock.sleep,
     )
     for _ in range(50):
         while not children or children[-1].closed:
             translator.translate(None)
-        children[-1].pictures = 9
+        children[-1].activity = replace(children[-1].activity, pictures=9)
         translator.translate(None)
         children[-1].failure = "crashed"
         translator.translate(None)
     assert translator.state.phase == "restarting"
     assert translator.state.restarts == 50
+
+
+def test_time_in_which_nobody_ran_is_no_silence_of_the_engine() -> None:
+    now = [100.0]
+    clock = AwakeClock(lambda: now[0])
+    busy = Activity(heard_s=clock(), busy_since_s=clock(), loaded=True, pictures=5, frame_s=0.1)
+    now[0] += 20.0  # the lid was closed, or SIGSTOP
+    assert why_hung(busy, Limits(), clock()) == ""
+    for _ in range(99):
+        now[0] += 0.1
+        assert why_hung(busy, Limits(), clock()) == ""
+    for _ in range(3):
+        now[0] += 0.1
+        said = why_hung(busy, Limits(), clock())
+    assert said == "the engine has not answered for 10 s"
+
+
+@pytest.mark.parametrize(("limit", "words"), [(10.8311, "11 s"), (0.05, "0.05 s"), (300.0, "300 s")])
+def test_a_silence_is_told_in_round_seconds(limit: float, words: str) -> None:
+    busy = Activity(heard_s=0.0, busy_since_s=0.0, loaded=True, pictures=5)
+    assert why_hung(busy, Limits(frame_s=limit), 1000.0) == f"the engine has not answered for {words}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_stopped_and_continued_together_with_its_parent_the_engine_is_kept(build: Build) -> None:
+    now = [0.0]
+    limits = replace(QUICK, frame_s=10.0)
+    starters = engine_starters(FACTORY, limits=limits, clock=lambda: time.perf_counter() + now[0])
+    translator = WorkerTranslator(SMALL, Look(), starters, limits=limits)
+    try:
+        until(translator, a_picture)
+        pid = engine_pid(translator)
+        translator.translate(None)
+        os.kill(pid, signal.SIGSTOP)
+        while translator.ready:
+            translator.translate(frame(50))  # it has a picture in hand, and does not answer
+        now[0] += 20.0  # as if we had been stopped as well
+        translator.translate(None)
+        os.kill(pid, signal.SIGCONT)
+        until(translator, a_picture, first=60)
+        assert (engine_pid(translator), translator.state.restarts) == (pid, 0)
+    finally:
+        translator.close()

@@ -1,0 +1,89 @@
+"""Carries out the commands that change the look, the engine or the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from vcam.commands import (
+    ChangeEngine,
+    ChangeLook,
+    Command,
+    Forget,
+    NextProfile,
+    PreviousProfile,
+    Reload,
+    SetPrompt,
+    UseProfile,
+    UseSource,
+    changed,
+)
+from vcam.devices.source_switch import SourceSwitch
+from vcam.frames import FrameSource
+from vcam.settings.profiles import ProfileError, load_profiles
+from vcam.settings.run_options import RunOptions
+from vcam.settings.selection import Choice, neighbour, prompts, with_engine, with_profile
+from vcam.worker.translator import WorkerTranslator
+
+
+class CommandHandler:
+    """Holds the choice of profile, look and engine, and changes it. `choice` may be read from any thread.
+
+    `apply` belongs to one thread, and may take as long as reading a profile or opening a source takes.
+    """
+
+    def __init__(
+        self,
+        choice: Choice,
+        source: SourceSwitch,
+        translator: WorkerTranslator,
+        open_source: Callable[[RunOptions], FrameSource],
+    ) -> None:
+        self.choice = choice
+        self._source, self._translator, self._open_source = source, translator, open_source
+
+    def apply(self, command: Command) -> None:
+        """Carry out a command; raises VcamError or ValueError if it is refused, and has changed nothing then."""
+        choice = self.choice
+        match command:
+            case UseProfile(text):
+                self._use_profile(text)
+            case NextProfile():
+                self._use_profile(neighbour(choice, 1))
+            case PreviousProfile():
+                self._use_profile(neighbour(choice, -1))
+            case SetPrompt(prompt, transition_ms):
+                given = choice.profile.transition_ms if transition_ms is None else transition_ms
+                self._use(replace(choice, look=replace(choice.look, prompt=prompt)), given)
+            case ChangeLook(changes):
+                self._use(replace(choice, look=changed(choice.look, changes)), choice.profile.transition_ms)
+            case UseSource(source):
+                options = replace(choice.options, source=source)
+                self._source.use(self._open_source(options))
+                self.choice = replace(choice, options=options)
+            case ChangeEngine(changes):
+                self._use(with_engine(choice, changes), 0)
+            case Reload():
+                self._reload()
+            case Forget():
+                self._translator.forget()
+            case _:
+                raise TypeError(f"{command} is not a command of this queue")
+
+    def _use(self, choice: Choice, transition_ms: int) -> None:
+        self.choice = choice
+        self._translator.use(choice.settings, choice.look, transition_ms)
+
+    def _reload(self) -> list[ProfileError]:
+        """Read the profiles as they are on the disk now, and have new prompts encoded ahead."""
+        before = self.choice
+        profiles, problems = load_profiles(before.options.profiles_folder)
+        self.choice = replace(before, profiles=profiles)
+        if prompts(self.choice) != prompts(before):
+            self._translator.prepare(prompts(self.choice))
+        return problems
+
+    def _use_profile(self, text: str) -> None:
+        problems = self._reload()
+        choice = with_profile(self.choice, text, problems)
+        self._use(choice, choice.profile.transition_ms)

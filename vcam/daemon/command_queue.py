@@ -1,0 +1,76 @@
+"""Commands in the order they came: each ends its own future and nothing else."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from vcam.commands import Command, Panic, Pause, Stop, to_json
+from vcam.daemon.event_log import EventLog
+from vcam.errors import VcamError
+
+_STOPPING = (Panic, Pause, Stop)  # carried out although nobody waits for them any more: better late than not
+
+
+class CommandQueue:
+    """Takes commands from any thread; one thread carries them out. apply: carries out one, or raises.
+
+    A command that raises is over with that: VcamError and ValueError are refusals, told to who sent it; anything else
+    is a fault of ours, told with its traceback in the log as well. Neither touches what comes after it.
+    """
+
+    def __init__(self, apply: Callable[[Command], None], log: EventLog) -> None:
+        self._apply, self._log = apply, log
+        self._waiting: queue.SimpleQueue[tuple[Command, Future[None]]] = queue.SimpleQueue()
+
+    def submit(self, command: Command) -> Future[None]:
+        """Queue a command; its future ends when it was done, or with what it raised."""
+        done: Future[None] = Future()
+        self._waiting.put((command, done))
+        return done
+
+    def carry_out(self, timeout_s: float) -> bool:
+        """Wait so long for a command and carry it out; return whether there was one."""
+        try:
+            command, done = self._waiting.get(timeout=timeout_s)
+        except queue.Empty:
+            return False
+        wanted = done.set_running_or_notify_cancel()  # from here on nobody can cancel it
+        if not wanted and not isinstance(command, _STOPPING):
+            return True
+        error = self._error_of(command)
+        if wanted and error is None:
+            done.set_result(None)
+        elif wanted:
+            done.set_exception(error)
+        return True
+
+    def _error_of(self, command: Command) -> Exception | None:
+        """Carry the command out; return what it raised."""
+        try:
+            self._apply(command)
+            self._log.note(_words(command))
+        except (VcamError, ValueError) as error:
+            self._log.note(f"refused: {error}")
+            return error
+        except Exception as error:  # noqa: BLE001  whatever it is, it costs this command alone
+            self._log.fault(f"the command {type(command).__name__} failed", error)
+            return error
+        return None
+
+    def refuse_rest(self, reason: str) -> None:
+        """End the futures of the commands that nobody will carry out, with a VcamError."""
+        while True:
+            try:
+                _, done = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            if done.set_running_or_notify_cancel():
+                done.set_exception(VcamError(reason))
+
+
+def _words(command: Command) -> str:
+    """Return a command as the log has it."""
+    name, *values = [str(value) for value in to_json(command).values() if value not in (None, {})]
+    return " ".join([name, *values])

@@ -1,0 +1,78 @@
+"""The way of a frame in threads of its own: captured, translated, published."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from vcam.daemon.event_log import EventLog
+from vcam.daemon.loops import FrameSlots, again_and_again, capture_loop, translate_loop
+from vcam.daemon.publisher import Clock, Publisher
+from vcam.devices.source_switch import SourceSwitch
+from vcam.frames import Picture
+from vcam.worker.translator import WorkerTranslator
+
+END_S = 10.0  # how long a thread may take to end; a driver that hangs is left behind
+
+
+class Pipeline:
+    """Source, translator and publisher, and the slots between them; each is called by one thread from `start` on."""
+
+    def __init__(
+        self,
+        source: SourceSwitch,
+        translator: WorkerTranslator,
+        publisher: Publisher,
+        slots: FrameSlots,
+        log: EventLog,
+        clock: Clock,
+    ) -> None:
+        self.source, self.translator, self.publisher, self.slots = source, translator, publisher, slots
+        self._log, self._clock = log, clock
+        self._threads: list[threading.Thread] = []
+
+    def start(self, stop: threading.Event, resting: Callable[[], bool], finish: Callable[[Picture], Picture]) -> None:
+        """Start the threads, which end once `stop` is set.
+
+        resting: whether camera and engine shall rest now. finish: makes of a translation what is published.
+        """
+
+        def capture() -> None:
+            capture_loop(self.source, self.slots, stop, resting)
+
+        def translate() -> None:
+            translate_loop(self.translator, self.slots, finish, stop, self._clock, resting)
+
+        def captured() -> None:
+            again_and_again(capture, stop, lambda error: self._failed("capture", error))
+
+        def translated() -> None:
+            try:
+                again_and_again(translate, stop, lambda error: self._failed("translate", error))
+            finally:
+                self.translator.close()  # here: on Linux the child dies with the thread that made it
+
+        for name, work in (("publish", lambda: self._publish(stop)), ("capture", captured), ("translate", translated)):
+            self._threads.append(threading.Thread(target=work, name=f"vcam-{name}", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Wait for the threads, at most END_S for each, and close the source."""
+        for thread in self._threads:
+            thread.join(END_S)
+        self.source.close()
+
+    def _publish(self, stop: threading.Event) -> None:
+        try:
+            self.publisher.publish(self.slots, stop, self._log.sink_said)
+        except Exception as error:  # noqa: BLE001  nothing can be published any more: end, and say why
+            self._log.fault("publishing failed", error)
+            self._log.troubles["publish"] = f"{type(error).__name__}: {error}"
+        finally:
+            stop.set()
+            self.publisher.close(self.slots.counts.published)  # here: nobody else may be at the sink while it sends
+
+    def _failed(self, name: str, error: Exception) -> None:
+        self._log.fault(f"{name} failed and is started again", error)
+        self._log.troubles[name] = f"{name} failed ({type(error).__name__}: {error}) and was started again"
