@@ -97,6 +97,10 @@ def _start_logging(debug: bool) -> None:
     logging.basicConfig(
         stream=sys.stderr, format="vcam: %(message)s", level=logging.DEBUG if debug else logging.WARNING
     )
+    from vcam.log_file import Repeats
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Repeats())
     for ours in ("vcam", "core"):
         logging.getLogger(ours).setLevel(logging.DEBUG if debug else logging.INFO)
 
