@@ -126,14 +126,14 @@ def eighths(run: Run, settings: EngineSettings, *, convolutions: bool) -> Engine
     from benchmarks.fp8 import to_fp8
     from core.runtimes import compiled
 
-    whole = compiled.whole
+    optimized_frame = compiled.optimized_frame
 
     def fewer_bits(*given: Any) -> Any:
-        quick = whole(*given)
-        to_fp8(quick.frame.net, convolutions=convolutions)
-        return quick
+        optimized = optimized_frame(*given)
+        to_fp8(optimized.frame.net, convolutions=convolutions)
+        return optimized
 
-    with patched(compiled, "whole", fewer_bits):
+    with patched(compiled, "optimized_frame", fewer_bits):
         return engine(run, settings)
 
 

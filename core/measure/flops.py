@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from core.algorithm import stream
 from core.algorithm import unet as unets
-from core.algorithm.frame import Decode, Encode, Frame, idle_knobs
+from core.algorithm.frame import FrameModule, PictureDecoder, PictureEncoder, example_inputs
 from core.algorithm.schedule import Prediction
 from core.models.description import ModelDescription, part_config
 from core.models.loading import quiet
@@ -33,23 +33,28 @@ def frame_flops(description: ModelDescription, settings: EngineSettings) -> int:
         kind = getattr(diffusers, config["_class_name"])
         vae = kind.from_config(config)
         picture = torch.zeros(settings.height, settings.width, 3, dtype=torch.uint8)
-        encode = Encode(vae)
+        encode = PictureEncoder(vae)
         latent = encode(picture).shape[1:]
         off = settings.policy is Policy.OFF
         places = () if off else description.places or unets.default_places(unet)
         layout = {} if off else unets.layout(unet.config, places, *latent[1:])
         net = unets.BankedUNet(unet, places, 1 if off else description.subtoken)
         slots = settings.slots if settings.policy is Policy.FIFO else 1
-        state = stream.start(
+        state = stream.initial_state(
             layout, settings.steps, slots, settings.guidance, latent, torch.float32, torch.device("meta")
         )
-        frame = Frame(
-            encode, net, Decode(vae), prediction=Prediction.EPSILON, guidance=settings.guidance, policy=settings.policy
+        frame = FrameModule(
+            encode,
+            net,
+            PictureDecoder(vae),
+            prediction=Prediction.EPSILON,
+            guidance=settings.guidance,
+            policy=settings.policy,
         )
         words = int(part_config(folder, "text_encoder")["max_position_embeddings"])
-        knobs = idle_knobs(net, state.memory, len(state.positions), (words, int(unet.config.cross_attention_dim)))
+        inputs = example_inputs(net, state.tensors, len(state.positions), (words, int(unet.config.cross_attention_dim)))
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            frame(picture, knobs, state.memory)
+            frame(picture, inputs, state.tensors)
     return int(counter.get_total_flops())
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import MetricError
-from core.measure.motion import Floats, Flow, Motion, Pixels, dis_flow, motion, places, square, warped
+from core.measure.motion import Floats, Motion, OpticalFlow, Pixels, dis_flow, motion, places, square, warped
 
 Embed = Callable[[Pixels], Floats]  # picture -> vector [n]
 
@@ -225,7 +225,7 @@ def measure(
     source: Iterable[Pixels],
     output: Iterable[Pixels],
     *,
-    flow: Flow | None = None,
+    flow: OpticalFlow | None = None,
     embed: Embed = descriptor,
     done: Callable[[int], None] = lambda frames: None,
 ) -> Measures:
@@ -258,7 +258,7 @@ def measure(
     )
 
 
-def warp_error(source: Iterable[Pixels], output: Iterable[Pixels], flow: Flow | None = None) -> float | None:
+def warp_error(source: Iterable[Pixels], output: Iterable[Pixels], flow: OpticalFlow | None = None) -> float | None:
     """Flicker: MSE (0..255 squared, lower is steadier) between an output and the one before warped to it.
 
     The warp follows the flow of the *source*; only pixels visible in both count (`motion`); mean over pairs of
@@ -301,7 +301,7 @@ def edit_structure(source: Iterable[Pixels], output: Iterable[Pixels]) -> float:
     return structures.value() or 0.0
 
 
-def ghosting(source: Iterable[Pixels], output: Iterable[Pixels], flow: Flow | None = None) -> float | None:
+def ghosting(source: Iterable[Pixels], output: Iterable[Pixels], flow: OpticalFlow | None = None) -> float | None:
     """The share of the previous output that shines through, unmoved, where the picture moves.
 
     Least squares over all moving visible pixels of the film (more than 1.5 px a frame) of the fine structure (L* less

@@ -34,7 +34,7 @@ class ModelDescription:
     places: module names (attention, transformer block or up block), None for the paper's
     (core.algorithm.unet.default_places).
     subtoken: into how many parts a token's width is divided when features are matched
-    (core.algorithm.attention.fuse_between). words: those that the text encoder knows, empty where it knows any.
+    (core.algorithm.attention.fuse_subtoken). words: those that the text encoder knows, empty where it knows any.
     """
 
     name: str

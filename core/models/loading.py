@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from core.algorithm.bank import Layout
-    from core.algorithm.frame import Decode, Encode
+    from core.algorithm.frame import PictureDecoder, PictureEncoder
     from core.algorithm.net import Picture
-    from core.algorithm.prompts import Encoder
+    from core.algorithm.prompts import PromptEncoder
     from core.algorithm.schedule import Schedule
     from core.algorithm.stream import Step, StreamState
     from core.algorithm.unet import BankedUNet
@@ -61,7 +61,7 @@ class Model:
     settings: EngineSettings
     description: ModelDescription
     open: Callable[[StreamState], Step]
-    encoder: Encoder
+    encoder: PromptEncoder
     schedule: Schedule
     layout: Layout
     latent: tuple[int, int, int]  # channels, height, width
@@ -84,7 +84,7 @@ class Loaded(NamedTuple):
 
     unet: Any
     vae: Any
-    encoder: Encoder
+    encoder: PromptEncoder
     schedule: Schedule
     layout: Layout
     latent: tuple[int, int, int]
@@ -240,14 +240,14 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
     """The eager runtime."""
     from core.algorithm import stream
     from core.algorithm import unet as unets
-    from core.algorithm.frame import Decode, Encode
+    from core.algorithm.frame import PictureDecoder, PictureEncoder
     from core.models import loras
 
     loaded = load_parts(description, settings)
-    parts = stream.Parts(
-        encode=partial(_encode, Encode(loaded.vae), loaded.device),
+    parts = stream.ModelParts(
+        encode=partial(_encode, PictureEncoder(loaded.vae), loaded.device),
         net=banked(loaded, description) if loaded.layout else unets.PlainUNet(loaded.unet),
-        decode=partial(_decode, Decode(loaded.vae)),
+        decode=partial(_decode, PictureDecoder(loaded.vae)),
     )
     put = partial(loras.put, loaded.weights)
     return loaded.model(description, settings, lambda state: partial(stream.by_parts, parts), put)
@@ -276,7 +276,7 @@ def load_parts(
     """
     import torch
 
-    from core.algorithm.prompts import clip
+    from core.algorithm.prompts import clip_encoder
     from core.models import loras
 
     folder = description.folder
@@ -297,7 +297,7 @@ def load_parts(
         raise ModelError(f"{folder}: its VAE needs multiples of {factor}; {settings.width}x{settings.height} is none")
     latent = (int(unet.config.in_channels), settings.height // factor, settings.width // factor)
     layout = {} if settings.policy is Policy.OFF else _layout(description, unet, latent)
-    encoder = clip(tokenizer, text_encoder, dtype)
+    encoder = clip_encoder(tokenizer, text_encoder, dtype)
     return Loaded(unet, vae, encoder, schedule, layout, latent, dtype, device, weights, fusion.originals)
 
 
@@ -315,14 +315,14 @@ def _layout(description: ModelDescription, unet: Any, latent: tuple[int, int, in
         ) from error
 
 
-def _encode(encode: Encode, device: torch.device, picture: Picture) -> Tensor:
+def _encode(encode: PictureEncoder, device: torch.device, picture: Picture) -> Tensor:
     import torch
 
     latent: Tensor = encode(torch.from_numpy(picture).to(device))
     return latent
 
 
-def _decode(decode: Decode, latent: Tensor) -> Picture:
+def _decode(decode: PictureDecoder, latent: Tensor) -> Picture:
     picture: Picture = decode(latent).cpu().numpy()
     return picture
 

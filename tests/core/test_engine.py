@@ -19,7 +19,7 @@ from torch import Tensor
 
 from core import engine as engines
 from core.algorithm import bank as banks
-from core.algorithm.bank import Bank, Reading, Seen
+from core.algorithm.bank import Bank, Features, Reading
 from core.algorithm.net import Picture
 from core.engine import Engine
 from core.errors import SettingsError
@@ -62,7 +62,9 @@ def watch(engine: Engine) -> list[Call]:
     calls: list[Call] = []
     net = parts_of(engine).net
 
-    def watched(latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading) -> tuple[Tensor, Seen]:
+    def watched(
+        latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
+    ) -> tuple[Tensor, Features]:
         rows = (reading.fresh.tolist(), reading.strength.tolist(), reading.threshold.tolist())
         calls.append(Call(timesteps.tolist(), text, *rows))
         return net(latents, timesteps, text, bank, reading)
@@ -268,7 +270,7 @@ def test_a_call_that_fails_changes_nothing(folder: Path) -> None:
     run(untroubled, range(3))
     whole = parts_of(engine)
 
-    def fails(*given: object) -> tuple[Tensor, Seen]:
+    def fails(*given: object) -> tuple[Tensor, Features]:
         raise RuntimeError("out of memory")
 
     replace_parts(engine, net=fails)
@@ -344,10 +346,10 @@ def test_the_bank_on_a_switch(folder: Path, on_switch: OnSwitch) -> None:
     engine = make(folder, Look("ink", interval=100, fusion_strength=0.8))
     calls = watch(engine)
     run(engine, range(3))
-    before = {name: ring.clone() for name, ring in engine._state.memory.bank.items()}
+    before = {name: ring.clone() for name, ring in engine._state.tensors.bank.items()}
     engine.set_look(Look("clay", on_switch=on_switch, interval=100, fusion_strength=0.8), frames=4)
     run(engine, range(3, 9))
-    unchanged = all(torch.equal(ring, before[name]) for name, ring in engine._state.memory.bank.items())
+    unchanged = all(torch.equal(ring, before[name]) for name, ring in engine._state.tensors.bank.items())
     after = calls[3:]
     assert [call.fresh for call in after] == [[on_switch is OnSwitch.FLUSH]] + [[False]] * 5
     assert unchanged == (on_switch is OnSwitch.KEEP)
@@ -641,9 +643,9 @@ def test_what_is_no_number_leaves_the_bank_again(folder: Path, policy: Policy, s
     assert shown[-1] is not None
     assert shown[-1].any()
     with torch.inference_mode():
-        for ring in engine._state.memory.bank.values():
+        for ring in engine._state.tensors.bank.values():
             ring.fill_(float("nan"))  # as an overflow of half precision leaves it
     after = [engine.translate(picture(index)) for index in range(3 * steps + 2)]
     assert not after[0].any()  # type: ignore[union-attr]
     assert all(one.any() for one in after[-2:])  # type: ignore[union-attr]
-    assert all(ring.isfinite().all() for ring in engine._state.memory.bank.values())
+    assert all(ring.isfinite().all() for ring in engine._state.tensors.bank.values())

@@ -22,7 +22,7 @@ from core.measure import flops
 from core.models.description import ModelDescription
 from core.settings import EngineSettings, Guidance, Look, Policy, Runtime
 from tests.support.small_models import DEVICE, LATENT, moving_latents, random_text, small_unet
-from tests.support.small_plans import plan
+from tests.support.small_sampling import sampling
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,12 +60,14 @@ def test_a_page_groups_machines_and_says_a_setting_once() -> None:
 @torch.inference_mode()
 def test_the_peer_does_what_the_engine_does_where_both_do_the_same() -> None:
     # one step and a queue of one, every frame kept: what is concatenated is what lies in our ring
-    own, unet = plan(Policy.FIFO, 1)._replace(interval=1, threshold=0.6), small_unet(0)
+    own, unet = sampling(Policy.FIFO, 1)._replace(interval=1, threshold=0.6), small_unet(0)
     places = default_places(unet)
     ours = BankedUNet(copy.deepcopy(unet), places)
     peer = PaperNet(unet, policy=Policy.FIFO, slots=1, interval=1, strength=0.75, threshold=0.6)
     shapes = layout(unet.config, places, 8, 8)
-    state, other = (stream.start(one, 1, 1, Guidance.NONE, LATENT, torch.float64, DEVICE) for one in (shapes, {}))
+    state, other = (
+        stream.initial_state(one, 1, 1, Guidance.NONE, LATENT, torch.float64, DEVICE) for one in (shapes, {})
+    )
     for latent in moving_latents(1, 5):
         expected, state = stream.step(ours, own, state, latent[None])
         found, other = stream.step(peer, own, other, latent[None])

@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.random_model import carry_pictures, tokenizer
 from core.algorithm import unet as unets
 from core.algorithm.bank import Layout
-from core.algorithm.stream import Parts, by_parts
+from core.algorithm.stream import ModelParts, by_parts
 from core.engine import Engine
 from core.settings import EngineSettings
 from tests.support.small_models import TEXT_WIDTH, small_unet
@@ -50,10 +50,10 @@ def layout_once(config: Any, places: tuple[str, ...] | None, height: int, width:
     return _layout(json.dumps(dict(config)), places, height, width)
 
 
-def parts_of(engine: Engine) -> Parts:
+def parts_of(engine: Engine) -> ModelParts:
     """The parts of an engine whose model's parts run apart."""
     parts = engine._step.args[0]  # type: ignore[attr-defined]
-    assert isinstance(parts, Parts)
+    assert isinstance(parts, ModelParts)
     return parts
 
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from core.algorithm import bank as banks
-from core.algorithm.bank import Bank, Seen
+from core.algorithm.bank import Bank, Features
 from core.settings import Policy
 
 LATENT_CHANNELS = 4
@@ -105,7 +105,7 @@ def scaled_linear_alphas() -> torch.Tensor:
 
 def updated(
     bank: Bank,
-    seen: Seen,
+    seen: Features,
     positions: tuple[int, ...],
     ages: Sequence[int],
     *,
@@ -114,5 +114,5 @@ def updated(
     seed: int,
 ) -> tuple[Bank, tuple[int, ...]]:
     """The bank and the positions after a call whose rows worked on frames of those ages."""
-    now = banks.turn(banks.slot_count(bank), positions, ages, policy=policy, interval=interval)
-    return banks.update(bank, seen, now, seed), now.positions
+    now = banks.next_update(banks.slot_count(bank), positions, ages, policy=policy, interval=interval)
+    return banks.apply_update(bank, seen, now, seed), now.positions

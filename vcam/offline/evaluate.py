@@ -100,7 +100,7 @@ def _same_shape(ours: Media, theirs: Media, note: Note) -> None:
     note(f"{theirs.path}: the picture is {sizes}; it is measured at the source's size")
 
 
-def _flow(name: str) -> motion.Flow:
+def _flow(name: str) -> motion.OpticalFlow:
     kind, _, weights = name.partition(":")
     if kind == "dis" and not weights:
         return motion.dis_flow()

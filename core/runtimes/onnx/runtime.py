@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.algorithm.bank import Bank, Layout, Reading, Seen
+from core.algorithm.bank import Bank, Features, Layout, Reading
 from core.algorithm.net import Net, Picture
-from core.algorithm.prompts import Encoder
-from core.algorithm.stream import Parts, by_parts, net_rows
+from core.algorithm.prompts import PromptEncoder
+from core.algorithm.stream import ModelParts, by_parts, net_rows
 from core.errors import ModelError, SettingsError
 from core.models.description import ONNX_GRAPHS, ModelDescription, has_graphs, part_config
 from core.models.loading import Model, betas_schedule
@@ -56,7 +56,7 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
     factor = int(manifest["factor"])
     latent = (channels, settings.height // factor, settings.width // factor)
     layout = _layout(manifest["layout"], latent[1], latent[2])
-    parts = Parts(
+    parts = ModelParts(
         encode=_encode(sessions["encoder"]),
         net=_net(unet, layout, ThreadPoolExecutor(share.workers, "unet"), share.workers),
         decode=_decode(sessions["decoder"]),
@@ -200,7 +200,7 @@ def _net(session: Any, layout: Layout, pool: Executor, workers: int) -> Net:
     """The rows, which know nothing of each other, are shared by as many workers: the caller and threads of the pool."""
     outputs = [output.name for output in session.get_outputs()]
 
-    def net(latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading) -> tuple[Tensor, Seen]:
+    def net(latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading) -> tuple[Tensor, Features]:
         rows = latents.shape[0]
         rings = bank or {name: torch.zeros(rows, 1, *shape) for name, shape in layout.items()}
         # a row that reads its own features instead of a bank is a plain UNet's
@@ -244,7 +244,7 @@ def _decode(session: Any) -> Callable[[Tensor], Picture]:
     return decode
 
 
-def _text(folder: Path, session: Any, length: int) -> Encoder:
+def _text(folder: Path, session: Any, length: int) -> PromptEncoder:
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer"
@@ -264,4 +264,4 @@ def _text(folder: Path, session: Any, length: int) -> Encoder:
     def known(word: str) -> bool:
         return unknown not in tokenizer.encode(word, add_special_tokens=False).ids
 
-    return Encoder(embed, known)
+    return PromptEncoder(embed, known)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.algorithm import schedule
-from core.algorithm.schedule import Prediction, Rows, Schedule, ScheduleKind
+from core.algorithm.schedule import Prediction, RowCoefficients, Schedule, ScheduleKind
 from core.errors import SettingsError
 from tests.support.small_models import scaled_linear_alphas
 
@@ -24,8 +24,8 @@ def lcm(prediction: Prediction = Prediction.EPSILON) -> LCMScheduler:
     )
 
 
-def of(chosen: list[int], kind: ScheduleKind = ScheduleKind.LCM) -> Rows:
-    return schedule.rows(Schedule(ALPHAS, kind), chosen, F64, CPU)
+def of(chosen: list[int], kind: ScheduleKind = ScheduleKind.LCM) -> RowCoefficients:
+    return schedule.row_coefficients(Schedule(ALPHAS, kind), chosen, F64, CPU)
 
 
 @pytest.mark.parametrize("steps", range(1, 17))
@@ -151,7 +151,7 @@ def test_the_boundary_gives_back_a_picture_without_noise() -> None:
 
 
 def test_rows_have_the_dtype_asked_for() -> None:
-    rows = schedule.rows(Schedule(ALPHAS), [999, 19], torch.float16, CPU)
+    rows = schedule.row_coefficients(Schedule(ALPHAS), [999, 19], torch.float16, CPU)
     assert [t.dtype for t in rows] == [torch.int64, *[torch.float16] * 4]
     assert [tuple(t.shape) for t in rows] == [(2,), *[(2, 1, 1, 1)] * 4]
     assert all(t.isfinite().all() for t in rows)

@@ -17,7 +17,7 @@ DOWN = "down_blocks.0.attentions.0.transformer_blocks.0"
 READING = Reading(torch.tensor([False, True]), torch.full((2,), 0.8), torch.full((2,), 0.2))
 
 
-def call(net: BankedUNet | PlainUNet, height: int, width: int, dtype: torch.dtype = torch.float32) -> bank.Seen:
+def call(net: BankedUNet | PlainUNet, height: int, width: int, dtype: torch.dtype = torch.float32) -> bank.Features:
     """Two calls, the second with the bank that the first one filled; the features seen by the second."""
     net = net.to(dtype)
     generator = torch.Generator().manual_seed(0)

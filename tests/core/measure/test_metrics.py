@@ -34,7 +34,7 @@ from core.measure.metrics import (
     pair_warp_error,
     warp_error,
 )
-from core.measure.motion import Flow, Motion, dis_flow, motion, raft_flow, warped
+from core.measure.motion import Motion, OpticalFlow, dis_flow, motion, raft_flow, warped
 
 HEIGHT, WIDTH = 120, 160
 
@@ -172,7 +172,7 @@ def square_over_ground(frames: int, step: int) -> list[np.ndarray]:
     return result
 
 
-def square_flow(step: int) -> Flow:
+def square_flow(step: int) -> OpticalFlow:
     """The exact flow of `square_over_ground` between its first two pictures, told apart by where the square is."""
     ground, square = texture(7)[:HEIGHT, :WIDTH], texture(8)[:40, :40]
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from core.algorithm.frame import Decode, Encode
+from core.algorithm.frame import PictureDecoder, PictureEncoder
 from core.engine import Engine
 from core.errors import ModelError, SettingsError
 from core.models import loading as models
@@ -64,10 +64,10 @@ def test_a_folder_of_either_vae_is_loaded(tmp_path: Path, kl: bool) -> None:
     loaded = loaded_parts(settings(make_folder(tmp_path / "model", kl=kl), width=80, height=112))
     assert loaded.latent == (4, 14, 10)
     picture = torch.randint(0, 256, (112, 80, 3), dtype=torch.uint8)
-    latent = Encode(loaded.vae)(picture)
+    latent = PictureEncoder(loaded.vae)(picture)
     assert latent.shape == (1, *loaded.latent)
-    assert Decode(loaded.vae)(latent).shape == picture.shape
-    assert Decode(loaded.vae)(latent).dtype == torch.uint8
+    assert PictureDecoder(loaded.vae)(latent).shape == picture.shape
+    assert PictureDecoder(loaded.vae)(latent).dtype == torch.uint8
     assert not any(p.requires_grad for module in (loaded.unet, loaded.vae) for p in module.parameters())
 
 
@@ -83,10 +83,10 @@ def test_the_vae_is_called_as_diffusers_calls_it(tmp_path: Path) -> None:
     with torch.no_grad():
         given = processor.preprocess(picture[None].astype(np.float32) / 255)
         expected = vae.encode(given).latent_dist.mode() * vae.config.scaling_factor
-        latent = Encode(loaded.vae)(torch.from_numpy(picture))
+        latent = PictureEncoder(loaded.vae)(torch.from_numpy(picture))
         torch.testing.assert_close(latent, expected, atol=1e-5, rtol=1e-4)
         shown = processor.postprocess(vae.decode(latent / vae.config.scaling_factor).sample, output_type="np")
-    assert np.abs(Decode(loaded.vae)(latent).numpy() - shown[0] * 255).max() < 0.51
+    assert np.abs(PictureDecoder(loaded.vae)(latent).numpy() - shown[0] * 255).max() < 0.51
 
 
 @pytest.mark.parametrize("policy", Policy)

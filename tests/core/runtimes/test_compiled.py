@@ -139,7 +139,7 @@ def test_no_change_of_the_look_compiles_anything_again(folder: Path, policy: Pol
     one, other = (make(folder, runtime, **settings) for runtime in (Runtime.COMPILED, Runtime.EAGER))
     made = compilations()
     assert made == (1 if policy is Policy.FIFO else 2)  # the frame, and the merge of every row by the same code
-    frame, rings = one._step._memory, [t.data_ptr() for t in one._step._memory.bank.values()]  # type: ignore[attr-defined]
+    frame, rings = one._step._tensors, [t.data_ptr() for t in one._step._tensors.bank.values()]  # type: ignore[attr-defined]
     held: list[int] = []
     for number in range(200):
         if number % 20 == 10:
@@ -154,7 +154,7 @@ def test_no_change_of_the_look_compiles_anything_again(folder: Path, policy: Pol
             held.append(tensors())
     assert compilations() == made
     assert held[0] == held[1]
-    assert one._state.memory is frame
+    assert one._state.tensors is frame
     assert [t.data_ptr() for t in frame.bank.values()] == rings
 
 

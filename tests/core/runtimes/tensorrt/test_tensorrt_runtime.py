@@ -257,13 +257,13 @@ def test_the_stand_in_keeps_the_rules(folder: Path) -> None:
     context = engine.create_execution_context()
     with pytest.raises(trt_stand_in.BrokenRule, match="no address was set"):
         context.execute_async_v3(0)
-    call = tensorrt.Call(engine, {}, torch.device("cpu"))
+    call = tensorrt.PlanExecution(engine, {}, torch.device("cpu"))
     call.run()
     call._context.set_tensor_address("shown", call.tensors["picture"].data_ptr())
     with pytest.raises(trt_stand_in.BrokenRule, match="shown lies over picture"):
         call.run()
     with pytest.raises(errors.PlanError, match=r"the engine's picture is torch\.uint8 \[64, 64, 3\]"):
-        tensorrt.Call(engine, {"picture": torch.zeros(3)}, torch.device("cpu"))
+        tensorrt.PlanExecution(engine, {"picture": torch.zeros(3)}, torch.device("cpu"))
     with pytest.raises(errors.PlanError, match="has no weights nowhere"):
         building.refit(engine, {"nowhere": torch.zeros(1)}, 0)
     del call, engine
