@@ -103,7 +103,7 @@ def _tensorrt() -> Finding:
 
 
 def _cameras() -> list[Finding]:
-    from vcam.devices.sources import list_cameras
+    from vcam.devices.cameras import list_cameras
 
     cameras = list_cameras()
     found = [checks.check_cameras([(camera.name, str(camera.path)) for camera in cameras])]

@@ -21,7 +21,7 @@ from vcam.cli import arguments, verbs
 from vcam.cli import main as cli
 from vcam.commands import OnFailure, Status
 from vcam.daemon import daemon
-from vcam.devices import sources
+from vcam.devices import cameras
 from vcam.errors import VcamError
 from vcam.offline import bench, evaluate, translate
 from vcam.settings.engine import EngineOptions
@@ -455,10 +455,10 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_cameras_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    fake(monkeypatch, sources, "list_cameras", [sources.Camera(name="Logitech", identity="usb-1", path="/dev/video0")])
+    fake(monkeypatch, cameras, "list_cameras", [cameras.Camera(name="Logitech", identity="usb-1", path="/dev/video0")])
     assert cli.main(["cameras"]) == 0
     assert capsys.readouterr().out == "Logitech  (/dev/video0)\n"
-    fake(monkeypatch, sources, "list_cameras", [])
+    fake(monkeypatch, cameras, "list_cameras", [])
     assert cli.main(["cameras", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"cameras": []}

@@ -46,7 +46,7 @@ from vcam.daemon import instance_lock as single
 from vcam.daemon import publisher as stage
 from vcam.daemon.cards import Halt, card_for, describe
 from vcam.daemon.daemon import RunParts, run
-from vcam.devices import choose, sinks, sources
+from vcam.devices import cameras, choose, sinks
 from vcam.errors import VcamError
 from vcam.frames import EngineFacts, EnginePhase, Picture, TranslatorState
 from vcam.settings.engine import EngineOptions
@@ -476,11 +476,11 @@ def test_port_0_is_any_free_one_and_everybody_is_told_which(tmp_path: Path, caps
 def test_auto_takes_the_first_camera_else_the_test_picture_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cameras: list[Any] = []
-    monkeypatch.setattr(sources, "list_cameras", lambda include_virtual=False: cameras)
+    there: list[Any] = []
+    monkeypatch.setattr(cameras, "list_cameras", lambda: there)
     choose.choose_source("auto", SIZE, 30).close()
     assert "the test picture, because no camera was found" in capsys.readouterr().err
-    cameras.append(sources.Camera("C920", "id", "/nowhere"))
+    there.append(cameras.Camera("C920", "id", "/nowhere"))
     source = choose.choose_source("auto", SIZE, 30)
     assert "C920 (the first camera found)" in capsys.readouterr().err
     source.close()
