@@ -11,16 +11,15 @@ from typing import IO
 
 from vcam import client
 from vcam.errors import VcamError
-from vcam.private_files import narrow, private_folder
 
 
 @contextlib.contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Hold the lock that says a daemon runs; the system gives it back however the process ends."""
     try:
-        private_folder(folder)
+        client.private_folder(folder)
         lock = open(folder / client.LOCK_FILE, "a+", opener=_private)  # noqa: SIM115  closed below
-        narrow(folder / client.LOCK_FILE)
+        client.narrow(folder / client.LOCK_FILE)
     except OSError as error:
         reason = f"{folder} cannot be used ({error.strerror}): set VCAM_STATE_FOLDER to a folder of your own"
         raise VcamError(reason) from error
