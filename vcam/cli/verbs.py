@@ -81,17 +81,10 @@ def _translate(args: argparse.Namespace) -> int:
     note_unknown_words(look.prompt, settings.model)
     fetch_agreed(settings.model)
 
-    from vcam.offline.translate import translate
+    from vcam.offline.translate import Job, translate
 
-    report = translate(
-        args.input,
-        args.output,
-        settings,
-        look,
-        frames=args.frames,
-        size=args.size,
-        profile=profile.id if profile else None,
-    )
+    chosen = profile.id if profile else None
+    report = translate(Job(args.input, args.output, settings, look, args.frames, args.size, chosen))
     print_result(
         args,
         asdict(report),

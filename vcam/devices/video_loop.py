@@ -77,16 +77,17 @@ def _laps(media: video.Media) -> Generator[tuple[float, Picture]]:
     from vcam import video
 
     note: Callable[[str], None] = video.to_stderr
-    lap_s = at_s = 0.0
+    lap_s = at_s = shown_s = 0.0
     while True:
         seen = False
         for picture in video.read(media, note):
             at_s = max(at_s, lap_s + float(picture.time))
+            shown_s = float(picture.duration)
             seen = True
             yield at_s, picture.rgb
         if not seen:
             return
-        lap_s = at_s = at_s + 1 / float(media.rate)
+        lap_s = at_s = at_s + (shown_s or 1 / float(media.rate))
         note = _silent  # said once is enough
 
 
