@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vcam.commands import Command, Status, to_json
-from vcam.errors import VcamError
+from vcam.errors import ClientError
 
 SESSION_FILE = "session.json"
 LOCK_FILE = "daemon.lock"
@@ -42,14 +42,14 @@ def state_folder() -> Path:
 def private_folder(path: Path) -> Path:
     """Make the folder with access for this user alone (0700), or narrow the one that is there; return its path.
 
-    On Windows the folders of a user's profile are private already. Raises VcamError where it belongs to somebody else.
+    On Windows the folders of a user's profile are private already. Raises ClientError where it belongs to somebody else.
     """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     if sys.platform == "win32":
         return path
     found = os.stat(path, follow_symlinks=True)
     if found.st_uid != os.getuid():
-        raise VcamError(f"{path} belongs to another user; remove it, or set VCAM_STATE_FOLDER to a folder of yours")
+        raise ClientError(f"{path} belongs to another user; remove it, or set VCAM_STATE_FOLDER to a folder of yours")
     if stat.S_IMODE(found.st_mode) & 0o077:
         path.chmod(0o700)
     return path
@@ -88,7 +88,7 @@ def write_session(folder: Path, door: str | int, port: int | None, token: str) -
 
 
 def session(folder: Path | None = None) -> Session:
-    """Return how the running camera is reached. Raises VcamError if none runs."""
+    """Return how the running camera is reached. Raises ClientError if none runs."""
     path = (folder or state_folder()) / SESSION_FILE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -97,18 +97,18 @@ def session(folder: Path | None = None) -> Session:
             raise TypeError("its door is no path and no port")
         return Session(door, str(data["token"]))
     except FileNotFoundError:
-        raise VcamError(_NOBODY) from None
+        raise ClientError(_NOBODY) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise VcamError(f"{path} cannot be read ({error}); run vcam again") from error
+        raise ClientError(f"{path} cannot be read ({error}); run vcam again") from error
 
 
 def status(folder: Path | None = None) -> Status:
-    """What the daemon says about itself; raises VcamError if none runs."""
+    """What the daemon says about itself; raises ClientError if none runs."""
     return Status.from_json(_ask("GET", "/api/v1/status", None, folder))
 
 
 def send(command: Command, folder: Path | None = None) -> Status:
-    """Have the daemon carry out the command; its status afterwards. Raises VcamError with its words if refused."""
+    """Have the daemon carry out the command; its status afterwards. Raises ClientError with its words if refused."""
     return Status.from_json(_ask("POST", "/api/v1/command", to_json(command), folder))
 
 
@@ -168,7 +168,7 @@ class _DoorConnection(http.client.HTTPConnection):
 
 
 def ask(at: Session, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the running camera's answer. Raises VcamError with its words where it refuses, or does not answer."""
+    """Return the running camera's answer. Raises ClientError with its words where it refuses, or does not answer."""
     connection = _DoorConnection(at.door, ANSWER_S)
     try:
         headers = {"Authorization": f"Bearer {at.token}", "Content-Type": "application/json"}
@@ -176,15 +176,17 @@ def ask(at: Session, method: str, path: str, body: dict[str, Any] | None = None)
         answer = connection.getresponse()
         data = json.loads(answer.read())
     except (ConnectionRefusedError, FileNotFoundError):
-        raise VcamError(_NOBODY) from None
+        raise ClientError(_NOBODY) from None
     except TimeoutError:
-        raise VcamError("the daemon does not answer; end it (Ctrl-C in its window) and start it again") from None
+        raise ClientError("the daemon does not answer; end it (Ctrl-C in its window) and start it again") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise VcamError(f"{at.door} answers, but not as a StreamV2V Camera ({error}); start vcam run again") from error
+        raise ClientError(
+            f"{at.door} answers, but not as a StreamV2V Camera ({error}); start vcam run again"
+        ) from error
     finally:
         connection.close()
     if answer.status != 200:
-        raise VcamError(str(data.get("error", f"refused with status {answer.status}")))
+        raise ClientError(str(data.get("error", f"refused with status {answer.status}")))
     return dict(data)
 
 

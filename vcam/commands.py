@@ -9,11 +9,7 @@ from typing import Any
 
 from core.errors import SettingsError
 from core.settings import Look, OnSwitch, names
-from vcam.errors import VcamError
-
-
-class CommandError(VcamError):
-    """A command that cannot be understood; the message names what is wrong and what is allowed."""
+from vcam.errors import CommandError
 
 
 class OnFailure(StrEnum):
@@ -251,10 +247,13 @@ def changed(look: Look, changes: Mapping[str, Any]) -> Look:
     for key in changes:
         if key not in known:
             raise CommandError(f"a look has no {str(key)[:40]!r}; it has {', '.join(known)}")
-    try:
-        given = dict(changes)
-        if "on_switch" in given:
+    given = dict(changes)
+    if "on_switch" in given:
+        try:
             given["on_switch"] = OnSwitch(given["on_switch"])
+        except ValueError as error:
+            raise CommandError(f"look: {error}") from error
+    try:
         return replace(look, **given)
-    except (SettingsError, ValueError, TypeError) as error:
+    except SettingsError as error:
         raise CommandError(f"look: {error}") from error

@@ -33,9 +33,8 @@ from vcam.commands import ChangeLook, SetPrompt, UseProfile
 from vcam.daemon.daemon import RunParts
 from vcam.devices import cameras, health, sinks
 from vcam.devices.webcam import Webcam
-from vcam.errors import VcamError
+from vcam.errors import ProfileError, VcamError
 from vcam.frames import Picture
-from vcam.settings.profiles import ProfileError
 from vcam.settings.run_options import RunOptions, RunReport
 from vcam.worker.limits import Limits
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +20,9 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from core.errors import StreamV2VError
 from vcam import fit
-from vcam.commands import ChangeLook, Command, CommandError, Status, from_json, to_json
+from vcam.commands import ChangeLook, Command, Status, from_json, to_json
 from vcam.control.guard import (
     ALLOWED,
     COMMAND,
@@ -32,9 +34,12 @@ from vcam.control.guard import (
     picture_link,
 )
 from vcam.control.openapi import document
-from vcam.errors import VcamError
+from vcam.errors import CommandError
 from vcam.frames import Picture
+from vcam.log_file import JOURNAL
 
+_LOG = logging.getLogger(__name__)
+GOING_AWAY, INTERNAL_ERROR = 1001, 1011  # codes that end a WebSocket
 STATIC = Path(__file__).parent / "static"
 _PARTS = ("app.js", "common.js", "enter.js", "plot.js", "profiles.js", "style.css")
 PUBLIC = (
@@ -307,19 +312,22 @@ class Api:
         """The status whenever it changes."""
         await socket.accept(WEBSOCKET_PROTOCOL if WEBSOCKET_PROTOCOL in socket.scope["subprotocols"] else None)
         listening = asyncio.create_task(_until_gone(socket))
-        last = ""
+        last, code = "", GOING_AWAY
         try:
             while not self._closing.is_set() and not listening.done():
                 text = json.dumps(self._surface.status().to_json())
                 if text != last:
                     last = text
-                    await socket.send_text(text)
+                    with _may_have_left():
+                        await socket.send_text(text)
                 await asyncio.wait([listening], timeout=EVENT_S)
-            if not listening.done():
-                await socket.close(1001)
-        except (WebSocketDisconnect, RuntimeError):
-            pass
+        except Exception:  # noqa: BLE001  a bug of ours ends this connection alone; the page connects again
+            code = INTERNAL_ERROR
+            _LOG.exception("the status could not be told to a listener")
         finally:
+            if not listening.done():
+                with _may_have_left():
+                    await socket.close(code)
             listening.cancel()
 
 
@@ -344,7 +352,7 @@ def application(
     """Return the handlers as one ASGI application, which guards nothing."""
     return Starlette(
         routes=Api(surface, keys, port, closing, new_picture_key).routes(),
-        exception_handlers={HTTPException: _http_error, VcamError: _refused, ValueError: _refused},
+        exception_handlers={HTTPException: _http_error, StreamV2VError: _refused, Exception: _failed},
     )
 
 
@@ -359,6 +367,13 @@ def _jpeg(data: bytes | None) -> Response:
     if data is None:
         return answer(409, "the camera rests; there is no picture of it")
     return Response(data, media_type="image/jpeg")
+
+
+@contextlib.contextmanager
+def _may_have_left() -> Iterator[None]:
+    """Let sending to a listener that has left meanwhile go by; starlette raises RuntimeError after a close."""
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        yield
 
 
 async def _until_gone(socket: WebSocket) -> None:
@@ -387,3 +402,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     return answer(400, " ".join(str(error).split()))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Answer 500 to what nobody foresaw; starlette raises it again, so that uvicorn prints it."""
+    JOURNAL.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return answer(500, f"{type(error).__name__}: {' '.join(str(error).split())} (unexpected; vcam.log tells where)")

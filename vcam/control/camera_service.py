@@ -9,14 +9,14 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from vcam import fit
-from vcam.commands import Command, CommandError, Reload, Status, changed
+from vcam.commands import Command, Reload, Status, changed
 from vcam.control import profile_files as editing
 from vcam.control.previews import Previews
 from vcam.control.thumbnails import Thumbnails
 from vcam.devices.cameras import list_cameras
-from vcam.errors import VcamError
+from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.frames import Picture
-from vcam.settings.profiles import Profile, ProfileError, load_profiles, user_profile_folder
+from vcam.settings.profiles import Profile, load_profiles, user_profile_folder
 from vcam.settings.selection import Choice, listed
 
 _SAVED_S = 5.0  # how long a saved profile waits until the daemon has read it

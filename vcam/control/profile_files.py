@@ -7,7 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from vcam.settings.profiles import Profile, ProfileError, check_id, parse_profile, save_profile, shipped_folder, to_toml
+from vcam.errors import ProfileError
+from vcam.settings.profiles import Profile, check_id, parse_profile, save_profile, shipped_folder, to_toml
 from vcam.settings.toml_schema import one_line
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vcam.doctor import checks, machine
 from vcam.doctor.checks import Finding, Mark
-from vcam.errors import VcamError
+from vcam.errors import ConfigError, VcamError
 
 if TYPE_CHECKING:
     from vcam.settings.config import ObsSettings
@@ -24,7 +24,7 @@ _PLAIN_SIGNS = {Mark.GOOD: "ok ", Mark.NOTE: "!  ", Mark.BAD: "BAD"}
 
 def examine() -> list[Finding]:
     """Look at everything; takes seconds, and never raises for what it finds."""
-    from vcam.settings.config import Config, ConfigError, config_folder, load_config
+    from vcam.settings.config import Config, config_folder, load_config
     from vcam.settings.engine import DEFAULT_MODEL
 
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vcam.commands import Command, CommandError, Panic, Pause, Resume, UseProfile, from_json
+from vcam.commands import Command, Panic, Pause, Resume, UseProfile, from_json
+from vcam.errors import CommandError
 
 KEY = "streamv2v"
 """In a custom event's data: the command, as an object or as text."""

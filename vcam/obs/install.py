@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vcam.errors import VcamError
+from vcam.errors import ObsError
 from vcam.settings.toml_schema import write_atomically
 
 SCRIPT = "streamv2v-camera.lua"
@@ -26,7 +26,7 @@ class Installed(NamedTuple):
 def install(folder: Path, profiles: Iterable[tuple[str, str]], add_to_scenes: bool) -> Installed:
     """Puts the script and the profiles (id, name) into the settings folder of an OBS; again and again is no harm.
 
-    add_to_scenes: also into every scene collection (OBS must not run). Raises VcamError.
+    add_to_scenes: also into every scene collection (OBS must not run). Raises ObsError.
     """
     script = folder / "scripts" / SCRIPT
     try:
@@ -34,7 +34,7 @@ def install(folder: Path, profiles: Iterable[tuple[str, str]], add_to_scenes: bo
         write_profiles(script.parent, profiles)
         added = [one for one in collections(folder) if add_to_scenes and _add(one, script)]
     except OSError as error:
-        raise VcamError(f"{error.filename or script} cannot be written ({error.strerror or error})") from error
+        raise ObsError(f"{error.filename or script} cannot be written ({error.strerror or error})") from error
     return Installed(script, added)
 
 
@@ -86,7 +86,7 @@ def _add(collection: Path, script: Path) -> bool:
             return False
         scripts.append({"path": script.as_posix(), "settings": {}})
     except (ValueError, AttributeError) as error:
-        raise VcamError(f"{collection} is no scene collection of OBS ({error}); add the script in OBS") from error
+        raise ObsError(f"{collection} is no scene collection of OBS ({error}); add the script in OBS") from error
     backup = collection.with_name(collection.name + _BACKUP)
     if not backup.exists():
         backup.write_text(content, encoding="utf-8")

@@ -21,7 +21,7 @@ from core.algorithm.attention import attend, extend, fuse
 from core.algorithm.bank import Layout, Reading
 from core.algorithm.schedule import Prediction, Schedule, ScheduleKind
 from core.algorithm.unet import BankedUNet, PlainUNet, default_places, layout, self_attentions
-from core.errors import SettingsError
+from core.errors import PlaceError, SettingsError
 from core.settings import Guidance, Policy
 from tests.support import reference as ref
 from tests.support.small_models import (
@@ -370,7 +370,7 @@ def test_layers_are_listed_in_the_order_in_which_they_run() -> None:
 
 @pytest.mark.parametrize("place", ["up_blocks.9", "mid_block", "conv_in", ATTENTION.replace("attn1", "attn2"), "x", ""])
 def test_a_place_that_cannot_fuse_is_refused_by_name(place: str) -> None:
-    with pytest.raises(ValueError, match=repr(place)):
+    with pytest.raises(PlaceError, match=repr(place)):
         BankedUNet(small_unet(0), [place])
 
 

@@ -9,6 +9,7 @@ from diffusers import UNet2DConditionModel
 from core.algorithm import bank, unet
 from core.algorithm.bank import Reading
 from core.algorithm.unet import BankedUNet, PlainUNet
+from core.errors import PlaceError
 from tests.support.small_models import TEXT_TOKENS, TEXT_WIDTH, small_unet
 
 MID = "mid_block.attentions.0.transformer_blocks.0"
@@ -90,5 +91,5 @@ def test_a_bank_and_each_place_matter() -> None:
 
 @pytest.mark.parametrize("place", ["mid_block", "up_blocks.x", "up_blocks.9", "up_blocks", f"{MID}.attn2", "", "nope"])
 def test_another_place_is_refused_by_name(place: str) -> None:
-    with pytest.raises(ValueError, match="fusion place"):
+    with pytest.raises(PlaceError, match="fusion place"):
         BankedUNet(small_unet(0), [place])

@@ -21,10 +21,9 @@ from tests.support.obs_stand_in import PASSWORD, StandIn, standing_in
 from tests.support.patience import PATIENCE_S, until
 from vcam.commands import Command, NextProfile, Panic, Pause, Resume, SetPrompt, Toggle, UseProfile
 from vcam.control.server import Server
-from vcam.errors import VcamError
+from vcam.errors import ObsGone, ObsPassword, ObsRefused, VcamError
 from vcam.obs import library, supervisor
 from vcam.obs.bridge import NOT_RUNNING, Orders
-from vcam.obs.errors import ObsGone, ObsPassword, ObsRefused
 from vcam.obs.listener import PING, PONG
 from vcam.obs.places import Address
 from vcam.obs.setup import source_kinds

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from core.settings import Runtime
 from vcam.commands import OnFailure
-from vcam.settings.config import SCHEMA, Config, ConfigError, ObsSettings, config_folder, load_config, parse_size
+from vcam.errors import ConfigError, OptionError
+from vcam.settings.config import SCHEMA, Config, ObsSettings, config_folder, load_config, parse_size
 from vcam.settings.engine import AskedBy, EngineOptions, names_asked_by
 
 FULL = """
@@ -146,7 +147,7 @@ def test_sizes_are_read(width: int, height: int) -> None:
     "text", ["", "x", "640", "640x", "x480", "640x480x3", "6.4x4", "-6x4", "nanxnan", "²x²", "9" * 99]
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size; write WIDTHxHEIGHT"):
+    with pytest.raises(OptionError, match="is no size; write WIDTHxHEIGHT"):
         parse_size(text)
 
 

@@ -204,6 +204,7 @@ def test_raising_once_it_just_goes_on(build: Build) -> None:
     [
         ("absent", "there is no model 'absent'; there are: fake", 1),
         ("broken", "RuntimeError: out of memory", 3),
+        ("buggy", "ValueError: bug", 3),
         ("dies", "the engine ended by itself (exit status 7)", 3),
     ],
 )
