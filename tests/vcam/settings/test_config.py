@@ -43,6 +43,7 @@ host = "192.0.2.7"
 port = 4456
 password = "a secret"
 prompt_source = "Prompt"
+allow = ["next"]
 [obs.scenes]
 Interview = "ink"
 "Break. Time" = "pause"
@@ -84,7 +85,15 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         port=9000,
         engine=EngineOptions(model="sd15-lcm", runtime=Runtime.EAGER, device="cuda:1", dtype="float16"),
         threads=4,
-        obs=ObsSettings(False, "192.0.2.7", 4456, "a secret", {"Interview": "ink", "Break. Time": "pause"}, "Prompt"),
+        obs=ObsSettings(
+            enabled=False,
+            host="192.0.2.7",
+            port=4456,
+            password="a secret",
+            scenes={"Interview": "ink", "Break. Time": "pause"},
+            prompt_source="Prompt",
+            allow=("next",),
+        ),
     )
     own, engine = len(Config.__dataclass_fields__) - 2, len(names_asked_by(AskedBy.CONFIG))
     assert len(SCHEMA) == own + engine + len(ObsSettings.__dataclass_fields__)
