@@ -42,7 +42,7 @@ def state_folder() -> Path:
 def private_folder(path: Path) -> Path:
     """Make the folder with access for this user alone (0700), or narrow the one that is there; return its path.
 
-    On Windows the folders of a user's profile are private already. Raises ClientError where it belongs to somebody else.
+    On Windows the folders of a user's profile are private already. Raises ClientError where it is somebody else's.
     """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     if sys.platform == "win32":

@@ -201,7 +201,7 @@ def test_a_bug_in_a_command_ends_the_command_alone(tmp_path: Path) -> None:
         at_work.tell(UseProfile("wild"))
         at_work.until(lambda: at_work.shows_translation)
         told = [str(line["text"]) for line in at_work.daemon.log()]
-        assert "failed: source bug (ValueError: bug)" in told
+        assert "the command UseSource failed (ValueError: bug)" in told
         assert not [text for text in told if text.startswith("refused")]
 
 
@@ -588,7 +588,7 @@ from core.settings import EngineSettings
 from vcam.commands import Pause
 from vcam.daemon.daemon import RunParts, run
 from vcam.settings.run_options import RunOptions
-from vcam.errors import CommandError, ProfileError, VcamError
+from vcam.errors import VcamError
 
 if __name__ == "__main__":
     folder, model = Path(sys.argv[1]), sys.argv[2]
