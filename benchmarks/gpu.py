@@ -128,7 +128,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> None:
         until_s=time.monotonic() + 60 * args.minutes,
     )
     if args.smoke:
-        compiled.load = functools.partial(compiled.load, backend="eager")  # type: ignore[assignment]
+        compiled.load = functools.partial(compiled.load, backend="eager")
     raw = resumed(args.out, {"facts": machine(run.device), "run": vars(run)})
 
     def keep() -> None:

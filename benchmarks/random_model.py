@@ -112,7 +112,7 @@ def tokenizer(words: Sequence[str], length: int) -> Any:
 
 def carry_pictures(vae: nn.Module) -> None:
     """Scales the weights so that what goes in decides what comes out; as born, a small random VAE gives one grey."""
-    from diffusers import AutoencoderTiny
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
     for name, weight in vae.named_parameters():
         if weight.dim() == 4:
@@ -125,7 +125,9 @@ def carry_pictures(vae: nn.Module) -> None:
 
 def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
     """Writes the model to the folder."""
-    from diffusers import AutoencoderTiny, LCMScheduler, UNet2DConditionModel
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.schedulers.scheduling_lcm import LCMScheduler
     from transformers import CLIPTextConfig, CLIPTextModel
 
     with torch.random.fork_rng(devices=[]):
@@ -139,7 +141,7 @@ def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed
         vae = AutoencoderTiny(**shape.vae)
         carry_pictures(vae)
         vae.to(dtype).save_pretrained(folder / "vae")
-        special = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+        special: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
         CLIPTextModel(CLIPTextConfig(**shape.text_encoder, **special)).to(dtype).save_pretrained(
             folder / "text_encoder"
         )

@@ -67,7 +67,7 @@ class Sink:
     def send(self, picture: Picture, tick: int) -> None:
         """Keep when it came and a thumbnail of it."""
         small = cv2.resize(picture, THUMBNAIL, interpolation=cv2.INTER_AREA)
-        self.sent.append(Sent(time.perf_counter(), small))
+        self.sent.append(Sent(time.perf_counter(), small.astype(np.uint8, copy=False)))
 
     def close(self) -> None:
         """Nothing to close."""
@@ -110,7 +110,7 @@ def fall(
         before = [one.thumbnail for one in sent if at_s - third <= one.at_s < at_s]
         after = [one.thumbnail for one in sent if at_s + 2 * third <= one.at_s < at_s + stay_s]
         between = [one.thumbnail for one in sent if at_s <= one.at_s < at_s + 2 * third]
-        explained = [*before, *after, *cross_fade(before[-1], after[0])]
+        explained: list[npt.NDArray[Any]] = [*before, *after, *cross_fade(before[-1], after[0])]
         below = min(map(value, explained)) - min(map(value, between))
         if below > worst:
             worst, where = below, looks

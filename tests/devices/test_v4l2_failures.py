@@ -67,8 +67,7 @@ while True:
 def thumbnail(picture: Picture) -> Picture:
     import cv2
 
-    small: Picture = cv2.resize(picture, (16, 12), interpolation=cv2.INTER_AREA)
-    return small
+    return cv2.resize(picture, (16, 12), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def alike(one: Picture, other: Picture) -> bool:
@@ -288,7 +287,8 @@ def by_ffmpeg(folder: Path) -> Picture:
     command = ["ffmpeg", "-v", "error", "-y", "-f", "v4l2", "-i", sinks.find_device(), "-frames:v", "3"]
     subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", str(shot)], check=True, timeout=PATIENCE_S)
     raw = np.frombuffer(shot.read_bytes(), np.uint8)
-    return raw.reshape(-1, SIZE[1], SIZE[0], 3)[-1]
+    shown: Picture = raw.reshape(-1, SIZE[1], SIZE[0], 3)[-1]
+    return shown
 
 
 def by_opencv(folder: Path) -> Picture:

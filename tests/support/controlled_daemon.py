@@ -68,7 +68,7 @@ class ControlledDaemon:
         self.files[id] = data
 
     def delete_profile(self, id: str) -> None:
-        editing.check_id(id)
+        check_id(id)
         if self.files.pop(id, None) is None:
             raise ProfileError(f"there is no profile {id!r}")
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, LCMScheduler
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.random_model import carry_pictures, tokenizer
@@ -149,11 +151,12 @@ def make_full_shapes(folder: Path) -> Path:
             )
         )
     text.config.architectures = ["CLIPTextModel"]
-    for part, model, stem in (
-        ("unet", unet, "diffusion_pytorch_model"),
-        ("vae", vae, "diffusion_pytorch_model"),
-        ("text_encoder", text, "model"),
-    ):
+    models: dict[str, tuple[Any, str]] = {
+        "unet": (unet, "diffusion_pytorch_model"),
+        "vae": (vae, "diffusion_pytorch_model"),
+        "text_encoder": (text, "model"),
+    }
+    for part, (model, stem) in models.items():
         if part == "text_encoder":
             model.config.save_pretrained(folder / part)
         else:

@@ -99,7 +99,8 @@ def slot_frames(frame: int, slots: int, interval: int) -> list[int]:
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
     """Cosine similarity of each row of a [n, channels] with each row of b [m, channels]: [n, m]."""
-    return (a / a.norm(dim=1, keepdim=True)) @ (b / b.norm(dim=1, keepdim=True)).T
+    similarity: Tensor = (a / a.norm(dim=1, keepdim=True)) @ (b / b.norm(dim=1, keepdim=True)).T
+    return similarity
 
 
 def assign(tokens: Tensor, permutation: Sequence[int]) -> list[tuple[int, list[int]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from core.algorithm import bank as banks
 from core.algorithm.bank import Bank, Features
@@ -55,7 +55,8 @@ def small_unet(
                 weight.data *= 1.7
             elif name.endswith("bias"):
                 weight.data += 0.1 * torch.randn_like(weight)
-    return unet.double().eval().requires_grad_(False)
+    frozen: UNet2DConditionModel = unet.double().eval().requires_grad_(False)
+    return frozen
 
 
 def smallest_unet(seed: int) -> UNet2DConditionModel:

@@ -43,7 +43,8 @@ def test_the_bytes_are_those_of_the_rings(rows: int, slots: int, dtype: torch.dt
 
 
 def test_the_first_frame_fills_all_slots_and_kept_ones_go_round() -> None:
-    rings, positions = empty(1, 3), (0,)
+    rings = empty(1, 3)
+    positions: tuple[int, ...] = (0,)
     held = []
     for age in range(9):
         rings, positions = updated(rings, seen_of(age), positions, [age], policy=Policy.FIFO, interval=2, seed=0)

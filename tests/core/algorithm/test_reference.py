@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from diffusers import LCMScheduler
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 
 from tests.support import reference as ref
 from tests.support import small_models
@@ -15,7 +15,7 @@ from tests.support.small_models import fixed_noise, moving_latents, random_text,
 
 small_unet = functools.cache(small_models.small_unet)
 ALPHAS = scaled_linear_alphas()
-KINDS = ({}, {"last_up_attention": False}, {"like_embedded": True}, {"linear": True})
+KINDS: tuple[dict[str, bool], ...] = ({}, {"last_up_attention": False}, {"like_embedded": True}, {"linear": True})
 
 
 def column(*numbers: float) -> torch.Tensor:

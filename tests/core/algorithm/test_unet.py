@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
 
 from core.algorithm import bank, unet
 from core.algorithm.bank import Reading
@@ -26,6 +27,7 @@ def call(net: BankedUNet | PlainUNet, height: int, width: int, dtype: torch.dtyp
     text = torch.randn(2, TEXT_TOKENS, TEXT_WIDTH, generator=generator).to(dtype)
     reading = Reading(READING.fresh, *(t.to(dtype) for t in READING[1:]))
     rings: bank.Bank = {}
+    seen: bank.Seen = {}
     for _ in range(2):
         predicted, seen = net(latents, torch.tensor([499, 19]), text, rings, reading)
         rings = {name: feature[:, None].repeat(1, 2, 1, 1) for name, feature in seen.items()}
@@ -76,7 +78,7 @@ def test_a_plain_unet_sees_nothing_and_predicts_what_a_banked_one_does_without_b
 def test_a_bank_and_each_place_matter() -> None:
     latents, text = torch.randn(2, 2, 4, 8, 8, dtype=torch.float64), torch.randn(2, 5, 16, dtype=torch.float64)
     reading = Reading(torch.tensor([False, False]), *(t.double() for t in READING[1:]))
-    results = []
+    results: list[Tensor] = []
     for places in ((), (f"{MID}.attn1",), (MID,), ("up_blocks.1",)):
         net = BankedUNet(small_unet(0), places)
         _, seen = net(latents[0], torch.tensor([499, 19]), text, {}, reading)

@@ -25,6 +25,7 @@ from vcam.devices import cameras
 from vcam.errors import VcamError
 from vcam.offline import bench, evaluate, translate
 from vcam.settings.engine import EngineOptions
+from vcam.settings.run_options import RunOptions, RunReport
 
 ROOT = Path(__file__).parents[3]
 VERBS = (
@@ -346,7 +347,7 @@ def test_run_passes_everything_on(
     (home / "config.toml").write_text(
         'size = "1280x720"\nfps = 25\nmirror = true\nprofile = "neon"\nsink = "none"\nengine.model = "embedded"\n'
     )
-    report = daemon.RunReport(
+    report = RunReport(
         captured=9,
         translated=8,
         published=7,
@@ -365,7 +366,7 @@ def test_run_passes_everything_on(
     argv = "run --source pattern --fps 30 --frames 7 --no-panel --on-failure hold --steps 1 --bank off --threads 2"
     assert cli.main([*argv.split(), "--engine-size", "128x64", "--prompt", "ink", "--strength", "0.3", "--json"]) == 0
     (options,) = call.args
-    assert options == daemon.RunOptions(
+    assert options == RunOptions(
         source="pattern",
         sink="none",
         profile="neon",

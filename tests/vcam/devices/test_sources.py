@@ -112,10 +112,15 @@ def test_other_systems_list_cameras_by_name_with_an_identity(
         SimpleNamespace(name="StreamV2V Camera", path="unity", index=2),
         SimpleNamespace(name="FaceTime HD Camera", path="", index=3),
     ]
-    fake = SimpleNamespace(enumerate_cameras=lambda chosen: asked.append(chosen) or known)
+
+    def enumerate_cameras(chosen: int) -> list[SimpleNamespace]:
+        asked.append(chosen)
+        return known
+
+    fake = SimpleNamespace(enumerate_cameras=enumerate_cameras)
     monkeypatch.setitem(sys.modules, "cv2_enumerate_cameras", fake)
     with monkeypatch.context() as patch:
-        patch.setattr(camera_list.sys, "platform", system)
+        patch.setattr(sys, "platform", system)
         cameras = camera_list.list_cameras()
         first = camera_list.first_choice([one for one in cameras if one.virtual])
     assert asked == [backend]
@@ -149,9 +154,9 @@ def test_a_camera_is_asked_for_mjpeg_size_and_rate_on_its_systems_own_backend(
             assert cv2.CAP_PROP_FOURCC in asked or key == cv2.CAP_PROP_FOURCC, "the format first: it limits the rest"
             asked[key] = value
 
-    monkeypatch.setattr(capture.cv2, "VideoCapture", Device)
+    monkeypatch.setattr(cv2, "VideoCapture", Device)
     with monkeypatch.context() as patch:
-        patch.setattr(capture.sys, "platform", system)
+        patch.setattr(sys, "platform", system)
         capture.open_capture(3, (1280, 720), 30.0)
     assert opened == [(3, backend)]
     assert asked[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")

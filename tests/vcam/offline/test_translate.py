@@ -268,7 +268,7 @@ def test_memory_is_flat(tmp_path: Path) -> None:
     """Reading never runs further ahead than the two bounded queues."""
     source = film(tmp_path / "in.mp4", 120)
     read_so_far, ahead = 0, 0
-    original = under_test.read
+    original = read
 
     def counted(media: Any, note: Any) -> Iterator[Any]:
         nonlocal read_so_far

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from benchmarks.random_model import carry_pictures
 from core.algorithm import stream
@@ -60,7 +62,8 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     assert (tmp_path / "frame.onnx.data").stat().st_size > 2**31
     assert made.path.stat().st_size < 2**26
     state = stream.initial_state(shape.layout, 1, 1, Guidance.NONE, (4, 16, 16), torch.float32, torch.device("cpu"))
-    step = tensorrt.TensorRtStep([trt_stand_in.engine_of(made.path)], shape, state, lambda _: cross)
+    engine: Any = trt_stand_in.engine_of(made.path)  # as good as tensorrt.ICudaEngine
+    step = tensorrt.TensorRtStep([engine], shape, state, lambda _: cross)
     for view, expected in zip(views, eager, strict=True):
         develop, state = step(sampling, state, view)
         assert np.abs(develop().astype(int) - expected).max() <= 1
