@@ -8,6 +8,8 @@ is the engine's own stream batch, so that the bank alone makes the difference.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
@@ -99,7 +101,7 @@ class PaperNet(PlainUNet):
     ) -> None:
         """It takes the UNet over; it fuses where the paper does."""
         places, layers = default_places(unet), self_attentions(unet)
-        processors = unet.attn_processors
+        processors: dict[str, Any] = unet.attn_processors
         for name in processors:
             layer = name.removesuffix(".processor")
             if layer in layers:

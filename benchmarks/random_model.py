@@ -142,9 +142,8 @@ def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed
         carry_pictures(vae)
         vae.to(dtype).save_pretrained(folder / "vae")
         special: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
-        CLIPTextModel(CLIPTextConfig(**shape.text_encoder, **special)).to(dtype).save_pretrained(
-            folder / "text_encoder"
-        )
+        text_encoder: nn.Module = CLIPTextModel(CLIPTextConfig(**shape.text_encoder, **special)).to(dtype=dtype)
+        text_encoder.save_pretrained(folder / "text_encoder")
     tokenizer(WORDS, shape.text_encoder["max_position_embeddings"]).save_pretrained(folder / "tokenizer")
     LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(
         folder / "scheduler"

@@ -134,7 +134,7 @@ def _fuse_projections(net: BankedUNet) -> dict[Tensor, Tensor]:
     views: dict[Tensor, Tensor] = {}
     for module in net.modules():
         if isinstance(module, Attention) and isinstance(module.processor, SelfAttention):
-            module.fuse_projections()  # type: ignore[no-untyped-call]
+            module.fuse_projections()
             parts = (module.to_q.weight, module.to_k.weight, module.to_v.weight)
             views |= zip(parts, module.to_qkv.weight.detach().chunk(3), strict=True)
             del module.to_q, module.to_k, module.to_v

@@ -80,7 +80,7 @@ def test_whole_pipeline_writes_a_model_that_stock_parts_load(
     shards: list[lessons.Shard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cpu = torch.device("cpu")
-    records: list[dict[str, object]] = []
+    records: list[dict[str, float]] = []
     made = vae.train(
         shards, tmp_path / "vae", seconds=60, most=2, batch=2, size=64, seed=0, device=cpu, log=records.append
     )

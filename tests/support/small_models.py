@@ -63,7 +63,7 @@ def smallest_unet(seed: int) -> UNet2DConditionModel:
     """A random UNet of two levels, 4 self-attention layers: for what takes its time by the number of layers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return UNet2DConditionModel(
+        unet: UNet2DConditionModel = UNet2DConditionModel(
             sample_size=LATENT_SIZE,
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
@@ -75,6 +75,7 @@ def smallest_unet(seed: int) -> UNet2DConditionModel:
             attention_head_dim=2,
             cross_attention_dim=TEXT_WIDTH,
         ).eval()
+        return unet
 
 
 def moving_latents(seed: int, frames: int) -> list[torch.Tensor]:

@@ -116,7 +116,9 @@ class TensorIOMode(enum.Enum):
 class Weights:
     def __init__(self, type: DataType, ptr: int, count: int) -> None:
         size = count * np.dtype(_NUMPY[type]).itemsize
-        self.values = np.frombuffer(memoryview((ctypes.c_char * size).from_address(ptr)), dtype=_NUMPY[type])
+        self.values: np.ndarray = np.frombuffer(
+            memoryview((ctypes.c_char * size).from_address(ptr)), dtype=_NUMPY[type]
+        )
 
 
 class IHostMemory(bytes):

@@ -195,6 +195,7 @@ def test_nothing_of_a_frame_happens_on_the_host_and_in_half_precision_types_agre
     own = sampling(policy, 2, guidance)
     model = parts() if subtoken == 1 else parts()._replace(net=BankedUNet(small_unet(0), ["up_blocks.1"], subtoken))
     frame = copy.deepcopy(whole(model, own)).to("meta", torch.float16)
+    assert isinstance(frame.encode, Encode)
     frame.encode.dtype = torch.float16
     shapes = layout(small_unet(0).config, PLACES if subtoken == 1 else ["up_blocks.1"], 8, 8)
     state = start(own, 1)._replace(
@@ -210,7 +211,7 @@ def test_nothing_of_a_frame_happens_on_the_host_and_in_half_precision_types_agre
 
     inputs, orders = tree_map_only(Tensor, moved, (inputs, orders))
     picture = pictures(1)[0].to("meta")
-    with torch.inference_mode(), OnOneDevice():
+    with torch.inference_mode(), OnOneDevice():  # type: ignore[no-untyped-call]
         cross = frame.net.cross_attention(inputs.text)  # type: ignore[operator]
         shown, after, seen = frame(picture, inputs._replace(cross=cross), state.tensors)
         rows = ({name: tensor[:1] for name, tensor in part.items()} for part in (after.bank, seen))

@@ -21,7 +21,8 @@ sizes = st.integers(1, 40)
 def text_encoder() -> CLIPTextModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return small_text_encoder(WIDTH, layers=1, heads=1).eval()
+        encoder: CLIPTextModel = small_text_encoder(WIDTH, layers=1, heads=1).eval()
+        return encoder
 
 
 @pytest.fixture

@@ -80,8 +80,9 @@ class Case:
         fusion_strength: float = 0.75,
         threshold: float = 0.9,
         seed: int = 5,
-        **unet: bool,
+        unet: dict[str, bool] | None = None,
     ) -> None:
+        unet = unet or {}
         chosen = ref.lcm_timesteps(steps, 0.6)
         off = policy is Policy.OFF
         self.net: Any = PlainUNet(stock_unet(**unet)) if off else banked_unet(places, **unet)
@@ -198,7 +199,7 @@ def test_each_place_of_fusion_equals_the_reference(policy: Policy, places: tuple
 @pytest.mark.parametrize("unet", [{"last_up_attention": False}, {"like_embedded": True}, {"linear": True}])
 @pytest.mark.parametrize("policy", [Policy.FIFO, Policy.MERGE])
 def test_other_unets_equal_the_reference(policy: Policy, unet: dict[str, bool]) -> None:
-    Case(policy, 1, 2, 1, (ATTENTION, BLOCK, UP_BLOCK), **unet).prove(3)
+    Case(policy, 1, 2, 1, (ATTENTION, BLOCK, UP_BLOCK), unet=unet).prove(3)
 
 
 @pytest.mark.parametrize("kind", list(ScheduleKind))
@@ -449,7 +450,12 @@ def test_merging_equals_the_reference_for_any_permutation(
 
     for row, order in enumerate(orders):
         compact = of_row({name: ring[:, 0] for name, ring in bank.items()}, row)
-        expected = ref.merge(compact, of_row(seen, row), frame, lambda frame, tokens, order=order: order.tolist())
+        drawn: list[int] = order.tolist()
+
+        def the_order(frame: int, tokens: int, drawn: list[int] = drawn) -> list[int]:
+            return drawn
+
+        expected = ref.merge(compact, of_row(seen, row), frame, the_order)
         actual = of_row({name: ring[:, 0] for name, ring in merged.items()}, row)
         torch.testing.assert_close(actual.keys, expected.keys, rtol=0, atol=1e-12)
         torch.testing.assert_close(actual.values, expected.values, rtol=0, atol=1e-12)

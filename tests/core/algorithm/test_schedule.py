@@ -20,9 +20,10 @@ timesteps_chosen = st.lists(st.integers(0, 999), min_size=1, max_size=6)
 
 
 def lcm(prediction: Prediction = Prediction.EPSILON) -> LCMScheduler:
-    return LCMScheduler(
+    made: LCMScheduler = LCMScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type=prediction.value
     )
+    return made
 
 
 def of(chosen: list[int], kind: ScheduleKind = ScheduleKind.LCM) -> RowCoefficients:

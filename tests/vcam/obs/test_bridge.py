@@ -276,6 +276,10 @@ def test_obs_that_no_longer_answers_is_not_called_connected(start: Start, monkey
         until(lambda: camera.connected)
 
 
+def connected_by_another(camera: Camera, process: object) -> bool:
+    return camera.bridge._process is not process and camera.connected
+
+
 def test_a_bridge_that_is_killed_or_stopped_is_started_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "SILENT_S", 3.0)
     obs = StandIn()
@@ -287,7 +291,7 @@ def test_a_bridge_that_is_killed_or_stopped_is_started_again(start: Start, monke
             process = camera.bridge._process
             assert process is not None
             process.send_signal(harm)
-            until(lambda process=process: camera.bridge._process is not process and camera.connected)
+            until(partial(connected_by_another, camera, process))
         obs.tell("CustomEvent", streamv2v="next")
         until(lambda: camera.commands == [NextProfile()])
 
