@@ -61,7 +61,7 @@ class Fp8Conv(nn.Module):
 
 
 def to_fp8(module: nn.Module, *, convolutions: bool) -> None:
-    """Replaces, in place, linear layers and 1x1 convolutions, and with `convolutions` the larger ones too."""
+    """Replace, in place, linear layers and 1x1 convolutions, and with `convolutions` the larger ones too."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear) and _fits(child.in_features, child.out_features):
             setattr(module, name, Fp8Linear(child.weight, child.bias))

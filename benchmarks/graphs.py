@@ -31,7 +31,7 @@ SIDE, SLOTS = 256, 1
 
 
 def whole_graphs() -> dict[str, bytes]:
-    """The graphs with their weights in them."""
+    """Return the graphs with their weights in them."""
     import onnx
 
     description = describe("embedded")

@@ -99,7 +99,7 @@ class PaperNet(PlainUNet):
         strength: float,
         threshold: float,
     ) -> None:
-        """It takes the UNet over; it fuses where the paper does."""
+        """Take the UNet over; fuse where the paper does."""
         places, layers = default_places(unet), self_attentions(unet)
         processors: dict[str, Any] = unet.attn_processors
         for name in processors:

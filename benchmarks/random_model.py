@@ -88,7 +88,7 @@ SHAPES = {"full": FULL, "small": SMALL}
 
 
 def tokenizer(words: Sequence[str], length: int) -> Any:
-    """A word-level tokenizer that knows those words."""
+    """Return a word-level tokenizer that knows those words."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -124,7 +124,7 @@ def carry_pictures(vae: nn.Module) -> None:
 
 
 def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
-    """Writes the model to the folder."""
+    """Write the model to the folder."""
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.schedulers.scheduling_lcm import LCMScheduler
@@ -142,8 +142,8 @@ def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed
         carry_pictures(vae)
         vae.to(dtype).save_pretrained(folder / "vae")
         special: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
-        text_encoder: nn.Module = CLIPTextModel(CLIPTextConfig(**shape.text_encoder, **special)).to(dtype=dtype)
-        text_encoder.save_pretrained(folder / "text_encoder")
+        text_encoder: Any = CLIPTextModel(CLIPTextConfig(**shape.text_encoder, **special))
+        text_encoder.to(dtype).save_pretrained(folder / "text_encoder")
     tokenizer(WORDS, shape.text_encoder["max_position_embeddings"]).save_pretrained(folder / "tokenizer")
     LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(
         folder / "scheduler"
@@ -152,7 +152,7 @@ def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the folder that is asked for."""
+    """Write the folder that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=sorted(SHAPES), default="full")

@@ -133,7 +133,7 @@ def film(folder: Path, size: tuple[int, int]) -> Path:
 
 
 def parts_of(engine: str, folder: Path) -> RunParts:
-    """The daemon's parts with this engine."""
+    """Return the daemon's parts with this engine."""
     if engine == "model":
         return RunParts(state_folder=lambda: folder, signals=False)
     return RunParts(

@@ -34,7 +34,7 @@ DROPPED = {
 
 
 def description() -> dict[str, object]:
-    """What the engine is told of the model (streamv2v.json)."""
+    """Return what the engine is told of the model (streamv2v.json)."""
     return {
         "name": "embedded",
         "licence": "Apache-2.0",

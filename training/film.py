@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 
 
 def moving(size: int, frames: int) -> Iterator[Pixels]:
-    """The astronaut's portrait under a camera that swings from side to side and comes nearer; a seamless loop."""
+    """Yield the astronaut's portrait under a camera that swings from side to side and comes nearer; a seamless loop."""
     photograph = np.round(next(iter(held_out(512).values())) * 255).astype(np.uint8)
     for frame in range(frames):
         turn = 2 * np.pi * frame / frames

@@ -113,23 +113,23 @@ def send(command: Command, folder: Path | None = None) -> Status:
 
 
 def profiles(folder: Path | None = None) -> list[dict[str, Any]]:
-    """The daemon's profiles: id, name, description, current."""
+    """Return the daemon's profiles: id, name, description, current."""
     answer: list[dict[str, Any]] = _ask("GET", "/api/v1/profiles", None, folder)["profiles"]
     return answer
 
 
 def panel_link(folder: Path | None = None) -> str:
-    """A fresh link to the panel, good for one use."""
+    """Return a fresh link to the panel, good for one use."""
     return str(_ask("POST", "/api/v1/link", {}, folder)["link"])
 
 
 def picture_link(folder: Path | None = None) -> str:
-    """The live picture's address, with a key that opens nothing else, for a program such as OBS."""
+    """Return the live picture's address, with a key that opens nothing else, for a program such as OBS."""
     return str(_ask("POST", "/api/v1/picture-link", {}, folder)["link"])
 
 
 def describe(status: Status) -> str:
-    """The status in a few lines for a terminal."""
+    """Return the status in a few lines for a terminal."""
     lines = [
         f"{status.state}" + (f": {status.reason}" if status.reason else ""),
         f"  profile   {status.profile_name or status.profile or '-'}  ({status.prompt})",

@@ -77,7 +77,7 @@ class _Formatter(logging.Formatter):
 
 
 def redacted(text: str) -> str:
-    """The text with whatever follows password, token, ticket or the like taken out."""
+    """Return the text with whatever follows password, token, ticket or the like taken out."""
     return _SECRETS.sub(r"\1***", text)
 
 

@@ -24,7 +24,7 @@ class OpticalFlow(Protocol):
     """Optical flow: what is at p in `a` is at p + flow[p] in `b`; pixels, float32 [height, width, (x, y)]."""
 
     def __call__(self, a: Pixels, b: Pixels) -> Floats:
-        """The flow from `a` to `b`."""
+        """Return the flow from `a` to `b`."""
 
 
 def dis_flow() -> OpticalFlow:
@@ -96,7 +96,7 @@ class Motion(NamedTuple):
 
 
 def motion(before: Pixels, now: Pixels, flow: OpticalFlow) -> Motion:
-    """The motion between two source pictures, with the forward/backward check of Sundaram et al. (ECCV 2010).
+    """Return the motion between two source pictures, with the forward/backward check of Sundaram et al. (ECCV 2010).
 
     A pixel is visible in both when |b + f|^2 < 0.01 (|b|^2 + |f|^2) + 0.5 (pixels), where b is the flow back at the
     pixel and f the flow forth at the place it points to, and that place lies inside the picture.

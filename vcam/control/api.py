@@ -69,7 +69,7 @@ class Surface(Protocol):
         """Queue a command."""
 
     def status(self) -> Status:
-        """The state of everything."""
+        """Return the state of everything."""
 
     def profiles(self) -> list[dict[str, Any]]:
         """All profiles."""
@@ -84,22 +84,22 @@ class Surface(Protocol):
         """Remove one of the user's; raises ProfileError."""
 
     def look(self) -> dict[str, Any]:
-        """The look as it is now."""
+        """Return the look as it is now."""
 
     def engine(self) -> dict[str, Any]:
-        """What the engine is built from."""
+        """Return what the engine is built from."""
 
     def sources(self) -> list[dict[str, Any]]:
-        """What can be translated on this machine; slow."""
+        """Return what can be translated on this machine; slow."""
 
     def log(self) -> list[dict[str, Any]]:
-        """What happened: at (seconds since 1970) and text."""
+        """Return what happened: at (seconds since 1970) and text."""
 
     def thumbnail(self, id: str) -> Future[bytes] | None:
-        """The test picture in the profile's look, as JPEG; None where that would be too dear. Raises ProfileError."""
+        """Return the test picture in the profile's look, as JPEG; None if too dear. Raises ProfileError."""
 
     def try_look(self, wanted: dict[str, Any]) -> Future[Picture]:
-        """The newest camera picture in another look, privately; raises CommandError, ProfileError."""
+        """Return the newest camera picture in another look, privately; raises CommandError, ProfileError."""
 
 
 class Jpegs:
@@ -111,7 +111,7 @@ class Jpegs:
         self._last: tuple[Picture, bytes] | None = None
 
     def newest(self) -> bytes | None:
-        """The JPEG of the newest picture."""
+        """Return the JPEG of the newest picture."""
         with self._lock:
             picture = self._newest()
             if picture is None:
@@ -169,11 +169,11 @@ class Api:
         ]
 
     async def openapi(self, request: Request) -> Response:
-        """This API, described."""
+        """Return the description of this API."""
         return JSONResponse(document())
 
     async def status(self, request: Request) -> Response:
-        """The state of everything."""
+        """Return the state of everything."""
         return JSONResponse(self._surface.status().to_json())
 
     async def profiles(self, request: Request) -> Response:
@@ -196,7 +196,7 @@ class Api:
         return JSONResponse({"profiles": self._surface.profiles()})
 
     async def thumbnail(self, request: Request) -> Response:
-        """The test picture in a profile's look."""
+        """Return the test picture in a profile's look."""
         wanted = self._surface.thumbnail(request.path_params["id"])
         if wanted is None:
             return answer(404, "thumbnails are made with the included model alone")
@@ -207,7 +207,7 @@ class Api:
         return Response(data, media_type="image/jpeg")
 
     async def look(self, request: Request) -> Response:
-        """The look as it is now."""
+        """Return the look as it is now."""
         return JSONResponse({"look": self._surface.look()})
 
     async def change_look(self, request: Request) -> Response:
@@ -215,19 +215,19 @@ class Api:
         return await self._carried_out(ChangeLook(await _body(request)))
 
     async def engine(self, request: Request) -> Response:
-        """What the engine is built from."""
+        """Return what the engine is built from."""
         return JSONResponse({"engine": self._surface.engine()})
 
     async def sources(self, request: Request) -> Response:
-        """What can be translated."""
+        """Return what can be translated."""
         return JSONResponse({"sources": await asyncio.to_thread(self._surface.sources)})
 
     async def log(self, request: Request) -> Response:
-        """What happened."""
+        """Return what happened."""
         return JSONResponse({"log": self._surface.log()})
 
     async def try_look(self, request: Request) -> Response:
-        """The newest camera picture in another look; nothing of it is published."""
+        """Return the newest camera picture in another look; nothing of it is published."""
         wanted = self._surface.try_look(await _body(request))
         try:
             picture = await asyncio.wait_for(asyncio.wrap_future(wanted), TRY_S)
@@ -253,7 +253,7 @@ class Api:
         return JSONResponse(self._surface.status().to_json())
 
     async def link(self, request: Request) -> Response:
-        """A one-time link to the panel."""
+        """Return a one-time link to the panel."""
         if self._port is None:
             return answer(409, _NO_PAGE)
         return JSONResponse({"link": panel_link(self._keys, self._port)})
@@ -263,7 +263,7 @@ class Api:
         return JSONResponse({"key": self._keys.view()})
 
     async def picture_link(self, request: Request) -> Response:
-        """The live picture's address for a program that can send no token."""
+        """Return the live picture's address for a program that can send no token."""
         if self._port is None:
             return answer(409, _NO_PAGE)
         if not self._keys.picture_key:
@@ -271,19 +271,19 @@ class Api:
         return JSONResponse({"link": picture_link(self._keys, self._port)})
 
     async def picture(self, request: Request) -> Response:
-        """What is published now."""
+        """Return what is published now."""
         return _jpeg(await asyncio.to_thread(self._output.newest))
 
     async def camera(self, request: Request) -> Response:
-        """What the camera sees now."""
+        """Return what the camera sees now."""
         return _jpeg(await asyncio.to_thread(self._input.newest))
 
     async def stream(self, request: Request) -> Response:
-        """What is published, live."""
+        """Return what is published, live."""
         return self._streamed(self._output)
 
     async def camera_stream(self, request: Request) -> Response:
-        """What the camera sees, live."""
+        """Return what the camera sees, live."""
         return self._streamed(self._input)
 
     def _streamed(self, jpegs: Jpegs) -> Response:
@@ -309,7 +309,7 @@ class Api:
             await asyncio.sleep(1 / STREAM_FPS)
 
     async def events(self, socket: WebSocket) -> None:
-        """The status whenever it changes."""
+        """Send the status whenever it changes."""
         await socket.accept(WEBSOCKET_PROTOCOL if WEBSOCKET_PROTOCOL in socket.scope["subprotocols"] else None)
         listening = asyncio.create_task(_until_gone(socket))
         last, code = "", GOING_AWAY

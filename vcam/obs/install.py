@@ -24,7 +24,7 @@ class Installed(NamedTuple):
 
 
 def install(folder: Path, profiles: Iterable[tuple[str, str]], add_to_scenes: bool) -> Installed:
-    """Puts the script and the profiles (id, name) into the settings folder of an OBS; again and again is no harm.
+    """Put the script and the profiles (id, name) into the settings folder of an OBS; again and again is no harm.
 
     add_to_scenes: also into every scene collection (OBS must not run). Raises ObsError.
     """
@@ -49,7 +49,7 @@ def write_profiles(folder: Path, profiles: Iterable[tuple[str, str]]) -> bool:
 
 
 def installed_in(folders: Iterable[Path]) -> list[Path]:
-    """The folders that hold our script, of these settings folders of OBS."""
+    """Return the folders that hold our script, of these settings folders of OBS."""
     return [folder / "scripts" for folder in folders if (folder / "scripts" / SCRIPT).is_file()]
 
 
@@ -59,7 +59,7 @@ def collections(folder: Path) -> list[Path]:
 
 
 def steps(installed: Installed) -> str:
-    """What the user does next, in OBS."""
+    """Return what the user does next in OBS, as text."""
     lines = [f"The script is at {installed.script}", ""]
     if installed.added_to:
         names = ", ".join(path.stem for path in installed.added_to)
@@ -77,7 +77,7 @@ def steps(installed: Installed) -> str:
 
 
 def _add(collection: Path, script: Path) -> bool:
-    """Adds the script to a scene collection, after a copy; whether it was not there."""
+    """Add the script to a scene collection, after a copy; return whether it was not there."""
     content = collection.read_text(encoding="utf-8")
     try:
         data: dict[str, Any] = json.loads(content)

@@ -110,7 +110,7 @@ def export(folder: Path) -> None:
 
 @contextmanager
 def _random_weights(folder: Path) -> Iterator[Path]:
-    """A copy of the model folder with other weights of the same names and shapes, no two numbers alike."""
+    """Make a copy of the model folder with other weights of the same names and shapes, no two numbers alike."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
 

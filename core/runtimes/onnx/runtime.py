@@ -38,7 +38,7 @@ _REMEDY = "use --runtime eager, or export the graphs again (docs/models.md)"
 
 
 def load(description: ModelDescription, settings: EngineSettings) -> Model:
-    """The model on ONNX Runtime. Raises ModelError, SettingsError."""
+    """Return the model on ONNX Runtime. Raises ModelError, SettingsError."""
     folder = description.folder
     if not has_graphs(folder):
         raise ModelError(f"{folder}: it has no {FOLDER}/ graphs for the onnx runtime; use --runtime eager")
@@ -96,7 +96,7 @@ def _share(settings: EngineSettings, threads: int) -> _Share:
 
 
 def fingerprint(description: ModelDescription) -> str:
-    """What of the folder the graphs were made for: all but the weights' values. Raises ModelError."""
+    """Return a hash of all that graphs depend on in the folder: not the weights' values. Raises ModelError."""
     parts = {part: part_config(description.folder, part) for part in sorted(set(ONNX_GRAPHS.values()))}
     # who wrote the file, and by which version, is no matter
     own = {part: {key: config[key] for key in config if _matters(key)} for part, config in parts.items()}
@@ -109,7 +109,7 @@ def _matters(key: str) -> bool:
 
 
 def read_manifest(description: ModelDescription) -> dict[str, Any]:
-    """What the folder's graphs need, as core.runtimes.onnx.export wrote it. Raises ModelError."""
+    """Return what the folder's graphs need, as core.runtimes.onnx.export wrote it. Raises ModelError."""
     path = description.folder / FOLDER / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -156,7 +156,7 @@ def _session(path: Path, weights: Mapping[str, NDArray[np.float32]], threads: in
 
 
 def weights_of(part: Path) -> dict[str, NDArray[np.float32]]:
-    """A part's weights by their names in its safetensors."""
+    """Return a part's weights by their names in its safetensors."""
     from safetensors.numpy import load_file
 
     found: dict[str, NDArray[np.float32]] = {}
@@ -168,7 +168,7 @@ def weights_of(part: Path) -> dict[str, NDArray[np.float32]]:
 def folded_weights(
     chains: Mapping[str, Chain], weights: Mapping[str, NDArray[np.float32]]
 ) -> dict[str, NDArray[np.float32]]:
-    """The weight and bias of each chain's one convolution, as `chain.weight` and `chain.bias`."""
+    """Return the weight and bias of each chain's one convolution, as `chain.weight` and `chain.bias`."""
     tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
     found = {name: compose(chain, tensors) for name, chain in chains.items()}
     return {
@@ -179,7 +179,7 @@ def folded_weights(
 
 
 def named(name: str, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The weight that a graph calls so: `name`, `name.T` for a matrix turned, either with `:AxBxC` for another shape.
+    """Return a graph's weight by its name: `name`, `name.T` for a matrix turned, or with `:AxBxC` for another shape.
 
     Raises KeyError, ValueError.
     """
@@ -197,7 +197,7 @@ def _layout(levels: Mapping[str, tuple[int, int]], height: int, width: int) -> L
 
 
 def _net(session: Any, layout: Layout, pool: Executor, workers: int) -> Net:
-    """The rows, which know nothing of each other, are shared by as many workers: the caller and threads of the pool."""
+    """Return a net whose independent rows are shared by so many workers: the caller and threads of the pool."""
     outputs = [output.name for output in session.get_outputs()]
 
     def net(latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading) -> tuple[Tensor, Features]:

@@ -195,7 +195,7 @@ def test_nothing_of_a_frame_happens_on_the_host_and_in_half_precision_types_agre
     own = sampling(policy, 2, guidance)
     model = parts() if subtoken == 1 else parts()._replace(net=BankedUNet(small_unet(0), ["up_blocks.1"], subtoken))
     frame = copy.deepcopy(whole(model, own)).to("meta", torch.float16)
-    assert isinstance(frame.encode, Encode)
+    assert isinstance(frame.encode, PictureEncoder)
     frame.encode.dtype = torch.float16
     shapes = layout(small_unet(0).config, PLACES if subtoken == 1 else ["up_blocks.1"], 8, 8)
     state = start(own, 1)._replace(
