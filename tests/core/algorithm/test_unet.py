@@ -27,7 +27,7 @@ def call(net: BankedUNet | PlainUNet, height: int, width: int, dtype: torch.dtyp
     text = torch.randn(2, TEXT_TOKENS, TEXT_WIDTH, generator=generator).to(dtype)
     reading = Reading(READING.fresh, *(t.to(dtype) for t in READING[1:]))
     rings: bank.Bank = {}
-    seen: bank.Seen = {}
+    seen: bank.Features = {}
     for _ in range(2):
         predicted, seen = net(latents, torch.tensor([499, 19]), text, rings, reading)
         rings = {name: feature[:, None].repeat(1, 2, 1, 1) for name, feature in seen.items()}
