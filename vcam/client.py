@@ -103,7 +103,7 @@ def session(folder: Path | None = None) -> Session:
 
 
 def status(folder: Path | None = None) -> Status:
-    """What the daemon says about itself; raises ClientError if none runs."""
+    """Return what the daemon says about itself; raises ClientError if none runs."""
     return Status.from_json(_ask("GET", "/api/v1/status", None, folder))
 
 

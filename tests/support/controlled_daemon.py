@@ -13,6 +13,7 @@ from vcam.commands import Command, SetPrompt, Status, changed
 from vcam.control import profile_files as editing
 from vcam.errors import ProfileError
 from vcam.frames import Picture
+from vcam.settings.profiles import check_id
 
 
 def bearer(token: str) -> dict[str, str]:
