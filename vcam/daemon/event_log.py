@@ -42,7 +42,7 @@ class EventLog:
             announce(text)
         self.note(text)
 
-    def fault(self, what: str, error: Exception) -> None:
+    def fault(self, what: str, error: BaseException) -> None:
         """Tell of an error that nobody foresaw; its traceback goes to the terminal and to the log file."""
         text = f"{what} ({type(error).__name__}: {error})"
         with contextlib.suppress(OSError, MemoryError):
