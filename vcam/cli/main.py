@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from core.errors import StreamV2VError
 from vcam.cli.arguments import build_parser
-from vcam.cli.output import say
+from vcam.cli.output import keep_streams_open, say
 from vcam.cli.verbs import INTERRUPTED, VERBS
 
 _READER_GONE = 141  # 128 + SIGPIPE
@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader has gone (vcam profiles | head): the interpreter's own flush at exit must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _READER_GONE
+    finally:
+        keep_streams_open()
 
 
 def _run_verb(argv: Sequence[str] | None) -> int:

@@ -17,7 +17,7 @@ from vcam.cli.arguments import (
     verbs_of,
 )
 from vcam.cli.models import agree_to_named, fetch_agreed
-from vcam.cli.output import print_result, say
+from vcam.cli.output import print_outcome, print_result, say
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -55,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
     with kept(log_folder()):
         report = run(options)
     interval, latency = report.publish_interval_ms, report.latency_ms
-    print_result(
+    print_outcome(
         args,
         report.to_json(),
         f"{report.published} pictures published in {report.seconds:.1f} s, every {interval['p50']:.1f} ms (95 % within "

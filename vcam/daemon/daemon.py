@@ -130,7 +130,8 @@ class Daemon:
         try:
             source = SourceSwitch(parts.open_source(options))
         except BaseException:
-            sink.close()
+            with contextlib.suppress(VcamError):
+                sink.close()
             raise
         slots = FrameSlots()
         starters = engine_starters(parts.engine, engine_threads(options), parts.limits, parts.clock)
@@ -222,6 +223,8 @@ class Daemon:
             sys.setswitchinterval(interval)
         if trouble := self._log.troubles.get("publish"):
             raise VcamError(f"publishing ended: {trouble}; please report this with the lines above")
+        if self._pipeline.lost:
+            raise VcamError(self._pipeline.lost)
         return report_of(self.status(), self._pipeline.slots.counts, parts.clock() - self._started_s)
 
     def _start_preview_engine(self, settings: EngineSettings, look: Look) -> EngineProcess:

@@ -142,7 +142,8 @@ class VideoFile:
     """An H.264 video file, one picture a beat, under its final name only once it is complete.
 
     Where a beat was left out the picture before lasts longer, so that time in the file is time on the clock: to
-    encode it again would make a machine that is late later still. Raises VcamError if the file cannot be written.
+    encode it again would make a machine that is late later still. It is written in fragments of a second: what is on
+    the disk plays, whatever ends the program. Raises VcamError if the file cannot be written.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
@@ -156,13 +157,14 @@ class VideoFile:
         self._part = path.with_name(f".{path.stem}.part{path.suffix}")
         self._av = av
         try:
-            self._container: Any = av.open(str(self._part), "w")
+            self._container: Any = av.open(str(self._part), "w", options=_fragments(path))
             rate = Fraction(fps).limit_denominator(1001)
             self._beat_s = 1 / rate
             self._stream: Any = self._container.add_stream("libx264", rate=rate)
             self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
             # superfast: the encoder shares the cores with the engine, and must keep the pace
             self._stream.options = {"preset": "superfast", "crf": "20"}
+            self._stream.gop_size = max(1, round(fps))  # a fragment begins with a picture of its own
             self._container.start_encoding()
         except (OSError, av.FFmpegError, ValueError) as error:
             with contextlib.suppress(OSError):
@@ -181,7 +183,10 @@ class VideoFile:
             raise VcamError(f"{self._path} cannot be written: {_reason(error)}") from error
 
     def close(self) -> None:
-        """Finish the file and give it its name; one that could not be finished keeps the name it had until here."""
+        """Finish the file and give it its name.
+
+        Raises VcamError if it could not be finished; it plays under the name that it had until here.
+        """
         try:
             self._container.mux(self._stream.encode(None))
             self._container.close()
@@ -190,7 +195,15 @@ class VideoFile:
             else:
                 self._part.unlink()
         except (OSError, self._av.FFmpegError) as error:
-            print(f"vcam: {self._path} could not be completed: {_reason(error)}; see {self._part}", file=sys.stderr)
+            reason = f"{self._path} could not be completed: {_reason(error)}; what there is of it: {self._part}"
+            raise VcamError(reason) from error
+
+
+def _fragments(path: Path) -> dict[str, str]:
+    """Return the container's options that make what is on the disk playable at any time; mkv is as it is."""
+    if path.suffix.lower() == ".mkv":
+        return {"flush_packets": "1"}
+    return {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
 
 
 def _reason(error: Exception) -> str:
