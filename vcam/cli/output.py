@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -11,8 +12,9 @@ from typing import Any
 
 
 def say(text: str) -> None:
-    """Prints a note or an error of the program."""
-    print(f"vcam: {text}", file=sys.stderr)
+    """Print a note or an error of the program, if stderr takes it: a full disk is no reason to end."""
+    with contextlib.suppress(OSError):
+        print(f"vcam: {text}", file=sys.stderr, flush=True)
 
 
 def keep_streams_open() -> None:

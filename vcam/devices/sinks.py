@@ -200,10 +200,10 @@ class VideoFile:
 
 
 def _fragments(path: Path) -> dict[str, str]:
-    """Return the container's options that make what is on the disk playable at any time; mkv is as it is."""
+    """Return the container's options that make what is on the disk playable at any time."""
     if path.suffix.lower() == ".mkv":
-        return {"flush_packets": "1"}
-    return {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+        return {"cluster_time_limit": "1000", "flush_packets": "1"}
+    return {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
 
 
 def _reason(error: Exception) -> str:
