@@ -13,7 +13,7 @@ from vcam.settings.run_options import RunOptions, RunReport
 run = daemon.run
 
 
-def run_with_the_fake_engine(options: RunOptions) -> RunReport:
+def run_with_the_fake_engine(options: RunOptions, parts: daemon.RunParts | None = None) -> RunReport:
     """Run the camera as `vcam run` does."""
     settings = EngineSettings(model="fake", width=64, height=64, steps=1)
     return run(options, daemon.RunParts(engine=FACTORY, settings_of=lambda profile, options: settings))
