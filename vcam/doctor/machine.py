@@ -45,7 +45,7 @@ print(json.dumps(told))
 _OUTLOOK = """
 import json, sys
 from core.errors import StreamV2VError
-from core.models.device_memory import outlook
+from core.runtimes.load import outlook
 try:
     told = outlook(sys.argv[1])
 except StreamV2VError as error:

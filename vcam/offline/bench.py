@@ -46,12 +46,12 @@ Told = Callable[[str, float], None]
 class Lab(NamedTuple):
     """What measures: core.engine.Engine, core.measure.flops, and what is held; replaced in tests.
 
-    engine: with what hears of its start. flops: of a frame, None where they cannot be counted. peak: operations a
-    second of a device and dtype. memory: bytes held by this process and by the device.
+    engine: with what hears of its start. flops: of a frame of the engine, None where they cannot be counted. peak:
+    operations a second of a device and dtype. memory: bytes held by this process and by the device.
     """
 
     engine: Callable[[EngineSettings, Look, Told], EngineLike]
-    flops: Callable[[EngineSettings], int | None]
+    flops: Callable[[Any], int | None]
     peak: Callable[[str, str], float]
     memory: Callable[[str], tuple[int, int]]
 
@@ -220,7 +220,7 @@ def _measured(
     place = engine.settings.device, engine.settings.dtype
     if place not in peaks:
         peaks[place] = lab.peak(*place)
-    flops = lab.flops(engine.settings)
+    flops = lab.flops(engine)
     floor_ms = None if flops is None else 1000 * flops / peaks[place]
     held, on_device = lab.memory(engine.settings.device)
     return Row(
@@ -251,7 +251,7 @@ def _measured(
 
 def _built(settings: EngineSettings, look: Look, lab: Lab, clock: Clock) -> tuple[EngineLike, float, float]:
     """The engine, and the seconds that it took to load and to compile."""
-    from core.models.loading import BUILDING
+    from core.progress import BUILDING
 
     building: list[float] = []
 
@@ -287,7 +287,6 @@ def _real_lab(threads: int | None) -> Lab:
 
     from core.engine import Engine
     from core.measure.flops import frame_flops, peak_flops
-    from core.models.description import describe
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -299,7 +298,7 @@ def _real_lab(threads: int | None) -> Lab:
             torch.cuda.reset_peak_memory_stats(device)
         return held_bytes(), on_gpu
 
-    return Lab(Engine, lambda settings: frame_flops(describe(settings.model), settings), peak_flops, memory)
+    return Lab(Engine, lambda engine: frame_flops(engine.resolved), peak_flops, memory)
 
 
 def held_bytes() -> int:

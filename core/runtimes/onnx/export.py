@@ -24,7 +24,7 @@ from core.algorithm import unet
 from core.algorithm.bank import Reading
 from core.errors import ModelError
 from core.models import loading as models
-from core.models.description import ONNX_GRAPHS, ModelDescription, describe, part_config
+from core.models.description import ONNX_GRAPHS, ModelDescription, describe, fingerprint, part_config
 from core.runtimes.onnx import folding
 from core.runtimes.onnx import runtime as onnx
 
@@ -130,8 +130,7 @@ def _random_weights(folder: Path) -> Iterator[Path]:
 def _export(description: ModelDescription, folder: Path, out: Path) -> None:
     """folder: of the model to export, out: where the files go."""
     vae, plain, text_encoder = (models.part(folder, name, torch.float32) for name in ("vae", "unet", "text_encoder"))
-    places = unet.default_places(plain) if description.places is None else description.places
-    layout = unet.layout(plain.config, places, _PROBE, _PROBE)
+    layout = unet.layout(plain.config, description.places, _PROBE, _PROBE)
     weights = {part: onnx.weights_of(folder / part) for part in set(ONNX_GRAPHS.values())}
     length, width = int(text_encoder.config.max_position_embeddings), int(plain.config.cross_attention_dim)
     (encoder, into), (decoder, back) = (
@@ -151,10 +150,10 @@ def _export(description: ModelDescription, folder: Path, out: Path) -> None:
     )
     ids = torch.zeros(1, length, dtype=torch.int64)
     write("text_encoder", _Text(text_encoder), (ids,), ({},), ["ids"], ["text_embedding"])
-    _write_unet(write, plain, places, description.subtoken, (length, width))
+    _write_unet(write, plain, description.places, description.subtoken, (length, width))
     manifest = {
         "version": onnx.VERSION,
-        "made_for": onnx.fingerprint(description),
+        "made_for": fingerprint(description),
         "factor": factor,
         "length": length,
         "layout": {name: (_halved(tokens), channels) for name, (tokens, channels) in layout.items()},
@@ -175,7 +174,7 @@ def _write_pictures(write: _Write, encoder: _Encoder, decoder: _Decoder, factor:
     write("decoder", decoder, (latent,), ({2: auto, 3: auto},), ["latent"], ["picture"])
 
 
-def _write_unet(write: _Write, plain: Any, places: tuple[str, ...], parts: int, text: tuple[int, int]) -> None:
+def _write_unet(write: _Write, plain: Any, places: tuple[str, ...] | None, parts: int, text: tuple[int, int]) -> None:
     """text: words and width of the text's embedding."""
     auto = torch.export.Dim.AUTO
     # 18 halves to 9 and 5: diffusers then sizes each upsampling by its skip connection, which is right for every size
