@@ -182,13 +182,13 @@ class Api:
 
     async def profile(self, request: Request) -> Response:
         """One profile in the shape of its file."""
-        return JSONResponse(self._surface.profile(request.path_params["id"]))
+        return JSONResponse(await asyncio.to_thread(self._surface.profile, request.path_params["id"]))
 
     async def put_profile(self, request: Request) -> Response:
         """Write a profile into the user's folder."""
         data = await _body(request)
         await asyncio.to_thread(self._surface.save_profile, request.path_params["id"], data)
-        return JSONResponse(self._surface.profile(request.path_params["id"]))
+        return JSONResponse(await asyncio.to_thread(self._surface.profile, request.path_params["id"]))
 
     async def delete_profile(self, request: Request) -> Response:
         """Remove one of the user's profiles."""
@@ -197,7 +197,7 @@ class Api:
 
     async def thumbnail(self, request: Request) -> Response:
         """Return the test picture in a profile's look."""
-        wanted = self._surface.thumbnail(request.path_params["id"])
+        wanted = await asyncio.to_thread(self._surface.thumbnail, request.path_params["id"])
         if wanted is None:
             return answer(404, "thumbnails are made with the included model alone")
         try:
@@ -228,7 +228,7 @@ class Api:
 
     async def try_look(self, request: Request) -> Response:
         """Return the newest camera picture in another look; nothing of it is published."""
-        wanted = self._surface.try_look(await _body(request))
+        wanted = await asyncio.to_thread(self._surface.try_look, await _body(request))
         try:
             picture = await asyncio.wait_for(asyncio.wrap_future(wanted), TRY_S)
         except TimeoutError:

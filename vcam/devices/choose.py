@@ -29,7 +29,11 @@ def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource
     if wanted == "pattern":
         return PatternSource(size, fps)
     path = Path(wanted)
-    if wanted.isdecimal() and not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise VcamError(f"source {wanted[:60]!r} cannot be opened ({error.strerror})") from error
+    if wanted.isdecimal() and not there:
         return Webcam(wanted, size, fps)
     if wanted == "camera" or wanted.startswith("camera:"):
         name = wanted.partition(":")[2]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
@@ -146,20 +148,35 @@ def test_a_fault_costs_its_command_and_nothing_else(
         assert told
         if surface == attacked.by_page:
             assert told.startswith("500")
+            assert "RecursionError: deep (unexpected; vcam.log tells where)" in told
     attacked.fault = None
     attacked.goes_on()
     assert attacked.by_door(Resume()) == attacked.by_page(SetPrompt("after")) == ""
     assert attacked.run.daemon.status().prompt == "after"
 
 
-@pytest.mark.parametrize("command", [UseSource("x" * 300), UseSource("~nouser/film.mp4")])
+def huge_png(path: Path) -> Path:
+    """Write a grey picture of 30000x30000 that is one megabyte small."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packed, empty = zlib.compressobj(9), bytes(30_001)
+    data = b"".join(packed.compress(empty) for _ in range(30_000)) + packed.flush()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize("source", ["x" * 300, "~nouser/film.mp4", "a huge picture"])
 def test_a_source_that_cannot_be_is_told_and_the_camera_goes_on(
-    attacked: Attacked, command: Command, monkeypatch: pytest.MonkeyPatch
+    attacked: Attacked, source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from vcam.daemon.daemon import RunParts
 
+    command = UseSource(str(huge_png(tmp_path / "huge.png")) if source == "a huge picture" else source)
     monkeypatch.setattr(attacked.run.daemon._handler, "_open_source", RunParts().open_source)
-    assert attacked.by_door(command)
+    assert attacked.by_page(command).startswith("400")
     attacked.goes_on()
     assert attacked.by_door(SetPrompt("after")) == ""
 
