@@ -133,7 +133,7 @@ def picture_link(folder: Path | None = None) -> str:
     return str(_ask("POST", "/api/v1/picture-link", {}, folder)["link"])
 
 
-def describe(status: Status) -> str:
+def status_text(status: Status) -> str:
     """Return the status in a few lines for a terminal."""
     lines = [
         f"{status.state}" + (f": {status.reason}" if status.reason else ""),

@@ -21,7 +21,7 @@ from vcam.settings.run_options import DEFAULT_SIZE
 if TYPE_CHECKING:
     from core.runtimes.tensorrt.plans import CachedPlan
 
-Wanted = Callable[[], bool]  # whether a build shall go on
+KeepGoing = Callable[[], bool]  # whether a build shall go on
 
 
 def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
@@ -44,7 +44,7 @@ def count() -> tuple[str, str, int, int]:
     return "", machine.tensorrt, len(good), sum(bool(one.problem) for one in found)
 
 
-def describe(plan: CachedPlan) -> dict[str, Any]:
+def plan_record(plan: CachedPlan) -> dict[str, Any]:
     """An engine for a program: what it is for, its state (verified, unverified, wrong or unusable), and why."""
     manifest = plan.manifest
     told: dict[str, Any] = {"engine": plan.folder.name, "bytes": plan.size, "problem": plan.problem}
@@ -65,7 +65,7 @@ def describe(plan: CachedPlan) -> dict[str, Any]:
 
 
 def _line(plan: CachedPlan) -> str:
-    told = describe(plan)
+    told = plan_record(plan)
     if plan.manifest is None:
         return f"{told['engine']}  unusable: {plan.problem}"
     bank = told["policy"] + (f" {told['slots']}" if told["policy"] == "fifo" else "")
@@ -86,7 +86,11 @@ def _list(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     lines = [_line(plan) for plan in found] or [f"no engines in {engines.cache_folder()}"]
     if why:
         lines.append(f"TensorRT cannot be used here: {why}")
-    data = {"folder": str(engines.cache_folder()), "tensorrt": why or "usable", "engines": [describe(e) for e in found]}
+    data = {
+        "folder": str(engines.cache_folder()),
+        "tensorrt": why or "usable",
+        "engines": [plan_record(e) for e in found],
+    }
     return data, "\n".join(lines), 0
 
 
@@ -116,10 +120,10 @@ def _build(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     plan = _interruptible(partial(making.build if args.again else making.ensure, resolved, _report))
     if plan.verdict is Verdict.UNVERIFIED:
         plan = making.verify(plan, resolved, _report)
-    return describe(plan), _line(plan), 1 if plan.problem else 0
+    return plan_record(plan), _line(plan), 1 if plan.problem else 0
 
 
-def _interruptible(work: Callable[[Wanted], CachedPlan]) -> CachedPlan:
+def _interruptible(work: Callable[[KeepGoing], CachedPlan]) -> CachedPlan:
     """What `work` gives, in a thread that is told to stop at Ctrl-C: TensorRT does not hear of that for minutes."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as beside:
@@ -140,7 +144,7 @@ def _verify(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     _needed()
     resolved = for_plan(settings_of(args))
     plan = making.verify(making.there(resolved), resolved, _report, args.frames)
-    return describe(plan), _line(plan), 1 if plan.problem else 0
+    return plan_record(plan), _line(plan), 1 if plan.problem else 0
 
 
 def _clean(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vcam.cli.output import say
+from vcam.cli.output import print_note
 from vcam.errors import VcamError
 
 if TYPE_CHECKING:
@@ -109,9 +109,11 @@ def _agree(entry: CatalogueModel, yes: bool) -> None:
 
     if hub.accepted(entry):
         return
-    say(f"{entry.name} is fetched from the hub ({in_gb(entry.size)}); its parts are under licences of their own:")
+    print_note(
+        f"{entry.name} is fetched from the hub ({in_gb(entry.size)}); its parts are under licences of their own:"
+    )
     for licence in entry.licences:
-        say(f"  {licence.part}: {licence.name}, {licence.url}")
+        print_note(f"  {licence.part}: {licence.name}, {licence.url}")
     if not yes:
         if not _somebody():
             raise VcamError(f"nobody is here to accept the licences of {entry.name}; say --yes if you do")
@@ -144,7 +146,7 @@ def _bar(name: str) -> Iterator[DownloadReport]:
         tenth = 10 * progress.done // max(1, progress.total)
         if bar.disable and tenth > told:
             told = tenth
-            say(f"{name}: {progress.done / max(1, progress.total):.0%} of {in_gb(progress.total)}")
+            print_note(f"{name}: {progress.done / max(1, progress.total):.0%} of {in_gb(progress.total)}")
 
     try:
         yield report

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 
-def say(text: str) -> None:
+def print_note(text: str) -> None:
     """Print a note or an error of the program, if stderr takes it: a full disk is no reason to end."""
     with contextlib.suppress(OSError):
         print(f"vcam: {text}", file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource
     """Open the source `wanted`: auto, camera, camera:NAME, a camera's number, pattern or a file.
 
     auto takes the first physical camera, else the first virtual one at work, else the test picture, and says which.
-    size, fps: of a camera or the test picture. Raises VcamError.
+    size, fps: of a camera or the test picture. Raises DeviceError.
     """
     if wanted == "auto":
         camera = cameras.first_choice(cameras.list_cameras())
@@ -45,7 +45,7 @@ def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource
 def choose_sink(wanted: str, size: tuple[int, int], fps: float) -> FrameSink:
     """Open the sink `wanted`: auto, camera, none or a file; auto takes the virtual camera, else none, and says why.
 
-    Raises VcamError.
+    Raises DeviceError.
     """
     if wanted != "auto":
         return sinks.open_sink(wanted, size, fps)
