@@ -3,6 +3,7 @@
 
 Enter-Environment test
 Push-Location $Root
+Remove-Item Env:PYTHONSAFEPATH # the tests start programs of theirs that lie here
 try {
     if ($args.Count -gt 0) {
         & $Py -m pytest @args

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from core import folders
+
 LOG_FILE = "vcam.log"
 LARGEST = 1_000_000  # bytes of one file
 KEPT = 3  # files before it
@@ -30,9 +32,7 @@ def log_folder() -> Path:
     """Where the log lies (VCAM_LOG_FOLDER, else the system's usual place); it need not exist."""
     if told := os.environ.get("VCAM_LOG_FOLDER"):
         return Path(told)
-    import platformdirs
-
-    return platformdirs.user_log_path("streamv2v-camera", appauthor=False)
+    return folders.log()
 
 
 def announce(text: str) -> None:

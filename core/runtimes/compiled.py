@@ -19,6 +19,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from core import folders
 from core.algorithm import bank as banks
 from core.algorithm import stream, unet
 from core.algorithm.attention import SelfAttention
@@ -92,9 +93,7 @@ def load(
 
 def code_folder() -> Path:
     """Where compiled code is kept for the next start, unless TORCHINDUCTOR_CACHE_DIR says; it need not exist."""
-    import platformdirs
-
-    return platformdirs.user_cache_path("streamv2v-camera", appauthor=False) / "compiled"
+    return folders.cache() / "compiled"
 
 
 class OptimizedFrame(NamedTuple):

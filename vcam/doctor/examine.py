@@ -8,9 +8,9 @@ import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core import folders
 from vcam.doctor import checks, machine
 from vcam.doctor.checks import Finding, Mark
 from vcam.errors import ConfigError, VcamError
@@ -186,8 +186,8 @@ def _disk() -> Finding:
     from vcam.client import state_folder
     from vcam.settings.config import config_folder
 
-    folders = (Path.home(), config_folder(), state_folder())
-    return checks.check_disk({str(folder): machine.free_bytes(folder) for folder in folders})
+    places = (folders.home(), config_folder(), state_folder())
+    return checks.check_disk({str(place): machine.free_bytes(place) for place in places})
 
 
 def _running() -> Finding:

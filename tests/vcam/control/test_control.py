@@ -536,13 +536,17 @@ def test_the_client_knows_all_that_the_daemon_offers(server: Server, daemon: Con
     assert "running" in client.status_text(client.status(tmp_path))
 
 
-def test_the_state_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_state_folder_is_one_for_all_sessions_of_a_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VCAM_STATE_FOLDER", str(tmp_path))
     assert client.state_folder() == tmp_path
     monkeypatch.delenv("VCAM_STATE_FOLDER")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
-    if sys.platform == "linux":
-        assert client.state_folder() == Path("/run/user/7/streamv2v-camera")
+    at_the_desk = client.state_folder()
+    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):  # cron, su and ssh have none or other ones
+        monkeypatch.setenv(name, "/run/user/7")
+        assert client.state_folder() == at_the_desk
+        monkeypatch.delenv(name)
+        assert client.state_folder() == at_the_desk
+    assert at_the_desk.is_relative_to(Path.home())
 
 
 # ------------------------------------------------------------------------------------------- profiles, tries, the rest
