@@ -19,7 +19,8 @@ import pytest
 
 from core.settings import EngineSettings, Look, OnSwitch
 from tests.support.fake_camera import FakeCamera
-from tests.support.fake_engine import FACTORY
+from tests.support.fake_children import QUICK
+from tests.support.fake_engine import FACTORY, GATE
 from tests.support.fake_sink import FakeSink, near
 from tests.support.model_folders import make_folder
 from tests.support.patience import PATIENCE_S, until
@@ -53,7 +54,6 @@ from vcam.settings.engine import EngineOptions
 from vcam.settings.profiles import Profile
 from vcam.settings.run_options import RunOptions, settings_for
 from vcam.settings.selection import profile_list
-from vcam.worker.limits import Limits
 
 PROFILES = {
     "plain": "",
@@ -83,7 +83,7 @@ class Run(RunningDaemon):
             open_source=lambda options: self.source,
             open_sink=lambda options: self.sink,
             state_folder=lambda: tmp_path,
-            limits=Limits(first_wait_s=0.05, longest_wait_s=0.1, tries=2),
+            limits=replace(QUICK, tries=2),
             signals=False,
         )
         super().__init__(replace(options, profiles_folder=self.folder), replace(own, **parts))
@@ -582,7 +582,7 @@ def test_changed_looks_are_looks() -> None:
 
 
 SCRIPT = """
-import json, sys
+import json, signal, sys, threading, time
 from pathlib import Path
 from core.settings import EngineSettings
 from vcam.commands import Pause
@@ -597,8 +597,13 @@ if __name__ == "__main__":
         settings_of=lambda profile, options: EngineSettings(model=model, width=64, height=64, steps=1),
         state_folder=lambda: folder,
     )
-    print("begin", flush=True)
-    report = run(RunOptions(source="pattern", sink=str(folder / "out.mp4"), size=(96, 64), port=18999), parts)
+    def tell() -> None:
+        while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            time.sleep(0.001)
+        print("begin", flush=True)  # from here on a signal ends it in order
+
+    threading.Thread(target=tell, daemon=True).start()
+    report = run(RunOptions(source="pattern", sink=str(folder / "out.mp4"), size=(96, 64), port=0), parts)
     print(json.dumps(report.to_json()), flush=True)
 """
 
@@ -619,7 +624,7 @@ def test_a_signal_ends_it_in_order_in_every_state(tmp_path: Path, when: str, num
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     model = {"starting": "slow-start", "failed": "absent"}.get(when, "fake")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), GATE: str(tmp_path / "never")}
     with subprocess.Popen(
         [sys.executable, script, str(tmp_path), model],
         stdout=subprocess.PIPE,

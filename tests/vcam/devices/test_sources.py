@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from tests.support.clock import Clock
+from tests.support.patience import PATIENCE_S
 from vcam.devices import cameras as camera_list
 from vcam.devices import capture
 from vcam.devices.cameras import Camera, choose_camera
@@ -219,7 +220,7 @@ class World:
     def open(self, path: str | int, size: tuple[int, int], fps: float) -> Capture:
         self.opened.append(path)
         if self.open_blocks is not None:
-            self.open_blocks.wait(60)
+            self.open_blocks.wait(PATIENCE_S)
         self.captures.append(Capture(lambda: self.says(), self.opens))
         return self.captures[-1]
 
@@ -256,7 +257,7 @@ def test_pictures_come_in_rgb_and_are_counted() -> None:
     assert webcam.name == "HD Pro Webcam C920"
     assert webcam.trouble == ""
     webcam.close()
-    assert world.captures[0].released.wait(10)
+    assert world.captures[0].released.wait(PATIENCE_S)
 
 
 def test_a_camera_that_is_not_there_yet_is_waited_for() -> None:
@@ -407,7 +408,7 @@ def test_a_silent_camera_is_told_then_opened_anew() -> None:
 
 
 def _blocked(event: threading.Event) -> int | None:
-    event.wait(60)
+    event.wait(PATIENCE_S)
     return None
 
 
@@ -442,7 +443,7 @@ def test_a_frozen_camera_is_told_and_opened_anew() -> None:
     webcam = world.webcam()
     world.says = lambda: _tick(world, 100, 0.05)
     until(webcam, lambda frame: "the same picture again and again" in webcam.trouble, world)
-    assert world.captures[0].released.wait(10)
+    assert world.captures[0].released.wait(PATIENCE_S)
     greys = itertools.cycle(range(60, 160))
     world.says = lambda: _tick(world, next(greys), 0.05)
     until(webcam, a_frame, world)
@@ -477,7 +478,7 @@ def test_resting_lets_the_camera_go_and_reading_takes_it_again() -> None:
     until(webcam, a_frame, world)
     webcam.rest()
     webcam.rest()
-    assert world.captures[0].released.wait(10)
+    assert world.captures[0].released.wait(PATIENCE_S)
     assert len(world.opened) == 1
     until(webcam, a_frame, world)
     assert len(world.opened) == 2
