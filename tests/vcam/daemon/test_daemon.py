@@ -116,6 +116,16 @@ def running(tmp_path: Path, options: RunOptions = OPTIONS, raw_allowed: bool = F
     assert not [c for c in psutil.Process().children() if "resource_tracker" not in " ".join(c.cmdline())]
 
 
+def test_a_recording_that_is_not_complete_is_no_success(tmp_path: Path) -> None:
+    at_work = Run(tmp_path, OPTIONS)
+    at_work.until(lambda: at_work.shows_translation)
+    at_work.sink.incomplete = "a.mp4 could not be completed: No space left on device"
+    with pytest.raises(VcamError, match=r"^a.mp4 could not be completed: No space left on device$"):
+        at_work.end()
+    at_work.thread.join(PATIENCE_S)
+    assert at_work.source.closed
+
+
 def test_it_shows_a_card_first_then_translations_and_ends_with_a_farewell(tmp_path: Path) -> None:
     seen: list[Picture] = []
     with running(tmp_path) as at_work:
