@@ -45,6 +45,7 @@ from vcam.video.timeline import packets_in_time, timeline_of
 _LOOKED_AT = 200  # packets of the pictures whose times tell the rate
 _HIGHEST_RATE = 240  # pictures per second; a "rate" above is the resolution of a clock
 _MEAN_TOLERANCE = 0.1  # share by which the mean may differ from the rate that the file names
+_INEXACT = Fraction(1, 10)  # of an interval, that a clock may be wrong
 # places for pictures per second in a file without times: enough for the first and last second to be right
 _FEWEST_SLOTS, _MOST_SLOTS = Fraction(10), Fraction(60)
 _DECODING_BYTES = 256 << 20  # of pictures that a decoder's threads may hold in flight
@@ -164,8 +165,8 @@ def _rates(times: list[Fraction], named: Fraction | None, tick: Fraction) -> tup
         return rate, rate, True
     mean = (len(times) - 1) / (times[-1] - times[0])
     rate = nominal if nominal and abs(mean / nominal - 1) < _MEAN_TOLERANCE else _simple(mean)
-    # a tick for the rounding of each of two times
-    even = all(abs(gap * rate - 1) <= 2 * tick * rate for gap in gaps)
+    inexact = min(2 * tick * rate, _INEXACT)  # a tick for the rounding of each of two times
+    even = all(abs(gap * rate - 1) <= inexact for gap in gaps)
     if even:
         return rate, rate * ceil(_FEWEST_SLOTS / rate), True
     usual = 1 / gaps[len(gaps) // 10]

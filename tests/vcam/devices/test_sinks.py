@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -232,8 +232,8 @@ def test_a_file_that_could_not_be_completed_does_not_get_its_name(tmp_path: Path
     def full(packets: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    container = sink._container
-    sink._container = SimpleNamespace(mux=full, close=container.close)
+    container: Any = sink._container
+    sink._container = cast(Any, SimpleNamespace)(mux=full, close=container.close)
     with pytest.raises(VcamError, match="cannot be written: No space left on device"):
         _send_until_it_fails(sink)
     with pytest.raises(VcamError, match="could not be completed: No space left on device; free some space") as raised:
