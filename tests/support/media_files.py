@@ -106,7 +106,7 @@ def cut(source: Path, target: Path, begins: float) -> Path:
     with av.open(str(source)) as whole, av.open(str(target), "w") as part:
         made = {stream.index: part.add_stream_from_template(stream) for stream in whole.streams}
         for packet in whole.demux():
-            if packet.dts is None or float(packet.pts * packet.time_base) < begins - 1:
+            if packet.dts is None or packet.pts is None or packet.pts * Fraction(packet.time_base) < begins - 1:
                 continue
             ticks = round(Fraction(begins) / packet.time_base)
             packet.pts, packet.dts, packet.stream = packet.pts - ticks, packet.dts - ticks, made[packet.stream.index]
