@@ -13,6 +13,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from core import folders
+from vcam.addresses import without_secrets
 
 LOG_FILE = "vcam.log"
 LARGEST = 1_000_000  # bytes of one file
@@ -99,7 +100,7 @@ class _Formatter(logging.Formatter):
 
 def redacted(text: str) -> str:
     """Return the text with whatever follows password, token, ticket or the like taken out."""
-    return _SECRETS.sub(r"\1***", text)
+    return _SECRETS.sub(r"\1***", without_secrets(text))
 
 
 @contextlib.contextmanager
