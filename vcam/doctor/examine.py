@@ -11,9 +11,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from core import folders
+from core.errors import StreamV2VError
 from vcam.doctor import checks, machine
 from vcam.doctor.checks import Finding, Mark
-from vcam.errors import ConfigError, VcamError
 
 if TYPE_CHECKING:
     from vcam.settings.config import ObsSettings
@@ -29,7 +29,7 @@ def examine() -> list[Finding]:
 
     try:
         config, problem = load_config(), ""
-    except ConfigError as error:
+    except StreamV2VError as error:
         config, problem = Config(), str(error)
     told = machine.load_packages()
     model = config.engine.model or DEFAULT_MODEL
@@ -97,9 +97,14 @@ def _model(name: str) -> Finding:
 
 
 def _tensorrt() -> Finding:
-    from vcam.cli.engines import count
+    from core.runtimes.tensorrt import cache, readiness
 
-    return checks.check_tensorrt(*count())
+    machine_here, why = readiness.this_machine()
+    if machine_here is None:
+        return checks.check_tensorrt(why, "", 0, 0)
+    plans = cache.listing(machine_here)
+    good = [one for one in plans if not one.problem and one.manifest and one.manifest.verdict == "verified"]
+    return checks.check_tensorrt("", machine_here.tensorrt, len(good), sum(bool(one.problem) for one in plans))
 
 
 def _cameras() -> list[Finding]:
@@ -200,5 +205,5 @@ def _status() -> Any:
 
     try:
         return client.status()
-    except VcamError:
+    except StreamV2VError:
         return None
