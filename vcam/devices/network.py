@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import cv2
 
 from vcam.addresses import without_secrets
-from vcam.devices.capture import Capture, Clock
+from vcam.devices.capture import Clock, DeviceCapture
 from vcam.devices.health import OPEN_LIMIT_S, Condition
 from vcam.devices.live_source import LiveSource
 from vcam.errors import DeviceError
@@ -36,7 +36,7 @@ def check_address(address: str) -> None:
 
 
 class StreamCapture:
-    """A stream that is read by FFmpeg, as Capture. Raises DeviceError that says why there is none."""
+    """A stream that is read by FFmpeg, as DeviceCapture. Raises DeviceError that says why there is none."""
 
     def __init__(self, address: str) -> None:
         import av
@@ -61,7 +61,7 @@ class StreamCapture:
         return True
 
     def read(self) -> tuple[bool, Any]:
-        """Return whether there is a picture, and the picture (BGR); see Capture."""
+        """Return whether there is a picture, and the picture (BGR); see DeviceCapture."""
         try:
             frame = next(self._frames, None)
         except (OSError, ValueError, self._error) as error:
@@ -109,7 +109,7 @@ class NetworkStream(LiveSource):
         address: str,
         clock: Clock = time.perf_counter,
         sleep: Callable[[float], object] = time.sleep,
-        opener: Callable[[str], Capture] = StreamCapture,
+        opener: Callable[[str], DeviceCapture] = StreamCapture,
     ) -> None:
         check_address(address)
         super().__init__(_StreamDevice(address, opener), clock, sleep)
@@ -120,10 +120,10 @@ class _StreamDevice:
 
     has_lens = False  # a film or a camera at night may be black, a slide may stay
 
-    def __init__(self, address: str, opener: Callable[[str], Capture]) -> None:
+    def __init__(self, address: str, opener: Callable[[str], DeviceCapture]) -> None:
         self._address, self._opener, self.name = address, opener, without_secrets(address)
 
-    def find(self) -> Callable[[], Capture]:
+    def find(self) -> Callable[[], DeviceCapture]:
         return lambda: self._opener(self._address)
 
     def gives_pictures(self) -> bool:

@@ -535,6 +535,40 @@ def test_a_film_is_shown_over_and_over_at_its_own_rate(tmp_path: Path) -> None:
     assert source.read(0.1) is None
 
 
+@pytest.mark.parametrize("kind", ["restarts", "leaps ahead", "goes back"])
+def test_a_film_whose_clock_jumps_goes_on_at_its_rate(tmp_path: Path, kind: str) -> None:
+    first_s, second_s = {"restarts": (0, 0), "leaps ahead": (0, 500), "goes back": (500, 0)}[kind]
+    parts = [film_at(tmp_path / "a.ts", first_s), film_at(tmp_path / "b.ts", second_s)]
+    whole = tmp_path / "whole.ts"
+    whole.write_bytes(b"".join(part.read_bytes() for part in parts))
+    clock = Clock(10.0)
+    source = VideoLoop(whole, clock, clock.sleep)
+    seen = [source.read(1.0) for _ in range(100)]
+    times = [frame.captured_s for frame in seen if frame]
+    assert len(times) == 100, "it never waits for a clock that leapt"
+    assert max(np.diff(times)) <= 0.25
+    assert times[-1] - times[0] == pytest.approx(99 / 10, abs=1.0), "nothing is squeezed"
+    source.close()
+
+
+def film_at(path: Path, start_s: float, frames: int = 40, rate: int = 10) -> Path:
+    """A film whose clock begins at start_s."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg2video", rate=rate)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 400_000
+        for index in range(frames):
+            picture = np.full((48, 64, 3), 20 + 5 * index, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = index
+            for packet in stream.encode(frame):
+                packet.pts, packet.dts = packet.pts + start_s * rate, packet.dts + start_s * rate
+                container.mux(packet)
+        for packet in stream.encode(None):
+            packet.pts, packet.dts = packet.pts + start_s * rate, packet.dts + start_s * rate
+            container.mux(packet)
+    return path
+
+
 def test_late_frames_of_a_film_are_left_out_and_a_long_sleep_is_not_made_up_for(tmp_path: Path) -> None:
     clock = Clock(10.0)
     source = VideoLoop(film(tmp_path / "a.mp4"), clock, clock.sleep)
