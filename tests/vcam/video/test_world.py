@@ -31,6 +31,7 @@ from tests.support.media_files import (
     sound_of,
     without_sound_packets,
 )
+from vcam.devices.video_loop import VideoLoop
 from vcam.errors import VcamError
 from vcam.video import Kind, Picture, for_picture, probe, read, writing
 
@@ -278,6 +279,7 @@ def large_film(path: Path, side: int) -> Path:
 PROBE = """
 import resource, sys, time
 from pathlib import Path
+from vcam.devices.video_loop import VideoLoop
 from vcam.errors import VcamError
 from vcam.video import probe
 
@@ -441,3 +443,18 @@ def test_any_film_comes_out_whole_in_order_and_as_long(
         codecs, _, ends = sound_of(folder / f"out{target}")
         assert codecs
         assert ends == pytest.approx(sound_of(path)[2] - float(media.start_s), abs=0.15)
+
+
+@pytest.mark.parametrize("second", ["10", "3", "3600"], ids=["again", "back", "an hour on"])
+def test_a_film_whose_clock_leaps_goes_on_as_a_live_source(tmp_path: Path, second: str) -> None:
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    source = VideoLoop(two_parts(tmp_path, second, None), lambda: now[0], sleep)
+    shown = [frame for _ in range(400) if (frame := source.read(0.1)) is not None][:100]
+    source.close()
+    assert [number_of(frame.picture) for frame in shown] == [*range(50), *range(50)]
+    gaps = [b.captured_s - a.captured_s for a, b in itertools.pairwise(shown)]
+    assert max(gaps) < 0.12
