@@ -1,6 +1,6 @@
-"""The export of a model folder's graphs, which the `onnx` runtime runs; needs onnx and onnxscript.
+"""Exports a model folder's graphs, which the `onnx` runtime runs; needs onnx and onnxscript.
 
-The graphs hold no weights: they are made from random ones, so that every constant that is a weight is known by its
+The graphs hold no weights: they are made from random ones, so that every constant that is a weight is recognised by its
 bytes, and new weights of the same shapes need no new graphs.
 """
 
@@ -28,7 +28,7 @@ from core.models.description import ONNX_GRAPHS, ModelDescription, describe, fin
 from core.runtimes.onnx import folding
 from core.runtimes.onnx import runtime as onnx
 
-_PROBE = 64  # latents' height and width where the layout is measured: may be halved six times
+_PROBE = 64  # latents' height and width where the layout is measured; it can be halved six times
 
 
 class _Encoder(nn.Module):
@@ -71,7 +71,7 @@ class _Text(nn.Module):
 
 
 class _UNet(nn.Module):
-    """The one call with its bank as a list: (latents, timesteps, text, fresh, strength, threshold, *rings)."""
+    """core.algorithm.net.Net on plain tensors: (latents, timesteps, text, fresh, strength, threshold, rings)."""
 
     def __init__(self, net: nn.Module, names: list[str]) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def export(folder: Path) -> None:
 
 @contextmanager
 def _random_weights(folder: Path) -> Iterator[Path]:
-    """Make a copy of the model folder with other weights of the same names and shapes, no two numbers alike."""
+    """Yield a copy of the model folder with random weights of the same names and shapes."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
@@ -128,7 +128,7 @@ def _random_weights(folder: Path) -> Iterator[Path]:
 
 
 def _export(description: ModelDescription, folder: Path, out: Path) -> None:
-    """folder: of the model to export, out: where the files go."""
+    """Export the model of `folder` to files in `out`."""
     vae, plain, text_encoder = (models.part(folder, name, torch.float32) for name in ("vae", "unet", "text_encoder"))
     layout = unet.layout(plain.config, description.places, _PROBE, _PROBE)
     weights = {part: onnx.weights_of(folder / part) for part in set(ONNX_GRAPHS.values())}
@@ -175,7 +175,7 @@ def _write_pictures(write: _Write, encoder: _Encoder, decoder: _Decoder, factor:
 
 
 def _write_unet(write: _Write, plain: Any, places: tuple[str, ...] | None, parts: int, text: tuple[int, int]) -> None:
-    """text: words and width of the text's embedding."""
+    """Write the UNet; text: words and width of the text's embedding."""
     auto = torch.export.Dim.AUTO
     # 18 halves to 9 and 5: diffusers then sizes each upsampling by its skip connection, which is right for every size
     rows, size = 2, 18
@@ -225,7 +225,7 @@ def _graph(module: nn.Module, args: Any, dynamic: Any, inputs: list[str], output
 
 
 def _refer(graph: Any, weights: Mapping[str, NDArray[np.float32]]) -> list[str]:
-    """Make the graph's weights references, by names of core.runtimes.onnx.runtime.named; returns these."""
+    """Make the graph's weights references, and return their names (core.runtimes.onnx.runtime.named)."""
     from onnx import TensorProto
 
     names = {value.tobytes(): name for name, value in weights.items()}
