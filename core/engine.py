@@ -306,7 +306,7 @@ def _begun(resolved: Resolved, report: Report) -> tuple[Model, StreamState, Step
     except SettingsError as error:
         if resolved.asked is not Runtime.AUTO or resolved.runtime is Runtime.EAGER:
             raise
-        why = str(error)
+        why = f"{error}; so that is what is done"
     return _begun(on_runtime(resolved, Runtime.EAGER, why), report)
 
 
