@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from core.settings import EngineSettings
+from core.settings import EngineSettings, names
 from vcam.cli.arguments import profile_of
 from vcam.errors import VcamError
 from vcam.settings.config import load_config
@@ -25,7 +25,7 @@ KeepGoing = Callable[[], bool]  # whether a build shall go on
 
 
 def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
-    """Carries out args.action; its result for a program and for a person, and the exit status.
+    """Carry out args.action; return its result for a program and for a person, and the exit status.
 
     Raises VcamError, core.errors.ModelError, SettingsError.
     """
@@ -33,14 +33,14 @@ def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
 
 
 def plan_record(plan: CachedPlan) -> dict[str, Any]:
-    """An engine for a program: what it is for, its state (verified, unverified, wrong or unusable), and why."""
+    """Return a plan as a program reads it: what it is for, its state (such as verified or unusable), and why."""
     manifest = plan.manifest
     told: dict[str, Any] = {"engine": plan.folder.name, "bytes": plan.size, "problem": plan.problem}
     if manifest is None:
         return told | {"state": "unusable"}
     wrong = plan.problem and not plan.problem.startswith("wrong")
     key = asdict(manifest.key)
-    shape = {name: key[name] for name in ("width", "height", "steps", "slots", "policy", "guidance", "dtype")}
+    shape = {name: key[name] for name in names(EngineSettings) if name in key}
     return told | {
         "state": "unusable" if wrong else str(manifest.verdict),
         "model": manifest.model,
@@ -104,7 +104,7 @@ def _build(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
 
 
 def _interruptible(work: Callable[[KeepGoing], CachedPlan]) -> CachedPlan:
-    """What `work` gives, in a thread that is told to stop at Ctrl-C: TensorRT does not hear of that for minutes."""
+    """Carry out `work` in a thread that is told to stop at Ctrl-C; TensorRT itself would not notice for minutes."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as beside:
         made = beside.submit(work, lambda: not stop.is_set())

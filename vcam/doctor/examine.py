@@ -54,7 +54,7 @@ def examine() -> list[Finding]:
 
 
 def to_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    """An object for JSON: ok, and the findings."""
+    """Return an object for JSON: ok, and the findings."""
     return {"ok": is_well(findings), "findings": [asdict(one) for one in findings]}
 
 
@@ -64,7 +64,7 @@ def is_well(findings: Sequence[Finding]) -> bool:
 
 
 def as_text(findings: Sequence[Finding], encoding: str | None = "utf-8") -> str:
-    """A line for each finding, with a mark, and one for what to do; marks as the encoding can show them."""
+    """Return a line for each finding, with a mark that the encoding can show, and one for what to do."""
     try:
         "".join(_SIGNS.values()).encode(encoding or "ascii")
         signs = _SIGNS
