@@ -59,12 +59,12 @@ class ModelDescription:
 
 
 def available() -> list[str]:
-    """The names that need no folder; some are yet to be fetched (core.models.hub)."""
+    """Return the model names that need no folder; core.models.hub downloads those that are not here yet."""
     return sorted({*_BUILT_IN, *ENTRIES})
 
 
 def describe(name: str) -> ModelDescription:
-    """The description of a model by name or folder, also of one that is yet to be fetched; reads JSON only.
+    """Return the description of a model by name or folder, also of one not downloaded yet; reads JSON only.
 
     Raises ModelError.
     """
@@ -203,12 +203,12 @@ def _stem(where: Path) -> str:
 
 
 def weight_files(where: Path) -> list[str]:
-    """The names of the safetensors files of a part's folder."""
+    """Return the names of the safetensors files in a part's folder."""
     return sorted(path.name for path in where.glob(f"{_stem(where)}*.safetensors"))
 
 
 def variant(where: Path) -> str | None:
-    """The variant in the weights' file name (`model.fp16.safetensors`), where there is no plain file."""
+    """Return the variant in the weights' file name (`model.fp16.safetensors`), None where there is a plain file."""
     files = weight_files(where)
     plain = [name for name in files if name.count(".") == 1]
     return None if plain else files[0].split(".")[1].split("-")[0]
@@ -230,7 +230,7 @@ class Stored(NamedTuple):
 
 
 def stored(where: Path) -> list[Stored]:
-    """The tensors that are loaded of a part's folder, by the headers of its files. Raises ModelError."""
+    """Return the tensors that are loaded from a part's folder, by the headers of its files. Raises ModelError."""
     return [
         Stored(key, tensor["dtype"], math.prod(tensor["shape"]), tensor["data_offsets"][1] - tensor["data_offsets"][0])
         for name in loaded_files(where)
@@ -240,7 +240,7 @@ def stored(where: Path) -> list[Stored]:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: 8 bytes of length, then JSON (safetensors' README)."""
+    """Read the header of a safetensors file: 8 bytes of length, then JSON (safetensors' README). Raises ModelError."""
     try:
         with path.open("rb") as file:
             header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
@@ -250,7 +250,7 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in the file. Raises ModelError."""
+    """Read the JSON object in the file. Raises ModelError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -261,12 +261,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def one_line(error: BaseException) -> str:
-    """The error's text as one line of at most 300 letters."""
+    """Return the error's text as one line of at most 300 letters."""
     return " ".join(str(error).split())[:300]
 
 
 def part_config(folder: Path, name: str) -> dict[str, Any]:
-    """The configuration of the folder's unet, vae or text_encoder. Raises ModelError."""
+    """Read the configuration of the folder's unet, vae or text_encoder. Raises ModelError."""
     return read_json(folder / name / "config.json")
 
 
