@@ -15,7 +15,7 @@ from core.settings import EngineSettings, names
 from vcam.cli.arguments import profile_of
 from vcam.errors import VcamError
 from vcam.settings.config import load_config
-from vcam.settings.engine import EngineOptions, engine_settings
+from vcam.settings.engine_options import EngineOptions, engine_settings
 from vcam.settings.run_options import DEFAULT_SIZE
 
 if TYPE_CHECKING:
@@ -92,14 +92,14 @@ def _needed() -> None:
 
 def _build(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from core.runtimes.choice import for_plan
-    from core.runtimes.tensorrt import make as making
+    from core.runtimes.tensorrt import make_plan
     from core.runtimes.tensorrt.plans import Verdict
 
     _needed()
     resolved = for_plan(settings_of(args))
-    plan = _interruptible(partial(making.build if args.again else making.ensure, resolved, _report))
+    plan = _interruptible(partial(make_plan.build if args.again else make_plan.ensure, resolved, _report))
     if plan.verdict is Verdict.UNVERIFIED:
-        plan = making.verify(plan, resolved, _report)
+        plan = make_plan.verify(plan, resolved, _report)
     return plan_record(plan), _line(plan), 1 if plan.problem else 0
 
 
@@ -119,11 +119,11 @@ def _interruptible(work: Callable[[KeepGoing], CachedPlan]) -> CachedPlan:
 
 def _verify(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from core.runtimes.choice import for_plan
-    from core.runtimes.tensorrt import make as making
+    from core.runtimes.tensorrt import make_plan
 
     _needed()
     resolved = for_plan(settings_of(args))
-    plan = making.verify(making.there(resolved), resolved, _report, args.frames)
+    plan = make_plan.verify(make_plan.there(resolved), resolved, _report, args.frames)
     return plan_record(plan), _line(plan), 1 if plan.problem else 0
 
 

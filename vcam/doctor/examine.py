@@ -25,7 +25,7 @@ _PLAIN_SIGNS = {Mark.GOOD: "ok ", Mark.NOTE: "!  ", Mark.BAD: "BAD"}
 def examine() -> list[Finding]:
     """Look at everything; takes seconds, and never raises for what it finds."""
     from vcam.settings.config import Config, config_folder, load_config
-    from vcam.settings.engine import DEFAULT_MODEL
+    from vcam.settings.engine_options import DEFAULT_MODEL
 
     try:
         config, problem = load_config(), ""

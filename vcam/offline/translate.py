@@ -21,7 +21,7 @@ import numpy as np
 from core.settings import EngineSettings, Look, Runtime
 from vcam.errors import VcamError
 from vcam.offline.ahead import AHEAD, read_ahead
-from vcam.settings.engine import engine_size
+from vcam.settings.engine_options import engine_size
 from vcam.video import (
     IMAGE_SUFFIXES,
     Media,

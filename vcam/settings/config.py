@@ -11,7 +11,7 @@ from core import folders
 from core.settings import Runtime
 from vcam.commands import OnFailure, verbs
 from vcam.errors import ConfigError, OptionError
-from vcam.settings.engine import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
+from vcam.settings.engine_options import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
 from vcam.settings.toml_schema import (
     Check,
     choice,

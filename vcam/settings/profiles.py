@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_type_hints
 from core.errors import SettingsError
 from core.settings import EngineSettings, Look, Lora, names
 from vcam.errors import OptionError, ProfileError
-from vcam.settings.engine import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
+from vcam.settings.engine_options import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
 from vcam.settings.toml_schema import (
     Check,
     check_values,

@@ -11,7 +11,7 @@ from typing import Any
 from core.settings import EngineSettings
 from vcam.commands import OnFailure
 from vcam.settings.config import ObsSettings
-from vcam.settings.engine import NOTHING_ASKED, EngineOptions, engine_settings
+from vcam.settings.engine_options import NOTHING_ASKED, EngineOptions, engine_settings
 from vcam.settings.profiles import Profile
 
 DEFAULT_SIZE = (640, 480)

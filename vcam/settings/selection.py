@@ -9,7 +9,7 @@ from typing import Any
 from core.errors import StreamV2VError
 from core.settings import EngineSettings, Look, Policy
 from vcam.errors import CommandError, ProfileError, VcamError
-from vcam.settings.engine import AskedBy, names_asked_by
+from vcam.settings.engine_options import AskedBy, names_asked_by
 from vcam.settings.profiles import LoadedProfiles, Profile, find_profile
 from vcam.settings.run_options import DEFAULT_PROFILE, RunOptions
 

@@ -17,7 +17,7 @@ from core.models.description import describe
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy
 from vcam.errors import OptionError, ProfileError
 from vcam.settings import profiles as under_test
-from vcam.settings.engine import EngineOptions
+from vcam.settings.engine_options import EngineOptions
 from vcam.settings.profiles import (
     Profile,
     find_profile,
