@@ -88,9 +88,10 @@ def _cameras_elsewhere() -> list[Camera]:
 def present_identities() -> frozenset[str]:
     """Return the identities of what is there; quick, and opens nothing."""
     # to ask DirectShow or AVFoundation takes too long beside a picture
+    found: frozenset[str] = frozenset()
     if sys.platform == "linux":
-        return v4l2.identities()
-    return frozenset()
+        found = v4l2.identities()
+    return found
 
 
 def told_apart(cameras: Iterable[Camera]) -> list[Camera]:
