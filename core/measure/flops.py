@@ -12,7 +12,7 @@ from core.algorithm import stream
 from core.algorithm import unet as unets
 from core.algorithm.frame import FrameModule, PictureDecoder, PictureEncoder, example_inputs
 from core.algorithm.schedule import Prediction
-from core.models.description import part_config
+from core.models.folder_files import part_config
 from core.models.loading import quiet
 from core.resolved import Resolved
 from core.settings import Policy

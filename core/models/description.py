@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from core.errors import ModelError, SettingsError
 from core.models.catalogue import ENTRIES, in_gb
+from core.models.folder_files import SCHEDULER_KEYS, check_keys, one_line, part_config, read_json, refuse_code, shown
 from core.settings import EngineSettings, Look, Policy
 
 EMBEDDED = Path(__file__).parents[1] / "embedded_model"
@@ -77,6 +78,7 @@ def describe(name: str) -> ModelDescription:
         raise ModelError(
             f"model {name!r} is neither a known name ({known}) nor a folder; give the path of a diffusers folder"
         )
+    refuse_code(folder)
     for part, kinds in _PARTS.items():
         _check_part(folder, part, kinds)
     if not (folder / "tokenizer").is_dir():
@@ -120,7 +122,7 @@ def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescri
             raise SettingsError(f"{key} is {table!r}; it must be an object")
     _check_keys(own, fusion, bank)
     if (folder / "scheduler" / "scheduler_config.json").exists() and "schedule" not in own:
-        trailing = read_json(folder / "scheduler" / "scheduler_config.json").get("timestep_spacing") == "trailing"
+        trailing = scheduler_config(folder).get("timestep_spacing") == "trailing"
         plain["schedule"] = "turbo" if trailing else "lcm"
     default = ModelDescription(name, folder)
     description = ModelDescription(
@@ -185,10 +187,10 @@ def _check_part(folder: Path, part: str, kinds: Sequence[str]) -> None:
         raise ModelError(
             f"{folder}: {part}/config.json is missing; a diffusers folder with an SD 1.5-shaped {part} is needed"
         )
-    config = read_json(where / "config.json")
-    given = (config.get("_class_name"), config.get("architectures"))
-    if not any(value in (kind, [kind]) for value in given for kind in kinds):
-        raise ModelError(f"{where}: it is a {given[0] or given[1]}; it must be {' or '.join(kinds)}")
+    if not class_name(folder, part):
+        config = read_json(where / "config.json")
+        given = (config.get("_class_name"), config.get("architectures"))
+        raise ModelError(f"{where}: it is a {shown(given[0] or given[1])}; it must be {' or '.join(kinds)}")
     if not weight_files(where):
         pickles = sorted(p.name for pattern in _PICKLES for p in where.glob(pattern))
         if pickles:
@@ -231,12 +233,18 @@ class Stored(NamedTuple):
 
 def stored(where: Path) -> list[Stored]:
     """Return the tensors that are loaded from a part's folder, by the headers of its files. Raises ModelError."""
-    return [
-        Stored(key, tensor["dtype"], math.prod(tensor["shape"]), tensor["data_offsets"][1] - tensor["data_offsets"][0])
-        for name in loaded_files(where)
-        for key, tensor in _header(where / name).items()
-        if key != "__metadata__"
-    ]
+    return [tensor for name in loaded_files(where) for tensor in _tensors(where / name)]
+
+
+def _tensors(path: Path) -> list[Stored]:
+    try:
+        return [
+            Stored(key, str(one["dtype"]), math.prod(one["shape"]), one["data_offsets"][1] - one["data_offsets"][0])
+            for key, one in _header(path).items()
+            if key != "__metadata__"
+        ]
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ModelError(f"{path}: is no safetensors file; fetch the model again") from error
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -244,30 +252,24 @@ def _header(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    except (OSError, ValueError, MemoryError, OverflowError) as error:
+    except (OSError, ValueError, MemoryError, OverflowError, RecursionError) as error:
         raise ModelError(f"{path}: is no safetensors file; fetch the model again") from error
     return header
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read the JSON object in the file. Raises ModelError."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON ({one_line(error)}); fetch the model again") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: it holds no JSON object; fetch the model again")
-    return value
+def scheduler_config(folder: Path) -> dict[str, Any]:
+    """Return the configuration of the folder's scheduler. Raises ModelError."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = read_json(path)
+    check_keys(path, config, SCHEDULER_KEYS)
+    return config
 
 
-def one_line(error: BaseException) -> str:
-    """Return the error's text as one line of at most 300 letters."""
-    return " ".join(str(error).split())[:300]
-
-
-def part_config(folder: Path, name: str) -> dict[str, Any]:
-    """Read the configuration of the folder's unet, vae or text_encoder. Raises ModelError."""
-    return read_json(folder / name / "config.json")
+def class_name(folder: Path, part: str) -> str:
+    """Return which of the classes that we know the part is of, "" if of none. Raises ModelError."""
+    config = part_config(folder, part)
+    given = (config.get("_class_name"), config.get("architectures"))
+    return next((kind for kind in _PARTS[part] if any(value in (kind, [kind]) for value in given)), "")
 
 
 def fingerprint(description: ModelDescription) -> str:

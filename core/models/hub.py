@@ -22,7 +22,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from core.errors import ModelError
 from core.models.catalogue import ENTRIES, SOURCE, CatalogueModel, File, in_gb, models_folder
-from core.models.description import DESCRIPTION, one_line
+from core.models.description import DESCRIPTION
+from core.models.folder_files import one_line
 
 _ACCEPTED = "accepted.json"  # beside the folders: whose licences the user has accepted
 _UNFINISHED = ".incomplete"  # the end of a file's name until all of it is here and checked

@@ -148,10 +148,14 @@ def _layer_name(stem: str) -> str:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Open the file; its tensors stay on the disk until they are used. Raises ModelError."""
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         raise ModelError(f"LoRA {path}: only .safetensors files are taken; pickled weights can run code")
     try:
-        with safe_open(path.expanduser(), framework="pt") as file:
+        full = path.expanduser()
+    except RuntimeError as error:
+        raise ModelError(f"LoRA {path}: cannot be read: there is no home folder of that user; write the full path") from error
+    try:
+        with safe_open(full, framework="pt") as file:
             yield file
     except FileNotFoundError as error:
         raise ModelError(f"LoRA {path}: there is no such file") from error
@@ -188,7 +192,7 @@ def _read(path: Path, known: Set[str]) -> dict[str, _Layer]:
     if not ups or ups != downs:
         raise ModelError(f"LoRA {path}: {len(ups)} up and {len(downs)} down weights; fetch it again")
     with _opened(path) as file:
-        tensors = {key: file.get_tensor(key) for keys in layers.values() for key in keys.values()}
+        tensors = {key: _computable(file.get_tensor(key)) for keys in layers.values() for key in keys.values()}
         metadata = file.metadata() or {}
     common = _common_alphas(path, metadata)
     read = {}
@@ -201,6 +205,11 @@ def _read(path: Path, known: Set[str]) -> dict[str, _Layer]:
     return read
 
 
+def _computable(tensor: Tensor) -> Tensor:
+    """Return the tensor, of float8 (with which PyTorch does not compute) as float16, which holds each exactly."""
+    return tensor.half() if tensor.is_floating_point() and tensor.dtype.itemsize == 1 else tensor
+
+
 def _common_alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, float]:
     """`unet` and `te` -> the alpha of all layers, where diffusers wrote peft's configuration into the file."""
     try:
@@ -209,7 +218,7 @@ def _common_alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, float]:
             raise ModelError(f"LoRA {path}: alpha_pattern, use_rslora and use_dora are not supported")
         parts = (("unet", "unet"), ("te", "text_encoder"))
         return {part: float(config[key]) for part, owner in parts if (key := f"{owner}.lora_alpha") in config}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"LoRA {path}: its lora_adapter_metadata cannot be read ({error})") from error
 
 

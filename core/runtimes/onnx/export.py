@@ -24,7 +24,8 @@ from core.algorithm import unet
 from core.algorithm.bank import Reading
 from core.errors import ModelError
 from core.models import loading as models
-from core.models.description import ONNX_GRAPHS, ModelDescription, describe, fingerprint, part_config
+from core.models.description import ONNX_GRAPHS, ModelDescription, describe, fingerprint
+from core.models.folder_files import part_config
 from core.runtimes.onnx import folding
 from core.runtimes.onnx import runtime as onnx
 

@@ -21,6 +21,7 @@ from core.models import loading as models
 from core.models import loras
 from core.settings import EngineSettings, Look, Lora, Runtime
 from tests.support.lora_files import (
+    Change,
     ATTENTION,
     OUT,
     TEXT,
@@ -204,6 +205,24 @@ def test_a_lora_file_that_is_none_is_refused(fused: Fused, tiny: Path, tmp_path:
     assert "0 up and 5 down" in refused_lora(fused, path)
     assert "no such file" in refused_lora(fused, tmp_path / "nowhere.safetensors")
     assert "cannot be read" in refused_lora(fused, Path("~nobody-here/a.safetensors"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_float8_file_is_fused_as_the_numbers_that_it_holds(
+    fused: Fused, tiny: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    change = random_change(tiny, 0)
+    rounded = {name: (up.to(dtype), down.to(dtype)) for name, (up, down) in change.items()}
+    path = kohya(Change(rounded), tmp_path / "a.safetensors", 2.0)
+    tensors = load_file(path)
+    save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, path)  # alpha too, as people's files have it
+    found = fused(Lora(str(path)))
+    is_change(found, {name: product(up.float(), down.float()) for name, (up, down) in rounded.items()})
+
+
+def test_capitals_in_a_files_name_are_no_pickle(fused: Fused, tiny: Path, tmp_path: Path) -> None:
+    path = kohya(random_change(tiny, 0), tmp_path / "a.safetensors")
+    assert fused(Lora(str(path.rename(tmp_path / "A.SAFETENSORS"))))
 
 
 @pytest.mark.parametrize("name", ["a.bin", "a.pt", "a.ckpt", "a"])
