@@ -153,7 +153,9 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         full = path.expanduser()
     except RuntimeError as error:
-        raise ModelError(f"LoRA {path}: cannot be read: there is no home folder of that user; write the full path") from error
+        raise ModelError(
+            f"LoRA {path}: cannot be read: there is no home folder of that user; write the full path"
+        ) from error
     try:
         with safe_open(full, framework="pt") as file:
             yield file

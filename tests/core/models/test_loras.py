@@ -21,7 +21,6 @@ from core.models import loading as models
 from core.models import loras
 from core.settings import EngineSettings, Look, Lora, Runtime
 from tests.support.lora_files import (
-    Change,
     ATTENTION,
     OUT,
     TEXT,
@@ -215,7 +214,7 @@ def test_a_float8_file_is_fused_as_the_numbers_that_it_holds(
     rounded = {name: (up.to(dtype), down.to(dtype)) for name, (up, down) in change.items()}
     path = kohya(Change(rounded), tmp_path / "a.safetensors", 2.0)
     tensors = load_file(path)
-    save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, path)  # alpha too, as people's files have it
+    save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, path)  # alpha too
     found = fused(Lora(str(path)))
     is_change(found, {name: product(up.float(), down.float()) for name, (up, down) in rounded.items()})
 
