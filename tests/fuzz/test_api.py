@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import fuzzing
-from tests.vcam.control import test_fuzz_api as api
+from tests.support import api_requests, fuzzing
 
 pytestmark = pytest.mark.fuzz
 
 
 def test_requests_of_any_kind_are_answered(tmp_path: Path) -> None:
-    with api.running(tmp_path, "none") as server:
+    with api_requests.running(tmp_path, "none") as server:
         end = time.monotonic() + fuzzing.SECONDS
         while not server.seen or time.monotonic() < end:
             server.try_all(3)
