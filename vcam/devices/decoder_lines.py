@@ -35,16 +35,18 @@ def libjpeg_in_log() -> Iterator[None]:
     os.dup2(theirs, 2)
     os.close(theirs)
     before = sys.stderr
-    with open(terminal, "w", encoding=before.encoding, errors="backslashreplace", buffering=1, closefd=False) as direct:
-        thread = threading.Thread(target=_pass_on, args=(ours, terminal), name="vcam-stderr", daemon=True)
-        thread.start()
-        sys.stderr = direct
-        try:
-            yield
-        finally:
-            sys.stderr = before
-            os.dup2(terminal, 2)  # closes the pipe's end; a child that still has it keeps the thread, a daemon
-            thread.join(1.0)
+    direct = open(terminal, "w", encoding=before.encoding, errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    thread = threading.Thread(target=_pass_on, args=(ours, terminal), name="vcam-stderr", daemon=True)
+    thread.start()
+    sys.stderr = direct
+    try:
+        yield
+    finally:
+        sys.stderr = before
+        os.dup2(terminal, 2)  # closes the pipe's end; a child that still has it keeps the thread, a daemon
+        thread.join(1.0)
+        with contextlib.suppress(OSError):  # what a closed terminal did not take is no failure of the run's end
+            direct.close()
 
 
 def _pass_on(source: int, terminal: int) -> None:

@@ -277,18 +277,17 @@ def large_film(path: Path, side: int) -> Path:
 
 
 PROBE = """
-import resource, sys, time
+import resource, sys
 from pathlib import Path
 from vcam.devices.video_loop import VideoLoop
 from vcam.errors import VcamError
 from vcam.video import probe
 
-started = time.monotonic()
 try:
     probe(Path(sys.argv[1]))
 except VcamError as error:
     print(error)
-print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
@@ -301,9 +300,8 @@ def test_absurd_sizes_are_refused_by_their_header(tmp_path: Path, name: str) -> 
     )
     said, measured = done.stdout.splitlines()
     assert "scale it first" in said
-    seconds, megabytes = (float(value) for value in measured.split())
+    megabytes = float(measured)
     assert megabytes < 1000
-    assert seconds < 5  # of processor time, most of it imports; decoding took 19 and more
 
 
 # ------------------------------------------------------------------------------------------------ pictures with pages
