@@ -151,6 +151,12 @@ def toned(picture: Picture, tone: Mask, floor: float) -> Picture:
     return picture * ((tone + floor) / (grey(picture) + floor))[..., None]
 
 
+def features(a: Analysis) -> Mask:
+    """What is small and darker or lighter than what is about it, signed: eyes, brows, lips, the rims of glasses."""
+    light = grey(a.picture)
+    return f32(0.6 * (light - blur(light, 1.2)) + 0.7 * (blur(light, 0.8) - blur(light, 3.0)))
+
+
 def clay(a: Analysis, thickness: float) -> Picture:
     away, rounded = contours(a), evened(a.flat)
     light = grey(rounded)
@@ -159,7 +165,8 @@ def clay(a: Analysis, thickness: float) -> Picture:
     rims = 1 - np.exp(-away / 3)  # every coloured piece has a rounded rim
     shade = 0.5 * lit(blur(rims, 1.2) * 1.7 + blur(a.light, 1.2) * 5 + blur(a.light, 3.5) * 5, (-0.6, -0.36, 0.71), 1.6)
     prints = 0.05 * np.sin(2 * np.pi * (away / 3.4 + 6 * blur(a.light, 2))) * np.clip(1.3 - away / 10, 0, 1)
-    crease = np.exp(-((away / 1.1) ** 2)) * 0.12 + 0.5 * lines(a.light, 0.9)
+    crease = np.exp(-((away / 1.1) ** 2)) * 0.12 + 0.4 * lines(a.light, 0.8)
+    base = clip(base + 0.9 * features(a)[..., None])
     shine = np.clip((shade - 0.16) * 3, 0, 1) ** 2 * 0.22
     return clip(base * (1.04 + shade + prints)[..., None] * (1 - crease)[..., None] + shine[..., None])
 
@@ -184,12 +191,11 @@ def crayon(a: Analysis, thickness: float) -> Picture:
 
 
 def oil(a: Analysis, thickness: float) -> Picture:
-    smeared = along(a.soft, a.tangent, 10)
-    sharp = clip(smeared + 1.2 * (smeared - blur(smeared, 2.5)))
+    smeared = along(a.soft, a.tangent, 6)
+    sharp = clip(smeared + 1.0 * (smeared - blur(smeared, 2.0)) + 1.1 * features(a)[..., None])
     relief = emboss(along(grey(a.picture + 1.5 * (a.picture - blur(a.picture, 2.0))), a.tangent, 8), 3.0)
-    rich = saturate(sharp, 1.4)
-    rich = clip(rich * f32([1.04, 0.99, 0.9]))
-    return clip(rich + 0.11 * relief[..., None])
+    rich = clip(saturate(sharp, 1.4) * f32([1.04, 0.99, 0.9]))
+    return clip(rich + 0.09 * relief[..., None])
 
 
 def watercolour(a: Analysis, thickness: float) -> Picture:
@@ -205,9 +211,9 @@ def watercolour(a: Analysis, thickness: float) -> Picture:
 
 def cartoon(a: Analysis, thickness: float) -> Picture:
     light = grey(a.flat)
-    tone = steps(light, 5, 6.0)
-    fill = saturate(a.flat * ((tone + 0.1) / (light + 0.1))[..., None], 1.55)
-    ink = np.maximum(lines(a.light, 1.2 * thickness, 16.0), 0.8 * edges(a.light, 1.1 * thickness, 3.0) ** 2)
+    fill = saturate(toned(a.flat, steps(light, 5, 6.0), 0.1), 1.55)
+    fill = clip(fill + 0.9 * features(a)[..., None])
+    ink = np.maximum(lines(a.light, 0.9 * thickness, 16.0, 0.012), 0.7 * edges(a.light, 0.8 * thickness, 3.0) ** 2)
     return clip(fill * (1 - ink)[..., None])
 
 
@@ -223,19 +229,22 @@ def anime(a: Analysis, thickness: float) -> Picture:
 
 
 def neon(a: Analysis, thickness: float) -> Picture:
-    edge = edges(grey(a.flat), 1.0 * thickness, 5.0)
+    edge = edges(grey(a.flat), 0.8 * thickness, 5.0)
     hue = ramp(smoothstep(blur(a.light, 3.0), 0.15, 0.85), [(0.2, 0.3, 1.0), (1.0, 0.1, 0.85), (0.1, 0.95, 1.0)])
-    core = edge[..., None] * hue
-    glow = blur(core, 3.0) * 0.9 + blur(core, 8.0) * 0.6
-    return clip(a.soft * f32([0.05, 0.03, 0.1]) + glow + core * 0.9 + (edge**3)[..., None] * 0.5)
+    core = 0.65 * edge[..., None] * hue
+    glow = blur(core, 3.0) * 0.6 + blur(core, 8.0) * 0.5
+    lit = clip(1.1 * (a.light - 0.1) + 4 * features(a))[..., None]  # what the tubes light
+    return clip(lit * (0.2 + 0.36 * hue) + glow + core * 0.9 + (edge**3)[..., None] * 0.25)
 
 
 def ink(a: Analysis, thickness: float) -> Picture:
-    light = grey(along(a.soft, a.tangent, 4))
-    line = np.maximum(lines(light, 1.15 * thickness, 22.0), edges(light, 0.9 * thickness, 3.0) ** 2)
-    black = 1 - smoothstep(blur(light, 1.0), 0.16, 0.28)
-    wash = 0.22 * (1 - smoothstep(blur(light, 1.5), 0.36, 0.46))
-    out = 1 - np.maximum(np.maximum(line, black), wash)
+    light = grey(along(a.soft, a.tangent, 2))
+    line = np.maximum(lines(light, 0.8 * thickness, 20.0), 0.7 * edges(light, 0.7 * thickness, 3.0) ** 2)
+    black = 1 - smoothstep(blur(light, 0.7), 0.10, 0.22)
+    tone = light + 1.6 * features(a)
+    wash = 0.2 * (1 - smoothstep(tone, 0.34, 0.42)) + 0.12 * (1 - smoothstep(tone, 0.54, 0.60))
+    brush = 0.8 * smoothstep(-features(a), 0.035, 0.11)
+    out = 1 - np.maximum(np.maximum(line, black), np.maximum(wash, brush))
     return ramp(out, [(0.03, 0.03, 0.05), (0.97, 0.96, 0.93)])
 
 
@@ -246,16 +255,17 @@ def vintage(a: Analysis, thickness: float) -> Picture:
 
 
 def gold(a: Analysis, thickness: float) -> Picture:
-    relief = emboss(blur(a.light, 1.6), 6.0) * 0.5 + emboss(blur(a.light, 3.5), 10.0) * 0.5
-    metal = 0.14 + 0.6 * a.light + 0.55 * relief + 0.09 * np.sin(2 * np.pi * 3.5 * blur(a.light, 1.5))
+    relief = emboss(blur(a.light, 1.2), 5.0) * 0.3 + emboss(blur(a.light, 3.0), 9.0) * 0.45
+    metal = 0.10 + 0.68 * a.light + 0.42 * relief + 1.1 * features(a)
+    metal = metal + 0.09 * np.sin(2 * np.pi * 3.5 * blur(a.light, 1.5))
     out = ramp(metal, [(0.10, 0.04, 0.0), (0.45, 0.24, 0.03), (0.86, 0.60, 0.12), (1.0, 0.86, 0.36), (1.0, 0.98, 0.82)])
-    return clip(out * (1 - 0.35 * edges(a.light, 1.0, 2.5))[..., None])
+    return clip(out * (1 - 0.3 * edges(a.light, 0.8, 2.5))[..., None])
 
 
 def marble(a: Analysis, thickness: float) -> Picture:
     base = grey(a.flat)
     shade = lit(blur(a.light, 1.2) * 7 + blur(a.light, 4) * 14, (-0.62, -0.4, 0.68), 1.2)
-    stone = 0.4 + 0.42 * smoothstep(blur(base, 1.5), 0.0, 0.9) + 0.36 * shade + 0.9 * (a.light - base)
+    stone = 0.4 + 0.42 * smoothstep(blur(base, 1.5), 0.0, 0.9) + 0.32 * shade + 1.2 * features(a)
     field = 1.6 * blur(a.light, 6.0) + 0.12 * np.sin(9 * blur(a.light, 2.5))
     veins = np.exp(-((np.sin(2 * np.pi * field) / 0.22) ** 2))
     stone = stone - 0.14 * veins - 0.2 * lines(a.light, 1.0)
@@ -280,7 +290,7 @@ def low_poly(a: Analysis, thickness: float) -> Picture:
 
 
 def pop_art(a: Analysis, thickness: float) -> Picture:
-    light = smoothstep(blur(grey(a.flat), 0.8), 0.05, 0.95)
+    light = smoothstep(grey(a.soft) + 1.4 * features(a), 0.05, 0.95)
     tone = steps(light, 4, 8.0)
     fill = ramp(
         tone,
@@ -293,7 +303,7 @@ def pop_art(a: Analysis, thickness: float) -> Picture:
             (0.98, 0.97, 0.75),
         ],
     )
-    line = lines(a.light, 1.2 * thickness, 16.0)[..., None]
+    line = lines(a.light, 0.85 * thickness, 16.0)[..., None]
     return clip(fill * (1 - line))
 
 
@@ -341,25 +351,26 @@ def van_gogh(a: Analysis, thickness: float) -> Picture:
 
 
 def blueprint(a: Analysis, thickness: float) -> Picture:
-    line = np.maximum(edges(a.light, 0.8 * thickness, 3.5), lines(a.light, 1.0 * thickness))
-    return ramp(0.1 + 0.12 * a.light + 0.78 * line, [(0.03, 0.14, 0.42), (0.16, 0.36, 0.72), (0.96, 0.98, 1.0)])
+    line = np.maximum(0.6 * edges(a.light, 0.8 * thickness, 2.5), lines(1 - a.light, 0.7 * thickness))
+    tone = 0.04 + 0.46 * a.light + 2.2 * features(a)
+    return ramp(clip(tone) + 0.55 * line, [(0.02, 0.10, 0.36), (0.13, 0.33, 0.70), (0.96, 0.98, 1.0)])
 
 
 def thermal(a: Analysis, thickness: float) -> Picture:
     return ramp(
-        blur(a.light, 1.2),
+        blur(a.light, 0.6) + 0.8 * features(a),
         [(0.02, 0.0, 0.2), (0.35, 0.0, 0.6), (0.85, 0.1, 0.35), (1.0, 0.55, 0.0), (1.0, 0.95, 0.3), (1.0, 1.0, 0.95)],
     )
 
 
 def cyberpunk(a: Analysis, thickness: float) -> Picture:
     tone = ramp(
-        smoothstep(a.light, 0.1, 1.15),
+        smoothstep(a.light + 0.9 * features(a), 0.1, 1.15),
         [(0.04, 0.0, 0.14), (0.0, 0.28, 0.45), (0.75, 0.12, 0.6), (1.0, 0.55, 0.8), (0.85, 1.0, 1.0)],
     )
-    glow = blur(np.maximum(tone - 0.5, 0), 4.0) * 0.9
-    edge = edges(a.light, 0.9, 3.0)[..., None] * f32([0.0, 0.5, 0.55])
-    return clip(saturate(tone * 0.75 + a.soft * 0.25, 1.15) + glow + edge * 0.6)
+    glow = blur(np.maximum(tone - 0.5, 0), 4.0) * 0.7
+    edge = edges(a.light, 0.8, 3.0)[..., None] * f32([0.0, 0.5, 0.55])
+    return clip(saturate(tone * 0.75 + a.soft * 0.25, 1.15) + glow + edge * 0.45)
 
 
 Teacher = Callable[[Analysis, float], Picture]
