@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from core.detail import Detail
+from core.algorithm.detail import Detail
 from training.data import Picture, f32, held_out, square
 from training.lessons import to_bytes
 from training.run import load, sharpened, translate

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.detail import Detail
+from core.algorithm.detail import Detail
 from training.__main__ import recorder
 from training.optimiser import Muon, split
 from training.triples import Triples, read

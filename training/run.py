@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from core.detail import Detail
+from core.algorithm.detail import Detail
 from training.data import Picture
 from training.parts import (
     AutoencoderTiny,
