@@ -17,12 +17,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from core.algorithm.detail import Detail
 from training.data import Picture, f32, held_out, square
+from training.detail import trained
 from training.lessons import to_bytes
 from training.run import load, sharpened, translate
 from training.sheet import bgr, captioned
@@ -73,9 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     parts = load(given.model)
     if given.detail:
-        detail = Detail()
-        detail.load_state_dict(torch.load(given.detail, weights_only=True))
-        parts = parts._replace(detail=detail.eval())
+        parts = parts._replace(detail=trained(given.detail))
     pictures = frames(given.clips, given.size) if given.clips else held_out(given.size)
     table: dict[str, dict[str, Score]] = {}
     rows = []

@@ -262,7 +262,14 @@ def _begun(settings: EngineSettings, report: Report) -> tuple[Model, stream.Stre
         model = models.load(settings, report)
     slots = settings.slots if settings.policy is Policy.FIFO else 1
     state = stream.start(
-        model.layout, settings.steps, slots, settings.guidance, model.latent, model.dtype, model.device
+        model.layout,
+        settings.steps,
+        slots,
+        settings.guidance,
+        model.latent,
+        model.dtype,
+        model.device,
+        (model.settings.height, model.settings.width) if model.description.detail else None,
     )
     try:
         with models.on(model.settings.device):

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from training import lessons, unet, vae
+from training.detail import trained
 from training.export import export
+from training.log import recorder
 from training.parts import AutoencoderTiny, Text, Unet
 
 STAGES = ("data", "vae", "unet", "decoder", "export")
-
-
-def recorder(path: Path) -> Callable[[dict[str, float]], None]:
-    """Append each record to a JSON-lines file and show it."""
-
-    def record(values: dict[str, float]) -> None:
-        line = json.dumps({name: round(value, 5) for name, value in values.items()})
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        print(path.stem, line, file=sys.stderr, flush=True)
-
-    return record
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,7 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
     cache.mkdir(parents=True, exist_ok=True)
 
     def write(text: Text, net: Unet) -> None:
-        size = export(given.out, text, net, AutoencoderTiny.from_pretrained(cache / "vae"))
+        detail = trained(cache / "detail.pt") if (cache / "detail.pt").exists() else None
+        size = export(given.out, text, net, AutoencoderTiny.from_pretrained(cache / "vae"), detail)
         print(f"wrote {given.out}: {size / 1e6:.2f} MB", file=sys.stderr)
 
     if "data" in stages:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.algorithm.detail import Detail
-from training.__main__ import recorder
+from training.log import recorder
 from training.optimiser import Muon, split
 from training.triples import Triples, read
 from training.vae import signed
@@ -105,9 +105,7 @@ def train(
 ) -> Detail:
     """Train for `seconds`, from `state` if it is there; the averaged weights go there every `save_every` seconds."""
     torch.manual_seed(seed)
-    net: Any = Detail()  # torch's annotations do not know the memory format
-    if state.exists():
-        net.load_state_dict(torch.load(state, weights_only=True))
+    net: Any = trained(state) if state.exists() else Detail()  # Any: torch's annotations know no memory format
     net.to(device, memory_format=torch.channels_last)
     weights = dict(net.named_parameters())
     average = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -152,8 +150,15 @@ def train(
             windows.look()
     save(state, average)
     net.load_state_dict(average)
-    trained: Detail = net.cpu().to(memory_format=torch.contiguous_format)
-    return trained
+    done: Detail = net.cpu().to(memory_format=torch.contiguous_format)
+    return done
+
+
+def trained(state: Path) -> Detail:
+    """The detail stage of a checkpoint."""
+    net = Detail()
+    net.load_state_dict(torch.load(state, weights_only=True))
+    return net.eval()
 
 
 def save(state: Path, average: dict[str, Tensor]) -> None:

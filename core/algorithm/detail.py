@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EIGHTH = 8  # sides must be multiples of this many pixels
-
 
 def _conv(given: int, made: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(given, made, size, stride, size // 2)
@@ -26,6 +24,7 @@ class Detail(nn.Module):
 
     def __init__(self, full: int = 16, half: int = 32, quarter: int = 32, eighth: int = 48, whole: int = 64) -> None:
         super().__init__()
+        self.widths = {"full": full, "half": half, "quarter": quarter, "eighth": eighth, "whole": whole}
         self.enter = _conv(6, full)
         self.to_half, self.to_quarter = _conv(full, half, stride=2), _conv(half, quarter, stride=2)
         self.to_eighth = _conv(quarter, eighth, stride=2)

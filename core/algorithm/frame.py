@@ -61,11 +61,14 @@ class Memory(NamedTuple):
 
     in_flight and origins [rows-1, channels, h, w]: the clean estimates of the frames between two steps, and the latents
     that residual guidance compares them with. bank: rings [net_rows, slots, tokens, channels], empty without a bank.
+    sources: uint8 [rows-1, height, width, 3], the pictures of the frames between two steps, newest first; none where
+    no detail stage asks for them.
     """
 
     in_flight: Tensor
     origins: Tensor
     bank: Bank
+    sources: Tensor
 
 
 class Encode(nn.Module):
@@ -93,11 +96,51 @@ class Decode(nn.Module):
         self.vae = vae
         self.scaling = float(vae.config.scaling_factor)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        """[1, channels, h, w] -> uint8 [height, width, 3]."""
+    def forward(self, latent: Tensor, source: Tensor | None = None) -> Tensor:
+        """[1, channels, h, w] -> uint8 [height, width, 3]; the source is not looked at."""
         values = self.vae.decode(latent / self.scaling).sample
-        levels: Tensor = ((values[0].float() + 1) * 127.5).round().clamp(0, 255)
-        return levels.permute(1, 2, 0).contiguous().to(torch.uint8)
+        return _levels(values)
+
+
+class DetailedDecode(Decode):
+    """latent and the picture that was translated -> picture, by a VAE and a detail stage."""
+
+    def __init__(self, vae: Any, detail: nn.Module) -> None:
+        super().__init__(vae)
+        self.sharpen = Sharpen(detail)
+
+    def forward(self, latent: Tensor, source: Tensor | None = None) -> Tensor:
+        """[1, channels, h, w] and uint8 [height, width, 3], which must be there -> the same as the latter."""
+        shown: Tensor = self.sharpen(super().forward(latent), source)
+        return shown
+
+
+class Sharpen(nn.Module):
+    """Translation and source RGB uint8 [height, width, 3] -> the translation with its detail, the same."""
+
+    def __init__(self, detail: nn.Module) -> None:
+        """detail: a core.algorithm.detail.Detail."""
+        super().__init__()
+        self.detail = detail
+        self.dtype = next(detail.parameters()).dtype
+
+    def forward(self, picture: Tensor, source: Tensor) -> Tensor:
+        """Sides are multiples of 8."""
+        pair = (one.to(self.dtype).permute(2, 0, 1)[None] / 127.5 - 1 for one in (picture, source))
+        return _levels(self.detail(*pair))
+
+
+def _levels(values: Tensor) -> Tensor:
+    """[1, 3, height, width], -1..1 -> uint8 [height, width, 3]."""
+    levels: Tensor = ((values[0].float() + 1) * 127.5).round().clamp(0, 255)
+    return levels.permute(1, 2, 0).contiguous().to(torch.uint8)
+
+
+def queue(picture: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
+    """(the picture of the frame that is shown next, the sources that wait after it); of `Memory`."""
+    if not len(sources):  # one step, or nobody asks
+        return picture, sources
+    return sources[-1], torch.cat([picture[None], sources[:-1]])
 
 
 class Frame(nn.Module):
@@ -138,9 +181,10 @@ class Frame(nn.Module):
             guidance=self.guidance,
         )
         bank = banks.write(memory.bank, seen, knobs.write)
-        after = Memory(clean[:-1], origins[:-1], bank)
+        source, sources = queue(picture, memory.sources)
+        after = Memory(clean[:-1], origins[:-1], bank, sources)
         kept = {name: seen[name] for name in bank} if self.policy is Policy.MERGE else {}
-        return self.decode(clean[-1:]), after, kept
+        return self.decode(clean[-1:], source), after, kept
 
 
 class Merge(nn.Module):

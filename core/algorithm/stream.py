@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.algorithm import bank as banks
 from core.algorithm.bank import Layout, Reading, Turn
-from core.algorithm.frame import Dials, Knobs, Memory, denoise
+from core.algorithm.frame import Dials, Knobs, Memory, denoise, queue
 from core.algorithm.net import Net, Picture
 from core.algorithm.schedule import Prediction, Rows
 from core.settings import Guidance, Policy
@@ -71,18 +71,25 @@ class Step(Protocol):
 
 
 class Parts(NamedTuple):
-    """A model whose parts run apart: RGB uint8 [height, width, 3] to latent [1, channels, h, w], the UNet, and back."""
+    """A model whose parts run apart: RGB uint8 [height, width, 3] to latent [1, channels, h, w], the UNet, and back.
+
+    decode takes the latent, and the picture that it came from, uint8 [height, width, 3]; that is empty for a frame that
+    is imagined.
+    """
 
     encode: Callable[[Picture], Tensor]
     net: Net
-    decode: Callable[[Tensor], Picture]
+    decode: Callable[[Tensor, Tensor], Picture]
 
 
 def by_parts(parts: Parts, plan: Plan, state: StreamState, picture: Picture | None) -> tuple[Develop, StreamState]:
     """Step, of a model whose parts run apart."""
     latent = torch.zeros_like(plan.noise[:1]) if picture is None else parts.encode(picture)
+    waiting = state.memory.sources
+    given = torch.empty(0, dtype=torch.uint8) if picture is None else torch.from_numpy(picture).to(waiting.device)
+    source, sources = queue(given, waiting)
     clean, state = step(parts.net, plan, state, latent)
-    return partial(parts.decode, clean), state
+    return partial(parts.decode, clean, source), state._replace(memory=state.memory._replace(sources=sources))
 
 
 def net_rows(guidance: Guidance, rows: int) -> tuple[int, ...]:
@@ -105,11 +112,17 @@ def start(
     latent: Sequence[int],
     dtype: torch.dtype,
     device: torch.device,
+    sources: tuple[int, int] | None = None,
 ) -> StreamState:
-    """A stream that has seen nothing; latent is (channels, h, w), an empty layout means no bank."""
+    """A stream that has seen nothing; latent is (channels, h, w), an empty layout means no bank.
+
+    sources: (height, width) of the pictures that are remembered for a detail stage; None without one.
+    """
     count = len(net_rows(guidance, rows))
     in_flight, origins = (torch.zeros(rows - 1, *latent, dtype=dtype, device=device) for _ in range(2))
-    memory = Memory(in_flight, origins, banks.empty(layout, count, slots, dtype, device))
+    waiting = (0, 0, 0) if sources is None else (rows - 1, *sources)
+    pictures = torch.zeros(*waiting, 3, dtype=torch.uint8, device=device)
+    memory = Memory(in_flight, origins, banks.empty(layout, count, slots, dtype, device), pictures)
     return StreamState(memory, (0,) * count, 0)
 
 
@@ -164,7 +177,7 @@ def step(net: Net, plan: Plan, state: StreamState, latent: Tensor) -> tuple[Tens
     clean, origins, state = _advance(
         net, plan, state, torch.cat([latent, memory.in_flight]), torch.cat([latent, memory.origins])
     )
-    return clean[-1:], state._replace(memory=Memory(clean[:-1], origins[:-1], state.memory.bank))
+    return clean[-1:], state._replace(memory=state.memory._replace(in_flight=clean[:-1], origins=origins[:-1]))
 
 
 def sequential(

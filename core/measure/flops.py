@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from core.algorithm import stream
 from core.algorithm import unet as unets
-from core.algorithm.frame import Decode, Encode, Frame, idle_knobs
+from core.algorithm.detail import Detail
+from core.algorithm.frame import Decode, DetailedDecode, Encode, Frame, idle_knobs
 from core.algorithm.schedule import Prediction
 from core.models.description import ModelDescription, part_config
 from core.models.loading import quiet
@@ -41,10 +42,22 @@ def frame_flops(description: ModelDescription, settings: EngineSettings) -> int:
         net = unets.BankedUNet(unet, places, 1 if off else description.subtoken)
         slots = settings.slots if settings.policy is Policy.FIFO else 1
         state = stream.start(
-            layout, settings.steps, slots, settings.guidance, latent, torch.float32, torch.device("meta")
+            layout,
+            settings.steps,
+            slots,
+            settings.guidance,
+            latent,
+            torch.float32,
+            torch.device("meta"),
+            (settings.height, settings.width) if description.detail else None,
         )
         frame = Frame(
-            encode, net, Decode(vae), prediction=Prediction.EPSILON, guidance=settings.guidance, policy=settings.policy
+            encode,
+            net,
+            DetailedDecode(vae, Detail(**description.detail)) if description.detail else Decode(vae),
+            prediction=Prediction.EPSILON,
+            guidance=settings.guidance,
+            policy=settings.policy,
         )
         words = int(part_config(folder, "text_encoder")["max_position_embeddings"])
         knobs = idle_knobs(net, state.memory, len(state.positions), (words, int(unet.config.cross_attention_dim)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ _PARTS = {
     "vae": ("AutoencoderTiny", "AutoencoderKL"),
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
 }
+DETAIL_WIDTHS = ("full", "half", "quarter", "eighth", "whole")
+DETAIL = "detail"  # the folder of the detail stage's weights, model.safetensors
 ONNX_GRAPHS = {"encoder": "vae", "unet": "unet", "decoder": "vae", "text_encoder": "text_encoder"}  # graph: weights
 
 
@@ -35,6 +37,7 @@ class ModelDescription:
     (core.algorithm.unet.default_places).
     subtoken: into how many parts a token's width is divided when features are matched
     (core.algorithm.attention.fuse_between). words: those that the text encoder knows, empty where it knows any.
+    detail: widths of its detail stage (core.algorithm.detail.Detail), empty without one.
     """
 
     name: str
@@ -55,6 +58,7 @@ class ModelDescription:
     interval: int = 4
     styles: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    detail: Mapping[str, int] = field(default_factory=dict)
 
 
 def available() -> list[str]:
@@ -113,6 +117,11 @@ def has_graphs(folder: Path) -> bool:
     return all((folder / "onnx" / f"{graph}.onnx").is_file() for graph in ONNX_GRAPHS)
 
 
+def graphs_of(description: ModelDescription) -> dict[str, str]:
+    """The graphs of the onnx runtime for that model, and the part whose weights each has."""
+    return ONNX_GRAPHS | ({DETAIL: DETAIL} if description.detail else {})
+
+
 def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescription:
     plain = {key: own[key] for key in _PLAIN_KEYS & own.keys()}
     fusion, bank = own.get("fusion", {}), own.get("bank", {})
@@ -136,13 +145,14 @@ def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescri
         interval=bank.get("interval", default.interval),
         styles=_texts("styles", own.get("styles", ())),
         words=_texts("words", own.get("words", ())),
+        detail=_widths(folder, own.get("detail", {})),
     )
     _check(description)
     return description
 
 
 def _check_keys(own: Mapping[str, Any], fusion: Mapping[str, Any], bank: Mapping[str, Any]) -> None:
-    unknown = own.keys() - _PLAIN_KEYS - {"fusion", "bank", "styles", "words"}
+    unknown = own.keys() - _PLAIN_KEYS - {"fusion", "bank", "styles", "words", "detail"}
     unknown |= {f"fusion.{key}" for key in fusion.keys() - {"places", "subtoken", "strength", "threshold"}}
     unknown |= {f"bank.{key}" for key in bank.keys() - {"policy", "slots", "interval"}}
     if unknown:
@@ -153,6 +163,17 @@ def _texts(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
         raise ValueError(f"{key} is {value!r}; it must be a list of texts")
     return tuple(value)
+
+
+def _widths(folder: Path, value: object) -> dict[str, int]:
+    """The widths of a detail stage, whose weights must be there."""
+    if not isinstance(value, dict) or not all(type(wide) is int and 0 < wide <= 512 for wide in value.values()):
+        raise ValueError(f"detail is {value!r}; it must be an object of widths, whole numbers from 1 to 512")
+    if strangers := sorted(value.keys() - DETAIL_WIDTHS):
+        raise ValueError(f"unknown key detail.{strangers[0]}; detail has {', '.join(DETAIL_WIDTHS)}")
+    if value and not (folder / DETAIL / "model.safetensors").is_file():
+        raise ModelError(f"{folder}: {DETAIL}/model.safetensors is missing; fetch the model again")
+    return value
 
 
 def _check(own: ModelDescription) -> None:
@@ -170,6 +191,8 @@ def _check(own: ModelDescription) -> None:
         raise ValueError(f"schedule is {own.schedule!r}; it must be {' or '.join(_SCHEDULES)}")
     if not isinstance(own.text_to_image, bool):
         raise ValueError(f"text_to_image is {own.text_to_image!r}; it must be true or false")
+    if own.detail and own.text_to_image:
+        raise ValueError("detail is given, but a picture that is imagined has no source; set text_to_image to false")
     _texts("name and licence", [own.name, own.licence])
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from core.errors import ModelError, PlaceError, SettingsError, ShapeError
 from core.models.description import (
     DESCRIPTION,
+    DETAIL,
     ModelDescription,
     describe,
     has_graphs,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from core.algorithm.bank import Layout
+    from core.algorithm.detail import Detail
     from core.algorithm.frame import Decode, Encode
     from core.algorithm.net import Picture
     from core.algorithm.prompts import Encoder
@@ -80,6 +82,7 @@ class Loaded(NamedTuple):
     """A model's parts by PyTorch, in evaluation mode, on the settings' device and in their dtype.
 
     layout: of the bank, empty without one. latent: channels, height, width. weights and originals: see Model.
+    decode: by the VAE, and the detail stage where the model has one.
     """
 
     unet: Any
@@ -92,6 +95,7 @@ class Loaded(NamedTuple):
     device: torch.device
     weights: Mapping[str, Tensor]
     originals: Mapping[str, Tensor]
+    decode: Decode
 
     def model(
         self,
@@ -240,14 +244,14 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
     """The eager runtime."""
     from core.algorithm import stream
     from core.algorithm import unet as unets
-    from core.algorithm.frame import Decode, Encode
+    from core.algorithm.frame import Encode
     from core.models import loras
 
     loaded = load_parts(description, settings)
     parts = stream.Parts(
         encode=partial(_encode, Encode(loaded.vae), loaded.device),
         net=banked(loaded, description) if loaded.layout else unets.PlainUNet(loaded.unet),
-        decode=partial(_decode, Decode(loaded.vae)),
+        decode=partial(_decode, loaded.decode, loaded.device),
     )
     put = partial(loras.put, loaded.weights)
     return loaded.model(description, settings, lambda state: partial(stream.by_parts, parts), put)
@@ -298,7 +302,30 @@ def load_parts(
     latent = (int(unet.config.in_channels), settings.height // factor, settings.width // factor)
     layout = {} if settings.policy is Policy.OFF else _layout(description, unet, latent)
     encoder = clip(tokenizer, text_encoder, dtype)
-    return Loaded(unet, vae, encoder, schedule, layout, latent, dtype, device, weights, fusion.originals)
+    decode = _decoder(description, vae, nets_on or device)
+    return Loaded(unet, vae, encoder, schedule, layout, latent, dtype, device, weights, fusion.originals, decode)
+
+
+def _decoder(description: ModelDescription, vae: Any, device: torch.device) -> Decode:
+    """From latents to pictures, with the model's detail stage if it has one. Raises ModelError."""
+    from core.algorithm.frame import Decode, DetailedDecode
+
+    return DetailedDecode(vae, detail_stage(description, vae.dtype, device)) if description.detail else Decode(vae)
+
+
+def detail_stage(description: ModelDescription, dtype: torch.dtype, device: torch.device) -> Detail:
+    """The model's detail stage, which it must have. Raises ModelError."""
+    from safetensors.torch import load_file
+
+    from core.algorithm.detail import Detail
+
+    path = description.folder / DETAIL / "model.safetensors"
+    net = Detail(**description.detail)
+    try:
+        net.load_state_dict(load_file(path))
+    except Exception as error:  # safetensors and torch raise whatever a broken file leads them to
+        raise ModelError(f"{path}: does not fit the model's description ({one_line(error)})") from error
+    return net.to(device, dtype).eval().requires_grad_(False)
 
 
 def _layout(description: ModelDescription, unet: Any, latent: tuple[int, int, int]) -> Layout:
@@ -322,8 +349,8 @@ def _encode(encode: Encode, device: torch.device, picture: Picture) -> Tensor:
     return latent
 
 
-def _decode(decode: Decode, latent: Tensor) -> Picture:
-    picture: Picture = decode(latent).cpu().numpy()
+def _decode(decode: Decode, device: torch.device, latent: Tensor, source: Tensor) -> Picture:
+    picture: Picture = decode(latent, source.to(device)).cpu().numpy()
     return picture
 
 

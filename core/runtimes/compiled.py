@@ -24,7 +24,7 @@ from core.algorithm import bank as banks
 from core.algorithm import stream, unet
 from core.algorithm.attention import SelfAttention
 from core.algorithm.bank import Bank, Seen, Turn
-from core.algorithm.frame import Decode, Dials, Encode, Frame, Knobs, Memory, Merge, denoise, idle_knobs
+from core.algorithm.frame import Dials, Encode, Frame, Knobs, Memory, Merge, denoise, idle_knobs
 from core.algorithm.net import Picture
 from core.algorithm.stream import Develop, Plan, Step, StreamState
 from core.algorithm.unet import BankedUNet
@@ -108,7 +108,7 @@ def whole(loaded: Loaded, description: ModelDescription, settings: EngineSetting
     frame = Frame(
         Encode(loaded.vae),
         net,
-        Decode(loaded.vae),
+        loaded.decode,
         prediction=loaded.schedule.prediction,
         guidance=settings.guidance,
         policy=settings.policy,
@@ -204,7 +204,7 @@ class CompiledStep:
             orders = _orders(bank)
             merge = self._compiled(_merge)
             keep += [partial(_merger(merge, bank, orders, row, seen, self._way), seen) for row in now.merged]
-            decode = repeated(partial(self._compiled(frame.decode), clean))
+            decode = repeated(partial(self._compiled(frame.decode), clean, given))
             shown = decode()
         return {
             "copy in": lambda: given.copy_(torch.from_numpy(picture)),
@@ -251,6 +251,7 @@ def _translate(frame: Frame, picture: Tensor, knobs: Knobs, memory: Memory, show
     shown.copy_(result)
     memory.in_flight.copy_(after.in_flight)
     memory.origins.copy_(after.origins)
+    memory.sources.copy_(after.sources)
     for name, ring in memory.bank.items():
         ring.copy_(after.bank[name])
     kept: Seen = seen
@@ -327,5 +328,5 @@ def _flat(dials: Dials) -> list[Tensor]:
 
 def _blank(memory: Memory) -> None:
     """As it was before the first frame."""
-    for tensor in (memory.in_flight, memory.origins, *memory.bank.values()):
+    for tensor in (memory.in_flight, memory.origins, memory.sources, *memory.bank.values()):
         tensor.zero_()

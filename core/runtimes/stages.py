@@ -47,7 +47,7 @@ def of_parts(parts: Parts, plan: Plan, state: StreamState, picture: Picture) -> 
         "encode": lambda: parts.encode(picture),
         "unet": unet,
         "bank": lambda: banks.update(memory.bank, seen, now, plan.seed),
-        "decode": lambda: parts.decode(clean),
+        "decode": lambda: parts.decode(clean, shown),
         "copy out": lambda: shown.cpu(),
     }
 

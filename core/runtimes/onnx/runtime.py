@@ -26,7 +26,7 @@ from core.algorithm.net import Net, Picture
 from core.algorithm.prompts import Encoder
 from core.algorithm.stream import Parts, by_parts, net_rows
 from core.errors import ModelError, SettingsError
-from core.models.description import ONNX_GRAPHS, ModelDescription, has_graphs, part_config
+from core.models.description import DETAIL, ModelDescription, graphs_of, has_graphs, part_config
 from core.models.loading import Model, betas_schedule
 from core.runtimes.onnx.folding import Chain, compose
 from core.settings import EngineSettings, Policy
@@ -50,7 +50,7 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
         raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
     manifest = read_manifest(description)
     share = _share(settings, torch.get_num_threads())
-    sessions = _sessions(folder, manifest, share.threads)
+    sessions = _sessions(description, manifest, share.threads)
     unet = sessions["unet"]
     channels = int(unet.get_inputs()[0].shape[1])
     factor = int(manifest["factor"])
@@ -59,7 +59,7 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
     parts = Parts(
         encode=_encode(sessions["encoder"]),
         net=_net(unet, layout, ThreadPoolExecutor(share.workers, "unet"), share.workers),
-        decode=_decode(sessions["decoder"]),
+        decode=_decode(sessions["decoder"], sessions.get(DETAIL)),
     )
     return Model(
         settings=settings,
@@ -91,7 +91,7 @@ def _share(settings: EngineSettings, threads: int) -> _Share:
     # with one step there is no second row to run beside the first: the last picture is decoded meanwhile
     beside = settings.steps == 1 and threads > 1
     decoder = max(1, threads - unet) if beside else threads
-    each = {"encoder": threads, "unet": unet, "decoder": decoder, "text_encoder": threads}
+    each = {"encoder": threads, "unet": unet, "decoder": decoder, "text_encoder": threads, DETAIL: decoder}
     return _Share(each, min(rows, threads), beside)
 
 
@@ -100,7 +100,8 @@ def fingerprint(description: ModelDescription) -> str:
     parts = {part: part_config(description.folder, part) for part in sorted(set(ONNX_GRAPHS.values()))}
     # who wrote the file, and by which version, is no matter
     own = {part: {key: config[key] for key in config if _matters(key)} for part, config in parts.items()}
-    text = json.dumps([own, description.places, description.subtoken], sort_keys=True)
+    detail = [dict(description.detail)] if description.detail else []
+    text = json.dumps([own, description.places, description.subtoken, *detail], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -124,20 +125,21 @@ def read_manifest(description: ModelDescription) -> dict[str, Any]:
     return manifest
 
 
-def _sessions(folder: Path, manifest: Mapping[str, Any], threads: Mapping[str, int]) -> dict[str, Any]:
-    weights = {part: weights_of(folder / part) for part in set(ONNX_GRAPHS.values())}
+def _sessions(description: ModelDescription, manifest: Mapping[str, Any], threads: Mapping[str, int]) -> dict[str, Any]:
+    folder, graphs = description.folder, graphs_of(description)
+    weights = {part: weights_of(folder / part) for part in set(graphs.values())}
     try:
         chains = {name: Chain.from_json(values) for name, values in manifest["folded"].items()}
         weights["vae"] |= folded_weights(chains, weights["vae"])
         needed = {
             graph: {name: named(name, weights[part]) for name in manifest["weights"][graph]}
-            for graph, part in ONNX_GRAPHS.items()
+            for graph, part in graphs.items()
         }
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of torch, where shapes do not fit
         raise ModelError(
             f"{folder / FOLDER / MANIFEST}: does not fit the weights ({' '.join(str(error).split())}); {_REMEDY}"
         ) from error
-    return {graph: _session(folder / FOLDER / f"{graph}.onnx", needed[graph], threads[graph]) for graph in ONNX_GRAPHS}
+    return {graph: _session(folder / FOLDER / f"{graph}.onnx", needed[graph], threads[graph]) for graph in graphs}
 
 
 def _session(path: Path, weights: Mapping[str, NDArray[np.float32]], threads: int) -> Any:
@@ -236,12 +238,19 @@ def _encode(session: Any) -> Callable[[Picture], Tensor]:
     return encode
 
 
-def _decode(session: Any) -> Callable[[Tensor], Picture]:
-    def decode(latent: Tensor) -> Picture:
+def _decode(session: Any, detail: Any) -> Callable[[Tensor, Tensor], Picture]:
+    """detail: the detail stage's session; None for a model without."""
+
+    def decode(latent: Tensor, source: Tensor) -> Picture:
         picture: Picture = session.run(None, {"latent": np.ascontiguousarray(latent.numpy())})[0]
         return picture
 
-    return decode
+    def detailed(latent: Tensor, source: Tensor) -> Picture:
+        given = {"picture": decode(latent, source), "source": np.ascontiguousarray(source.numpy())}
+        picture: Picture = detail.run(None, given)[0]
+        return picture
+
+    return decode if detail is None else detailed
 
 
 def _text(folder: Path, session: Any, length: int) -> Encoder:

@@ -69,9 +69,13 @@ def _weights_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
-def frame_inputs(picture: Tensor, knobs: Knobs, memory: Memory) -> dict[str, Tensor]:
-    """Every tensor that a frame is given, by the name that it has in the graph."""
+def frame_inputs(picture: Tensor, knobs: Knobs, memory: Memory, *, detailed: bool) -> dict[str, Tensor]:
+    """Every tensor that a frame is given, by the name that it has in the graph.
+
+    detailed: whether the model has a detail stage; `source` is then the picture of the frame that is shown.
+    """
     plain = {"picture": picture, "noise": knobs.noise, "text": knobs.text}
+    plain |= {"source": picture} if detailed else {}
     plain |= {"scale": knobs.scale, "residual": knobs.residual, "presence": knobs.presence}
     rows = {f"rows.{name}": value for name, value in knobs.rows._asdict().items()}
     reading = dict(knobs.reading._asdict())
@@ -121,7 +125,7 @@ class FrameGraph(nn.Module):
             prediction=frame.prediction,
             guidance=frame.guidance,
         )
-        return frame.decode(clean[-1:]), clean[:-1], origins[:-1], *(seen[name] for name in bank)
+        return frame.decode(clean[-1:], given.get("source")), clean[:-1], origins[:-1], *(seen[name] for name in bank)
 
 
 class RingAttention:

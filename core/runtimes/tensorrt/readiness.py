@@ -7,7 +7,7 @@ import subprocess
 
 import torch
 
-from core.models.description import ModelDescription, describe, weight_files
+from core.models.description import DETAIL, ModelDescription, describe, weight_files
 from core.runtimes.onnx.runtime import fingerprint
 from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt.cache import Key, Machine, Verdict
@@ -78,6 +78,7 @@ def key(description: ModelDescription, settings: EngineSettings) -> Key:
     """Of the engine for those settings, which have nothing left to decide."""
     parts = [description.folder / part for part in ("unet", "vae")]
     files = [part / name for part in parts for name in weight_files(part)]
+    files += [description.folder / DETAIL / "model.safetensors"] if description.detail else []
     return engines.key(machine(settings.device), engines.fingerprint(fingerprint(description), files), settings)
 
 

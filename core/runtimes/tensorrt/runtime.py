@@ -19,7 +19,7 @@ from torch import Tensor
 from core.algorithm import bank as banks
 from core.algorithm import stream
 from core.algorithm.bank import Layout, Turn
-from core.algorithm.frame import Decode, Encode, Frame, Memory, idle_knobs
+from core.algorithm.frame import DetailedDecode, Encode, Frame, idle_knobs, queue
 from core.algorithm.net import Picture
 from core.algorithm.stream import Develop, Plan, Step, StreamState
 from core.errors import PlanError
@@ -118,7 +118,7 @@ def shape_of(loaded: Loaded, settings: EngineSettings, version: tuple[int, int])
 
 def frame_of(loaded: Loaded, description: ModelDescription, settings: EngineSettings) -> Frame:
     """The whole frame, which takes the parts over. Raises ModelError."""
-    parts = Encode(loaded.vae), banked(loaded, description), Decode(loaded.vae)
+    parts = Encode(loaded.vae), banked(loaded, description), loaded.decode
     guidance, prediction = settings.guidance, loaded.schedule.prediction
     frame = Frame(*parts, prediction=prediction, guidance=guidance, policy=settings.policy)
     return frame.eval().requires_grad_(False)
@@ -135,7 +135,7 @@ def example(loaded: Loaded, frame: Frame, settings: EngineSettings, shape: Shape
         nothing = (0,) * shape.net_rows
         knobs = knobs._replace(reading=placed(knobs.reading, nothing, nothing, shape.slots))  # type: ignore[arg-type]
     picture = torch.zeros(settings.height, settings.width, 3, dtype=torch.uint8, device=device)
-    return frame_inputs(picture, knobs, memory)
+    return frame_inputs(picture, knobs, memory, detailed=isinstance(frame.decode, DetailedDecode))
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class TensorRtStep:
         if shape.in_place:
             written = {name for name in shape.layout if not name.endswith(".feature")}
             given |= {f"seen.{name}": self._rings.tensors[name] for name in written}
-        self._memory = Memory(memory.in_flight, memory.origins, {} if shape.in_place else memory.bank)
+        self._memory = memory._replace(bank={} if shape.in_place else memory.bank)
         self._call = Call(built[0], given, device)
         tensors = self._call.tensors
         self._merging = Call(built[1], {}, device) if len(built) > 1 else None
@@ -250,7 +250,8 @@ class TensorRtStep:
             self._capture()
 
     def _capture(self) -> None:
-        kept = (*self._memory[:2], *self._rings.tensors.values())
+        memory = self._memory
+        kept = (memory.in_flight, memory.origins, memory.sources, *self._rings.tensors.values())
         with torch.inference_mode():
             before = [tensor.clone() for tensor in kept]
             self._frame: Callable[[], None] = self._repeated(self._run)
@@ -271,6 +272,11 @@ class TensorRtStep:
         return develop, stream.after(state, self._memory, now)
 
     def _run(self) -> None:
+        tensors, sources = self._call.tensors, self._memory.sources
+        if "source" in tensors:
+            source, after = queue(tensors["picture"], sources)
+            tensors["source"].copy_(source)
+            sources.copy_(after)
         self._call.run()
         for name in ("in_flight", "origins"):
             if name in self._call.tensors:
