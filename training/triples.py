@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +19,8 @@ from torch import Tensor
 
 from training import words
 from training.data import Photographs, Random
-from training.lessons import Bytes, to_bytes
+from training.lessons import Bytes, Shard, to_bytes
+from training.lessons import load as load_lessons
 from training.photos import Photos
 from training.run import Parts, load
 from training.scenes import base_picture, degrade
@@ -26,6 +29,7 @@ from training.unet import amount
 from training.vae import signed
 
 BATCH = 8
+NOTHING = 0.05  # share in which nothing is asked for
 
 
 class Triples(NamedTuple):
@@ -62,7 +66,7 @@ def translations(
 
 def wish(random: Random, styles: list[str]) -> tuple[str, str]:
     """A style and an attribute ("" for none)."""
-    if random.random() < 0.05:
+    if random.random() < NOTHING:
         return "", ""
     style = str(random.choice(styles))
     if random.random() > 0.25:
@@ -116,6 +120,35 @@ def make(random: Random, parts: Parts, photos: Photos, bundled: Photographs, sty
     return Triples(clean, given, shown, wanted, known)
 
 
+def of_lessons(random: Random, parts: Parts, shards: list[Shard]) -> Triples:
+    """One batch of triples whose teachers' pictures are there already, as lessons."""
+    begin = first_steps(random, BATCH)
+    steps = [begin]
+    if random.random() < 0.75:
+        steps.append((begin.float() * random.uniform(0.4, 0.55)).long())
+    clean, given, taught, prompts, known = [], [], [], [], []
+    for _ in range(BATCH):
+        shard = shards[random.integers(len(shards))]
+        row = int(random.integers(len(shard.lessons)))
+        picture, style, attribute = shard.lessons[row]
+        while not style:  # an attribute alone is no style
+            row = int(random.integers(len(shard.lessons)))
+            picture, style, attribute = shard.lessons[row]
+        clean.append(shard.inputs[picture, 0])
+        given.append(shard.inputs[picture, random.integers(shard.inputs.shape[1])])
+        if random.random() < NOTHING:
+            style, attribute = "", ""
+        taught.append(shard.targets[row] if style else shard.inputs[picture, 0])
+        prompts.append(words.prompt(random, style, attribute))
+        known.append(list(TEACHERS).index(style) if style else -1)
+    noise = torch.Generator().manual_seed(int(random.integers(1 << 31)))
+    made = translations(parts, np.stack(given), prompts, steps, noise)
+    share = amount(begin).clamp(max=1).numpy()[:, None, None, None]
+    plain = np.stack(clean).astype(np.float32)
+    blended = np.round(plain + (np.stack(taught).astype(np.float32) - plain) * share).astype(np.uint8)
+    return Triples(np.stack(clean), np.stack(given), made, blended, np.array(known))
+
+
 def save(path: Path, triples: list[Triples]) -> None:
     part = path.with_suffix(".part.npz")
     np.savez(
@@ -134,7 +167,10 @@ def read(path: Path) -> Triples:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m training.triples", description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("core/embedded_model"))
-    parser.add_argument("--photos", type=Path, required=True, help="a folder with films, kodak and portraits")
+    parser.add_argument(
+        "--photos", type=Path, help="a folder with films, kodak and portraits, for pictures of their own"
+    )
+    parser.add_argument("--lessons", type=Path, help="a folder of lessons instead, whose teachers need not work again")
     parser.add_argument("--out", type=Path, default=Path("training/cache/triples"))
     parser.add_argument("--styles", nargs="*", default=list(TEACHERS))
     parser.add_argument("--shards", type=int, default=20, help="files to make; those that are there stay")
@@ -147,13 +183,20 @@ def main(arguments: list[str] | None = None) -> int:
     parts = load(given.model)
     for part in (parts.text, parts.unet, parts.vae):
         part.to(given.device)
-    photos, bundled = Photos(given.photos), Photographs()
+    one: Callable[[Random], Triples]
+    if given.lessons:
+        one = partial(of_lessons, parts=parts, shards=load_lessons(given.lessons))
+    elif given.photos:
+        own = {"photos": Photos(given.photos), "bundled": Photographs(), "styles": given.styles, "size": 256}
+        one = partial(make, parts=parts, **own)
+    else:
+        parser.error("--photos or --lessons is needed")
     for number in range(given.shards):
         path, begin = given.out / f"{number:03d}.npz", time.monotonic()
         if path.exists():
             continue
         random = np.random.default_rng([given.seed, number])
-        save(path, [make(random, parts, photos, bundled, given.styles, 256) for _ in range(given.batches)])
+        save(path, [one(random) for _ in range(given.batches)])
         line = {"shard": number, "triples": given.batches * BATCH, "seconds": round(time.monotonic() - begin, 1)}
         print(json.dumps(line), file=sys.stderr, flush=True)
     return 0
