@@ -10,13 +10,12 @@ from pathlib import Path
 
 import torch
 
-from training import lessons, unet, vae
-from training.detail import trained
+from training import detail, lessons, triples, unet, vae
 from training.export import export
 from training.log import recorder
 from training.parts import AutoencoderTiny, Text, Unet
 
-STAGES = ("data", "vae", "unet", "decoder", "export")
+STAGES = ("data", "vae", "unet", "decoder", "triples", "detail", "export")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--pace", type=float, default=1, help="of the UNet's learning; less after a warm start")
     made.add_argument("--decoder-minutes", type=float, default=8)
+    made.add_argument("--triples", type=int, default=28, help="files of 96 triples for the detail stage")
+    made.add_argument("--detail-minutes", type=float, default=40)
     made.add_argument(
         "--pairs", type=int, default=1000, help="of the UNet's pictures and its teachers', for the decoder"
     )
@@ -57,8 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     cache.mkdir(parents=True, exist_ok=True)
 
     def write(text: Text, net: Unet) -> None:
-        detail = trained(cache / "detail.pt") if (cache / "detail.pt").exists() else None
-        size = export(given.out, text, net, AutoencoderTiny.from_pretrained(cache / "vae"), detail)
+        sharp = detail.trained(cache / "detail.pt") if (cache / "detail.pt").exists() else None
+        size = export(given.out, text, net, AutoencoderTiny.from_pretrained(cache / "vae"), sharp)
         print(f"wrote {given.out}: {size / 1e6:.2f} MB", file=sys.stderr)
 
     if "data" in stages:
@@ -99,6 +100,13 @@ def main(arguments: list[str] | None = None) -> int:
             pairs=unet.pairs(shards, cache, given.pairs, given.seed, device),
             **settings,
         )
+    if "triples" in stages:
+        write(*unet.averaged(cache / "unet.pt"))
+        where = ["--lessons", str(cache / "data"), "--model", str(given.out), "--out", str(cache / "triples")]
+        triples.main([*where, "--shards", str(given.triples), "--seed", str(given.seed), "--device", given.device])
+    if "detail" in stages:
+        where = ["--triples", str(cache / "triples"), "--state", str(cache / "detail.pt")]
+        detail.main([*where, "--minutes", str(given.detail_minutes), "--batch-factor", str(given.batch_factor)])
     if "export" in stages:
         write(*unet.averaged(cache / "unet.pt"))
     if {"unet", "export"} & set(stages):
