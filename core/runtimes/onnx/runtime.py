@@ -26,7 +26,7 @@ from core.algorithm.net import Net, Picture
 from core.algorithm.prompts import Encoder
 from core.algorithm.stream import Parts, by_parts, net_rows
 from core.errors import ModelError, SettingsError
-from core.models.description import DETAIL, ModelDescription, graphs_of, has_graphs, part_config
+from core.models.description import DETAIL, ONNX_GRAPHS, ModelDescription, graphs_of, has_graphs, part_config
 from core.models.loading import Model, betas_schedule
 from core.runtimes.onnx.folding import Chain, compose
 from core.settings import EngineSettings, Policy

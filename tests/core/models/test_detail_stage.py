@@ -10,7 +10,8 @@ import pytest
 from safetensors.torch import save_file
 
 from core.engine import Engine
-from core.models.description import ModelError, describe
+from core.errors import ModelError
+from core.models.description import describe
 from core.runtimes.onnx.export import export
 from core.settings import Look, Policy, Runtime
 from tests.core.algorithm.test_detail import shaken
