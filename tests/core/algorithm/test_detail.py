@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from torch import Tensor, nn
 
 from core.algorithm import stream
 from core.algorithm.detail import Detail
-from core.algorithm.frame import DetailedDecode, Sharpen, queue
+from core.algorithm.frame import DetailedDecode, Encode, Frame, Sharpen, queue
+from core.algorithm.unet import BankedUNet
 from core.settings import Policy
-from tests.core.algorithm.test_frame import DEVICE, LATENT, SIZE, advance, parts, pictures, plan, whole
+from tests.support.small_details import Source, small_autoencoder, small_detail
+from tests.support.small_models import DEVICE, LATENT, small_unet
+from tests.support.small_plans import plan
 
-
-class Source(nn.Module):
-    """In a detail stage's place: shows the source itself, which says whose it is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def forward(self, picture: Tensor, source: Tensor) -> Tensor:
-        return source
-
-
-def shaken(seed: int) -> Detail:
-    """One that has learned something, anything."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = Detail(full=4, half=6, quarter=6, eighth=8, whole=8)
-        for weight in net.parameters():
-            nn.init.normal_(weight, 0, 0.2)
-    return net.eval().requires_grad_(False)
+SIZE = 64  # pixels; the latents are 8 x 8
 
 
 @pytest.mark.parametrize("size", [(8, 8), (64, 80), (48, 136)])
@@ -43,7 +24,7 @@ def test_it_begins_as_the_identity_at_every_size(size: tuple[int, int]) -> None:
 
 
 def test_it_looks_at_both_pictures() -> None:
-    sharpen = Sharpen(shaken(0))
+    sharpen = Sharpen(small_detail(0))
     one, other = (torch.randint(0, 256, (32, 40, 3), dtype=torch.uint8) for _ in range(2))
     shown = sharpen(one, other)
     assert not torch.equal(shown, sharpen(one, one))
@@ -68,20 +49,23 @@ def test_where_nobody_asks_nothing_is_remembered() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 4])
 @torch.inference_mode()
 def test_each_frame_is_shown_with_its_own_source(steps: int) -> None:
-    model, own = parts(), plan(Policy.FIFO, steps)
-    decode = DetailedDecode(copy.deepcopy(model.decode.vae), Source().double())
-    frame = whole(model._replace(decode=decode), own)
-    size, layout = (SIZE, SIZE), {}
-    state = stream.start(layout, steps, 1, own.guidance, LATENT, torch.float64, DEVICE, size)
-    apart = stream.start(layout, steps, 1, own.guidance, LATENT, torch.float64, DEVICE, size)
+    own, vae = plan(Policy.OFF, steps), small_autoencoder()
+    encode, decode = Encode(vae), DetailedDecode(vae, Source().double())
+    net = BankedUNet(small_unet(0), ())
+    frame = Frame(encode, net, decode, prediction=own.prediction, guidance=own.guidance, policy=own.policy)
+    state, apart = (
+        stream.start({}, steps, 1, own.guidance, LATENT, torch.float64, DEVICE, (SIZE, SIZE)) for _ in range(2)
+    )
     by_parts = stream.Parts(
-        encode=lambda picture: model.encode(torch.from_numpy(picture)),
-        net=model.net,
+        encode=lambda picture: encode(torch.from_numpy(picture)),
+        net=net,
         decode=lambda latent, source: decode(latent, source).numpy(),
     )
-    given = pictures(steps + 2)
+    given = torch.randint(0, 256, (steps + 2, SIZE, SIZE, 3), dtype=torch.uint8)
     for number, picture in enumerate(given):
-        shown, state = advance(frame, own, state, picture, cached=True)
+        now = stream.turn(own, state)
+        shown, memory, _ = frame(picture, stream.knobs(own, state, now), state.memory)
+        state = stream.after(state, memory, now)
         develop, apart = stream.by_parts(by_parts, own, apart, picture.numpy())
         assert torch.equal(torch.from_numpy(develop()), shown)
         if number >= steps - 1:

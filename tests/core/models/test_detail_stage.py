@@ -14,15 +14,15 @@ from core.errors import ModelError
 from core.models.description import describe
 from core.runtimes.onnx.export import export
 from core.settings import Look, Policy, Runtime
-from tests.core.algorithm.test_detail import shaken
 from tests.support.model_folders import make_folder, settings
+from tests.support.small_details import small_detail
 
 pytestmark = pytest.mark.usefixtures("quick_layout")
 
 
 def with_detail(folder: Path) -> Path:
     """A small model folder whose detail stage is random."""
-    net = shaken(1)
+    net = small_detail(1)
     make_folder(folder, description={"name": "small", "text_to_image": False, "detail": net.widths})
     (folder / "detail").mkdir()
     save_file({name: weight.half() for name, weight in net.state_dict().items()}, folder / "detail/model.safetensors")
@@ -72,7 +72,7 @@ def test_nonsense_in_its_description_is_named(tmp_path: Path, said: dict[str, ob
 def test_missing_and_wrong_weights_are_named(tmp_path: Path) -> None:
     folder = with_detail(tmp_path)
     file = folder / "detail" / "model.safetensors"
-    save_file({"enter.weight": shaken(0).enter.weight}, file)
+    save_file({"enter.weight": small_detail(0).enter.weight}, file)
     with pytest.raises(ModelError, match="does not fit"):
         Engine(settings(folder), Look())
     file.unlink()
