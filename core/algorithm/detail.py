@@ -15,6 +15,21 @@ def _twice(features: Tensor) -> Tensor:
     return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+QUIET = 2.0  # levels of 255 that a sensor's noise changes the mean of some pixels by
+MOVES = 12.0  # levels over that, from which on a change is taken as it is
+LEAST = 0.2  # share of the new picture where nothing but noise is seen
+
+
+def steadied(picture: Tensor, before: Tensor) -> Tensor:
+    """The picture, less its sensor's noise where it is as it was before; both uint8 [height, width, 3]."""
+    was = before.float().permute(2, 0, 1)[None]
+    change = picture.float().permute(2, 0, 1)[None] - was
+    seen = F.avg_pool2d(F.avg_pool2d(change, 2).abs().mean(1, keepdim=True), 3, 1, 1)
+    share = _twice(((seen - QUIET) / MOVES).clamp(LEAST, 1))
+    levels = (was + share * change).round().clamp(0, 255)
+    return levels[0].permute(1, 2, 0).contiguous().to(torch.uint8)
+
+
 class Detail(nn.Module):
     """Translation and source [n, 3, h, w], -1..1, to the translation with its detail; sides are multiples of 8.
 

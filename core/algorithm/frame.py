@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from core.algorithm import bank as banks
 from core.algorithm import schedule as schedules
 from core.algorithm.bank import Bank, Reading, Seen
+from core.algorithm.detail import steadied
 from core.algorithm.net import Net
 from core.algorithm.schedule import Prediction, Rows
 from core.settings import Guidance, Policy
@@ -61,8 +62,7 @@ class Memory(NamedTuple):
 
     in_flight and origins [rows-1, channels, h, w]: the clean estimates of the frames between two steps, and the latents
     that residual guidance compares them with. bank: rings [net_rows, slots, tokens, channels], empty without a bank.
-    sources: uint8 [rows-1, height, width, 3], the pictures of the frames between two steps, newest first; none where
-    no detail stage asks for them.
+    sources: uint8 [rows, height, width, 3], the last pictures, newest first, for the detail stage; none without one.
     """
 
     in_flight: Tensor
@@ -136,11 +136,16 @@ def _levels(values: Tensor) -> Tensor:
     return levels.permute(1, 2, 0).contiguous().to(torch.uint8)
 
 
-def queue(picture: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
-    """(the picture of the frame that is shown next, the sources that wait after it); of `Memory`."""
-    if not len(sources):  # one step, or nobody asks
+def queue(picture: Tensor, sources: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
+    """(the picture of the frame that is shown next, the sources after it); of `Memory`.
+
+    With a bank a source is steadied by the one before it, as features are by those of the bank.
+    """
+    if not len(sources):  # nobody asks
         return picture, sources
-    return sources[-1], torch.cat([picture[None], sources[:-1]])
+    now = picture if policy is Policy.OFF else steadied(picture, sources[0])
+    after = torch.cat([now[None], sources[:-1]])
+    return after[-1], after
 
 
 class Frame(nn.Module):
@@ -181,7 +186,7 @@ class Frame(nn.Module):
             guidance=self.guidance,
         )
         bank = banks.write(memory.bank, seen, knobs.write)
-        source, sources = queue(picture, memory.sources)
+        source, sources = queue(picture, memory.sources, self.policy)
         after = Memory(clean[:-1], origins[:-1], bank, sources)
         kept = {name: seen[name] for name in bank} if self.policy is Policy.MERGE else {}
         return self.decode(clean[-1:], source), after, kept

@@ -87,7 +87,7 @@ def by_parts(parts: Parts, plan: Plan, state: StreamState, picture: Picture | No
     latent = torch.zeros_like(plan.noise[:1]) if picture is None else parts.encode(picture)
     waiting = state.memory.sources
     given = torch.empty(0, dtype=torch.uint8) if picture is None else torch.from_numpy(picture).to(waiting.device)
-    source, sources = queue(given, waiting)
+    source, sources = queue(given, waiting, plan.policy)
     clean, state = step(parts.net, plan, state, latent)
     return partial(parts.decode, clean, source), state._replace(memory=state.memory._replace(sources=sources))
 
@@ -120,7 +120,7 @@ def start(
     """
     count = len(net_rows(guidance, rows))
     in_flight, origins = (torch.zeros(rows - 1, *latent, dtype=dtype, device=device) for _ in range(2))
-    waiting = (0, 0, 0) if sources is None else (rows - 1, *sources)
+    waiting = (0, 0, 0) if sources is None else (rows, *sources)
     pictures = torch.zeros(*waiting, 3, dtype=torch.uint8, device=device)
     memory = Memory(in_flight, origins, banks.empty(layout, count, slots, dtype, device), pictures)
     return StreamState(memory, (0,) * count, 0)

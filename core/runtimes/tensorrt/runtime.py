@@ -76,7 +76,7 @@ def on_engine(entry: Entry, description: ModelDescription, settings: EngineSetti
         refit(loaded.originals)
 
     def open_stream(state: StreamState) -> Step:
-        step = TensorRtStep(built, shape, state, net.cross_attention)
+        step = TensorRtStep(built, shape, state, net.cross_attention, settings.policy)
         opened.add(step)
         return step
 
@@ -215,12 +215,14 @@ class TensorRtStep:
         shape: Shape,
         state: StreamState,
         cross_attention: Callable[[Tensor], dict[str, Tensor]],
+        policy: Policy,
     ) -> None:
         """built: engines, of the frame and (if the bank merges) of the merge. cross_attention: as
         core.algorithm.unet's.
         """
         memory, self._shape = state.memory, shape
         self._cross_attention = cross_attention
+        self._policy = policy
         device = memory.in_flight.device
         self._rings = rings_of(shape, state)
         given = {"in_flight": memory.in_flight, "origins": memory.origins}
@@ -274,7 +276,7 @@ class TensorRtStep:
     def _run(self) -> None:
         tensors, sources = self._call.tensors, self._memory.sources
         if "source" in tensors:
-            source, after = queue(tensors["picture"], sources)
+            source, after = queue(tensors["picture"], sources, self._policy)
             tensors["source"].copy_(source)
             sources.copy_(after)
         self._call.run()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.algorithm import stream
-from core.algorithm.detail import Detail
+from core.algorithm.detail import Detail, steadied
 from core.algorithm.frame import DetailedDecode, Encode, Frame, Sharpen, queue
 from core.algorithm.unet import BankedUNet
 from core.settings import Policy
@@ -32,16 +32,16 @@ def test_it_looks_at_both_pictures() -> None:
 
 
 def test_a_source_waits_until_its_frame_is_shown() -> None:
-    waiting, shown = torch.zeros(2, 1, 1, 3, dtype=torch.uint8), []
+    waiting, shown = torch.zeros(3, 1, 1, 3, dtype=torch.uint8), []
     for number in range(1, 6):
-        source, waiting = queue(torch.full((1, 1, 3), number, dtype=torch.uint8), waiting)
+        source, waiting = queue(torch.full((1, 1, 3), number, dtype=torch.uint8), waiting, Policy.OFF)
         shown.append(int(source[0, 0, 0]))
     assert shown == [0, 0, 1, 2, 3]
 
 
 def test_where_nobody_asks_nothing_is_remembered() -> None:
     picture, none = torch.ones(8, 8, 3, dtype=torch.uint8), torch.zeros(0, 0, 0, 3, dtype=torch.uint8)
-    source, after = queue(picture, none)
+    source, after = queue(picture, none, Policy.FIFO)
     assert source is picture
     assert after is none
 
@@ -70,4 +70,19 @@ def test_each_frame_is_shown_with_its_own_source(steps: int) -> None:
         assert torch.equal(torch.from_numpy(develop()), shown)
         if number >= steps - 1:
             assert torch.equal(shown, given[number - steps + 1])
-    assert state.memory.sources.shape == (steps - 1, SIZE, SIZE, 3)
+    assert state.memory.sources.shape == (steps, SIZE, SIZE, 3)
+
+
+def test_noise_is_steadied_and_what_moves_is_not() -> None:
+    random = torch.Generator().manual_seed(0)
+    scene = torch.full((64, 64, 3), 90.0)
+    steady, off = torch.zeros(64, 64, 3, dtype=torch.uint8), []
+    for _ in range(12):
+        noisy = (scene + 6 * torch.randn(64, 64, 3, generator=random)).round().clamp(0, 255).to(torch.uint8)
+        steady = steadied(noisy, steady)
+        off.append(((noisy.float() - 90).abs().mean(), (steady.float() - 90).abs().mean()))
+    assert off[-1][1] < 0.5 * off[-1][0]
+    moved = steady.clone()
+    moved[:, 32:] = 200
+    assert torch.equal(steadied(moved, steady)[:, 36:], moved[:, 36:])
+    assert torch.equal(steadied(moved, steady)[:, :28], steady[:, :28])

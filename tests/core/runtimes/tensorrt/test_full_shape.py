@@ -60,7 +60,7 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     assert (tmp_path / "frame.onnx.data").stat().st_size > 2**31
     assert made.path.stat().st_size < 2**26
     state = stream.start(shape.layout, 1, 1, Guidance.NONE, (4, 16, 16), torch.float32, torch.device("cpu"))
-    step = tensorrt.TensorRtStep([trt_stand_in.engine_of(made.path)], shape, state, lambda _: cross)
+    step = tensorrt.TensorRtStep([trt_stand_in.engine_of(made.path)], shape, state, lambda _: cross, Policy.OFF)
     for view, expected in zip(views, eager, strict=True):
         develop, state = step(plan, state, view)
         assert np.abs(develop().astype(int) - expected).max() <= 1
