@@ -76,7 +76,7 @@ def full_shape() -> models.Loaded:
     encoder = Encoder(lambda prompt: torch.zeros(1, 77, 768), lambda word: True)
     schedule = Schedule(scaled_linear_alphas(), ScheduleKind.LCM)
     device, bank = torch.device("cpu"), layout(unet.config, None, 16, 16)
-    return models.Loaded(unet, vae, encoder, schedule, bank, (4, 16, 16), torch.float32, device, {}, {})
+    return models.Loaded(unet, vae, encoder, schedule, bank, (4, 16, 16), torch.float32, device, {}, {}, Decode(vae))
 
 
 def full_plan(loaded: models.Loaded) -> Plan:
