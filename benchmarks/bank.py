@@ -32,7 +32,7 @@ from vcam.video import probe, read, resized  # noqa: E402
 
 
 def pictures(film: Path, frames: int, pixels: int, noise: float) -> list[Picture]:
-    """The film's first frames at the engine's size."""
+    """Return the film's first frames at the engine's size."""
     media = probe(film)
     size = engine_size(media.width, media.height, pixels, pixel_aspect=media.pixel_aspect)
     found = [resized(picture.rgb, *size) for picture in islice(read(media), frames)]

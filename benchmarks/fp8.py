@@ -40,7 +40,7 @@ class Fp8Linear(nn.Module):
         out = torch._scaled_mm(
             flat, self.weight.t(), scale_a=scale, scale_b=self.scale, bias=self.bias, out_dtype=values.dtype
         )
-        return out.unflatten(0, values.shape[:-1])
+        return torch.unflatten(out, 0, values.shape[:-1])
 
 
 class Fp8Conv(nn.Module):
@@ -57,11 +57,11 @@ class Fp8Conv(nn.Module):
         height, width = ((side + 2 * self.padding - self.size) // self.stride + 1 for side in values.shape[-2:])
         columns = F.unfold(values, self.size, padding=self.padding, stride=self.stride)  # [rows, in*size*size, places]
         out: Tensor = self.product(columns.transpose(1, 2)).transpose(1, 2)
-        return out.unflatten(2, (height, width))
+        return torch.unflatten(out, 2, (height, width))
 
 
 def to_fp8(module: nn.Module, *, convolutions: bool) -> None:
-    """Replaces, in place, linear layers and 1x1 convolutions, and with `convolutions` the larger ones too."""
+    """Replace, in place, linear layers and 1x1 convolutions, and with `convolutions` the larger ones too."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear) and _fits(child.in_features, child.out_features):
             setattr(module, name, Fp8Linear(child.weight, child.bias))

@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def unpack(wheels: Path, site: Path) -> None:
-    """Makes the wheels of a folder importable, for what is imported from now on."""
+    """Make the wheels of a folder importable, for what is imported from now on."""
     for wheel in sorted(wheels.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)
@@ -128,7 +128,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> None:
         until_s=time.monotonic() + 60 * args.minutes,
     )
     if args.smoke:
-        compiled.load = functools.partial(compiled.load, backend="eager")  # type: ignore[assignment]
+        compiled.load = functools.partial(compiled.load, backend="eager")
     raw = resumed(args.out, {"facts": machine(run.device), "run": vars(run)})
 
     def keep() -> None:
@@ -150,7 +150,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> None:
 
 
 def resumed(out: Path, began: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier run of the same on the same machine left in the file, or the beginning of a new one.
+    """Return what an earlier run of the same on the same machine left in the file, or the beginning of a new one.
 
     SystemExit where the file is of another machine or other settings: it is not overwritten.
     """
@@ -206,7 +206,7 @@ def speed(run: Run, results: Results) -> None:
 
 
 def sizes(run: Run, results: Results) -> None:
-    """The same at other sizes, with the most steps."""
+    """Measure the same at other sizes, with the most steps."""
     steps, others = (2, ()) if run.smoke else (4, SIZES)
     asked = [
         Wanted(size, steps, bank, 1, way)
@@ -233,7 +233,7 @@ def _rows(part: str, run: Run, asked: Iterable[Wanted], results: Results) -> Non
 
 
 def _row(run: Run, wanted: Wanted, peak: float) -> dict[str, Any]:
-    """What was measured, or {error: why it could not be}."""
+    """Return what was measured, or {error: why it could not be}."""
     from core.measure.flops import frame_flops
     from core.models.description import describe
     from core.settings import Policy, Runtime
@@ -278,7 +278,7 @@ def stages(run: Run) -> dict[str, dict[str, float]]:
 
 
 def profile(run: Run) -> list[dict[str, Any]]:
-    """The largest costs of a frame with 4 steps and merging, by the profiler: milliseconds of the device a frame."""
+    """Measure the largest costs of a frame with 4 steps and merging, by the profiler: device milliseconds a frame."""
     import torch
     from torch.profiler import ProfilerActivity
 
@@ -312,7 +312,7 @@ def parity(run: Run) -> dict[str, Any]:
 
 
 def experiments(run: Run, results: Results) -> None:
-    """What might be quicker: its speed against what is plain in this run, and its PSNR against that."""
+    """Measure what might be quicker: its speed against what is plain in this run, and its PSNR against that."""
     from core.settings import Policy
 
     rows = results.raw.setdefault("experiments", [])

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from core.models.description import ONNX_GRAPHS, describe
 from core.runtimes.onnx import runtime as runtime
+from core.runtimes.onnx.folding import Chain
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Run = Callable[[], list[np.ndarray[Any, Any]]]
@@ -30,13 +31,13 @@ SIDE, SLOTS = 256, 1
 
 
 def whole_graphs() -> dict[str, bytes]:
-    """The graphs with their weights in them."""
+    """Return the graphs with their weights in them."""
     import onnx
 
     description = describe("embedded")
     manifest = runtime.read_manifest(description)
     weights = {part: runtime.weights_of(description.folder / part) for part in set(ONNX_GRAPHS.values())}
-    chains = {name: runtime.Chain.from_json(values) for name, values in manifest["folded"].items()}
+    chains = {name: Chain.from_json(values) for name, values in manifest["folded"].items()}
     weights["vae"] |= runtime.folded_weights(chains, weights["vae"])
     found = {}
     for graph in ("encoder", "unet", "decoder"):

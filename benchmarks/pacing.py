@@ -44,7 +44,7 @@ class BusyEngine:
         self.settings, self.threads = settings, threads
 
     def translate(self, picture: Picture) -> Picture:
-        """The same picture, later."""
+        """Return the same picture, later."""
         end = time.perf_counter() + FRAME_S
         workers = [threading.Thread(target=_multiply, args=(end,)) for _ in range(self.threads)]
         for worker in workers:

@@ -8,10 +8,13 @@ is the engine's own stream batch, so that the bank alone makes the difference.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
-from torch import Tensor, nn
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
 
 from core.algorithm.unet import PlainUNet, default_places, self_attentions
 from core.settings import Policy
@@ -87,11 +90,18 @@ class PaperNet(PlainUNet):
     """
 
     def __init__(
-        self, unet: nn.Module, *, policy: Policy, slots: int = 1, interval: int = 4, strength: float, threshold: float
+        self,
+        unet: UNet2DConditionModel,
+        *,
+        policy: Policy,
+        slots: int = 1,
+        interval: int = 4,
+        strength: float,
+        threshold: float,
     ) -> None:
-        """It takes the UNet over; it fuses where the paper does."""
-        places, layers = default_places(unet), self_attentions(unet)  # type: ignore[arg-type]
-        processors = unet.attn_processors  # type: ignore[operator]
+        """Take the UNet over; fuse where the paper does."""
+        places, layers = default_places(unet), self_attentions(unet)
+        processors: dict[str, Any] = unet.attn_processors
         for name in processors:
             layer = name.removesuffix(".processor")
             if layer in layers:
@@ -103,5 +113,5 @@ class PaperNet(PlainUNet):
                     strength=strength,
                     threshold=threshold,
                 )
-        unet.set_attn_processor(processors)  # type: ignore[operator]
-        super().__init__(unet)  # type: ignore[arg-type]
+        unet.set_attn_processor(processors)
+        super().__init__(unet)

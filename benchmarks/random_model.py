@@ -88,7 +88,7 @@ SHAPES = {"full": FULL, "small": SMALL}
 
 
 def tokenizer(words: Sequence[str], length: int) -> Any:
-    """A word-level tokenizer that knows those words."""
+    """Return a word-level tokenizer that knows those words."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -112,7 +112,7 @@ def tokenizer(words: Sequence[str], length: int) -> Any:
 
 def carry_pictures(vae: nn.Module) -> None:
     """Scales the weights so that what goes in decides what comes out; as born, a small random VAE gives one grey."""
-    from diffusers import AutoencoderTiny
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
     for name, weight in vae.named_parameters():
         if weight.dim() == 4:
@@ -124,8 +124,10 @@ def carry_pictures(vae: nn.Module) -> None:
 
 
 def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
-    """Writes the model to the folder."""
-    from diffusers import AutoencoderTiny, LCMScheduler, UNet2DConditionModel
+    """Write the model to the folder."""
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.schedulers.scheduling_lcm import LCMScheduler
     from transformers import CLIPTextConfig, CLIPTextModel
 
     with torch.random.fork_rng(devices=[]):
@@ -139,10 +141,9 @@ def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed
         vae = AutoencoderTiny(**shape.vae)
         carry_pictures(vae)
         vae.to(dtype).save_pretrained(folder / "vae")
-        special = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
-        CLIPTextModel(CLIPTextConfig(**shape.text_encoder, **special)).to(dtype).save_pretrained(
-            folder / "text_encoder"
-        )
+        special: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+        text_encoder: Any = CLIPTextModel(CLIPTextConfig(**shape.text_encoder, **special))
+        text_encoder.to(dtype).save_pretrained(folder / "text_encoder")
     tokenizer(WORDS, shape.text_encoder["max_position_embeddings"]).save_pretrained(folder / "tokenizer")
     LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(
         folder / "scheduler"
@@ -151,7 +152,7 @@ def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the folder that is asked for."""
+    """Write the folder that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=sorted(SHAPES), default="full")

@@ -33,7 +33,7 @@ the files in `benchmarks/results`.
 
 
 def document(results: Sequence[Mapping[str, Any]]) -> str:
-    """The page of those results, in their order."""
+    """Return the page of those results, in their order."""
     parts = [_HEAD]
     for machine, group in itertools.groupby(results, lambda result: result["machine"]):
         parts.append(f"## {machine}\n")
@@ -48,12 +48,12 @@ def document(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def load(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """The results of a folder, by their files' names."""
+    """Return the results of a folder, by their files' names."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
 def of_bench(report: Mapping[str, Any], date: str, machine: str) -> dict[str, Any]:
-    """The result file of what `vcam bench --json` gave."""
+    """Return the result file of what `vcam bench --json` gave."""
     facts = report["machine"]
     told = ("system", "python", "torch", "cuda", "threads")
     setting = ", ".join(f"{key} {facts[key]}" for key in told if facts.get(key)) + f"; model {report['model']}"
@@ -78,7 +78,7 @@ def of_bench(report: Mapping[str, Any], date: str, machine: str) -> dict[str, An
 
 
 def of_gpu(raw: Mapping[str, Any], date: str) -> dict[str, Any]:
-    """The result file of what benchmarks/gpu.py measured, as far as it came."""
+    """Return the result file of what benchmarks/gpu.py measured, as far as it came."""
     facts, run = raw["facts"], raw["run"]
     told = ", ".join(f"{key} {facts[key]}" for key in ("system", "python", "torch", "cuda") if facts.get(key))
     setting = f"{told}; {Path(run['model']).name}, {run['size']} x {run['size']}, {run['dtype']}"
@@ -148,7 +148,7 @@ def _profile(costs: Any) -> dict[str, Any] | None:
 
 
 def _against(rows: Any) -> list[str]:
-    """What merging costs over no bank, and how much quicker it is than the paper's way, by steps."""
+    """Return what merging costs over no bank, and how much quicker it is than the paper's way, by steps."""
     measured = [row for row in rows if "error" not in row] if isinstance(rows, list) else []
     taken = {(row["steps"], row["bank"], row["way"]): row["p50_ms"] for row in measured if row["slots"] == 1}
     told = []
@@ -198,7 +198,7 @@ def _table(table: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the page, or a result file."""
+    """Write the page, or a result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb")
     bench = verbs.add_parser("bench", help="a result file of what `vcam bench --json` wrote")

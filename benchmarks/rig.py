@@ -52,7 +52,7 @@ class Run:
 
 
 def engine(run: Run, settings: EngineSettings, **look: Any) -> Engine:
-    """An engine of ours; the one before is gone by then, so that its memory is not counted."""
+    """Return an engine of ours; the one before is gone by then, so that its memory is not counted."""
     import torch
 
     from core.engine import Engine
@@ -66,7 +66,7 @@ def engine(run: Run, settings: EngineSettings, **look: Any) -> Engine:
 
 
 def paper_engine(run: Run, settings: EngineSettings) -> Engine:
-    """An engine whose bank is the paper's way: lists and concatenation, in eager PyTorch."""
+    """Return an engine whose bank is the paper's way: lists and concatenation, in eager PyTorch."""
     from benchmarks.paper_way import PaperNet
     from core.algorithm import stream
     from core.settings import Policy, Runtime
@@ -98,7 +98,7 @@ def patched(place: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def tuned(run: Run, settings: EngineSettings) -> Engine:
-    """An engine whose kernels the compiler has chosen by trying."""
+    """Return an engine whose kernels the compiler has chosen by trying."""
     from core.runtimes import compiled
 
     with patched(compiled, "load", functools.partial(compiled.load, mode="max-autotune-no-cudagraphs")):
@@ -106,7 +106,7 @@ def tuned(run: Run, settings: EngineSettings) -> Engine:
 
 
 def searched(run: Run, settings: EngineSettings) -> Engine:
-    """An engine whose convolutions cuDNN has chosen by trying; the graph keeps what was chosen."""
+    """Return an engine whose convolutions cuDNN has chosen by trying; the graph keeps what was chosen."""
     import torch
 
     with patched(torch.backends.cudnn, "benchmark", True):
@@ -114,7 +114,7 @@ def searched(run: Run, settings: EngineSettings) -> Engine:
 
 
 def accumulating(run: Run, settings: EngineSettings) -> Engine:
-    """An engine whose matrix products are summed in float16, twice as fast on cards for games."""
+    """Return an engine whose matrix products are summed in float16, twice as fast on cards for games."""
     import torch
 
     with patched(torch.backends.cuda.matmul, "allow_fp16_accumulation", True):
@@ -122,23 +122,23 @@ def accumulating(run: Run, settings: EngineSettings) -> Engine:
 
 
 def eighths(run: Run, settings: EngineSettings, *, convolutions: bool) -> Engine:
-    """An engine whose UNet multiplies in fp8."""
+    """Return an engine whose UNet multiplies in fp8."""
     from benchmarks.fp8 import to_fp8
     from core.runtimes import compiled
 
-    whole = compiled.whole
+    optimized_frame = compiled.optimized_frame
 
     def fewer_bits(*given: Any) -> Any:
-        quick = whole(*given)
-        to_fp8(quick.frame.net, convolutions=convolutions)
-        return quick
+        optimized = optimized_frame(*given)
+        to_fp8(optimized.frame.net, convolutions=convolutions)
+        return optimized
 
-    with patched(compiled, "whole", fewer_bits):
+    with patched(compiled, "optimized_frame", fewer_bits):
         return engine(run, settings)
 
 
 def pictures(run: Run, repeat: int = 1) -> Iterator[Picture]:
-    """A pattern that drifts, each picture `repeat` times; RGB uint8 [size, size, 3], made before it is asked for."""
+    """Yield a pattern that drifts, each picture `repeat` times; RGB uint8 [size, size, 3], made ahead."""
     import numpy as np
 
     y, x = np.mgrid[: run.size, : run.size]

@@ -42,7 +42,7 @@ def timed(source: list[Picture], settings: EngineSettings, look: Look) -> tuple[
 
 
 def compared(film: Path, args: argparse.Namespace) -> list[dict[str, object]]:
-    """The figures of one film."""
+    """Return the figures of one film."""
     own = describe(args.model)
     source = pictures(film, args.frames, own.width, 0)
     height, width = source[0].shape[:2]

@@ -133,7 +133,7 @@ def film(folder: Path, size: tuple[int, int]) -> Path:
 
 
 def parts_of(engine: str, folder: Path) -> RunParts:
-    """The daemon's parts with this engine."""
+    """Return the daemon's parts with this engine."""
     if engine == "model":
         return RunParts(state_folder=lambda: folder, signals=False)
     return RunParts(
@@ -182,11 +182,12 @@ def judge(samples: Sequence[Sample], killed: int, fps: float, report: RunReport)
     memory = [one.own_mb if killed else one.all_mb for one in settled]
     first, last = settled[0], settled[-1]
     late_ms = report.publish_interval_ms["max"] - 1000 / fps
+    grown_mb = growth_mb(memory)
     told = {
         "minutes": round(report.seconds / 60, 2),
         "killed": killed,
         "restarts": report.restarts,
-        "memory_growth_mb": growth_mb(memory),
+        "memory_growth_mb": grown_mb,
         "memory_mb": last.all_mb,
         "threads": [first.threads, last.threads],
         "files": [first.files, last.files],
@@ -196,7 +197,7 @@ def judge(samples: Sequence[Sample], killed: int, fps: float, report: RunReport)
     }
     print(json.dumps({**told, **report.to_json()}))
     left = last.threads > first.threads or last.files > first.files
-    return int(told["memory_growth_mb"] >= GROWTH_MB or left or late_ms > LATE_MS)
+    return int(grown_mb >= GROWTH_MB or left or late_ms > LATE_MS)
 
 
 if __name__ == "__main__":

@@ -67,14 +67,14 @@ class Sink:
     def send(self, picture: Picture, tick: int) -> None:
         """Keep when it came and a thumbnail of it."""
         small = cv2.resize(picture, THUMBNAIL, interpolation=cv2.INTER_AREA)
-        self.sent.append(Sent(time.perf_counter(), small))
+        self.sent.append(Sent(time.perf_counter(), small.astype(np.uint8, copy=False)))
 
     def close(self) -> None:
         """Nothing to close."""
 
 
 def brightness(picture: npt.NDArray[Any]) -> float:
-    """The mean over all pixels and channels, 0..255."""
+    """Return the mean over all pixels and channels, 0..255."""
     return float(picture.mean())
 
 
@@ -84,12 +84,12 @@ def colour(picture: npt.NDArray[Any]) -> float:
 
 
 def cross_fade(before: Picture, after: Picture) -> list[npt.NDArray[np.float64]]:
-    """What is between the two pictures, in ten steps."""
+    """Return what is between the two pictures, in ten steps."""
     return [before * (1 - share) + after * share for share in np.linspace(0, 1, 11)]
 
 
 def longest_ms(sent: Sequence[Sent]) -> float:
-    """The longest time between two pictures."""
+    """Return the longest time between two pictures."""
     return round(1000 * max(after.at_s - before.at_s for before, after in pairwise(sent)), 1)
 
 
@@ -110,7 +110,7 @@ def fall(
         before = [one.thumbnail for one in sent if at_s - third <= one.at_s < at_s]
         after = [one.thumbnail for one in sent if at_s + 2 * third <= one.at_s < at_s + stay_s]
         between = [one.thumbnail for one in sent if at_s <= one.at_s < at_s + 2 * third]
-        explained = [*before, *after, *cross_fade(before[-1], after[0])]
+        explained: list[npt.NDArray[Any]] = [*before, *after, *cross_fade(before[-1], after[0])]
         below = min(map(value, explained)) - min(map(value, between))
         if below > worst:
             worst, where = below, looks
@@ -118,7 +118,7 @@ def fall(
 
 
 def resident_mb() -> float:
-    """The memory of this process and its children."""
+    """Return the memory of this process and its children."""
     own = psutil.Process()
     return sum(one.memory_info().rss for one in (own, *own.children(recursive=True))) / 1e6
 
@@ -200,20 +200,20 @@ class Bench:
         }
 
     def shown(self, look: str) -> npt.NDArray[np.float64]:
-        """What the look looks like, once it has settled."""
+        """Return what a look shows once it has settled."""
         self.tell(UseProfile(look))
         time.sleep(2.5)
         return self.mean()
 
     def mean(self) -> npt.NDArray[np.float64]:
-        """The mean of the last half second's thumbnails, 0..255 [12, 16, 3]."""
+        """Return the mean of the last half second's thumbnails, 0..255 [12, 16, 3]."""
         now = time.perf_counter()
         return np.asarray(np.mean([one.thumbnail for one in self.sink.sent if one.at_s > now - 0.5], axis=0))
 
 
 @contextmanager
 def camera(size: tuple[int, int], fps: float) -> Iterator[Bench]:
-    """A camera that shows translated pictures."""
+    """Run a camera that shows translated pictures."""
     sink, stop = Sink(size), threading.Event()
     with tempfile.TemporaryDirectory() as name:
         parts = RunParts(open_sink=lambda options: sink, state_folder=lambda: Path(name), signals=False)

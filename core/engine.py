@@ -41,7 +41,7 @@ class Engine:
         plain = models.resolve(dataclasses.replace(settings, loras=()), self._model.description)
         # whether use_loras() does as well as another engine: not where fewer LoRAs would mean a quicker runtime
         self.changes_loras = self._model.put is not None and plain.runtime is self.settings.runtime
-        self.bank_bytes = sum(ring.nbytes for ring in self._state.memory.bank.values())
+        self.bank_bytes = sum(ring.nbytes for ring in self._state.tensors.bank.values())
         self._decay = _Decay(0, 0)
         self._skip = _Skip()
         self._imagining = False
@@ -49,8 +49,8 @@ class Engine:
         self._calls = 0
         self._decoding: Future[Picture] | None = None
         self._last: Picture | None = None
-        self._blend = prompts.still(self._model.encoder(look.prompt))
-        self._plan = self._planned(look)
+        self._blend = prompts.constant(self._model.encoder(look.prompt))
+        self._sampling = self._parameters_of(look)
         self.look = look
 
     @property
@@ -63,12 +63,12 @@ class Engine:
 
         Raises SettingsError, and then changes nothing.
         """
-        plan = self._planned(look)
+        sampling = self._parameters_of(look)
         target = self._model.encoder(look.prompt)
         if look.prompt != self.look.prompt:
             self._switch_bank(look.on_switch, frames)
-        self._plan, self.look = plan, look
-        self._blend = prompts.towards(self._blend, target, frames)
+        self._sampling, self.look = sampling, look
+        self._blend = prompts.blend_towards(self._blend, target, frames)
         self._skip = _Skip()
 
     def use_loras(self, given: tuple[Lora, ...], frames: int = 0) -> None:
@@ -89,8 +89,8 @@ class Engine:
         self.settings = settings
         if any(name.startswith("text_encoder.") for name in change.values):
             self._model.encoder.forget()
-            self._blend = prompts.towards(self._blend, self._model.encoder(self.look.prompt), frames)
-        self._plan = self._planned(self.look)  # also where the text stays: what the layers make of it does not
+            self._blend = prompts.blend_towards(self._blend, self._model.encoder(self.look.prompt), frames)
+        self._sampling = self._parameters_of(self.look)  # the layers make other keys and values of the same text
         self._switch_bank(self.look.on_switch, frames)
         self._skip = _Skip()
 
@@ -100,9 +100,9 @@ class Engine:
 
         Empty where the runtime's frame cannot be taken apart.
         """
-        plan = self._plan._replace(text=self._blend.text)
+        sampling = self._sampling._replace(text=self._blend.text)
         with models.on(self.settings.device):
-            runs = stages.of_step(self._step, plan, self._state, picture)
+            runs = stages.of_step(self._step, sampling, self._state, picture)
             return stages.measured_ms(runs, self._model.device, repeats)
 
     def prepare(self, texts: Iterable[str]) -> None:
@@ -116,7 +116,7 @@ class Engine:
 
     def forget(self) -> None:
         """Empty the bank: the next picture is its first."""
-        self._state = stream.forget(self._state)
+        self._state = stream.with_empty_bank(self._state)
         self._skip = _Skip()
 
     @torch.inference_mode()
@@ -137,7 +137,7 @@ class Engine:
         result = self._advance(own)
         if result is not None and not result.any():
             # black all over, as what is no number becomes: in the bank it would spoil every picture to come
-            self._state = stream.forget(self._state)
+            self._state = stream.with_empty_bank(self._state)
         still = -1 if changing else self._skip.still + 1 if similar else 0
         self._last = own
         self._skip = _Skip(own, None if result is None else result.copy(), still)
@@ -173,8 +173,8 @@ class Engine:
         self._turned += self.look.wander
         # a turn from one noise towards another keeps the variance, so every moment is noise as good as the first
         noise = noise * turn.cos() + self._noise(self.look.seed + 1) * turn.sin()
-        plan = self._plan._replace(rows=self._rows(1.0), noise=noise)
-        return self._advance(None, plan)
+        sampling = self._sampling._replace(rows=self._rows(1.0), noise=noise)
+        return self._advance(None, sampling)
 
     def _turn_to(self, *, imagining: bool) -> None:
         if self._imagining != imagining:
@@ -185,10 +185,10 @@ class Engine:
         self._calls, self._last, self._decoding = 0, None, None
         self.forget()
 
-    def _advance(self, picture: Picture | None, plan: stream.Plan | None = None) -> Picture | None:
-        plan = self._decay.apply(self._plan if plan is None else plan)._replace(text=self._blend.text)
+    def _advance(self, picture: Picture | None, sampling: stream.SamplingParameters | None = None) -> Picture | None:
+        sampling = self._decay.apply(self._sampling if sampling is None else sampling)._replace(text=self._blend.text)
         with _threads(self._model.threads), models.on(self.settings.device):
-            develop, self._state = self._step(plan, self._state, picture)
+            develop, self._state = self._step(sampling, self._state, picture)
         self._blend, self._decay = self._blend.next(), self._decay.next()
         self._calls += 1
         if self._model.beside is None:
@@ -197,14 +197,14 @@ class Engine:
         # the first calls decode what is no picture yet
         return before.result() if before is not None and self._calls > self.delay else None
 
-    def _planned(self, look: Look) -> stream.Plan:
+    def _parameters_of(self, look: Look) -> stream.SamplingParameters:
         own = self._model.description
         if look.guidance != 1 and self.settings.guidance is Guidance.NONE:
             raise SettingsError(
                 f"guidance is {look.guidance:g}, but the engine was built without; set guidance of the engine to "
                 "self-negative, onetime-negative or full"
             )
-        return stream.Plan(
+        return stream.SamplingParameters(
             rows=self._rows(look.strength),
             noise=self._noise(look.seed),
             prediction=self._model.schedule.prediction,
@@ -220,10 +220,12 @@ class Engine:
             seed=look.seed,
         )
 
-    def _rows(self, strength: float) -> schedule.Rows:
-        plan = self._model.schedule
-        chosen = schedule.timesteps(plan.kind, self.settings.steps, strength, len(plan.alphas_cumprod))
-        return schedule.rows(plan, chosen, self._model.dtype, self._model.device)
+    def _rows(self, strength: float) -> schedule.RowCoefficients:
+        noise_schedule = self._model.schedule
+        chosen = schedule.timesteps(
+            noise_schedule.kind, self.settings.steps, strength, len(noise_schedule.alphas_cumprod)
+        )
+        return schedule.row_coefficients(noise_schedule, chosen, self._model.dtype, self._model.device)
 
     def _noise(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
@@ -304,10 +306,10 @@ class _Decay:
         """Whether nothing is left to do."""
         return self.done >= self.frames
 
-    def apply(self, plan: stream.Plan) -> stream.Plan:
+    def apply(self, sampling: stream.SamplingParameters) -> stream.SamplingParameters:
         if self.over:
-            return plan
-        return plan._replace(interval=1, fusion_strength=plan.fusion_strength * self.done / self.frames)
+            return sampling
+        return sampling._replace(interval=1, fusion_strength=sampling.fusion_strength * self.done / self.frames)
 
     def next(self) -> _Decay:
         return self if self.over else _Decay(self.done + 1, self.frames)

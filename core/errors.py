@@ -16,8 +16,7 @@ ValueError too, is a bug of ours or of a library. A program adds its own errors 
 from __future__ import annotations
 
 
-# ValueError stays a base only until vcam catches StreamV2VError by name; it goes with that change
-class StreamV2VError(ValueError):
+class StreamV2VError(Exception):
     """An error that the user can do something about; the message is one line that says what."""
 
 

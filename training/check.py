@@ -19,7 +19,7 @@ from training.teachers import TEACHERS, analyse, grey, lesson
 
 
 def signature(picture: Picture) -> NDArray[np.float32]:
-    """What is compared: colours at 32 x 32, and the strength of edges at 64 x 64."""
+    """Return what is compared: colours at 32 x 32, and the strength of edges at 64 x 64."""
     small = cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA)
     light = grey(picture)
     slope = np.hypot(cv2.Sobel(light, cv2.CV_32F, 1, 0), cv2.Sobel(light, cv2.CV_32F, 0, 1)) / 4

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from core.settings import EngineSettings, Look
 from training.data import f32, held_out
 from training.sheet import bgr, captioned, told
-from vcam.offline.translate import translate
+from vcam.offline.translate import Job, translate
 from vcam.video import probe, read
 
 STYLES = ("claymation", "neon", "pencil sketch", "watercolour", "woodblock print")
@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 
 
 def moving(size: int, frames: int) -> Iterator[Pixels]:
-    """The astronaut's portrait under a camera that swings from side to side and comes nearer; a seamless loop."""
+    """Yield the astronaut's portrait under a camera that swings from side to side and comes nearer; a seamless loop."""
     photograph = np.round(next(iter(held_out(512).values())) * 255).astype(np.uint8)
     for frame in range(frames):
         turn = 2 * np.pi * frame / frames
@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
             cv2.imwrite(str(folder / f"input/{number:03d}.png"), picture[..., ::-1])
         for style in STYLES:
             settings = EngineSettings(given.model, given.size, given.size, steps=2)
-            translate(folder / "input", folder / style, settings, Look(prompt=f"{style}, a portrait"), progress=False)
+            look = Look(prompt=f"{style}, a portrait")
+            translate(Job(folder / "input", folder / style, settings, look), progress=False)
         columns = [read(probe(folder / part)) for part in ("input", *STYLES)]
         animation = cv2.Animation()
         sheets = []

@@ -16,14 +16,14 @@ from training.teachers import TEACHERS
 
 
 def captioned(picture: Picture, text: str) -> Picture:
-    """The picture under a white strip with a caption."""
+    """Return the picture under a white strip with a caption."""
     strip = np.full((24, picture.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([f32(strip) / 255, picture])
 
 
 def bgr(sheet: Picture) -> Bytes:
-    """The picture as OpenCV writes it."""
+    """Return the picture as OpenCV writes it."""
     return to_bytes(sheet[..., ::-1])
 
 

@@ -426,7 +426,7 @@ ATTRIBUTES: dict[str, Callable[[Picture], Picture]] = {
 
 
 def lesson(a: Analysis, style: str, attribute: str, random: Random | None = None) -> Picture:
-    """What the picture shall look like: a style ("" for none) with an attribute ("" for none)."""
+    """Return what the picture shall look like: a style ("" for none) with an attribute ("" for none)."""
     thickness = {"thick": 1.7, "thin": 0.65}.get(attribute, 1.0)
     out = TEACHERS[style](a, thickness) if style else a.picture
     return ATTRIBUTES[attribute](out) if attribute in ATTRIBUTES else out

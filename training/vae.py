@@ -23,7 +23,7 @@ WIDE, CONSTANT = 32, 31  # encoder width; the channel that carries the constant 
 
 
 def build() -> Vae:
-    """The untrained autoencoder."""
+    """Return the untrained autoencoder."""
     return AutoencoderTiny(
         encoder_block_out_channels=(WIDE,) * 4,
         decoder_block_out_channels=(24,) * 4,
@@ -35,7 +35,7 @@ def build() -> Vae:
 
 
 def haar(band: int) -> Tensor:
-    """A 3x3 kernel whose lower right 2x2 part is a Haar filter: 0 mean, 1 left-right, 2 up-down, 3 diagonal."""
+    """Return a 3x3 kernel whose lower right 2x2 part is a Haar filter: 0 mean, 1 left-right, 2 up-down, 3 diagonal."""
     signs = torch.tensor([[[1, 1], [1, 1]], [[1, -1], [1, -1]], [[1, 1], [-1, -1]], [[1, -1], [-1, 1]]])[band]
     return F.pad(signs.float() / 4, (1, 0, 1, 0))
 

@@ -202,7 +202,7 @@ def prompt(random: Random, style: str, attribute: str) -> str:
 
 
 def split(text: str) -> list[str]:
-    """The words of a text, as the tokenizer sees them."""
+    """Return the words of a text, as the tokenizer sees them."""
     return re.findall(r"[a-z0-9]+", text.lower().replace("'", ""))
 
 
@@ -214,7 +214,7 @@ def vocabulary() -> list[str]:
 
 
 def tokenizer() -> Words:
-    """A word-level tokenizer: case and punctuation do not matter, an unknown word is [UNK]."""
+    """Return a word-level tokenizer: case and punctuation do not matter, an unknown word is [UNK]."""
     marks = ["[PAD]", "[BOS]", "[EOS]", UNKNOWN]
     table = {word: number for number, word in enumerate([*marks, *vocabulary()])}
     made = Tokenizer(models.WordLevel(table, unk_token=UNKNOWN))

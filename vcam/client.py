@@ -1,4 +1,7 @@
-"""Talks to the running daemon, for the command line: quick, standard library only."""
+"""The running camera as other programs of this user see it: where it leaves its address, and how it is asked.
+
+Quick to import: the standard library only.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import http.client
 import json
 import os
 import socket
+import stat
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -13,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vcam.commands import Command, Status, to_json
-from vcam.errors import VcamError
-from vcam.private_files import private_folder, write_private
+from vcam.errors import ClientError
 
 SESSION_FILE = "session.json"
 LOCK_FILE = "daemon.lock"
@@ -36,6 +39,37 @@ def state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / name
 
 
+def private_folder(path: Path) -> Path:
+    """Make the folder with access for this user alone (0700), or narrow the one that is there; return its path.
+
+    On Windows the folders of a user's profile are private already. Raises ClientError where it is somebody else's.
+    """
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if sys.platform == "win32":
+        return path
+    found = os.stat(path, follow_symlinks=True)
+    if found.st_uid != os.getuid():
+        raise ClientError(f"{path} belongs to another user; remove it, or set VCAM_STATE_FOLDER to a folder of yours")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        path.chmod(0o700)
+    return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write the file anew with access for this user alone (0600): whole, or not at all. Raises OSError."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    part.replace(path)
+
+
+def narrow(path: Path) -> None:
+    """Take everybody else's access to a file that is there (0600)."""
+    if sys.platform != "win32" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        path.chmod(0o600)
+
+
 @dataclass(frozen=True)
 class Session:
     """How a program of this user reaches the running camera.
@@ -54,7 +88,7 @@ def write_session(folder: Path, door: str | int, port: int | None, token: str) -
 
 
 def session(folder: Path | None = None) -> Session:
-    """Return how the running camera is reached. Raises VcamError if none runs."""
+    """Return how the running camera is reached. Raises ClientError if none runs."""
     path = (folder or state_folder()) / SESSION_FILE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -63,39 +97,39 @@ def session(folder: Path | None = None) -> Session:
             raise TypeError("its door is no path and no port")
         return Session(door, str(data["token"]))
     except FileNotFoundError:
-        raise VcamError(_NOBODY) from None
+        raise ClientError(_NOBODY) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise VcamError(f"{path} cannot be read ({error}); run vcam again") from error
+        raise ClientError(f"{path} cannot be read ({error}); run vcam again") from error
 
 
 def status(folder: Path | None = None) -> Status:
-    """What the daemon says about itself; raises VcamError if none runs."""
+    """Return what the daemon says about itself; raises ClientError if none runs."""
     return Status.from_json(_ask("GET", "/api/v1/status", None, folder))
 
 
 def send(command: Command, folder: Path | None = None) -> Status:
-    """Have the daemon carry out the command; its status afterwards. Raises VcamError with its words if refused."""
+    """Have the daemon carry out the command; its status afterwards. Raises ClientError with its words if refused."""
     return Status.from_json(_ask("POST", "/api/v1/command", to_json(command), folder))
 
 
 def profiles(folder: Path | None = None) -> list[dict[str, Any]]:
-    """The daemon's profiles: id, name, description, current."""
+    """Return the daemon's profiles: id, name, description, current."""
     answer: list[dict[str, Any]] = _ask("GET", "/api/v1/profiles", None, folder)["profiles"]
     return answer
 
 
 def panel_link(folder: Path | None = None) -> str:
-    """A fresh link to the panel, good for one use."""
+    """Return a fresh link to the panel, good for one use."""
     return str(_ask("POST", "/api/v1/link", {}, folder)["link"])
 
 
 def picture_link(folder: Path | None = None) -> str:
-    """The live picture's address, with a key that opens nothing else, for a program such as OBS."""
+    """Return the live picture's address, with a key that opens nothing else, for a program such as OBS."""
     return str(_ask("POST", "/api/v1/picture-link", {}, folder)["link"])
 
 
 def describe(status: Status) -> str:
-    """The status in a few lines for a terminal."""
+    """Return the status in a few lines for a terminal."""
     lines = [
         f"{status.state}" + (f": {status.reason}" if status.reason else ""),
         f"  profile   {status.profile_name or status.profile or '-'}  ({status.prompt})",
@@ -134,7 +168,7 @@ class _DoorConnection(http.client.HTTPConnection):
 
 
 def ask(at: Session, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the running camera's answer. Raises VcamError with its words where it refuses, or does not answer."""
+    """Return the running camera's answer. Raises ClientError with its words where it refuses, or does not answer."""
     connection = _DoorConnection(at.door, ANSWER_S)
     try:
         headers = {"Authorization": f"Bearer {at.token}", "Content-Type": "application/json"}
@@ -142,15 +176,17 @@ def ask(at: Session, method: str, path: str, body: dict[str, Any] | None = None)
         answer = connection.getresponse()
         data = json.loads(answer.read())
     except (ConnectionRefusedError, FileNotFoundError):
-        raise VcamError(_NOBODY) from None
+        raise ClientError(_NOBODY) from None
     except TimeoutError:
-        raise VcamError("the daemon does not answer; end it (Ctrl-C in its window) and start it again") from None
+        raise ClientError("the daemon does not answer; end it (Ctrl-C in its window) and start it again") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise VcamError(f"{at.door} answers, but not as a StreamV2V Camera ({error}); start vcam run again") from error
+        raise ClientError(
+            f"{at.door} answers, but not as a StreamV2V Camera ({error}); start vcam run again"
+        ) from error
     finally:
         connection.close()
     if answer.status != 200:
-        raise VcamError(str(data.get("error", f"refused with status {answer.status}")))
+        raise ClientError(str(data.get("error", f"refused with status {answer.status}")))
     return dict(data)
 
 

@@ -9,11 +9,7 @@ from typing import Any
 
 from core.errors import SettingsError
 from core.settings import Look, OnSwitch, names
-from vcam.errors import VcamError
-
-
-class CommandError(VcamError):
-    """A command that cannot be understood; the message names what is wrong and what is allowed."""
+from vcam.errors import CommandError
 
 
 class OnFailure(StrEnum):
@@ -149,18 +145,18 @@ _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
 
 
 def verbs() -> list[str]:
-    """The names of all commands."""
+    """Return the names of all commands."""
     return list(_BY_NAME)
 
 
 def to_json(command: Command) -> dict[str, Any]:
-    """The command as an object for JSON: {"command": "use", "profile": "ink"}."""
+    """Return the command as an object for JSON: {"command": "use", "profile": "ink"}."""
     name = next(name for name, kind in _BY_NAME.items() if kind is type(command))
     return {"command": name, **asdict(command)}
 
 
 def from_json(data: object) -> Command:
-    """The command that `to_json` wrote; raises CommandError for anything else."""
+    """Return the command that `to_json` wrote; raise CommandError for anything else."""
     if not isinstance(data, dict) or not isinstance(data.get("command"), str):
         raise CommandError('a command is an object with "command": one of ' + ", ".join(_BY_NAME))
     name = data["command"]
@@ -234,27 +230,30 @@ class Status:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """An object for JSON."""
+        """Return an object for JSON."""
         return asdict(self)
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Status:
-        """The status that `to_json` wrote; keys that this version does not know are left out."""
+        """Return the status that `to_json` wrote; keys that this version does not know are left out."""
         known = {f.name for f in fields(Status)}
         given = {key: value for key, value in data.items() if key in known}
         return Status(**{**given, **{key: tuple(given.get(key, ())) for key in ("notes", "readers")}})
 
 
 def changed(look: Look, changes: Mapping[str, Any]) -> Look:
-    """The look with some fields changed; raises CommandError for a field that does not exist or a bad value."""
+    """Return the look with some fields changed; raise CommandError for a field that does not exist or a bad value."""
     known = names(Look)
     for key in changes:
         if key not in known:
             raise CommandError(f"a look has no {str(key)[:40]!r}; it has {', '.join(known)}")
-    try:
-        given = dict(changes)
-        if "on_switch" in given:
+    given = dict(changes)
+    if "on_switch" in given:
+        try:
             given["on_switch"] = OnSwitch(given["on_switch"])
+        except ValueError as error:
+            raise CommandError(f"look: {error}") from error
+    try:
         return replace(look, **given)
-    except (SettingsError, ValueError, TypeError) as error:
+    except SettingsError as error:
         raise CommandError(f"look: {error}") from error

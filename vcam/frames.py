@@ -37,8 +37,12 @@ class FrameSource(Protocol):
     def trouble(self) -> str:
         """Why there are no frames, in words for the user; "" while all is well."""
 
+    @property
+    def interval_s(self) -> float:
+        """Its own seconds between two frames, as far as it is known; 0 while it is not."""
+
     def read(self, timeout_s: float) -> Frame | None:
-        """The next frame, waited for at most about timeout_s; None if there is none yet."""
+        """Return the next frame, waited for at most about timeout_s; None if there is none yet."""
 
     def rest(self) -> None:
         """Let the device go (a camera's light goes out) until the next `read`; does not raise."""

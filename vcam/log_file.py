@@ -7,13 +7,16 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 LOG_FILE = "vcam.log"
 LARGEST = 1_000_000  # bytes of one file
 KEPT = 3  # files before it
+REPEAT_S = 60.0  # how often a warning that repeats is written
+_KINDS = 1000  # of messages that are remembered
 JOURNAL = logging.getLogger("vcam.log_file")
 JOURNAL.propagate = False  # who says it to the user has done so already
 JOURNAL.addHandler(logging.NullHandler())
@@ -38,6 +41,34 @@ def announce(text: str) -> None:
     JOURNAL.info(text)
 
 
+class Repeats(logging.Filter):
+    """Lets a message through once in REPEAT_S; the next one says how many of its kind were left out.
+
+    What happens a thousand times a second (no more open files, a damaged camera) must not fill a disk or a terminal.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._seen: dict[tuple[str, int, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is to be written; it may then name those left out."""
+        if record.levelno < logging.WARNING:
+            return True
+        now, kind = self._clock(), (record.name, record.levelno, str(record.msg))
+        told_s, left_out = self._seen.get(kind, (float("-inf"), 0))
+        if now < told_s + REPEAT_S:
+            self._seen[kind] = told_s, left_out + 1
+            return False
+        if len(self._seen) >= _KINDS:
+            self._seen = {one: seen for one, seen in self._seen.items() if now < seen[0] + REPEAT_S}
+        self._seen[kind] = now, 0
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} (and {left_out} times more since it was last said)", None
+        return True
+
+
 class _Formatter(logging.Formatter):
     """A line with its time, without what looks like a secret."""
 
@@ -46,7 +77,7 @@ class _Formatter(logging.Formatter):
 
 
 def redacted(text: str) -> str:
-    """The text with whatever follows password, token, ticket or the like taken out."""
+    """Return the text with whatever follows password, token, ticket or the like taken out."""
     return _SECRETS.sub(r"\1***", text)
 
 
@@ -61,8 +92,9 @@ def kept(folder: Path) -> Iterator[Path | None]:
         print(f"vcam: no log: {path} cannot be written ({error.strerror})", file=sys.stderr)
         yield None
         return
+    handler.addFilter(Repeats())
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    loggers = [JOURNAL, logging.getLogger("vcam"), logging.getLogger("core")]
+    loggers = [JOURNAL, logging.getLogger()]  # what libraries say, too
     before = JOURNAL.level
     JOURNAL.setLevel(logging.INFO)
     for logger in loggers:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from core.algorithm.bank import Bank, Reading, Seen, read, take, unit
+from core.algorithm.bank import Bank, Features, Reading, gather_tokens, normalized, read
 
 
 class BankCall(NamedTuple):
@@ -26,7 +26,7 @@ class BankCall(NamedTuple):
 
     bank: Bank
     reading: Reading
-    seen: Seen
+    seen: Features
     cross: Mapping[str, Tensor]
 
 
@@ -48,9 +48,9 @@ def fuse(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor) -> Tens
     own [rows, tokens, channels], ring [rows, slots, tokens, channels], strength and threshold [rows].
     """
     banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
-    similarity = unit(own) @ unit(banked).transpose(1, 2)  # [rows, tokens, slots*tokens]
+    similarity = normalized(own) @ normalized(banked).transpose(1, 2)  # [rows, tokens, slots*tokens]
     best, index = similarity.max(dim=-1)
-    return _drawn(own, take(banked, index), best, strength, threshold)
+    return _drawn(own, gather_tokens(banked, index), best, strength, threshold)
 
 
 def _drawn(own: Tensor, match: Tensor, similarity: Tensor, strength: Tensor, threshold: Tensor) -> Tensor:
@@ -59,10 +59,10 @@ def _drawn(own: Tensor, match: Tensor, similarity: Tensor, strength: Tensor, thr
     return torch.where((similarity > threshold[:, None])[..., None], mixed, own)
 
 
-class Between(NamedTuple):
+class SubtokenGrid(NamedTuple):
     """Where matches may also lie: between the tokens, which are a grid of height x width.
 
-    shares [points, 9]: how much of a token and its eight neighbours makes up each point (`shares_between`).
+    shares [points, 9]: how much of a token and its eight neighbours makes up each point (`subtoken_shares`).
     """
 
     shares: Tensor
@@ -70,25 +70,25 @@ class Between(NamedTuple):
     width: int
 
 
-def shares_between(parts: int) -> Tensor:
+def subtoken_shares(parts: int) -> Tensor:
     """The bilinear shares [points, 9] of a token and its neighbours, at steps of 1/parts of a token, up to a half."""
     steps = torch.arange(-(parts // 2), parts // 2 + 1) / parts
     line = (1 - (steps[:, None] - torch.arange(-1, 2)).abs()).clamp_min(0)  # [steps, 3]
     return (line[:, None, :, None] * line[None, :, None, :]).reshape(-1, 9)  # [steps*steps, 3*3]
 
 
-def fuse_between(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor, between: Between) -> Tensor:
+def fuse_subtoken(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor, between: SubtokenGrid) -> Tensor:
     """As `fuse`, but the match may lie between tokens: what moved by less than a token is found where it was.
 
     Ours, not the paper's: as video codecs compensate motion of parts of a pixel, the most similar token is found first,
     then the point around it where the bilinear mix of the bank is most similar.
     """
     banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
-    direction = unit(own)
-    index = (direction @ unit(banked).transpose(1, 2)).argmax(dim=-1)  # [rows, tokens]
+    direction = normalized(own)
+    index = (direction @ normalized(banked).transpose(1, 2)).argmax(dim=-1)  # [rows, tokens]
     rows, tokens, channels = own.shape
     nine = _neighbours(ring.shape[1], between)[index]  # [rows, tokens, 9]
-    around = take(banked, nine.flatten(1)).reshape(rows, tokens, 9, channels)
+    around = gather_tokens(banked, nine.flatten(1)).reshape(rows, tokens, 9, channels)
     near, shares = around.float(), between.shares.float()  # squares of half precision may overflow
     products = (near @ near.transpose(2, 3)).flatten(2)  # [rows, tokens, 81]
     lengths = products @ (shares[:, :, None] * shares[:, None]).flatten(1).T  # squared, [rows, tokens, points]
@@ -98,7 +98,7 @@ def fuse_between(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor,
     return _drawn(own, match, best, strength, threshold)
 
 
-def _neighbours(slots: int, between: Between) -> Tensor:
+def _neighbours(slots: int, between: SubtokenGrid) -> Tensor:
     """Of every token of a ring, itself and its neighbours in its slot, [slots*tokens, 9]; edges are repeated."""
     height, width = between.height, between.width
     device, step = between.shares.device, torch.arange(-1, 2, device=between.shares.device)
@@ -109,7 +109,7 @@ def _neighbours(slots: int, between: Between) -> Tensor:
     return (first + there).flatten(0, 1)
 
 
-def fuse_at(place: str, own: Tensor, call: BankCall, between: Between | None = None) -> Tensor:
+def fuse_at(place: str, own: Tensor, call: BankCall, between: SubtokenGrid | None = None) -> Tensor:
     """`own` [rows, tokens, channels] fused with the bank at `place`; what flows on is also what is banked."""
     name = f"{place}.feature"
     ring = call.bank.get(name)
@@ -118,7 +118,7 @@ def fuse_at(place: str, own: Tensor, call: BankCall, between: Between | None = N
     elif between is None:
         fused = fuse(own, ring, call.reading.strength, call.reading.threshold)
     else:
-        fused = fuse_between(own, ring, call.reading.strength, call.reading.threshold, between)
+        fused = fuse_subtoken(own, ring, call.reading.strength, call.reading.threshold, between)
     call.seen[name] = fused
     return fused
 
@@ -210,11 +210,11 @@ class FusedUpBlock(nn.Module):
     shares: Tensor | None
 
     def __init__(self, place: str, block: nn.Module, parts: int = 1) -> None:
-        """parts: matches may lie between tokens, at steps of 1/parts of one (`fuse_between`); 1: on tokens only."""
+        """parts: matches may lie between tokens, at steps of 1/parts of one (`fuse_subtoken`); 1: on tokens only."""
         super().__init__()
         self.place = place
         self.block = block
-        self.register_buffer("shares", shares_between(parts) if parts > 1 else None, persistent=False)
+        self.register_buffer("shares", subtoken_shares(parts) if parts > 1 else None, persistent=False)
         self.attends = bool(getattr(block, "has_cross_attention", False))
 
     @property
@@ -246,6 +246,6 @@ class FusedUpBlock(nn.Module):
         )
         # contiguous: a banked view would hand its strides on to the ring, and a compiled call would be compiled again
         tokens = out.flatten(2).transpose(1, 2).contiguous()  # [rows, height*width, channels]
-        between = None if self.shares is None else Between(self.shares, *out.shape[2:])
+        between = None if self.shares is None else SubtokenGrid(self.shares, *out.shape[2:])
         fused = fuse_at(self.place, tokens, cross_attention_kwargs["bank_call"], between)
         return fused.transpose(1, 2).reshape(out.shape)

@@ -17,7 +17,7 @@ from torch import Tensor
 from core.settings import Policy
 
 Bank = dict[str, Tensor]
-Seen = dict[str, Tensor]  # the features of one call: name -> [rows, tokens, channels]
+Features = dict[str, Tensor]  # the features of one call: name -> [rows, tokens, channels]
 Layout = dict[str, tuple[int, int]]  # name -> (tokens, channels)
 
 
@@ -59,13 +59,13 @@ def read(ring: Tensor, now: Tensor, fresh: Tensor) -> Tensor:
     return torch.where(fresh[:, None, None, None], now[:, None], ring).flatten(1, 2)
 
 
-def write(bank: Bank, seen: Seen, slots: Tensor) -> Bank:
+def write(bank: Bank, seen: Features, slots: Tensor) -> Bank:
     """The bank with `seen` in the slots marked by `slots` (bool [rows, slots])."""
     mask = slots[:, :, None, None]
     return {name: torch.where(mask, seen[name][:, None], ring) for name, ring in bank.items()}
 
 
-def mark(slots: int, writes: Sequence[Sequence[int]]) -> Tensor:
+def slot_mask(slots: int, writes: Sequence[Sequence[int]]) -> Tensor:
     """The bool [rows, slots] mask of the slots that each row writes."""
     return torch.tensor([[slot in row for slot in range(slots)] for row in writes], dtype=torch.bool)
 
@@ -77,7 +77,7 @@ def permutation(seed: int, frame: int, tokens: int) -> Tensor:
     return torch.randperm(2 * tokens, generator=generator)
 
 
-def merge(bank: Bank, seen: Seen, orders: Mapping[int, Tensor]) -> Bank:
+def merge(bank: Bank, seen: Features, orders: Mapping[int, Tensor]) -> Bank:
     """Dynamic merging (paper, section 4.3): bank and current tokens are merged into one compact slot.
 
     bank: rings with one slot. orders: tokens -> int64 [rows, 2*tokens], a permutation per row. Each source is averaged
@@ -85,18 +85,18 @@ def merge(bank: Bank, seen: Seen, orders: Mapping[int, Tensor]) -> Bank:
     attention layer follows its own features.
     """
     merged: Bank = {}
-    plans: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+    matches: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
     for name, ring in bank.items():
-        guide = guide_of(name, bank)
+        guide = guide_name(name, bank)
         both = torch.cat([ring[:, 0], seen[name]], dim=1)  # [rows, 2*tokens, channels]
-        if guide not in plans:
+        if guide not in matches:
             keys = torch.cat([bank[guide][:, 0], seen[guide]], dim=1)
-            plans[guide] = _plan(keys, orders[ring.shape[2]].to(keys.device))
-        merged[name] = _average(both, *plans[guide])[:, None]
+            matches[guide] = _match_tokens(keys, orders[ring.shape[2]].to(keys.device))
+        merged[name] = _average(both, *matches[guide])[:, None]
     return merged
 
 
-def guide_of(name: str, bank: Mapping[str, Tensor]) -> str:
+def guide_name(name: str, bank: Mapping[str, Tensor]) -> str:
     """The entry by whose similarity `name` is merged: its attention layer's keys, or itself."""
     place = name.rpartition(".")[0]
     for guide in (f"{place}.key", f"{place}.attn1.key"):
@@ -105,12 +105,14 @@ def guide_of(name: str, bank: Mapping[str, Tensor]) -> str:
     return name
 
 
-def _plan(keys: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _match_tokens(keys: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(sources, destinations, target, count): token indices, the destination of each source, and group sizes."""
     tokens = keys.shape[1] // 2
     sources, destinations = order[:, :tokens], order[:, tokens:]
-    directions = unit(keys)
-    similarity = take(directions, sources) @ take(directions, destinations).transpose(1, 2)  # [rows, sources, dest.]
+    directions = normalized(keys)
+    similarity = gather_tokens(directions, sources) @ gather_tokens(directions, destinations).transpose(
+        1, 2
+    )  # [rows, sources, dest.]
     target = similarity.argmax(dim=-1)
     ones = torch.ones_like(target, dtype=_wide(keys.dtype))
     # scatter_add and a division: scatter_reduce(mean) exports to a wrong ONNX graph
@@ -120,12 +122,12 @@ def _plan(keys: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _average(both: Tensor, sources: Tensor, destinations: Tensor, target: Tensor, count: Tensor) -> Tensor:
     # before a blank wall thousands of tokens may meet in one: half precision neither holds nor adds such sums
-    base, added = (take(both, index).to(count.dtype) for index in (destinations, sources))
+    base, added = (gather_tokens(both, index).to(count.dtype) for index in (destinations, sources))
     total = base.scatter_add(1, target[..., None].expand_as(added), added)
     return (total / count[..., None]).to(both.dtype)
 
 
-def unit(tokens: Tensor) -> Tensor:
+def normalized(tokens: Tensor) -> Tensor:
     """Tokens [..., channels] of length one; worked out in float32 at least, for squares of half precision overflow."""
     return F.normalize(tokens.to(_wide(tokens.dtype)), dim=-1).to(tokens.dtype)
 
@@ -134,12 +136,12 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def take(tokens: Tensor, index: Tensor) -> Tensor:
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """tokens [rows, n, channels] at index [rows, m] -> [rows, m, channels]."""
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
-class Turn(NamedTuple):
+class BankUpdate(NamedTuple):
     """What becomes of the bank after a call, whose row r worked on the frame of age ages[r].
 
     Ages are frames since the bank was emptied; a negative one is a row that holds no frame yet. writes: the slots that
@@ -152,7 +154,9 @@ class Turn(NamedTuple):
     positions: tuple[int, ...]
 
 
-def turn(slots: int, positions: tuple[int, ...], ages: Sequence[int], *, policy: Policy, interval: int) -> Turn:
+def next_update(
+    slots: int, positions: tuple[int, ...], ages: Sequence[int], *, policy: Policy, interval: int
+) -> BankUpdate:
     """The turn of a bank of so many slots, 0 for none; positions[r] is the slot that row r takes next.
 
     Age 0 fills every slot; afterwards every interval-th frame is kept: the ring's oldest slot takes it (`fifo`), or it
@@ -160,34 +164,34 @@ def turn(slots: int, positions: tuple[int, ...], ages: Sequence[int], *, policy:
     """
     ages = tuple(ages)
     if not slots:
-        return Turn(ages, ((),) * len(ages), (), positions)
+        return BankUpdate(ages, ((),) * len(ages), (), positions)
     due = [age > 0 and age % interval == 0 for age in ages]
     filled = [tuple(range(slots)) if age == 0 else () for age in ages]
     if policy is Policy.FIFO:
         writes = tuple((slot,) if now else full for slot, now, full in zip(positions, due, filled, strict=True))
         after = tuple((slot + now) % slots for slot, now in zip(positions, due, strict=True))
-        return Turn(ages, writes, (), after)
-    return Turn(ages, tuple(filled), tuple(row for row, now in enumerate(due) if now), positions)
+        return BankUpdate(ages, writes, (), after)
+    return BankUpdate(ages, tuple(filled), tuple(row for row, now in enumerate(due) if now), positions)
 
 
-def update(bank: Bank, seen: Seen, now: Turn, seed: int) -> Bank:
+def apply_update(bank: Bank, seen: Features, now: BankUpdate, seed: int) -> Bank:
     """The bank after that turn; seed is of the random order in which tokens are merged."""
     if any(now.writes):
         device = next(iter(bank.values())).device
-        bank = write(bank, seen, mark(slot_count(bank), now.writes).to(device))
+        bank = write(bank, seen, slot_mask(slot_count(bank), now.writes).to(device))
     if now.merged:
         bank = _merge_rows(bank, seen, now, seed)
     return bank
 
 
-def orders(bank: Bank, seed: int, frames: Sequence[int]) -> dict[int, Tensor]:
+def merge_orders(bank: Bank, seed: int, frames: Sequence[int]) -> dict[int, Tensor]:
     """For `merge`: tokens -> int64 [rows, 2*tokens], the permutation of each of those frames, one a row."""
     tokens = {ring.shape[2] for ring in bank.values()}
     return {n: torch.stack([permutation(seed, frame, n) for frame in frames]) for n in tokens}
 
 
-def _merge_rows(bank: Bank, seen: Seen, now: Turn, seed: int) -> Bank:
+def _merge_rows(bank: Bank, seen: Features, now: BankUpdate, seed: int) -> Bank:
     index = torch.tensor(now.merged, device=next(iter(bank.values())).device)
-    given = orders(bank, seed, [now.ages[row] for row in now.merged])
+    given = merge_orders(bank, seed, [now.ages[row] for row in now.merged])
     part = merge({n: t[index] for n, t in bank.items()}, {n: seen[n][index] for n in bank}, given)
     return {name: ring.index_copy(0, index, part[name]) for name, ring in bank.items()}

@@ -1,7 +1,7 @@
 """One frame as a pure function of tensors: the arithmetic of every runtime, what is captured, compiled and exported.
 
-All that may change between two frames is a tensor of fixed shape (`Knobs`), and so is all that a stream remembers
-(`Memory`): one graph serves every frame. core.algorithm.stream says which knobs a frame gets.
+All that may change between two frames is a tensor of fixed shape (`FrameInputs`), and so is all that a stream remembers
+(`StreamTensors`): one graph serves every frame. core.algorithm.stream says which inputs a frame gets.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from core.algorithm import schedule as schedules
 from core.algorithm.bank import Bank, Reading, Seen
 from core.algorithm.detail import steadied
 from core.algorithm.net import Net
-from core.algorithm.schedule import Prediction, Rows
+from core.algorithm.schedule import Prediction, RowCoefficients
 from core.settings import Guidance, Policy
 
 if TYPE_CHECKING:
     from core.algorithm.unet import BankedUNet  # which imports diffusers; not every runtime needs it
 
 
-class Dials(NamedTuple):
-    """The small ones of the knobs, in their order there."""
+class FrameScalars(NamedTuple):
+    """The small ones of the inputs, in their order there."""
 
     scale: Tensor
     residual: Tensor
@@ -35,7 +35,7 @@ class Dials(NamedTuple):
     write: Tensor
 
 
-class Knobs(NamedTuple):
+class FrameInputs(NamedTuple):
     """All that may change between two frames. Floating tensors have the latents' dtype.
 
     noise [rows, channels, h, w] is the one fixed noise of each row. text [net_rows, words, width]: the prompt for each
@@ -46,7 +46,7 @@ class Knobs(NamedTuple):
     [net_rows, slots], the slots that take this frame.
     """
 
-    rows: Rows
+    rows: RowCoefficients
     noise: Tensor
     text: Tensor
     cross: dict[str, Tensor]
@@ -57,7 +57,7 @@ class Knobs(NamedTuple):
     write: Tensor
 
 
-class Memory(NamedTuple):
+class StreamTensors(NamedTuple):
     """The tensors that a stream remembers.
 
     in_flight and origins [rows-1, channels, h, w]: the clean estimates of the frames between two steps, and the latents
@@ -71,7 +71,7 @@ class Memory(NamedTuple):
     sources: Tensor
 
 
-class Encode(nn.Module):
+class PictureEncoder(nn.Module):
     """picture RGB uint8 [height, width, 3] -> latent [1, channels, h, w], by a diffusers VAE."""
 
     def __init__(self, vae: Any) -> None:
@@ -88,7 +88,7 @@ class Encode(nn.Module):
         return latent * self.scaling
 
 
-class Decode(nn.Module):
+class PictureDecoder(nn.Module):
     """latent [1, channels, h, w] -> picture RGB uint8 [height, width, 3], by a diffusers VAE."""
 
     def __init__(self, vae: Any) -> None:
@@ -148,10 +148,10 @@ def queue(picture: Tensor, sources: Tensor, policy: Policy) -> tuple[Tensor, Ten
     return after[-1], after
 
 
-class Frame(nn.Module):
-    """A whole frame of the stream batch: (picture, knobs, memory) -> (picture of rows-1 calls ago, memory, seen).
+class FrameModule(nn.Module):
+    """A whole frame of the stream batch: (picture, inputs, tensors) -> (picture of rows-1 calls ago, tensors, seen).
 
-    Pictures are RGB uint8 [height, width, 3]. seen: the features that `Merge` takes, empty under the other policies.
+    Pictures are RGB uint8 [height, width, 3]. seen: the features that `BankMerge` takes, empty under other policies.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Frame(nn.Module):
         guidance: Guidance,
         policy: Policy,
     ) -> None:
-        """net: a core.algorithm.unet.BankedUNet; without a bank its memory's bank is empty."""
+        """net: a core.algorithm.unet.BankedUNet; without a bank its tensors's bank is empty."""
         super().__init__()
         self.encode = encode
         self.net = net
@@ -173,15 +173,17 @@ class Frame(nn.Module):
         self.guidance = guidance
         self.policy = policy
 
-    def forward(self, picture: Tensor, knobs: Knobs, memory: Memory) -> tuple[Tensor, Memory, Seen]:
-        """(picture, memory after, seen); nothing of what is given is changed."""
-        latent = self.encode(picture) * knobs.presence
+    def forward(
+        self, picture: Tensor, inputs: FrameInputs, tensors: StreamTensors
+    ) -> tuple[Tensor, StreamTensors, Features]:
+        """(picture, tensors after, seen); nothing of what is given is changed."""
+        latent = self.encode(picture) * inputs.presence
         clean, origins, seen = denoise(
-            partial(self.net, cross=knobs.cross),
-            knobs,
-            memory.bank,
-            torch.cat([latent, memory.in_flight]),
-            torch.cat([latent, memory.origins]),
+            partial(self.net, cross=inputs.cross),
+            inputs,
+            tensors.bank,
+            torch.cat([latent, tensors.in_flight]),
+            torch.cat([latent, tensors.origins]),
             prediction=self.prediction,
             guidance=self.guidance,
         )
@@ -192,7 +194,7 @@ class Frame(nn.Module):
         return self.decode(clean[-1:], source), after, kept
 
 
-class Merge(nn.Module):
+class BankMerge(nn.Module):
     """Dynamic merging (core.algorithm.bank.merge) of the rows of a bank that are given; run apart, for few frames need
     it.
 
@@ -200,25 +202,28 @@ class Merge(nn.Module):
     [rows, 2*tokens], core.algorithm.bank.permutation of each row's frame. The rings after it come back.
     """
 
-    def forward(self, bank: Bank, seen: Seen, orders: Mapping[int, Tensor]) -> Bank:
+    def forward(self, bank: Bank, seen: Features, orders: Mapping[int, Tensor]) -> Bank:
         """The rings after the merge; nothing of what is given is changed."""
         return banks.merge(bank, seen, orders)
 
 
-def idle_knobs(net: BankedUNet | None, memory: Memory, net_rows: int, words: tuple[int, int]) -> Knobs:
-    """Knobs of the right shapes that mean little, for a graph is made before a look is known; words: (words, width).
+def example_inputs(
+    net: BankedUNet | None, tensors: StreamTensors, net_rows: int, words: tuple[int, int]
+) -> FrameInputs:
+    """Return inputs of the right shapes and of no meaning, to make a graph with before a look is known.
 
-    Ones rather than zeros, by which some are divided. net: whose cross is worked out; None leaves it empty.
+    words: (words, width) of the text. net: works out `cross`, which is empty without one. Ones rather than zeros, for
+    the arithmetic divides by some of them.
     """
-    like, slots = memory.in_flight, banks.slot_count(memory.bank)
+    like, slots = tensors.in_flight, banks.slot_count(tensors.bank)
     count = len(like) + 1
     text = like.new_zeros(net_rows, *words)
     flags = torch.zeros(net_rows, slots + 1, dtype=torch.bool, device=like.device)
     times = torch.zeros(count, dtype=torch.int64, device=like.device)
     with torch.no_grad():
         cross = {} if net is None else net.cross_attention(text)
-    return Knobs(
-        Rows(times, *(like.new_ones(count, 1, 1, 1) for _ in range(4))),
+    return FrameInputs(
+        RowCoefficients(times, *(like.new_ones(count, 1, 1, 1) for _ in range(4))),
         like.new_zeros(count, *like.shape[1:]),
         text,
         cross,
@@ -232,43 +237,43 @@ def idle_knobs(net: BankedUNet | None, memory: Memory, net_rows: int, words: tup
 
 def denoise(
     net: Net,
-    knobs: Knobs,
+    inputs: FrameInputs,
     bank: Bank,
     clean: Tensor,
     origins: Tensor,
     *,
     prediction: Prediction,
     guidance: Guidance,
-) -> tuple[Tensor, Tensor, Seen]:
+) -> tuple[Tensor, Tensor, Features]:
     """One denoising step of each row: (clean estimates, origins, features seen).
 
     clean and origins [rows, channels, h, w]: what each row starts from.
     """
-    noisy = schedules.add_noise(knobs.rows, clean, knobs.noise)
-    negatives = knobs.text.shape[0] - clean.shape[0]
+    noisy = schedules.add_noise(inputs.rows, clean, inputs.noise)
+    negatives = inputs.text.shape[0] - clean.shape[0]
     batch = torch.cat([noisy, noisy[:negatives]])
-    times = torch.cat([knobs.rows.timesteps, knobs.rows.timesteps[:negatives]])
-    predicted, seen = net(batch, times, knobs.text, bank, knobs.reading)
-    estimate, origins = _estimate(prediction, guidance, knobs, noisy, predicted, origins)
-    return schedules.boundary(knobs.rows, noisy, estimate), origins, seen
+    times = torch.cat([inputs.rows.timesteps, inputs.rows.timesteps[:negatives]])
+    predicted, seen = net(batch, times, inputs.text, bank, inputs.reading)
+    estimate, origins = _estimate(prediction, guidance, inputs, noisy, predicted, origins)
+    return schedules.boundary(inputs.rows, noisy, estimate), origins, seen
 
 
 def _estimate(
-    prediction: Prediction, guidance: Guidance, knobs: Knobs, noisy: Tensor, predicted: Tensor, origins: Tensor
+    prediction: Prediction, guidance: Guidance, inputs: FrameInputs, noisy: Tensor, predicted: Tensor, origins: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(clean latents by the guided prediction, origins of the frames)."""
-    count, rows = noisy.shape[0], knobs.rows
+    count, rows = noisy.shape[0], inputs.rows
     if guidance is Guidance.NONE:
         return schedules.x0(prediction, rows, noisy, predicted), origins
     positive = schedules.epsilon(prediction, rows, noisy, predicted[:count])
     if guidance is Guidance.FULL:
         negative = schedules.epsilon(prediction, rows, noisy, predicted[count:])
-        guided = negative + knobs.scale * (positive - negative)
+        guided = negative + inputs.scale * (positive - negative)
     else:
         if guidance is Guidance.ONETIME_NEGATIVE:
             away = schedules.x0(prediction, rows.row(0), noisy[:1], predicted[count:])
             origins = torch.cat([away, origins[1:]])
         # StreamDiffusion, eq. 5: the noise that would lead back to the origin stands in for the negative prompt's
         virtual = (noisy - rows.alpha * origins) / rows.sigma
-        guided = knobs.residual * virtual + knobs.scale * (positive - knobs.residual * virtual)
+        guided = inputs.residual * virtual + inputs.scale * (positive - inputs.residual * virtual)
     return schedules.x0(Prediction.EPSILON, rows, noisy, guided), origins

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.algorithm.bank import Bank, Reading, Seen
+from core.algorithm.bank import Bank, Features, Reading
 
 Picture = NDArray[np.uint8]  # RGB [height, width, 3]
 
@@ -18,7 +18,7 @@ class Net(Protocol):
 
     def __call__(
         self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
-    ) -> tuple[Tensor, Seen]:
+    ) -> tuple[Tensor, Features]:
         """latents [rows, channels, h, w], timesteps [rows], text [rows, words, width] -> (prediction, features seen).
 
         The prediction has the latents' shape and is what the scheduler's prediction_type says. With an empty bank it

@@ -13,7 +13,7 @@ from torch import Tensor
 _CACHED = 256  # prompts; one of SD 1.5 takes 118 kB in fp16
 
 
-class Encoder:
+class PromptEncoder:
     """Prompts to embeddings [1, words, width]; what was encoded is kept."""
 
     def __init__(self, embed: Callable[[str], Tensor], known: Callable[[str], bool]) -> None:
@@ -43,7 +43,7 @@ class Encoder:
         return [word for word in words if not self._known(word)]
 
 
-def clip(tokenizer: Any, text_encoder: Any, dtype: torch.dtype) -> Encoder:
+def clip_encoder(tokenizer: Any, text_encoder: Any, dtype: torch.dtype) -> PromptEncoder:
     """An encoder of transformers' tokenizer and CLIPTextModel."""
     length = text_encoder.config.max_position_embeddings
     unknown = None if tokenizer.unk_token == tokenizer.eos_token else tokenizer.unk_token_id
@@ -57,7 +57,7 @@ def clip(tokenizer: Any, text_encoder: Any, dtype: torch.dtype) -> Encoder:
     def known(word: str) -> bool:
         return unknown is None or unknown not in tokenizer(word, add_special_tokens=False).input_ids
 
-    return Encoder(embed, known)
+    return PromptEncoder(embed, known)
 
 
 class Blend(NamedTuple):
@@ -83,11 +83,11 @@ class Blend(NamedTuple):
         return self if self.share >= 1 else self._replace(done=self.done + 1)
 
 
-def still(text: Tensor) -> Blend:
+def constant(text: Tensor) -> Blend:
     """No blending: that embedding."""
     return Blend(text, text, 0, 0)
 
 
-def towards(blend: Blend, target: Tensor, frames: int) -> Blend:
+def blend_towards(blend: Blend, target: Tensor, frames: int) -> Blend:
     """From where the blend is now to the target in `frames` frames; 0 is at once. The first step is taken already."""
     return Blend(blend.text, target, min(1, frames), frames)

@@ -39,7 +39,7 @@ class Schedule:
     prediction: Prediction = Prediction.EPSILON
 
 
-class Rows(NamedTuple):
+class RowCoefficients(NamedTuple):
     """One entry a denoising step: timesteps [rows] int64; the others [rows, 1, 1, 1]."""
 
     timesteps: Tensor
@@ -48,9 +48,9 @@ class Rows(NamedTuple):
     skip: Tensor  # LCM's boundary condition: clean = out * x0 + skip * noisy
     out: Tensor
 
-    def row(self, row: int) -> Rows:
+    def row(self, row: int) -> RowCoefficients:
         """The rows with that one only."""
-        return Rows(*(t[row : row + 1] for t in self))
+        return RowCoefficients(*(t[row : row + 1] for t in self))
 
 
 def timesteps(kind: ScheduleKind, steps: int, strength: float, train_timesteps: int = 1000) -> list[int]:
@@ -73,7 +73,9 @@ def timesteps(kind: ScheduleKind, steps: int, strength: float, train_timesteps: 
     return chosen
 
 
-def rows(schedule: Schedule, chosen: list[int], dtype: torch.dtype, device: torch.device) -> Rows:
+def row_coefficients(
+    schedule: Schedule, chosen: list[int], dtype: torch.dtype, device: torch.device
+) -> RowCoefficients:
     """The coefficients of those timesteps."""
     t = torch.tensor(chosen)
     kept = schedule.alphas_cumprod[t]
@@ -84,15 +86,15 @@ def rows(schedule: Schedule, chosen: list[int], dtype: torch.dtype, device: torc
     else:
         skip, out = torch.zeros_like(scaled), torch.ones_like(scaled)
     shaped = [c.to(device, dtype).view(-1, 1, 1, 1) for c in (kept.sqrt(), (1 - kept).sqrt(), skip, out)]
-    return Rows(t.to(device), *shaped)
+    return RowCoefficients(t.to(device), *shaped)
 
 
-def add_noise(step: Rows, clean: Tensor, noise: Tensor) -> Tensor:
+def add_noise(step: RowCoefficients, clean: Tensor, noise: Tensor) -> Tensor:
     """The clean latents [rows, channels, h, w] at each row's timestep."""
     return step.alpha * clean + step.sigma * noise
 
 
-def epsilon(kind: Prediction, step: Rows, noisy: Tensor, predicted: Tensor) -> Tensor:
+def epsilon(kind: Prediction, step: RowCoefficients, noisy: Tensor, predicted: Tensor) -> Tensor:
     """The noise in `noisy` that a prediction of that kind means."""
     if kind is Prediction.EPSILON:
         return predicted
@@ -101,7 +103,7 @@ def epsilon(kind: Prediction, step: Rows, noisy: Tensor, predicted: Tensor) -> T
     return (noisy - step.alpha * predicted) / step.sigma
 
 
-def x0(kind: Prediction, step: Rows, noisy: Tensor, predicted: Tensor) -> Tensor:
+def x0(kind: Prediction, step: RowCoefficients, noisy: Tensor, predicted: Tensor) -> Tensor:
     """The clean latents that a prediction of that kind means."""
     if kind is Prediction.EPSILON:
         return (noisy - step.sigma * predicted) / step.alpha
@@ -110,6 +112,6 @@ def x0(kind: Prediction, step: Rows, noisy: Tensor, predicted: Tensor) -> Tensor
     return predicted
 
 
-def boundary(step: Rows, noisy: Tensor, estimate: Tensor) -> Tensor:
+def boundary(step: RowCoefficients, noisy: Tensor, estimate: Tensor) -> Tensor:
     """The consistency function's output for the estimate of the clean latent."""
     return step.out * estimate + step.skip * noisy

@@ -18,20 +18,20 @@ from core.algorithm import bank as banks
 from core.algorithm.bank import Layout, Reading, Turn
 from core.algorithm.frame import Dials, Knobs, Memory, denoise, queue
 from core.algorithm.net import Net, Picture
-from core.algorithm.schedule import Prediction, Rows
+from core.algorithm.schedule import Prediction, RowCoefficients
 from core.settings import Guidance, Policy
 
-Develop = Callable[[], Picture]
+PendingPicture = Callable[[], Picture]
 _NEVER = 2.0  # a cosine is never over this: nothing is fused
 
 
-class Plan(NamedTuple):
+class SamplingParameters(NamedTuple):
     """All that a look means for the arithmetic of one frame.
 
     noise [rows, channels, h, w] is the one fixed noise of each row. text and negative_text [1, words, width].
     """
 
-    rows: Rows
+    rows: RowCoefficients
     noise: Tensor
     prediction: Prediction
     text: Tensor
@@ -52,7 +52,7 @@ class StreamState(NamedTuple):
     positions: the slot that each UNet row's ring takes next. frame_index: frames since the bank was emptied.
     """
 
-    memory: Memory
+    tensors: StreamTensors
     positions: tuple[int, ...]
     frame_index: int
 
@@ -60,7 +60,9 @@ class StreamState(NamedTuple):
 class Step(Protocol):
     """How a runtime takes one frame of a stream; a core.models.loading.Model opens one for each stream."""
 
-    def __call__(self, plan: Plan, state: StreamState, picture: Picture | None) -> tuple[Develop, StreamState]:
+    def __call__(
+        self, sampling: SamplingParameters, state: StreamState, picture: Picture | None
+    ) -> tuple[PendingPicture, StreamState]:
         """(what gives the picture of rows-1 calls ago, state); without a picture one is imagined, from noise alone.
 
         picture: RGB uint8 [height, width, 3]. The state that is given must not be used again: a runtime may work on its
@@ -82,7 +84,9 @@ class Parts(NamedTuple):
     decode: Callable[[Tensor, Tensor], Picture]
 
 
-def by_parts(parts: Parts, plan: Plan, state: StreamState, picture: Picture | None) -> tuple[Develop, StreamState]:
+def by_parts(
+    parts: ModelParts, sampling: SamplingParameters, state: StreamState, picture: Picture | None
+) -> tuple[PendingPicture, StreamState]:
     """Step, of a model whose parts run apart."""
     latent = torch.zeros_like(plan.noise[:1]) if picture is None else parts.encode(picture)
     waiting = state.memory.sources
@@ -104,7 +108,7 @@ def net_rows(guidance: Guidance, rows: int) -> tuple[int, ...]:
             return plain
 
 
-def start(
+def initial_state(
     layout: Layout,
     rows: int,
     slots: int,
@@ -126,62 +130,59 @@ def start(
     return StreamState(memory, (0,) * count, 0)
 
 
-def forget(state: StreamState) -> StreamState:
+def with_empty_bank(state: StreamState) -> StreamState:
     """The state with an empty bank: the next frame is the bank's first."""
     return state._replace(positions=(0,) * len(state.positions), frame_index=0)
 
 
-def turn(plan: Plan, state: StreamState) -> Turn:
+def bank_update(sampling: SamplingParameters, state: StreamState) -> BankUpdate:
     """What the frame that comes next does to the bank."""
-    ages = [state.frame_index - row for row in net_rows(plan.guidance, plan.noise.shape[0])]
-    slots = banks.slot_count(state.memory.bank)
-    return banks.turn(slots, state.positions, ages, policy=plan.policy, interval=plan.interval)
+    ages = [state.frame_index - row for row in net_rows(sampling.guidance, sampling.noise.shape[0])]
+    slots = banks.slot_count(state.tensors.bank)
+    return banks.next_update(slots, state.positions, ages, policy=sampling.policy, interval=sampling.interval)
 
 
-def texts(plan: Plan) -> Tensor:
+def text_rows(sampling: SamplingParameters) -> Tensor:
     """The text of each UNet row [net_rows, words, width]: the prompt's, then the negative prompt's."""
-    count = plan.noise.shape[0]
-    negatives = len(net_rows(plan.guidance, count)) - count
-    return torch.cat([plan.text.expand(count, -1, -1), plan.negative_text.expand(negatives, -1, -1)])
+    count = sampling.noise.shape[0]
+    negatives = len(net_rows(sampling.guidance, count)) - count
+    return torch.cat([sampling.text.expand(count, -1, -1), sampling.negative_text.expand(negatives, -1, -1)])
 
 
-def dials(plan: Plan, slots: int, now: Turn, device: torch.device, *, imagined: bool = False) -> Dials:
-    """The small knobs of a frame whose turn is `now`; imagined: there is no picture that it comes from."""
-    like = torch.empty(0, dtype=plan.noise.dtype, device=device)
+def frame_scalars(
+    sampling: SamplingParameters, slots: int, now: BankUpdate, device: torch.device, *, imagined: bool = False
+) -> FrameScalars:
+    """The small inputs of a frame whose turn is `now`; imagined: there is no picture that it comes from."""
+    like = torch.empty(0, dtype=sampling.noise.dtype, device=device)
     fresh = torch.tensor([age <= 0 for age in now.ages], device=device)
-    strength = like.new_full((len(now.ages),), plan.fusion_strength)
-    threshold = like.new_tensor([_NEVER if age <= 0 else plan.threshold for age in now.ages])
-    return Dials(
-        scale=like.new_tensor([plan.scale]),
-        residual=like.new_tensor([plan.residual]),
+    strength = like.new_full((len(now.ages),), sampling.fusion_strength)
+    threshold = like.new_tensor([_NEVER if age <= 0 else sampling.threshold for age in now.ages])
+    return FrameScalars(
+        scale=like.new_tensor([sampling.scale]),
+        residual=like.new_tensor([sampling.residual]),
         presence=like.new_tensor([0.0 if imagined else 1.0]),
         reading=Reading(fresh, strength, threshold),
-        write=banks.mark(slots, now.writes).to(device),
+        write=banks.slot_mask(slots, now.writes).to(device),
     )
 
 
-def knobs(plan: Plan, state: StreamState, now: Turn, *, imagined: bool = False) -> Knobs:
+def frame_inputs(
+    sampling: SamplingParameters, state: StreamState, now: BankUpdate, *, imagined: bool = False
+) -> FrameInputs:
     """What the frame that comes next is given; now is its turn, imagined: there is no picture that it comes from."""
-    slots = banks.slot_count(state.memory.bank)
-    return Knobs(plan.rows, plan.noise, texts(plan), {}, *dials(plan, slots, now, plan.noise.device, imagined=imagined))
-
-
-def after(state: StreamState, memory: Memory, now: Turn) -> StreamState:
-    """The state after a frame that left the memory so."""
-    return StreamState(memory, now.positions, state.frame_index + 1)
-
-
-def step(net: Net, plan: Plan, state: StreamState, latent: Tensor) -> tuple[Tensor, StreamState]:
-    """One call of the stream batch: a latent [1, channels, h, w] in, the clean one of rows-1 calls ago out."""
-    memory = state.memory
-    clean, origins, state = _advance(
-        net, plan, state, torch.cat([latent, memory.in_flight]), torch.cat([latent, memory.origins])
+    slots = banks.slot_count(state.tensors.bank)
+    return FrameInputs(
+        sampling.rows,
+        sampling.noise,
+        text_rows(sampling),
+        {},
+        *frame_scalars(sampling, slots, now, sampling.noise.device, imagined=imagined),
     )
     return clean[-1:], state._replace(memory=state.memory._replace(in_flight=clean[:-1], origins=origins[:-1]))
 
 
 def sequential(
-    net: Net, plan: Plan, states: Sequence[StreamState], latent: Tensor
+    net: Net, sampling: SamplingParameters, states: Sequence[StreamState], latent: Tensor
 ) -> tuple[Tensor, tuple[StreamState, ...]]:
     """All steps of one frame, one call each; states[r] is a one-row stream for step r.
 
@@ -190,9 +191,9 @@ def sequential(
     clean, origin = latent, latent
     done = []
     for row, state in enumerate(states):
-        one = plan._replace(rows=plan.rows.row(row), noise=plan.noise[row : row + 1])
+        one = sampling._replace(rows=sampling.rows.row(row), noise=sampling.noise[row : row + 1])
         # only row 0 runs the one-time negative, so later steps guide as the self-negative does
-        if plan.guidance is Guidance.ONETIME_NEGATIVE and row > 0:
+        if sampling.guidance is Guidance.ONETIME_NEGATIVE and row > 0:
             one = one._replace(guidance=Guidance.SELF_NEGATIVE)
         clean, origin, state = _advance(net, one, state, clean, origin)
         done.append(state)
@@ -200,12 +201,18 @@ def sequential(
 
 
 def _advance(
-    net: Net, plan: Plan, state: StreamState, clean: Tensor, origins: Tensor
+    net: Net, sampling: SamplingParameters, state: StreamState, clean: Tensor, origins: Tensor
 ) -> tuple[Tensor, Tensor, StreamState]:
     """One denoising step of each row: (clean estimates, origins, state)."""
-    now, bank = turn(plan, state), state.memory.bank
+    now, bank = bank_update(sampling, state), state.tensors.bank
     clean, origins, seen = denoise(
-        net, knobs(plan, state, now), bank, clean, origins, prediction=plan.prediction, guidance=plan.guidance
+        net,
+        frame_inputs(sampling, state, now),
+        bank,
+        clean,
+        origins,
+        prediction=sampling.prediction,
+        guidance=sampling.guidance,
     )
-    memory = state.memory._replace(bank=banks.update(bank, seen, now, plan.seed))
-    return clean, origins, after(state, memory, now)
+    tensors = state.tensors._replace(bank=banks.apply_update(bank, seen, now, sampling.seed))
+    return clean, origins, next_state(state, tensors, now)

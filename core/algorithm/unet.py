@@ -19,7 +19,7 @@ from core.algorithm.attention import (
     SelfAttention,
     keys_values,
 )
-from core.algorithm.bank import Bank, Layout, Reading, Seen
+from core.algorithm.bank import Bank, Features, Layout, Reading
 from core.errors import PlaceError
 
 
@@ -64,9 +64,9 @@ class BankedUNet(nn.Module):
         bank: Bank,
         reading: Reading,
         cross: Mapping[str, Tensor] | None = None,
-    ) -> tuple[Tensor, Seen]:
+    ) -> tuple[Tensor, Features]:
         """See core.algorithm.net.Net; cross: `cross_attention` of the text, where it is at hand."""
-        seen: Seen = {}
+        seen: Features = {}
         call = BankCall(bank, reading, seen, cross or {})
         (prediction,) = self.unet(
             latents,
@@ -149,7 +149,7 @@ class PlainUNet(nn.Module):
 
     def forward(
         self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
-    ) -> tuple[Tensor, Seen]:
+    ) -> tuple[Tensor, Features]:
         """See core.algorithm.net.Net."""
         (prediction,) = self.unet(latents, timesteps, encoder_hidden_states=text, return_dict=False)
         return prediction, {}

@@ -34,7 +34,7 @@ def frame_flops(description: ModelDescription, settings: EngineSettings) -> int:
         kind = getattr(diffusers, config["_class_name"])
         vae = kind.from_config(config)
         picture = torch.zeros(settings.height, settings.width, 3, dtype=torch.uint8)
-        encode = Encode(vae)
+        encode = PictureEncoder(vae)
         latent = encode(picture).shape[1:]
         off = settings.policy is Policy.OFF
         places = () if off else description.places or unets.default_places(unet)
@@ -60,9 +60,9 @@ def frame_flops(description: ModelDescription, settings: EngineSettings) -> int:
             policy=settings.policy,
         )
         words = int(part_config(folder, "text_encoder")["max_position_embeddings"])
-        knobs = idle_knobs(net, state.memory, len(state.positions), (words, int(unet.config.cross_attention_dim)))
+        inputs = example_inputs(net, state.tensors, len(state.positions), (words, int(unet.config.cross_attention_dim)))
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            frame(picture, knobs, state.memory)
+            frame(picture, inputs, state.tensors)
     return int(counter.get_total_flops())
 
 

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import MetricError
-from core.measure.motion import Floats, Flow, Motion, Pixels, dis_flow, motion, places, square, warped
+from core.measure.motion import Floats, Motion, OpticalFlow, Pixels, dis_flow, motion, places, square, warped
 
 Embed = Callable[[Pixels], Floats]  # picture -> vector [n]
 
 
 def clip_embed(folder_or_name: str) -> Embed:
-    """The image embedding of a CLIP model that is on this machine (transformers, no download).
+    """Return the image embedding of a CLIP model that is on this machine (transformers, no download).
 
     With `openai/clip-vit-base-patch32` or the like, `frame_consistency` is the paper's "CLIP score". Raises
     MetricError.
@@ -64,7 +64,7 @@ def pair_warp_error(before: Pixels, now: Pixels, seen: Motion) -> float | None:
 
 
 def descriptor(picture: Pixels) -> Floats:
-    """What a picture looks like in 1,152 numbers, without any learnt model; a unit vector of non-negative numbers.
+    """Describe a picture by 1,152 numbers, without any learnt model: a unit vector of non-negative numbers.
 
     On the picture area-averaged to 128x128, in each of 8x8 cells: a histogram of gradient directions (9 bins over
     180 degrees, weighted by magnitude) of grey levels, and one of colours (9 bins: CIELAB a and b in 3x3). Each of the
@@ -95,7 +95,7 @@ def _cells(bins: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[np.
 
 
 def cosine(a: Floats, b: Floats) -> float:
-    """The cosine of the angle between two vectors."""
+    """Return the cosine of the angle between two vectors."""
     lengths = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
     return min(1.0, float(np.dot(a, b)) / lengths) if lengths else 1.0
 
@@ -173,7 +173,7 @@ class GhostSums:
         self.pixels += table.shape[1]
 
     def share(self) -> float | None:
-        """The ghost's share (see `ghosting`), None when too little moved or the output has no structure."""
+        """Return the ghost's share (see `ghosting`), None when too little moved or the output has no structure."""
         if self.pixels < ENOUGH_MOVING or self.products[-1, -1] < 1e-3 * self.pixels:
             return None
         inputs, wanted = self.products[:-1, :-1], self.products[:-1, -1]
@@ -183,7 +183,7 @@ class GhostSums:
 
 
 def _looks(source: Pixels) -> list[Floats]:
-    """What a clean edit may be made of: smooth and stepwise functions of the source's colours, and its edges."""
+    """Return what a clean edit may be made of: smooth and stepwise functions of the source's colours, and its edges."""
     lab = cv2.cvtColor(source.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     light = lab[..., 0]
     edges = cv2.Laplacian(light, cv2.CV_32F, ksize=3)
@@ -225,7 +225,7 @@ def measure(
     source: Iterable[Pixels],
     output: Iterable[Pixels],
     *,
-    flow: Flow | None = None,
+    flow: OpticalFlow | None = None,
     embed: Embed = descriptor,
     done: Callable[[int], None] = lambda frames: None,
 ) -> Measures:
@@ -258,7 +258,7 @@ def measure(
     )
 
 
-def warp_error(source: Iterable[Pixels], output: Iterable[Pixels], flow: Flow | None = None) -> float | None:
+def warp_error(source: Iterable[Pixels], output: Iterable[Pixels], flow: OpticalFlow | None = None) -> float | None:
     """Flicker: MSE (0..255 squared, lower is steadier) between an output and the one before warped to it.
 
     The warp follows the flow of the *source*; only pixels visible in both count (`motion`); mean over pairs of
@@ -301,8 +301,8 @@ def edit_structure(source: Iterable[Pixels], output: Iterable[Pixels]) -> float:
     return structures.value() or 0.0
 
 
-def ghosting(source: Iterable[Pixels], output: Iterable[Pixels], flow: Flow | None = None) -> float | None:
-    """The share of the previous output that shines through, unmoved, where the picture moves.
+def ghosting(source: Iterable[Pixels], output: Iterable[Pixels], flow: OpticalFlow | None = None) -> float | None:
+    """Return the share of the previous output that shines through, unmoved, where the picture moves.
 
     Least squares over all moving visible pixels of the film (more than 1.5 px a frame) of the fine structure (L* less
     its 17x17 mean) of output t on: g * (output t-1 at the same place), h * (output t-1 at the place mirrored on its

@@ -20,14 +20,14 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 
-class Flow(Protocol):
+class OpticalFlow(Protocol):
     """Optical flow: what is at p in `a` is at p + flow[p] in `b`; pixels, float32 [height, width, (x, y)]."""
 
     def __call__(self, a: Pixels, b: Pixels) -> Floats:
-        """The flow from `a` to `b`."""
+        """Return the flow from `a` to `b`."""
 
 
-def dis_flow() -> Flow:
+def dis_flow() -> OpticalFlow:
     """OpenCV's dense inverse search flow (Kroeger et al., ECCV 2016), preset medium, on grey levels; no download."""
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
@@ -38,7 +38,7 @@ def dis_flow() -> Flow:
     return flow
 
 
-def raft_flow(weights: Path | None = None) -> Flow:
+def raft_flow(weights: Path | None = None) -> OpticalFlow:
     """RAFT (Teed and Deng, ECCV 2020) of torchvision with weights that are on this machine; never downloads.
 
     weights: a state dict file of `raft_large` or `raft_small`; None looks in torch's own cache. Raises MetricError.
@@ -95,8 +95,8 @@ class Motion(NamedTuple):
     visible: Mask
 
 
-def motion(before: Pixels, now: Pixels, flow: Flow) -> Motion:
-    """The motion between two source pictures, with the forward/backward check of Sundaram et al. (ECCV 2010).
+def motion(before: Pixels, now: Pixels, flow: OpticalFlow) -> Motion:
+    """Return the motion between two source pictures, with the forward/backward check of Sundaram et al. (ECCV 2010).
 
     A pixel is visible in both when |b + f|^2 < 0.01 (|b|^2 + |f|^2) + 0.5 (pixels), where b is the flow back at the
     pixel and f the flow forth at the place it points to, and that place lies inside the picture.

@@ -26,8 +26,8 @@ from torch.utils._pytree import tree_leaves
 
 from core.algorithm import bank as banks
 from core.algorithm import unet as unets
-from core.algorithm.bank import Bank, Seen
-from core.algorithm.frame import Decode, Encode, Knobs, Memory, denoise, idle_knobs
+from core.algorithm.bank import Bank, Features
+from core.algorithm.frame import FrameInputs, PictureDecoder, PictureEncoder, StreamTensors, denoise, example_inputs
 from core.algorithm.net import Net
 from core.algorithm.schedule import Prediction
 from core.algorithm.stream import net_rows
@@ -229,7 +229,7 @@ def _frame(
         vae = getattr(library, configs["vae"]["_class_name"]).from_config(configs["vae"]).to(dtype)
         plain = library.UNet2DConditionModel.from_config(unet).to(dtype)
         picture = torch.empty(shape.height, shape.width, 3, dtype=torch.uint8)
-    encode, decode = Encode(vae), Decode(vae)
+    encode, decode = PictureEncoder(vae), PictureDecoder(vae)
     banked = shape.policy is not Policy.OFF
     net = unets.BankedUNet(plain, _places(plain, places), subtoken) if banked else unets.PlainUNet(plain)
     with torch.inference_mode(), _NoAttentionMatrix():
@@ -242,8 +242,8 @@ def _frame(
         knobs = idle_knobs(None, Memory(latents, latents, bank, picture[None][:0]), shape.net_rows, (_TEXT, words))
         with _Alive() as alive:
             latent = encode(picture)
-            clean, _, seen = _denoised(net, knobs, bank, torch.cat([latent, latents]), shape.guidance)
-            after = banks.write(bank, seen, knobs.write)
+            clean, _, seen = _denoised(net, inputs, bank, torch.cat([latent, latents]), shape.guidance)
+            after = banks.write(bank, seen, inputs.write)
             if shape.policy is Policy.MERGE:
                 tokens = {ring.shape[2] for ring in after.values()}
                 orders = {n: torch.empty(shape.net_rows, 2 * n, device="meta").long() for n in tokens}
@@ -253,8 +253,10 @@ def _frame(
     return sum(ring.nbytes for ring in bank.values()), alive.peak
 
 
-def _denoised(net: Net, knobs: Knobs, bank: Bank, latents: Tensor, guidance: Guidance) -> tuple[Tensor, Tensor, Seen]:
-    return denoise(net, knobs, bank, latents, latents, prediction=Prediction.EPSILON, guidance=guidance)
+def _denoised(
+    net: Net, inputs: FrameInputs, bank: Bank, latents: Tensor, guidance: Guidance
+) -> tuple[Tensor, Tensor, Features]:
+    return denoise(net, inputs, bank, latents, latents, prediction=Prediction.EPSILON, guidance=guidance)
 
 
 def _places(unet: Any, places: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from core.algorithm.detail import Detail
     from core.algorithm.frame import Decode, Encode
     from core.algorithm.net import Picture
-    from core.algorithm.prompts import Encoder
+    from core.algorithm.prompts import PromptEncoder
     from core.algorithm.schedule import Schedule
     from core.algorithm.stream import Step, StreamState
     from core.algorithm.unet import BankedUNet
@@ -63,7 +63,7 @@ class Model:
     settings: EngineSettings
     description: ModelDescription
     open: Callable[[StreamState], Step]
-    encoder: Encoder
+    encoder: PromptEncoder
     schedule: Schedule
     layout: Layout
     latent: tuple[int, int, int]  # channels, height, width
@@ -87,7 +87,7 @@ class Loaded(NamedTuple):
 
     unet: Any
     vae: Any
-    encoder: Encoder
+    encoder: PromptEncoder
     schedule: Schedule
     layout: Layout
     latent: tuple[int, int, int]
@@ -248,8 +248,8 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
     from core.models import loras
 
     loaded = load_parts(description, settings)
-    parts = stream.Parts(
-        encode=partial(_encode, Encode(loaded.vae), loaded.device),
+    parts = stream.ModelParts(
+        encode=partial(_encode, PictureEncoder(loaded.vae), loaded.device),
         net=banked(loaded, description) if loaded.layout else unets.PlainUNet(loaded.unet),
         decode=partial(_decode, loaded.decode, loaded.device),
     )
@@ -280,7 +280,7 @@ def load_parts(
     """
     import torch
 
-    from core.algorithm.prompts import clip
+    from core.algorithm.prompts import clip_encoder
     from core.models import loras
 
     folder = description.folder
@@ -342,7 +342,7 @@ def _layout(description: ModelDescription, unet: Any, latent: tuple[int, int, in
         ) from error
 
 
-def _encode(encode: Encode, device: torch.device, picture: Picture) -> Tensor:
+def _encode(encode: PictureEncoder, device: torch.device, picture: Picture) -> Tensor:
     import torch
 
     latent: Tensor = encode(torch.from_numpy(picture).to(device))

@@ -14,30 +14,30 @@ _T = TypeVar("_T")
 _WARM = 3  # runs before a capture: libraries choose their kernels and take their memory in the first ones
 
 
-class Repeated(Protocol):
-    """Makes of a run one that can be repeated as quickly as the device allows."""
+class Capture(Protocol):
+    """Makes of a run one that can be capture as quickly as the device allows."""
 
     def __call__(self, run: Callable[[], _T], /) -> Callable[[], _T]:
         """See the class."""
         ...
 
 
-class Way(NamedTuple):
-    """How a device is worked with. static: what a repeated run gives lies at the same place every time."""
+class DevicePolicy(NamedTuple):
+    """How a device is worked with. static_results: what a captured run gives lies at the same place every time."""
 
-    repeated: Repeated
+    capture: Capture
     copies: Callable[[Tensor, Tensor], Copies]
-    static: bool
+    static_results: bool
 
 
-def way_of(device: torch.device) -> Way:
+def device_policy(device: torch.device) -> DevicePolicy:
     """The way of that device."""
     if device.type == "cuda":
-        return Way(captured, DeviceCopies, static=True)
-    return Way(as_it_is, HostCopies, static=False)
+        return DevicePolicy(captured, DeviceCopies, static_results=True)
+    return DevicePolicy(uncaptured, HostCopies, static_results=False)
 
 
-def as_it_is(run: Callable[[], _T]) -> Callable[[], _T]:
+def uncaptured(run: Callable[[], _T]) -> Callable[[], _T]:
     """The run, where there is nothing to capture."""
     return run
 

@@ -1,8 +1,7 @@
-"""The `compiled` runtime: the whole frame (core.algorithm.frame.Frame) by torch.compile; on CUDA it is captured as one
-graph.
+"""The `compiled` runtime: the whole frame (core.algorithm.frame.FrameModule) by torch.compile, on CUDA as one graph.
 
-All that a graph reads and writes lies in tensors that are made once and stay where they are: the picture, the knobs,
-the memory, the result. A frame copies into them what is new, runs the graph, and copies the result out; it waits for
+All that a graph reads and writes lies in tensors that are made once and stay where they are: the picture, the inputs,
+the tensors, the result. A frame copies into them what is new, runs the graph, and copies the result out; it waits for
 the device once, for that copy. Merging runs after it, beside the copy and whatever the caller does next.
 """
 
@@ -26,15 +25,15 @@ from core.algorithm.attention import SelfAttention
 from core.algorithm.bank import Bank, Seen, Turn
 from core.algorithm.frame import Dials, Encode, Frame, Knobs, Memory, Merge, denoise, idle_knobs
 from core.algorithm.net import Picture
-from core.algorithm.stream import Develop, Plan, Step, StreamState
+from core.algorithm.stream import PendingPicture, SamplingParameters, Step, StreamState
 from core.algorithm.unet import BankedUNet
 from core.errors import SettingsError
 from core.models import loras
 from core.models.description import ModelDescription, one_line
 from core.models.loading import BUILDING, Loaded, Model, Report, banked, load_parts
-from core.runtimes.capture import Way, way_of
-from core.runtimes.copies import Staged
-from core.runtimes.stages import Runs, busy
+from core.runtimes.capture import DevicePolicy, device_policy
+from core.runtimes.copies import StagedInput
+from core.runtimes.stages import Runs, busy_update
 from core.settings import EngineSettings
 
 _T = TypeVar("_T")
@@ -54,7 +53,7 @@ def load(
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(code_folder()))
     loaded = load_parts(description, settings)
-    quick = whole(loaded, description, settings)
+    quick = optimized_frame(loaded, description, settings)
     _, length, width = loaded.encoder("").shape
     opened: weakref.WeakSet[CompiledStep] = weakref.WeakSet()
 
@@ -87,26 +86,26 @@ def code_folder() -> Path:
     return platformdirs.user_cache_path("streamv2v-camera", appauthor=False) / "compiled"
 
 
-class Quick(NamedTuple):
+class OptimizedFrame(NamedTuple):
     """A model's whole frame in the form that is quickest on a GPU.
 
     weights: core.models.loras.named_weights, of which those of the fused projections are views. weights_changed: to be
     called after they did.
     """
 
-    frame: Frame
+    frame: FrameModule
     weights: dict[str, Tensor]
     weights_changed: Callable[[], None]
 
 
-def whole(loaded: Loaded, description: ModelDescription, settings: EngineSettings) -> Quick:
+def optimized_frame(loaded: Loaded, description: ModelDescription, settings: EngineSettings) -> OptimizedFrame:
     """The loaded parts as one frame: self-attentions project by one matrix each, time embeddings are looked up.
 
     It takes the parts over; the results stay the same.
     """
     net = banked(loaded, description)
-    frame = Frame(
-        Encode(loaded.vae),
+    frame = FrameModule(
+        PictureEncoder(loaded.vae),
         net,
         loaded.decode,
         prediction=loaded.schedule.prediction,
@@ -117,7 +116,7 @@ def whole(loaded: Loaded, description: ModelDescription, settings: EngineSetting
     fused = _fuse_projections(net)
     weights = {name: fused.get(weight, weight) for name, weight in loaded.weights.items()}
     again = unet.tabulate_time(net.unet, len(loaded.schedule.alphas_cumprod))
-    return Quick(frame.requires_grad_(False), weights, again)
+    return OptimizedFrame(frame.requires_grad_(False), weights, again)
 
 
 def _fuse_projections(net: BankedUNet) -> dict[Tensor, Tensor]:
@@ -125,7 +124,7 @@ def _fuse_projections(net: BankedUNet) -> dict[Tensor, Tensor]:
     views: dict[Tensor, Tensor] = {}
     for module in net.modules():
         if isinstance(module, Attention) and isinstance(module.processor, SelfAttention):
-            module.fuse_projections()  # type: ignore[no-untyped-call]
+            module.fuse_projections()
             parts = (module.to_q.weight, module.to_k.weight, module.to_v.weight)
             views |= zip(parts, module.to_qkv.weight.detach().chunk(3), strict=True)
             del module.to_q, module.to_k, module.to_v
@@ -137,7 +136,7 @@ class CompiledStep:
 
     def __init__(
         self,
-        frame: Frame,
+        frame: FrameModule,
         state: StreamState,
         size: tuple[int, int],
         words: tuple[int, int],
@@ -146,61 +145,65 @@ class CompiledStep:
         mode: str | None,
     ) -> None:
         """state: of the stream; its tensors are worked on in place. size: (height, width), words: (words, width)."""
-        device = state.memory.in_flight.device
-        self._memory = state.memory
+        device = state.tensors.in_flight.device
+        self._tensors = state.tensors
         picture, shown = (torch.zeros(*size, 3, dtype=torch.uint8, device=device) for _ in range(2))
-        self._knobs = idle_knobs(frame.net, state.memory, len(state.positions), words)  # type: ignore[arg-type]
-        self._was: tuple[Plan, Dials] | None = None
+        self._inputs = example_inputs(frame.net, state.tensors, len(state.positions), words)  # type: ignore[arg-type]
+        self._was: tuple[SamplingParameters, FrameScalars] | None = None
         compiled = self._compiled = partial(_compiled, backend=backend, mode=mode)
         self._frame = frame
-        way = self._way = way_of(device)
-        repeated = way.repeated
+        policy = self._policy = device_policy(device)
+        capture = policy.capture
         with torch.inference_mode():
             report("compiling the frame: minutes at first, seconds once it is kept", BUILDING)
-            run = partial(compiled(_translate), frame, picture, self._knobs, self._memory, shown)
-            self._translate: Callable[[], Seen] = repeated(run)
-            self._condition = repeated(partial(_condition, frame, self._knobs))
-            self._merges: list[Callable[[Seen], None]] = []
+            run = partial(compiled(_translate), frame, picture, self._inputs, self._tensors, shown)
+            self._translate: Callable[[], Features] = capture(run)
+            self._condition = capture(partial(_condition, frame, self._inputs))
+            self._merges: list[Callable[[Features], None]] = []
             if seen := self._translate():
                 report("compiling the merge of the bank", 0.75)
-                self._orders = _orders(self._memory.bank)
+                self._orders = _orders(self._tensors.bank)
                 merge = compiled(_merge)
                 rows = range(len(state.positions))
-                self._merges = [_merger(merge, self._memory.bank, self._orders, row, seen, way) for row in rows]
+                self._merges = [_merger(merge, self._tensors.bank, self._orders, row, seen, policy) for row in rows]
                 for merged in self._merges:
                     merged(seen)
-            _blank(self._memory)
-        self._dials = [Staged(buffer) for buffer in _flat(_dials(self._knobs))]
-        self._copies = way.copies(picture, shown)
+            _blank(self._tensors)
+        self._scalars = [StagedInput(buffer) for buffer in _flat(_scalars(self._inputs))]
+        self._copies = policy.copies(picture, shown)
 
-    def __call__(self, plan: Plan, state: StreamState, picture: Picture | None) -> tuple[Develop, StreamState]:
+    def __call__(
+        self, sampling: SamplingParameters, state: StreamState, picture: Picture | None
+    ) -> tuple[PendingPicture, StreamState]:
         """See core.algorithm.stream.Step."""
-        now = stream.turn(plan, state)
+        now = stream.bank_update(sampling, state)
         with torch.inference_mode():
             self._copies.take(picture)
-            self._refresh(plan, now, imagined=picture is None)
+            self._refresh(sampling, now, imagined=picture is None)
             seen = self._translate()
             develop = self._copies.give()
-            self._merge(plan, now, seen)
-        return develop, stream.after(state, self._memory, now)
+            self._merge(sampling, now, seen)
+        return develop, stream.next_state(state, self._tensors, now)
 
-    def stages(self, plan: Plan, state: StreamState, picture: Picture) -> Runs:
+    def stages(self, sampling: SamplingParameters, state: StreamState, picture: Picture) -> Runs:
         """core.runtimes.stages.Runs: each stage compiled, and on CUDA captured, by itself; it compiles for a while."""
-        device, now, memory = self._knobs.noise.device, busy(plan, state), self._memory
+        device, now, tensors = self._inputs.noise.device, busy_update(sampling, state), self._tensors
         given = torch.from_numpy(picture).to(device)
-        frame, repeated = self._frame, self._way.repeated
-        dials = stream.dials(plan, banks.slot_count(memory.bank), now, device)
-        knobs = Knobs(plan.rows, plan.noise, stream.texts(plan), dict(self._knobs.cross), *dials)
-        net = partial(frame.net, cross=knobs.cross)
+        frame, capture = self._frame, self._policy.capture
+        scalars = stream.frame_scalars(sampling, banks.slot_count(tensors.bank), now, device)
+        inputs = FrameInputs(
+            sampling.rows, sampling.noise, stream.text_rows(sampling), dict(self._inputs.cross), *scalars
+        )
+        net = partial(frame.net, cross=inputs.cross)
         with torch.inference_mode():
-            encode = repeated(partial(self._compiled(frame.encode), given))
+            encode = capture(partial(self._compiled(frame.encode), given))
             clean = encode()
-            batch, origins = (torch.cat([clean, waiting]) for waiting in (memory.in_flight, memory.origins))
+            batch, origins = (torch.cat([clean, waiting]) for waiting in (tensors.in_flight, tensors.origins))
             kinds = {"prediction": frame.prediction, "guidance": frame.guidance}
-            unet = repeated(partial(self._compiled(denoise), net, knobs, memory.bank, batch, origins, **kinds))
+            unet = capture(partial(self._compiled(denoise), net, inputs, tensors.bank, batch, origins, **kinds))
             seen = unet()[2]
-            bank = {name: ring.clone() for name, ring in memory.bank.items()}
-            keep = [repeated(partial(self._compiled(_write), bank, seen, knobs.write))] if any(now.writes) else []
+            bank = {name: ring.clone() for name, ring in tensors.bank.items()}
+            keep = [capture(partial(self._compiled(_write), bank, seen, inputs.write))] if any(now.writes) else []
             orders = _orders(bank)
             merge = self._compiled(_merge)
             keep += [partial(_merger(merge, bank, orders, row, seen, self._way), seen) for row in now.merged]
@@ -219,54 +222,56 @@ class CompiledStep:
         """What was worked out from the text is so again with the next frame."""
         self._was = None
 
-    def _refresh(self, plan: Plan, now: Turn, *, imagined: bool) -> None:
-        """Bring what has changed since the last frame into the knobs."""
-        slots, cpu = banks.slot_count(self._memory.bank), torch.device("cpu")
-        dials = stream.dials(plan, slots, now, cpu, imagined=imagined)
-        before, held = self._was or (None, None), self._knobs
+    def _refresh(self, sampling: SamplingParameters, now: BankUpdate, *, imagined: bool) -> None:
+        """Bring what has changed since the last frame into the inputs."""
+        slots, cpu = banks.slot_count(self._tensors.bank), torch.device("cpu")
+        scalars = stream.frame_scalars(sampling, slots, now, cpu, imagined=imagined)
+        before, held = self._was or (None, None), self._inputs
         was, turned = before
-        if was is None or plan.rows is not was.rows:
-            for buffer, value in zip(held.rows, plan.rows, strict=True):
+        if was is None or sampling.rows is not was.rows:
+            for buffer, value in zip(held.rows, sampling.rows, strict=True):
                 buffer.copy_(value)
-        if was is None or plan.noise is not was.noise:
-            held.noise.copy_(plan.noise)
-        if was is None or plan.text is not was.text or plan.negative_text is not was.negative_text:
-            held.text.copy_(stream.texts(plan))
+        if was is None or sampling.noise is not was.noise:
+            held.noise.copy_(sampling.noise)
+        if was is None or sampling.text is not was.text or sampling.negative_text is not was.negative_text:
+            held.text.copy_(stream.text_rows(sampling))
             self._condition()
-        for staged, value, old in zip(self._dials, _flat(dials), _flat(turned or dials), strict=True):
+        for staged, value, old in zip(self._scalars, _flat(scalars), _flat(turned or scalars), strict=True):
             if turned is None or not torch.equal(value, old):
                 staged.put(value)
-        self._was = plan, dials
+        self._was = sampling, scalars
 
-    def _merge(self, plan: Plan, now: Turn, seen: Seen) -> None:
+    def _merge(self, sampling: SamplingParameters, now: BankUpdate, seen: Features) -> None:
         for row in now.merged:
-            for tokens, order in banks.orders(self._memory.bank, plan.seed, [now.ages[row]]).items():
+            for tokens, order in banks.merge_orders(self._tensors.bank, sampling.seed, [now.ages[row]]).items():
                 self._orders[tokens][row].put(order)
             self._merges[row](seen)
 
 
-def _translate(frame: Frame, picture: Tensor, knobs: Knobs, memory: Memory, shown: Tensor) -> Seen:
+def _translate(
+    frame: FrameModule, picture: Tensor, inputs: FrameInputs, tensors: StreamTensors, shown: Tensor
+) -> Features:
     """The frame, in place."""
-    result, after, seen = frame(picture, knobs, memory)
+    result, after, seen = frame(picture, inputs, tensors)
     shown.copy_(result)
     memory.in_flight.copy_(after.in_flight)
     memory.origins.copy_(after.origins)
     memory.sources.copy_(after.sources)
     for name, ring in memory.bank.items():
         ring.copy_(after.bank[name])
-    kept: Seen = seen
+    kept: Features = seen
     return kept
 
 
-def _write(bank: Bank, seen: Seen, slots: Tensor) -> None:
+def _write(bank: Bank, seen: Features, slots: Tensor) -> None:
     """The frame into its slots, in place."""
     for name, ring in banks.write(bank, seen, slots).items():
         bank[name].copy_(ring)
 
 
-def _merge(bank: Bank, seen: Seen, orders: Mapping[int, Tensor]) -> None:
+def _merge(bank: Bank, seen: Features, orders: Mapping[int, Tensor]) -> None:
     """The merge of one row, in place."""
-    merged = Merge()(bank, seen, orders)
+    merged = BankMerge()(bank, seen, orders)
     for name, ring in bank.items():
         ring.copy_(merged[name])
 
@@ -274,29 +279,29 @@ def _merge(bank: Bank, seen: Seen, orders: Mapping[int, Tensor]) -> None:
 def _merger(
     merge: Callable[..., None],
     bank: Bank,
-    orders: Mapping[int, list[Staged]],
+    orders: Mapping[int, list[StagedInput]],
     row: int,
-    seen: Seen,
-    way: Way,
-) -> Callable[[Seen], None]:
+    seen: Features,
+    policy: DevicePolicy,
+) -> Callable[[Features], None]:
     """What merges that row; `seen` always lies where it lies now, or else it comes anew."""
     rings = {name: ring[row : row + 1] for name, ring in bank.items()}
     own = {tokens: rows[row].buffer for tokens, rows in orders.items()}
 
-    def now(seen: Seen) -> None:
+    def now(seen: Features) -> None:
         merge(rings, {name: seen[name][row : row + 1] for name in rings}, own)
 
-    if not way.static:
+    if not policy.static_results:
         return now
-    again = way.repeated(partial(now, seen))
+    again = policy.capture(partial(now, seen))
     return lambda _: again()
 
 
-def _condition(frame: Frame, knobs: Knobs) -> None:
+def _condition(frame: FrameModule, inputs: FrameInputs) -> None:
     """The cross-attentions' keys and values of the text, in place."""
-    found: dict[str, Tensor] = frame.net.cross_attention(knobs.text)  # type: ignore[operator]
+    found: dict[str, Tensor] = frame.net.cross_attention(inputs.text)  # type: ignore[operator]
     for layer, value in found.items():
-        knobs.cross[layer].copy_(value)
+        inputs.cross[layer].copy_(value)
 
 
 def _compiled(function: Callable[..., _T], *, backend: str, mode: str | None) -> Callable[..., _T]:
@@ -309,24 +314,24 @@ def _compiled(function: Callable[..., _T], *, backend: str, mode: str | None) ->
     return torch.compile(function, fullgraph=True, dynamic=False, backend=backend, mode=mode, **apart)
 
 
-def _orders(bank: Bank) -> dict[int, list[Staged]]:
+def _orders(bank: Bank) -> dict[int, list[StagedInput]]:
     """tokens -> for each row int64 [1, 2*tokens], the order in which its tokens are merged."""
     rings = {ring.shape[2]: ring for ring in bank.values()}
     return {
-        tokens: [Staged(torch.arange(2 * tokens, device=ring.device)[None]) for _ in range(ring.shape[0])]
+        tokens: [StagedInput(torch.arange(2 * tokens, device=ring.device)[None]) for _ in range(ring.shape[0])]
         for tokens, ring in rings.items()
     }
 
 
-def _dials(knobs: Knobs) -> Dials:
-    return Dials(knobs.scale, knobs.residual, knobs.presence, knobs.reading, knobs.write)
+def _scalars(inputs: FrameInputs) -> FrameScalars:
+    return FrameScalars(inputs.scale, inputs.residual, inputs.presence, inputs.reading, inputs.write)
 
 
-def _flat(dials: Dials) -> list[Tensor]:
-    return [dials.scale, dials.residual, dials.presence, *dials.reading, dials.write]
+def _flat(scalars: FrameScalars) -> list[Tensor]:
+    return [scalars.scale, scalars.residual, scalars.presence, *scalars.reading, scalars.write]
 
 
-def _blank(memory: Memory) -> None:
+def _blank(tensors: StreamTensors) -> None:
     """As it was before the first frame."""
     for tensor in (memory.in_flight, memory.origins, memory.sources, *memory.bank.values()):
         tensor.zero_()

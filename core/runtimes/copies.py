@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from core.algorithm.net import Picture
-from core.algorithm.stream import Develop
+from core.algorithm.stream import PendingPicture
 
 
-class Staged:
+class StagedInput:
     """A tensor that a graph reads, and pinned ones on the host through which it is set without a wait.
 
     None of these may be written while it is on its way to the device. A frame's result is there before the next frame
@@ -39,7 +39,7 @@ class Copies(Protocol):
         """The picture for the frame to come, RGB uint8 [height, width, 3]; None leaves the last one."""
         ...
 
-    def give(self) -> Develop:
+    def give(self) -> PendingPicture:
         """The result, as a function that has it; to be called before the next frame, or not at all."""
         ...
 
@@ -56,7 +56,7 @@ class HostCopies:
         if picture is not None:
             self._picture.numpy()[...] = picture
 
-    def give(self) -> Develop:
+    def give(self) -> PendingPicture:
         """See Copies."""
         return lambda: self._shown.numpy().copy()
 
@@ -84,7 +84,7 @@ class DeviceCopies:
             self._picture.copy_(self._given, non_blocking=True)
         torch.cuda.current_stream(self._picture.device).wait_stream(self._in)
 
-    def give(self) -> Develop:
+    def give(self) -> PendingPicture:
         """See Copies."""
         self._out.wait_stream(torch.cuda.current_stream(self._shown.device))
         with torch.cuda.stream(self._out):

@@ -12,10 +12,10 @@ import torch
 
 from core.algorithm import bank as banks
 from core.algorithm import stream
-from core.algorithm.bank import Turn
+from core.algorithm.bank import BankUpdate
 from core.algorithm.frame import denoise
 from core.algorithm.net import Picture
-from core.algorithm.stream import Parts, Plan, Step, StreamState, by_parts
+from core.algorithm.stream import ModelParts, SamplingParameters, Step, StreamState, by_parts
 from core.settings import Policy
 
 STAGES = ("copy in", "encode", "unet", "bank", "decode", "copy out")
@@ -23,22 +23,29 @@ Runs = Mapping[str, Callable[[], Any]]
 
 
 @torch.inference_mode()
-def of_step(step: Step, plan: Plan, state: StreamState, picture: Picture) -> Runs:
+def of_step(step: Step, sampling: SamplingParameters, state: StreamState, picture: Picture) -> Runs:
     """The stages of that step, none where its runtime cannot take a frame apart."""
     if isinstance(step, partial) and step.func is by_parts:
-        return of_parts(step.args[0], plan, state, picture)
-    apart: Callable[[Plan, StreamState, Picture], Runs] | None = getattr(step, "stages", None)
-    return {} if apart is None else apart(plan, state, picture)
+        return of_parts(step.args[0], sampling, state, picture)
+    apart: Callable[[SamplingParameters, StreamState, Picture], Runs] | None = getattr(step, "stages", None)
+    return {} if apart is None else apart(sampling, state, picture)
 
 
-def of_parts(parts: Parts, plan: Plan, state: StreamState, picture: Picture) -> Runs:
+def of_parts(parts: ModelParts, sampling: SamplingParameters, state: StreamState, picture: Picture) -> Runs:
     """The stages of a model whose parts run apart; its encoder and decoder have the copies in them."""
-    memory, device = state.memory, plan.noise.device
-    now, clean = busy(plan, state), parts.encode(picture)
-    knobs = stream.knobs(plan, state, now)
-    batch, origins = (torch.cat([clean, waiting]) for waiting in (memory.in_flight, memory.origins))
+    tensors, device = state.tensors, sampling.noise.device
+    now, clean = busy_update(sampling, state), parts.encode(picture)
+    inputs = stream.frame_inputs(sampling, state, now)
+    batch, origins = (torch.cat([clean, waiting]) for waiting in (tensors.in_flight, tensors.origins))
     unet = partial(
-        denoise, parts.net, knobs, memory.bank, batch, origins, prediction=plan.prediction, guidance=plan.guidance
+        denoise,
+        parts.net,
+        inputs,
+        tensors.bank,
+        batch,
+        origins,
+        prediction=sampling.prediction,
+        guidance=sampling.guidance,
     )
     seen = unet()[2]
     shown = torch.from_numpy(picture).to(device)
@@ -52,13 +59,13 @@ def of_parts(parts: Parts, plan: Plan, state: StreamState, picture: Picture) -> 
     }
 
 
-def busy(plan: Plan, state: StreamState) -> Turn:
+def busy_update(sampling: SamplingParameters, state: StreamState) -> BankUpdate:
     """A turn in which a frame enters the bank: every row writes a slot, or one row is merged."""
     rows = len(state.positions)
     ages = tuple(range(1, rows + 1))
-    merging = plan.policy is Policy.MERGE and bool(state.memory.bank)
-    writes = ((),) * rows if merging or not state.memory.bank else tuple((slot,) for slot in state.positions)
-    return Turn(ages, writes, (0,) if merging else (), state.positions)
+    merging = sampling.policy is Policy.MERGE and bool(state.tensors.bank)
+    writes = ((),) * rows if merging or not state.tensors.bank else tuple((slot,) for slot in state.positions)
+    return BankUpdate(ages, writes, (0,) if merging else (), state.positions)
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from core import engine as engines
 from core.algorithm import bank as banks
-from core.algorithm.bank import Bank, Reading, Seen
+from core.algorithm.bank import Bank, Features, Reading
 from core.algorithm.net import Picture
 from core.engine import Engine
 from core.errors import SettingsError
@@ -62,7 +62,9 @@ def watch(engine: Engine) -> list[Call]:
     calls: list[Call] = []
     net = parts_of(engine).net
 
-    def watched(latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading) -> tuple[Tensor, Seen]:
+    def watched(
+        latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
+    ) -> tuple[Tensor, Features]:
         rows = (reading.fresh.tolist(), reading.strength.tolist(), reading.threshold.tolist())
         calls.append(Call(timesteps.tolist(), text, *rows))
         return net(latents, timesteps, text, bank, reading)
@@ -85,6 +87,11 @@ def make(folder: Path, look: Look | None = None, **values: Any) -> Engine:
 
 def run(engine: Engine, numbers: Any) -> list[Picture | None]:
     return [engine.translate(picture(number)) for number in numbers]
+
+
+def alike(one: Picture | None, other: Picture | None) -> bool:
+    """Whether there are two pictures, and they are the same."""
+    return one is not None and other is not None and np.array_equal(one, other)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -132,6 +139,7 @@ def test_a_drain_left_early_starts_the_stream_anew_too(folder: Path) -> None:
     run(engine, range(4))
     flow = engine.drain()
     next(flow)
+    assert isinstance(flow, Generator)
     flow.close()
     assert same(run(engine, range(4)), run(make(folder, steps=3), range(4)))
 
@@ -161,8 +169,8 @@ def test_what_goes_in_and_comes_out_is_the_callers_own(folder: Path) -> None:
     assert again is not None
     assert np.array_equal(again, expected)
     again[:] = 7
-    assert np.array_equal(engine.translate(picture(0)), expected)
-    assert np.array_equal(other.translate(picture(0)), expected)
+    assert alike(engine.translate(picture(0)), expected)
+    assert alike(other.translate(picture(0)), expected)
 
 
 # ---------------------------------------------------------------------------------------------------- seeds, engines
@@ -268,7 +276,7 @@ def test_a_call_that_fails_changes_nothing(folder: Path) -> None:
     run(untroubled, range(3))
     whole = parts_of(engine)
 
-    def fails(*given: object) -> tuple[Tensor, Seen]:
+    def fails(*given: object) -> tuple[Tensor, Features]:
         raise RuntimeError("out of memory")
 
     replace_parts(engine, net=fails)
@@ -344,10 +352,10 @@ def test_the_bank_on_a_switch(folder: Path, on_switch: OnSwitch) -> None:
     engine = make(folder, Look("ink", interval=100, fusion_strength=0.8))
     calls = watch(engine)
     run(engine, range(3))
-    before = {name: ring.clone() for name, ring in engine._state.memory.bank.items()}
+    before = {name: ring.clone() for name, ring in engine._state.tensors.bank.items()}
     engine.set_look(Look("clay", on_switch=on_switch, interval=100, fusion_strength=0.8), frames=4)
     run(engine, range(3, 9))
-    unchanged = all(torch.equal(ring, before[name]) for name, ring in engine._state.memory.bank.items())
+    unchanged = all(torch.equal(ring, before[name]) for name, ring in engine._state.tensors.bank.items())
     after = calls[3:]
     assert [call.fresh for call in after] == [[on_switch is OnSwitch.FLUSH]] + [[False]] * 5
     assert unchanged == (on_switch is OnSwitch.KEEP)
@@ -429,7 +437,7 @@ GUIDED = [Guidance.FULL, Guidance.SELF_NEGATIVE, Guidance.ONETIME_NEGATIVE]
 @pytest.mark.parametrize("guidance", GUIDED)
 @pytest.mark.parametrize("policy", [Policy.FIFO, Policy.MERGE])
 def test_guidance_acts_and_a_scale_of_one_is_none(folder: Path, guidance: Guidance, policy: Policy) -> None:
-    values = {"steps": 2, "policy": policy}
+    values: dict[str, Any] = {"steps": 2, "policy": policy}
     plain = run(make(folder, **values), range(4))[-1]
     one = run(make(folder, guidance=guidance, **values), range(4))[-1]
     look = Look("ink", interval=1, guidance=1.5)
@@ -559,7 +567,7 @@ def test_imagine_without_wander_stands_still_and_with_it_moves_on(folder: Path) 
     assert same([still.imagine()] * 2, [still.imagine(), still.imagine()])
     moving, again = (make(folder, Look("ink", wander=5), policy=Policy.OFF) for _ in range(2))
     frames = [moving.imagine() for _ in range(20)]
-    assert np.array_equal(frames[0], make(folder, policy=Policy.OFF).imagine())
+    assert alike(frames[0], make(folder, policy=Policy.OFF).imagine())
     assert len({frame.tobytes() for frame in frames if frame is not None}) == 20
     assert apart(frames[1], frames[0]) < apart(frames[-1], frames[0])
     assert same(frames, [again.imagine() for _ in range(20)])
@@ -571,7 +579,7 @@ def test_a_change_of_wander_does_not_jump(folder: Path) -> None:
         engine.imagine()
         other.imagine()
     engine.set_look(Look("ink", wander=2))
-    assert np.array_equal(engine.imagine(), other.imagine())
+    assert alike(engine.imagine(), other.imagine())
 
 
 def test_pictures_may_be_imagined_after_others_were_translated(folder: Path) -> None:
@@ -641,9 +649,9 @@ def test_what_is_no_number_leaves_the_bank_again(folder: Path, policy: Policy, s
     assert shown[-1] is not None
     assert shown[-1].any()
     with torch.inference_mode():
-        for ring in engine._state.memory.bank.values():
+        for ring in engine._state.tensors.bank.values():
             ring.fill_(float("nan"))  # as an overflow of half precision leaves it
     after = [engine.translate(picture(index)) for index in range(3 * steps + 2)]
     assert not after[0].any()  # type: ignore[union-attr]
     assert all(one.any() for one in after[-2:])  # type: ignore[union-attr]
-    assert all(ring.isfinite().all() for ring in engine._state.memory.bank.values())
+    assert all(ring.isfinite().all() for ring in engine._state.tensors.bank.values())

@@ -28,6 +28,10 @@ ENGINE_WHOLES = {"width": (64, 2048), "height": (64, 2048), "steps": (1, 16), "s
 NOT_NUMBERS: list[Any] = [True, False, "0.5", [0.5], {}, 1j]
 
 
+def made(kind: type, **values: Any) -> Any:
+    return kind(**values)
+
+
 def refused(kind: type, **values: Any) -> str:
     with pytest.raises(SettingsError) as caught:
         kind(**values)
@@ -51,7 +55,7 @@ def test_the_defaults_are_allowed_and_frozen() -> None:
 def test_a_looks_numbers_have_ranges(name: str, ends: tuple[float, float]) -> None:
     low, high = ends
     for value in (low, high, (low + high) / 2):
-        assert getattr(Look(**{name: value}), name) == value
+        assert getattr(made(Look, **{name: value}), name) == value
     for value in (math.nextafter(low, -INFINITE), math.nextafter(high, INFINITE), NAN, INFINITE, -INFINITE, 10**400):
         assert f"between {low:g} and {high:g}" in refused(Look, **{name: value})
     for value in NOT_NUMBERS:
@@ -75,7 +79,7 @@ def test_sizes_are_multiples_of_sixteen(size: int) -> None:
         if size % 16:
             assert "multiple of 16" in refused(EngineSettings, **{name: size})
         else:
-            assert getattr(EngineSettings(**{name: size}), name) == size
+            assert getattr(made(EngineSettings, **{name: size}), name) == size
 
 
 @given(st.floats(), st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))

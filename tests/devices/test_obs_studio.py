@@ -30,10 +30,10 @@ from tests.support.running_daemon import RunningDaemon
 from vcam.cli import main as cli
 from vcam.commands import UseProfile
 from vcam.daemon.daemon import RunParts
+from vcam.errors import ObsError
 from vcam.frames import Picture
 from vcam.obs import install, library, places, setup
 from vcam.obs.bridge import NOT_RUNNING, Orders
-from vcam.obs.errors import ObsError
 from vcam.obs.event_commands import SOURCE_NAME
 from vcam.obs.library import WRONG_PASSWORD
 from vcam.obs.setup import CameraKind, camera_kind, set_up

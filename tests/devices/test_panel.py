@@ -47,7 +47,7 @@ class Camera(RunningDaemon):
             write_profile(self.profiles, id)
 
         def settings_of(profile: Any, options: RunOptions) -> EngineSettings:
-            given = {"width": 96, "height": 64, "steps": 1} | options.engine.given()
+            given: dict[str, Any] = {"width": 96, "height": 64, "steps": 1} | options.engine.given()
             return EngineSettings(model="embedded", **given)
 
         parts = RunParts(

@@ -88,6 +88,7 @@ def colour(folder: Path) -> str:
     if probe("icon", str(folder / "icon.ppm")) is None:
         return ""
     picture = cv2.imread(str(folder / "icon.ppm"))
+    assert picture is not None
     height, width = picture.shape[:2]
     blue, green, red = picture[height * 38 // 64, width * 38 // 64]
     return f"#{red:02x}{green:02x}{blue:02x}"
@@ -250,7 +251,9 @@ def screen(folder: Path) -> np.ndarray[Any, Any]:
     """The whole display, RGB."""
     path = folder / "screen.png"
     subprocess.run(["import", "-window", "root", str(path)], check=True, timeout=60)
-    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def place(folder: Path, light: Light) -> tuple[int, int] | None:

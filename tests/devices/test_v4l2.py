@@ -22,7 +22,8 @@ import pytest
 from core.settings import EngineSettings
 from tests.support.patience import PATIENCE_S, until
 from vcam.daemon.daemon import Daemon, RunParts, run
-from vcam.devices import sinks, sources
+from vcam.devices import cameras, sinks
+from vcam.devices.webcam import Webcam
 from vcam.errors import VcamError
 from vcam.frames import Frame, Picture
 from vcam.settings.run_options import RunOptions
@@ -124,16 +125,16 @@ def test_the_last_picture_stays_when_the_writer_says_nothing_more(tmp_path: Path
 
 
 def test_our_own_camera_is_never_offered_as_input() -> None:
-    assert sinks.OUR_NAME not in [camera.name for camera in sources.list_cameras()]
+    assert sinks.OUR_NAME not in [camera.name for camera in cameras.list_cameras()]
     with pytest.raises(VcamError, match="the camera that this program makes"):
-        sources.choose_camera("StreamV2V Camera", sources.list_cameras(include_virtual=True))
+        cameras.choose_camera("StreamV2V Camera", cameras.list_cameras())
     with pytest.raises(VcamError, match="no camera is called"):
-        sources.choose_camera(sinks.find_device(), sources.list_cameras(include_virtual=True))
+        cameras.choose_camera(sinks.find_device(), cameras.list_cameras())
 
 
 def test_a_camera_is_found_and_read_by_name() -> None:
     physical()
-    camera = sources.Webcam("Physical Camera", (320, 240), 15)
+    camera = Webcam("Physical Camera", (320, 240), 15)
     frames: list[Frame] = []
 
     def more() -> bool:
@@ -151,7 +152,7 @@ def test_a_camera_is_found_and_read_by_name() -> None:
     assert frames[-1].picture.std() > 5
 
 
-def read_until(camera: sources.Webcam, done: Callable[[Frame | None], bool]) -> None:
+def read_until(camera: Webcam, done: Callable[[Frame | None], bool]) -> None:
     until(lambda: done(camera.read(0.5)), f"it did not happen; trouble: {camera.trouble!r}")
 
 
@@ -160,8 +161,8 @@ def test_an_unplugged_camera_is_told_and_taken_again_when_it_is_back() -> None:
     if not driver.is_dir() or not os.access(driver / "unbind", os.W_OK):
         pytest.skip("no simulated camera (vivid) that can be unplugged")
     device = next(path.name for path in driver.iterdir() if path.name.startswith("vivid."))
-    name = next(camera.name for camera in sources.list_cameras() if "vivid" in camera.name)
-    camera = sources.Webcam(name, (320, 180), 15)
+    name = next(camera.name for camera in cameras.list_cameras() if "vivid" in camera.name)
+    camera = Webcam(name, (320, 180), 15)
     try:
         read_until(camera, lambda frame: frame is not None)
         (driver / "unbind").write_text(device)

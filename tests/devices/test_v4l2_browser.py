@@ -123,7 +123,9 @@ def test_chromium_lists_the_camera_and_shows_its_picture(
     assert any("StreamV2V Camera" in label for label in answer["cameras"]), answer["cameras"]
     print(f"cameras: {answer['cameras']}, track: {answer['track']}")
     coded = np.frombuffer(base64.b64decode(answer["picture"].partition(",")[2]), np.uint8)
-    shown = cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    shown = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     assert shown.shape == (SIZE[1], SIZE[0], 3)
     now = published.preview
     assert now is not None

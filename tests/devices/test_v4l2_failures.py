@@ -31,10 +31,10 @@ from tests.support.running_daemon import RunningDaemon
 from vcam import fit
 from vcam.commands import ChangeLook, SetPrompt, UseProfile
 from vcam.daemon.daemon import RunParts
-from vcam.devices import sinks, sources
-from vcam.errors import VcamError
+from vcam.devices import cameras, health, sinks
+from vcam.devices.webcam import Webcam
+from vcam.errors import ProfileError, VcamError
 from vcam.frames import Picture
-from vcam.settings.profiles import ProfileError
 from vcam.settings.run_options import RunOptions, RunReport
 from vcam.worker.limits import Limits
 
@@ -67,8 +67,7 @@ while True:
 def thumbnail(picture: Picture) -> Picture:
     import cv2
 
-    small: Picture = cv2.resize(picture, (16, 12), interpolation=cv2.INTER_AREA)
-    return small
+    return cv2.resize(picture, (16, 12), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def alike(one: Picture, other: Picture) -> bool:
@@ -112,7 +111,7 @@ class Live(RunningDaemon):
         self.unseen = False  # whether the daemon finds no camera where it looks
         parts = RunParts(
             engine=FACTORY,
-            open_source=lambda options: sources.Webcam(camera, SIZE, FPS, cameras=self._cameras),
+            open_source=lambda options: Webcam(camera, SIZE, FPS, cameras=self._cameras),
             settings_of=lambda profile, options: settings,
             state_folder=lambda: folder,
             limits=Limits(frame_s=5.0, first_wait_s=0.2, longest_wait_s=1.0, tries=3),
@@ -122,8 +121,8 @@ class Live(RunningDaemon):
         self.thread.start()
         self.recorder: Recorder | None = None
 
-    def _cameras(self) -> list[sources.Camera]:
-        return [] if self.unseen else sources.list_cameras(include_virtual=True)
+    def _cameras(self) -> list[cameras.Camera]:
+        return [] if self.unseen else cameras.list_cameras()
 
     def end(self) -> RunReport:
         try:
@@ -150,11 +149,11 @@ def vivid() -> str:
     """The name of a simulated camera that can be unplugged: colour bars, and a counter that moves."""
     if not DRIVER.is_dir() or not os.access(DRIVER / "unbind", os.W_OK):
         pytest.skip("no simulated camera (vivid) that can be unplugged")
-    return next(camera.name for camera in sources.list_cameras() if "vivid" in camera.name)
+    return next(camera.name for camera in cameras.list_cameras() if "vivid" in camera.name)
 
 
 def vivid_path() -> str:
-    return next(str(camera.path) for camera in sources.list_cameras() if "vivid" in camera.name)
+    return next(str(camera.path) for camera in cameras.list_cameras() if "vivid" in camera.name)
 
 
 def vivid_device() -> str:
@@ -251,7 +250,7 @@ def test_the_camera_missing_at_the_start(vivid: str, tmp_path: Path) -> None:
 
 def test_colour_bars_arrive_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a camera fed with SMPTE bars, through the engine (which inverts), to ffmpeg and to OpenCV."""
-    monkeypatch.setattr(sources, "FROZEN_S", float("inf"))  # bars never move
+    monkeypatch.setattr(health, "FROZEN_S", float("inf"))  # bars never move
     if shutil.which("ffmpeg") is None:
         pytest.skip("no ffmpeg to read with")
     camera = next((d for d in v4l2.devices() if d.name == "Physical Camera" and d.captures), None)
@@ -288,7 +287,8 @@ def by_ffmpeg(folder: Path) -> Picture:
     command = ["ffmpeg", "-v", "error", "-y", "-f", "v4l2", "-i", sinks.find_device(), "-frames:v", "3"]
     subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", str(shot)], check=True, timeout=PATIENCE_S)
     raw = np.frombuffer(shot.read_bytes(), np.uint8)
-    return raw.reshape(-1, SIZE[1], SIZE[0], 3)[-1]
+    shown: Picture = raw.reshape(-1, SIZE[1], SIZE[0], 3)[-1]
+    return shown
 
 
 def by_opencv(folder: Path) -> Picture:
@@ -455,7 +455,7 @@ def test_the_reader_gone_and_another_come(live: Live) -> None:
 
 def test_a_second_writer_is_refused_and_told_who_has_it(live: Live) -> None:
     watched = Watched(live)
-    code = f"from vcam import sinks; sinks.VirtualCamera({SIZE}, {FPS})"
+    code = f"from vcam.devices import sinks; sinks.VirtualCamera({SIZE}, {FPS})"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert f"(pid {os.getpid()}): close it there" in told.stderr.splitlines()[-1]
     live.until_translated()

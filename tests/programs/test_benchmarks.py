@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import gpu, random_model, report
 from benchmarks.paper_way import PaperAttention, PaperNet
+from benchmarks.rig import Run
 from core.algorithm import stream
 from core.algorithm.unet import BankedUNet, default_places, layout
 from core.engine import Engine
@@ -22,7 +23,7 @@ from core.measure import flops
 from core.models.description import ModelDescription
 from core.settings import EngineSettings, Guidance, Look, Policy, Runtime
 from tests.support.small_models import DEVICE, LATENT, moving_latents, random_text, small_unet
-from tests.support.small_plans import plan
+from tests.support.small_sampling import sampling
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,12 +61,14 @@ def test_a_page_groups_machines_and_says_a_setting_once() -> None:
 @torch.inference_mode()
 def test_the_peer_does_what_the_engine_does_where_both_do_the_same() -> None:
     # one step and a queue of one, every frame kept: what is concatenated is what lies in our ring
-    own, unet = plan(Policy.FIFO, 1)._replace(interval=1, threshold=0.6), small_unet(0)
+    own, unet = sampling(Policy.FIFO, 1)._replace(interval=1, threshold=0.6), small_unet(0)
     places = default_places(unet)
     ours = BankedUNet(copy.deepcopy(unet), places)
     peer = PaperNet(unet, policy=Policy.FIFO, slots=1, interval=1, strength=0.75, threshold=0.6)
     shapes = layout(unet.config, places, 8, 8)
-    state, other = (stream.start(one, 1, 1, Guidance.NONE, LATENT, torch.float64, DEVICE) for one in (shapes, {}))
+    state, other = (
+        stream.initial_state(one, 1, 1, Guidance.NONE, LATENT, torch.float64, DEVICE) for one in (shapes, {})
+    )
     for latent in moving_latents(1, 5):
         expected, state = stream.step(ours, own, state, latent[None])
         found, other = stream.step(peer, own, other, latent[None])
@@ -77,8 +80,8 @@ def test_the_peer_does_what_the_engine_does_where_both_do_the_same() -> None:
 def test_the_peers_bank_grows_to_what_the_paper_says(policy: Policy, slots: int, frames: int) -> None:
     peer = PaperNet(small_unet(0), policy=policy, slots=slots, interval=1, strength=0.75, threshold=0.6)
     for latent in moving_latents(1, 4):
-        peer(latent[None], torch.tensor([499]), random_text(2)[None], {}, None)  # type: ignore[arg-type]
-    held = [p.keys for p in peer.unet.attn_processors.values() if isinstance(p, PaperAttention)]  # type: ignore[operator]
+        peer(latent[None], torch.tensor([499]), random_text(2)[None], {}, None)
+    held = [p.keys for p in peer.unet.attn_processors.values() if isinstance(p, PaperAttention)]
     assert {len(keys) for keys in held} == {frames}
     assert {key.shape[1] for keys in held for key in keys} == ({64, 16, 4, 1} if frames else set())
 
@@ -164,7 +167,7 @@ def test_wheels_are_imported_without_being_installed(tmp_path: Path, monkeypatch
 
 
 def test_a_run_that_was_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
-    run = gpu.Run("model", "cpu", "float32", 64, 3, 4, 20, smoke=True, until_s=0)
+    run = Run("model", "cpu", "float32", 64, 3, 4, 20, smoke=True, until_s=0)
     began = {"facts": {"processor": "one"}, "run": vars(run)}
     out = tmp_path / "gpu.json"
     assert gpu.resumed(out, began) is began

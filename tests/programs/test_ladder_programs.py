@@ -21,6 +21,7 @@ from tests.support.patience import PATIENCE_S, until
 from tests.support.tensorrt_machine import Camera, TensorRtMachine
 from tests.support.tensorrt_model import PLACES, lora_file, tiny_unet
 from vcam.commands import ChangeEngine, SetPrompt, Stop, UseProfile
+from vcam.frames import Picture
 
 # each starts several processes that import PyTorch, and most of them export a graph
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")]
@@ -246,9 +247,15 @@ def test_another_look_or_lora_lets_the_build_go_on(machine: TensorRtMachine, gat
     assert len(machine.engine_folders()) == 1
 
 
+def decoded(data: bytes) -> Picture:
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return picture.astype(np.uint8, copy=False)
+
+
 def apart(one: bytes, other: bytes) -> float:
     """Mean difference of two JPEGs, in grey levels."""
-    pictures = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).astype(int) for data in (one, other)]
+    pictures = [decoded(data).astype(int) for data in (one, other)]
     return float(np.abs(pictures[0] - pictures[1]).mean())
 
 

@@ -79,7 +79,8 @@ def test_orthogonalise_flattens_singular_values() -> None:
 def test_whole_pipeline_writes_a_model_that_stock_parts_load(
     shards: list[lessons.Shard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cpu, records = torch.device("cpu"), []
+    cpu = torch.device("cpu")
+    records: list[dict[str, float]] = []
     made = vae.train(
         shards, tmp_path / "vae", seconds=60, most=2, batch=2, size=64, seed=0, device=cpu, log=records.append
     )

@@ -11,8 +11,9 @@ import numpy as np
 from core.settings import Look
 from vcam.commands import Command, SetPrompt, Status, changed
 from vcam.control import profile_files as editing
+from vcam.errors import ProfileError
 from vcam.frames import Picture
-from vcam.settings.profiles import ProfileError
+from vcam.settings.profiles import check_id
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -21,12 +22,13 @@ def bearer(token: str) -> dict[str, str]:
 
 @dataclass
 class ControlledDaemon:
-    """Remembers what it is told; `error` is why it refuses commands."""
+    """Remembers what it is told; `error` is why it refuses commands, `status_error` why it tells no status."""
 
     preview: Picture = field(default_factory=lambda: np.full((48, 64, 3), (200, 30, 40), np.uint8))
     now: Status = field(default_factory=lambda: Status(state="running", prompt="a person"))
     commands: list[Command] = field(default_factory=list)
     error: Exception | None = None
+    status_error: Exception | None = None
     seen: Picture | None = None
     files: dict[str, Any] = field(default_factory=dict)
     tries: list[Look] = field(default_factory=list)
@@ -43,6 +45,8 @@ class ControlledDaemon:
         return done
 
     def status(self) -> Status:
+        if self.status_error is not None:
+            raise self.status_error
         return self.now
 
     def profiles(self) -> list[dict[str, Any]]:
@@ -65,7 +69,7 @@ class ControlledDaemon:
         self.files[id] = data
 
     def delete_profile(self, id: str) -> None:
-        editing.check_id(id)
+        check_id(id)
         if self.files.pop(id, None) is None:
             raise ProfileError(f"there is no profile {id!r}")
 

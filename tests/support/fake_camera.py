@@ -25,7 +25,7 @@ class FakeCamera:
     ) -> None:
         self.name, self.picture, self.pause_s = name, plain(SIZE) if picture is None else picture, pause_s
         self._frames, self._at_end = None if frames is None else iter(frames), at_end
-        self.trouble, self.raises = "", False
+        self.trouble, self.raises, self.interval_s = "", False, 0.0
         self.index = self.rests = self.closed = 0
 
     def read(self, timeout_s: float) -> Frame | None:

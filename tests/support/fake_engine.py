@@ -79,10 +79,12 @@ class FakeEngine:
 
 
 def make(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> FakeEngine:
-    """A good one; settings of the model "absent" cannot be had, those of "broken" raise, of "slow" take their time."""
+    """A good one; the model "absent" cannot be had, "broken" and "buggy" raise, "slow-start" takes its time."""
     report("loading", 0.5)
     if settings.model == "absent":
         raise SettingsError("there is no model 'absent'; there are: fake")
+    if settings.model == "buggy":
+        raise ValueError("bug")
     if settings.model == "broken":
         raise RuntimeError("out of memory")
     if settings.model == "dies":

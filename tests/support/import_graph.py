@@ -38,8 +38,8 @@ def _imports(node: ast.AST, late: bool) -> Iterator[Import]:
                 yield from _imports(child, late)
         case _:
             late = late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            for child in ast.iter_child_nodes(node):
-                yield from _imports(child, late)
+            for inner in ast.iter_child_nodes(node):
+                yield from _imports(inner, late)
 
 
 def modules(root: Path, *packages: str) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from core.runtimes.capture import Way
+from core.runtimes.capture import DevicePolicy
 from core.runtimes.copies import DeviceCopies
 
 
@@ -69,9 +69,9 @@ class LazyDevice(TorchFunctionMode):
         self._on_the_host += host
         self._at_once = False
 
-    def way(self, device: torch.device) -> Way:
-        """core.runtimes.capture.way_of, of this device."""
-        return Way(self.captured, DeviceCopies, static=True)
+    def way(self, device: torch.device) -> DevicePolicy:
+        """core.runtimes.capture.device_policy, of this device."""
+        return DevicePolicy(self.captured, DeviceCopies, static_results=True)
 
     def stream(self, device: object = None) -> Stream:
         self._streams.append(Stream())
@@ -162,7 +162,7 @@ def lazy_device(monkeypatch: pytest.MonkeyPatch, seed: int, haste: float) -> Ite
     """Runtimes of streams that are opened meanwhile take the CPU for such a device."""
     device = LazyDevice(seed, haste)
     for runtime in ("compiled", "tensorrt.runtime"):
-        monkeypatch.setattr(f"core.runtimes.{runtime}.way_of", device.way)
+        monkeypatch.setattr(f"core.runtimes.{runtime}.device_policy", device.way)
     for name, value in (
         ("Stream", device.stream),
         ("Event", device.event),

@@ -34,7 +34,7 @@ def random_change(tiny: Path, seed: int, *layers: str) -> Change:
 
 
 def kohya(change: Change, path: Path, alpha: float | None = None, text: str = "te") -> Path:
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for layer, (up, down) in change.items():
         name = f"text_model_{layer}" if layer.startswith("encoder.") else layer
         key = f"lora_{text if layer.startswith('encoder.') else 'unet'}_{name.replace('.', '_')}"
@@ -48,7 +48,7 @@ def kohya(change: Change, path: Path, alpha: float | None = None, text: str = "t
 def diffusers_form(
     change: Change, path: Path, ends: tuple[str, str] = (".lora_B.weight", ".lora_A.weight"), **metadata: str
 ) -> Path:
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for layer, (up, down) in change.items():
         key = f"text_encoder.text_model.{layer}" if layer.startswith("encoder.") else f"unet.{layer}"
         tensors |= {key + ends[0]: up, key + ends[1]: down}

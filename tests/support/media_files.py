@@ -111,6 +111,6 @@ def sound_of(path: Path) -> tuple[list[str], float, float]:
         codecs = [s.codec_context.name for s in container.streams.audio]
         if not codecs:
             return [], 0.0, 0.0
-        frames = [f for f in container.decode(audio=0) if f.time is not None]
-        last = frames[-1]
-        return codecs, float(frames[0].time), float(last.time) + last.samples / last.sample_rate
+        times = [(f.time, f.samples / f.sample_rate) for f in container.decode(audio=0) if f.time is not None]
+        start_s, long_s = times[-1]
+        return codecs, float(times[0][0]), float(start_s) + long_s

@@ -11,13 +11,15 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, LCMScheduler
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.random_model import carry_pictures, tokenizer
 from core.algorithm import unet as unets
 from core.algorithm.bank import Layout
-from core.algorithm.stream import Parts, by_parts
+from core.algorithm.stream import ModelParts, by_parts
 from core.engine import Engine
 from core.settings import EngineSettings
 from tests.support.small_models import TEXT_WIDTH, small_unet
@@ -50,10 +52,10 @@ def layout_once(config: Any, places: tuple[str, ...] | None, height: int, width:
     return _layout(json.dumps(dict(config)), places, height, width)
 
 
-def parts_of(engine: Engine) -> Parts:
+def parts_of(engine: Engine) -> ModelParts:
     """The parts of an engine whose model's parts run apart."""
     parts = engine._step.args[0]  # type: ignore[attr-defined]
-    assert isinstance(parts, Parts)
+    assert isinstance(parts, ModelParts)
     return parts
 
 
@@ -149,11 +151,12 @@ def make_full_shapes(folder: Path) -> Path:
             )
         )
     text.config.architectures = ["CLIPTextModel"]
-    for part, model, stem in (
-        ("unet", unet, "diffusion_pytorch_model"),
-        ("vae", vae, "diffusion_pytorch_model"),
-        ("text_encoder", text, "model"),
-    ):
+    models: dict[str, tuple[Any, str]] = {
+        "unet": (unet, "diffusion_pytorch_model"),
+        "vae": (vae, "diffusion_pytorch_model"),
+        "text_encoder": (text, "model"),
+    }
+    for part, (model, stem) in models.items():
         if part == "text_encoder":
             model.config.save_pretrained(folder / part)
         else:

@@ -80,7 +80,7 @@ def boundary(clean: Tensor, noisy: Tensor, timestep: int, schedule: str) -> Tens
 
 
 @dataclass(frozen=True)
-class Seen:
+class Features:
     """What one frame leaves behind in one row: layer -> keys and values, place -> features; each [tokens, channels]."""
 
     keys: dict[str, Tensor] = field(default_factory=dict)
@@ -99,7 +99,8 @@ def slot_frames(frame: int, slots: int, interval: int) -> list[int]:
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
     """Cosine similarity of each row of a [n, channels] with each row of b [m, channels]: [n, m]."""
-    return (a / a.norm(dim=1, keepdim=True)) @ (b / b.norm(dim=1, keepdim=True)).T
+    similarity: Tensor = (a / a.norm(dim=1, keepdim=True)) @ (b / b.norm(dim=1, keepdim=True)).T
+    return similarity
 
 
 def assign(tokens: Tensor, permutation: Sequence[int]) -> list[tuple[int, list[int]]]:
@@ -137,9 +138,9 @@ def layer_of(place: str, layers: Mapping[str, object]) -> str | None:
     return f"{place}.attn1" if f"{place}.attn1" in layers else None
 
 
-def merge(compact: Seen, now: Seen, frame: int, permutation: Permutation) -> Seen:
+def merge(compact: Features, now: Features, frame: int, permutation: Permutation) -> Features:
     """The paper's dynamic merging (DyMe) of a compact bank slot with the current frame: a new compact slot."""
-    merged = Seen()
+    merged = Features()
     groups = {}
     for layer in now.keys:
         both = torch.cat([compact.keys[layer], now.keys[layer]])  # bank tokens first, then current ones
@@ -196,11 +197,11 @@ class Call:
 
     unet: Any
     text: Tensor  # [tokens, text width]
-    bank: Sequence[Seen] = ()  # slots, oldest first; none: plain attention, no fusion
+    bank: Sequence[Features] = ()  # slots, oldest first; none: plain attention, no fusion
     places: frozenset[str] = frozenset()
     strength: float = 0.0
     threshold: float = 1.0
-    seen: Seen = field(default_factory=Seen)
+    seen: Features = field(default_factory=Features)
 
     def fused(self, place: str, own: Tensor) -> Tensor:
         """The features [tokens, channels] that flow on from a place, and are remembered."""
@@ -335,8 +336,8 @@ class Reference:
     residual: float = 1.0
     frame_number: int = 0
     # (row, "positive" or "negative") -> what each past frame left behind, and the compact slot of a merging bank
-    past: dict[tuple[int, str], list[Seen]] = field(default_factory=dict)
-    compact: dict[tuple[int, str], Seen] = field(default_factory=dict)
+    past: dict[tuple[int, str], list[Features]] = field(default_factory=dict)
+    compact: dict[tuple[int, str], Features] = field(default_factory=dict)
 
     def forget(self) -> None:
         """Empty the bank: the next frame is the first one."""
@@ -344,7 +345,7 @@ class Reference:
         self.past = {}
         self.compact = {}
 
-    def bank(self, row: int, branch: str) -> list[Seen]:
+    def bank(self, row: int, branch: str) -> list[Features]:
         """The slots that the current frame looks back at in one row, oldest first."""
         if self.frame_number == 0 or self.policy == "off":
             return []
@@ -353,7 +354,7 @@ class Reference:
         past = self.past[row, branch]
         return [past[frame] for frame in slot_frames(self.frame_number, self.slots, self.interval)]
 
-    def remember(self, row: int, branch: str, seen: Seen) -> None:
+    def remember(self, row: int, branch: str, seen: Features) -> None:
         """Take in what the current frame left behind."""
         self.past.setdefault((row, branch), []).append(seen)
         if self.policy == "merge" and self.frame_number == 0:

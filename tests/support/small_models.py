@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from core.algorithm import bank as banks
-from core.algorithm.bank import Bank, Seen
+from core.algorithm.bank import Bank, Features
 from core.settings import Policy
 
 LATENT_CHANNELS = 4
@@ -55,14 +55,15 @@ def small_unet(
                 weight.data *= 1.7
             elif name.endswith("bias"):
                 weight.data += 0.1 * torch.randn_like(weight)
-    return unet.double().eval().requires_grad_(False)
+    frozen: UNet2DConditionModel = unet.double().eval().requires_grad_(False)
+    return frozen
 
 
 def smallest_unet(seed: int) -> UNet2DConditionModel:
     """A random UNet of two levels, 4 self-attention layers: for what takes its time by the number of layers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return UNet2DConditionModel(
+        unet: UNet2DConditionModel = UNet2DConditionModel(
             sample_size=LATENT_SIZE,
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
@@ -74,6 +75,7 @@ def smallest_unet(seed: int) -> UNet2DConditionModel:
             attention_head_dim=2,
             cross_attention_dim=TEXT_WIDTH,
         ).eval()
+        return unet
 
 
 def moving_latents(seed: int, frames: int) -> list[torch.Tensor]:
@@ -105,7 +107,7 @@ def scaled_linear_alphas() -> torch.Tensor:
 
 def updated(
     bank: Bank,
-    seen: Seen,
+    seen: Features,
     positions: tuple[int, ...],
     ages: Sequence[int],
     *,
@@ -114,5 +116,5 @@ def updated(
     seed: int,
 ) -> tuple[Bank, tuple[int, ...]]:
     """The bank and the positions after a call whose rows worked on frames of those ages."""
-    now = banks.turn(banks.slot_count(bank), positions, ages, policy=policy, interval=interval)
-    return banks.update(bank, seen, now, seed), now.positions
+    now = banks.next_update(banks.slot_count(bank), positions, ages, policy=policy, interval=interval)
+    return banks.apply_update(bank, seen, now, seed), now.positions

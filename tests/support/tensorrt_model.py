@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
 
 from tests.support.small_models import TEXT_WIDTH
@@ -30,14 +30,15 @@ def tiny_unet() -> UNet2DConditionModel:
         for name, weight in unet.named_parameters():
             if name.endswith(("to_q.weight", "to_k.weight")):
                 weight.data *= 3  # some tokens matter, others do not
-    return unet
+    made: UNet2DConditionModel = unet
+    return made
 
 
 def lora_file(path: Path) -> Path:
     """A LoRA of the middle's projections, of what the text becomes there, and of a convolution."""
     generator = torch.Generator().manual_seed(3)
     layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_v"
-    tensors = {f"{layer}.lora_up.weight": (16, 4), f"{layer}.lora_down.weight": (4, 16)}
+    tensors: dict[str, tuple[int, ...]] = {f"{layer}.lora_up.weight": (16, 4), f"{layer}.lora_down.weight": (4, 16)}
     text = layer.replace("attn1", "attn2")
     tensors |= {f"{text}.lora_up.weight": (16, 4), f"{text}.lora_down.weight": (4, TEXT_WIDTH)}
     conv = "lora_unet_conv_in"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.settings import EngineSettings, Look
 from tests.support.late_engine import SlowEngine
-from vcam.offline.translate import translate
+from vcam.offline.translate import Job, translate
 
 SMALL = EngineSettings(width=64, height=64, steps=3)
 
@@ -15,10 +15,7 @@ SMALL = EngineSettings(width=64, height=64, steps=3)
 def main(source: str, target: str) -> None:
     """Print each picture's number; at the end how many pictures were written, and whether it was stopped."""
     report = translate(
-        Path(source),
-        Path(target),
-        SMALL,
-        Look(),
+        Job(Path(source), Path(target), SMALL, Look()),
         make_engine=SlowEngine,
         progress=lambda done, of: print(done, flush=True),
     )

@@ -50,7 +50,7 @@ class ILogger:
     def __init__(self) -> None:
         self._built = True
 
-    def log(self, severity: Severity, msg: str) -> None:
+    def log(self, severity: enum.Enum, msg: str) -> None:
         raise NotImplementedError
 
 
@@ -116,7 +116,9 @@ class TensorIOMode(enum.Enum):
 class Weights:
     def __init__(self, type: DataType, ptr: int, count: int) -> None:
         size = count * np.dtype(_NUMPY[type]).itemsize
-        self.values = np.frombuffer((ctypes.c_char * size).from_address(ptr), dtype=_NUMPY[type])
+        self.values: np.ndarray = np.frombuffer(
+            memoryview((ctypes.c_char * size).from_address(ptr)), dtype=_NUMPY[type]
+        )
 
 
 class IHostMemory(bytes):
@@ -289,7 +291,7 @@ class ICudaEngine:
         return len(self._ends)
 
     def get_tensor_name(self, index: int) -> str:
-        return list(self._ends)[index]
+        return str(list(self._ends)[index])
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(size.dim_value for size in self._ends[name].type.tensor_type.shape.dim)
@@ -354,8 +356,9 @@ class IExecutionContext:
     def _array(self, engine: ICudaEngine, name: str) -> np.ndarray:
         shape, dtype = engine.get_tensor_shape(name), np.dtype(_NUMPY[engine.get_tensor_dtype(name)])
         size = int(np.prod(shape)) * dtype.itemsize
-        memory = (ctypes.c_char * size).from_address(self._addresses[name])
-        return np.frombuffer(memory, dtype=dtype).reshape(shape)
+        memory = memoryview((ctypes.c_char * size).from_address(self._addresses[name]))
+        array: np.ndarray = np.frombuffer(memory, dtype=dtype).reshape(shape)
+        return array
 
     def _check_overlaps(self, engine: ICudaEngine) -> None:
         """No output shares memory with another tensor, but with the input that the engine names: with that exactly."""

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from vcam.commands import (
     ChangeLook,
     Command,
-    CommandError,
     Forget,
     NextProfile,
     Panic,
@@ -28,6 +27,7 @@ from vcam.commands import (
     from_json,
     to_json,
 )
+from vcam.errors import CommandError
 
 ALL: list[Command] = [
     UseProfile("ink"),

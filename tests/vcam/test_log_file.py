@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from vcam import log_file as journal
+from vcam import log_file
 from vcam.log_file import JOURNAL
 
 
 def test_what_happens_is_kept_with_its_time_and_the_folder_is_ours_alone(tmp_path: Path) -> None:
-    with journal.kept(tmp_path / "log") as path:
+    with log_file.kept(tmp_path / "log") as path:
         assert path is not None
         JOURNAL.info("state: running")
         logging.getLogger("vcam.obs").warning("OBS is gone")
@@ -29,8 +29,8 @@ def test_what_happens_is_kept_with_its_time_and_the_folder_is_ours_alone(tmp_pat
 
 
 def test_it_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "LARGEST", 1000)
-    with journal.kept(tmp_path):
+    monkeypatch.setattr(log_file, "LARGEST", 1000)
+    with log_file.kept(tmp_path):
         for i in range(200):
             JOURNAL.info("the engine was killed %d", i)
     files = sorted(path.name for path in tmp_path.iterdir())
@@ -50,7 +50,7 @@ def test_it_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_what_looks_like_a_secret_is_taken_out(text: str, tmp_path: Path) -> None:
-    with journal.kept(tmp_path) as path:
+    with log_file.kept(tmp_path) as path:
         assert path is not None
         JOURNAL.info(text)
         written = path.read_text()
@@ -62,7 +62,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_nothing_stops(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    with journal.kept(tmp_path / "file" / "log") as path:
+    with log_file.kept(tmp_path / "file" / "log") as path:
         assert path is None
         JOURNAL.info("goes nowhere")
     assert "no log" in capsys.readouterr().err
@@ -70,6 +70,32 @@ def test_a_folder_that_cannot_be_written_is_told_and_nothing_stops(
 
 def test_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("VCAM_LOG_FOLDER", raising=False)
-    assert "streamv2v-camera" in str(journal.log_folder())
+    assert "streamv2v-camera" in str(log_file.log_folder())
     monkeypatch.setenv("VCAM_LOG_FOLDER", str(tmp_path))
-    assert journal.log_folder() == tmp_path
+    assert log_file.log_folder() == tmp_path
+
+
+def test_a_message_that_repeats_is_written_once_a_minute_with_its_count() -> None:
+    now = [0.0]
+    repeats = log_file.Repeats(lambda: now[0])
+
+    def said(text: str, level: int = logging.ERROR) -> str | None:
+        record = logging.LogRecord("asyncio", level, "", 0, text, None, None)
+        return record.getMessage() if repeats.filter(record) else None
+
+    assert said("out of files") == "out of files"
+    assert [said("out of files") for _ in range(5000)] == [None] * 5000
+    assert said("something else") == "something else"
+    assert said("running", logging.INFO) == said("running", logging.INFO) == "running"
+    now[0] = log_file.REPEAT_S + 1
+    assert said("out of files") == "out of files (and 5000 times more since it was last said)"
+    assert said("out of files") is None
+
+
+def test_messages_without_end_are_not_remembered_without_end() -> None:
+    now = [0.0]
+    repeats = log_file.Repeats(lambda: now[0])
+    for n in range(5000):
+        now[0] += 1
+        repeats.filter(logging.LogRecord("x", logging.ERROR, "", 0, f"message {n}", None, None))
+    assert len(repeats._seen) <= 1001

@@ -218,10 +218,9 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Puts each value as its check gives it in its place; raises VcamError, which names the option."""
+    """Puts each value as its check gives it in its place; raises OptionError, which names the option."""
     from core.settings import Policy, Runtime
     from vcam.commands import OnFailure
-    from vcam.errors import VcamError
     from vcam.settings.config import (
         FPS,
         IDLE_AFTER,
@@ -255,11 +254,8 @@ def check(args: argparse.Namespace) -> None:
         checks["size"] = check_published_size
     for key in checks.keys() & vars(args).keys():
         name = "--" + _OPTION_OF.get(key, key).replace("_", "-")
-        try:
-            if getattr(args, key) is not None:
-                setattr(args, key, check_values({name: getattr(args, key)}, {name: checks[key]})[name])
-        except ValueError as error:
-            raise VcamError(str(error)) from error
+        if getattr(args, key) is not None:
+            setattr(args, key, check_values({name: getattr(args, key)}, {name: checks[key]})[name])
 
 
 def profile_of(wanted: str | None, config: Config) -> Profile:
@@ -302,11 +298,12 @@ def _sentence(text: str) -> str:
 
 
 def _size(text: str) -> tuple[int, int]:
+    from vcam.errors import OptionError
     from vcam.settings.config import parse_size
 
     try:
         return parse_size(text)
-    except ValueError as error:
+    except OptionError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from core.errors import StreamV2VError
 from vcam.cli.arguments import build_parser
 from vcam.cli.output import say
 from vcam.cli.verbs import INTERRUPTED, VERBS
@@ -52,19 +53,8 @@ def _run_verb(argv: Sequence[str] | None) -> int:
             import traceback
 
             traceback.print_exc()
-        expected = isinstance(error, _expected())
-        say("error: " + (_line(error) if expected else _unexpected(error)))
+        say("error: " + (_line(error) if isinstance(error, StreamV2VError) else _unexpected(error)))
         return 1
-
-
-def _expected() -> tuple[type[Exception], ...]:
-    """The failures that a user can mend, by the message alone."""
-    from core.errors import StreamV2VError
-    from vcam.errors import VcamError
-    from vcam.settings.config import ConfigError
-    from vcam.settings.profiles import ProfileError
-
-    return VcamError, ConfigError, ProfileError, StreamV2VError
 
 
 def _unexpected(error: Exception) -> str:
@@ -97,6 +87,10 @@ def _start_logging(debug: bool) -> None:
     logging.basicConfig(
         stream=sys.stderr, format="vcam: %(message)s", level=logging.DEBUG if debug else logging.WARNING
     )
+    from vcam.log_file import Repeats
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Repeats())
     for ours in ("vcam", "core"):
         logging.getLogger(ours).setLevel(logging.DEBUG if debug else logging.INFO)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from vcam.errors import VcamError
+from vcam.errors import ServiceError
 
 UNIT = "streamv2v-camera.service"
 AGENT = "org.streamv2v.camera"
@@ -190,7 +190,7 @@ def _python() -> str:
 
 
 def install(service: Service, run: Run | None = None) -> None:
-    """Write the file and make it known; done again, it takes the new file. Raises VcamError."""
+    """Write the file and make it known; done again, it takes the new file. Raises ServiceError."""
     run = run or _run
     if service.path.exists():
         _forget(service, run)
@@ -198,11 +198,13 @@ def install(service: Service, run: Run | None = None) -> None:
         service.path.parent.mkdir(parents=True, exist_ok=True)
         service.path.write_bytes(service.content)
     except OSError as error:
-        raise VcamError(f"{service.path} cannot be written: {error.strerror}") from error
+        raise ServiceError(f"{service.path} cannot be written: {error.strerror}") from error
     for command in service.install:
         code, said = run(command)
         if code != 0:
-            raise VcamError(f"{' '.join(command)} failed ({_first_line(said)}); to take it back: vcam service remove")
+            raise ServiceError(
+                f"{' '.join(command)} failed ({_first_line(said)}); to take it back: vcam service remove"
+            )
 
 
 def remove(service: Service, run: Run | None = None) -> bool:

@@ -81,17 +81,10 @@ def _translate(args: argparse.Namespace) -> int:
     note_unknown_words(look.prompt, settings.model)
     fetch_agreed(settings.model)
 
-    from vcam.offline.translate import translate
+    from vcam.offline.translate import Job, translate
 
-    report = translate(
-        args.input,
-        args.output,
-        settings,
-        look,
-        frames=args.frames,
-        size=args.size,
-        profile=profile.id if profile else None,
-    )
+    chosen = profile.id if profile else None
+    report = translate(Job(args.input, args.output, settings, look, args.frames, args.size, chosen))
     print_result(
         args,
         asdict(report),
@@ -180,13 +173,15 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _cameras(args: argparse.Namespace) -> int:
-    from vcam.devices.sources import list_cameras
+    from vcam.devices.cameras import camera_line, list_cameras
 
     cameras = list_cameras()
-    found = [{"name": one.name, "identity": one.identity, "path": str(one.path)} for one in cameras]
+    found = [
+        {"name": one.name, "identity": one.identity, "path": str(one.path), "virtual": one.virtual} for one in cameras
+    ]
     if not found:
         say("no camera was found; `vcam run --source pattern` needs none")
-    print_result(args, {"cameras": found}, "\n".join(f"{one['name']}  ({one['path']})" for one in found))
+    print_result(args, {"cameras": found}, "\n".join(camera_line(one) for one in cameras))
     return 0
 
 

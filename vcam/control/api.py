@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +20,9 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from core.errors import StreamV2VError
 from vcam import fit
-from vcam.commands import ChangeLook, Command, CommandError, Status, from_json, to_json
+from vcam.commands import ChangeLook, Command, Status, from_json, to_json
 from vcam.control.guard import (
     ALLOWED,
     COMMAND,
@@ -32,9 +34,12 @@ from vcam.control.guard import (
     picture_link,
 )
 from vcam.control.openapi import document
-from vcam.errors import VcamError
+from vcam.errors import CommandError
 from vcam.frames import Picture
+from vcam.log_file import JOURNAL
 
+_LOG = logging.getLogger(__name__)
+GOING_AWAY, INTERNAL_ERROR = 1001, 1011  # codes that end a WebSocket
 STATIC = Path(__file__).parent / "static"
 _PARTS = ("app.js", "common.js", "enter.js", "plot.js", "profiles.js", "style.css")
 PUBLIC = (
@@ -64,7 +69,7 @@ class Surface(Protocol):
         """Queue a command."""
 
     def status(self) -> Status:
-        """The state of everything."""
+        """Return the state of everything."""
 
     def profiles(self) -> list[dict[str, Any]]:
         """All profiles."""
@@ -79,22 +84,22 @@ class Surface(Protocol):
         """Remove one of the user's; raises ProfileError."""
 
     def look(self) -> dict[str, Any]:
-        """The look as it is now."""
+        """Return the look as it is now."""
 
     def engine(self) -> dict[str, Any]:
-        """What the engine is built from."""
+        """Return what the engine is built from."""
 
     def sources(self) -> list[dict[str, Any]]:
-        """What can be translated on this machine; slow."""
+        """Return what can be translated on this machine; slow."""
 
     def log(self) -> list[dict[str, Any]]:
-        """What happened: at (seconds since 1970) and text."""
+        """Return what happened: at (seconds since 1970) and text."""
 
     def thumbnail(self, id: str) -> Future[bytes] | None:
-        """The test picture in the profile's look, as JPEG; None where that would be too dear. Raises ProfileError."""
+        """Return the test picture in the profile's look, as JPEG; None if too dear. Raises ProfileError."""
 
     def try_look(self, wanted: dict[str, Any]) -> Future[Picture]:
-        """The newest camera picture in another look, privately; raises CommandError, ProfileError."""
+        """Return the newest camera picture in another look, privately; raises CommandError, ProfileError."""
 
 
 class Jpegs:
@@ -106,7 +111,7 @@ class Jpegs:
         self._last: tuple[Picture, bytes] | None = None
 
     def newest(self) -> bytes | None:
-        """The JPEG of the newest picture."""
+        """Return the JPEG of the newest picture."""
         with self._lock:
             picture = self._newest()
             if picture is None:
@@ -164,11 +169,11 @@ class Api:
         ]
 
     async def openapi(self, request: Request) -> Response:
-        """This API, described."""
+        """Return the description of this API."""
         return JSONResponse(document())
 
     async def status(self, request: Request) -> Response:
-        """The state of everything."""
+        """Return the state of everything."""
         return JSONResponse(self._surface.status().to_json())
 
     async def profiles(self, request: Request) -> Response:
@@ -191,7 +196,7 @@ class Api:
         return JSONResponse({"profiles": self._surface.profiles()})
 
     async def thumbnail(self, request: Request) -> Response:
-        """The test picture in a profile's look."""
+        """Return the test picture in a profile's look."""
         wanted = self._surface.thumbnail(request.path_params["id"])
         if wanted is None:
             return answer(404, "thumbnails are made with the included model alone")
@@ -202,7 +207,7 @@ class Api:
         return Response(data, media_type="image/jpeg")
 
     async def look(self, request: Request) -> Response:
-        """The look as it is now."""
+        """Return the look as it is now."""
         return JSONResponse({"look": self._surface.look()})
 
     async def change_look(self, request: Request) -> Response:
@@ -210,19 +215,19 @@ class Api:
         return await self._carried_out(ChangeLook(await _body(request)))
 
     async def engine(self, request: Request) -> Response:
-        """What the engine is built from."""
+        """Return what the engine is built from."""
         return JSONResponse({"engine": self._surface.engine()})
 
     async def sources(self, request: Request) -> Response:
-        """What can be translated."""
+        """Return what can be translated."""
         return JSONResponse({"sources": await asyncio.to_thread(self._surface.sources)})
 
     async def log(self, request: Request) -> Response:
-        """What happened."""
+        """Return what happened."""
         return JSONResponse({"log": self._surface.log()})
 
     async def try_look(self, request: Request) -> Response:
-        """The newest camera picture in another look; nothing of it is published."""
+        """Return the newest camera picture in another look; nothing of it is published."""
         wanted = self._surface.try_look(await _body(request))
         try:
             picture = await asyncio.wait_for(asyncio.wrap_future(wanted), TRY_S)
@@ -248,7 +253,7 @@ class Api:
         return JSONResponse(self._surface.status().to_json())
 
     async def link(self, request: Request) -> Response:
-        """A one-time link to the panel."""
+        """Return a one-time link to the panel."""
         if self._port is None:
             return answer(409, _NO_PAGE)
         return JSONResponse({"link": panel_link(self._keys, self._port)})
@@ -258,7 +263,7 @@ class Api:
         return JSONResponse({"key": self._keys.view()})
 
     async def picture_link(self, request: Request) -> Response:
-        """The live picture's address for a program that can send no token."""
+        """Return the live picture's address for a program that can send no token."""
         if self._port is None:
             return answer(409, _NO_PAGE)
         if not self._keys.picture_key:
@@ -266,19 +271,19 @@ class Api:
         return JSONResponse({"link": picture_link(self._keys, self._port)})
 
     async def picture(self, request: Request) -> Response:
-        """What is published now."""
+        """Return what is published now."""
         return _jpeg(await asyncio.to_thread(self._output.newest))
 
     async def camera(self, request: Request) -> Response:
-        """What the camera sees now."""
+        """Return what the camera sees now."""
         return _jpeg(await asyncio.to_thread(self._input.newest))
 
     async def stream(self, request: Request) -> Response:
-        """What is published, live."""
+        """Return what is published, live."""
         return self._streamed(self._output)
 
     async def camera_stream(self, request: Request) -> Response:
-        """What the camera sees, live."""
+        """Return what the camera sees, live."""
         return self._streamed(self._input)
 
     def _streamed(self, jpegs: Jpegs) -> Response:
@@ -304,22 +309,25 @@ class Api:
             await asyncio.sleep(1 / STREAM_FPS)
 
     async def events(self, socket: WebSocket) -> None:
-        """The status whenever it changes."""
+        """Send the status whenever it changes."""
         await socket.accept(WEBSOCKET_PROTOCOL if WEBSOCKET_PROTOCOL in socket.scope["subprotocols"] else None)
         listening = asyncio.create_task(_until_gone(socket))
-        last = ""
+        last, code = "", GOING_AWAY
         try:
             while not self._closing.is_set() and not listening.done():
                 text = json.dumps(self._surface.status().to_json())
                 if text != last:
                     last = text
-                    await socket.send_text(text)
+                    with _may_have_left():
+                        await socket.send_text(text)
                 await asyncio.wait([listening], timeout=EVENT_S)
-            if not listening.done():
-                await socket.close(1001)
-        except (WebSocketDisconnect, RuntimeError):
-            pass
+        except Exception:  # noqa: BLE001  a bug of ours ends this connection alone; the page connects again
+            code = INTERNAL_ERROR
+            _LOG.exception("the status could not be told to a listener")
         finally:
+            if not listening.done():
+                with _may_have_left():
+                    await socket.close(code)
             listening.cancel()
 
 
@@ -344,7 +352,7 @@ def application(
     """Return the handlers as one ASGI application, which guards nothing."""
     return Starlette(
         routes=Api(surface, keys, port, closing, new_picture_key).routes(),
-        exception_handlers={HTTPException: _http_error, VcamError: _refused, ValueError: _refused},
+        exception_handlers={HTTPException: _http_error, StreamV2VError: _refused, Exception: _failed},
     )
 
 
@@ -359,6 +367,13 @@ def _jpeg(data: bytes | None) -> Response:
     if data is None:
         return answer(409, "the camera rests; there is no picture of it")
     return Response(data, media_type="image/jpeg")
+
+
+@contextlib.contextmanager
+def _may_have_left() -> Iterator[None]:
+    """Let sending to a listener that has left meanwhile go by; starlette raises RuntimeError after a close."""
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        yield
 
 
 async def _until_gone(socket: WebSocket) -> None:
@@ -387,3 +402,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _refused(request: Request, error: Exception) -> Response:
     return answer(400, " ".join(str(error).split()))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Answer 500 to what nobody foresaw; starlette raises it again, so that uvicorn prints it."""
+    JOURNAL.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return answer(500, f"{type(error).__name__}: {' '.join(str(error).split())} (unexpected; vcam.log tells where)")

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from vcam import fit
-from vcam.commands import Command, CommandError, Reload, Status, changed
+from vcam.commands import Command, Reload, Status, changed
 from vcam.control import profile_files as editing
 from vcam.control.previews import Previews
 from vcam.control.thumbnails import Thumbnails
-from vcam.devices import sources
-from vcam.errors import VcamError
+from vcam.devices.cameras import list_cameras
+from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.frames import Picture
-from vcam.settings.profiles import Profile, ProfileError, load_profiles, user_profile_folder
+from vcam.settings.profiles import Profile, load_profiles, user_profile_folder
 from vcam.settings.selection import Choice, listed
 
 _SAVED_S = 5.0  # how long a saved profile waits until the daemon has read it
@@ -89,7 +89,7 @@ class CameraService:
 
     def sources(self) -> list[dict[str, Any]]:
         """Return the cameras and the test picture: what UseSource takes, and a name for people."""
-        cameras = [{"source": f"camera:{one.name}", "name": one.name} for one in sources.list_cameras()]
+        cameras = [{"source": f"camera:{one.name}", "name": one.name} for one in list_cameras()]
         return [*cameras, {"source": "pattern", "name": "Test picture"}]
 
     def profile(self, id: str) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from vcam.client import private_folder
 from vcam.errors import VcamError
-from vcam.private_files import private_folder
 
 ADDRESS = "127.0.0.1"
 SOCKET_FILE = "control.sock"

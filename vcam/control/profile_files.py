@@ -7,18 +7,19 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from vcam.settings.profiles import Profile, ProfileError, check_id, parse_profile, save_profile, shipped_folder, to_toml
+from vcam.errors import ProfileError
+from vcam.settings.profiles import Profile, check_id, parse_profile, save_profile, shipped_folder, to_toml
 from vcam.settings.toml_schema import one_line
 
 
 def detail(profile: Profile) -> dict[str, Any]:
-    """The profile in the shape of its file; id, and whether it is the user's own."""
+    """Return the profile in the shape of its file; id, and whether it is the user's own."""
     yours = profile.path is not None and profile.path.parent != shipped_folder()
     return {"id": profile.id, "yours": yours, "profile": tomllib.loads(to_toml(profile))}
 
 
 def checked(id: str, data: object) -> Profile:
-    """The profile that `data`, a file's content as JSON, describes; raises ProfileError in the words for a file."""
+    """Return the profile that `data`, a file's content as JSON, describes; raise ProfileError as for a file."""
     import tomli_w
 
     check_id(id)
@@ -38,12 +39,12 @@ def checked(id: str, data: object) -> Profile:
 
 
 def save(id: str, data: object, folder: Path) -> Path:
-    """Writes the profile into the user's folder; raises ProfileError."""
+    """Write the profile into the user's folder; raise ProfileError."""
     return save_profile(checked(id, data), folder)
 
 
 def delete(id: str, folder: Path) -> None:
-    """Removes the user's profile; a shipped one of that id is seen again. Raises ProfileError."""
+    """Remove the user's profile; a shipped one of that id is seen again. Raises ProfileError."""
     wanted = f"{check_id(id)}.toml"
     try:
         found = [path for path in folder.iterdir() if path.name.lower() == wanted] if folder.is_dir() else []

@@ -20,7 +20,6 @@ from vcam.control.connections import Strangers, protocol
 from vcam.control.door import Door, close_door, open_door
 from vcam.control.guard import ADDRESS, Guard, Keys, panel_link
 from vcam.errors import VcamError
-from vcam.private_files import write_private
 
 PICTURE_KEY_FILE = "picture.key"  # what OBS was given to see the picture; delete it to take that back
 
@@ -74,7 +73,7 @@ class Server:
     def _new_picture_key(self) -> str:
         key = secrets.token_urlsafe(24)
         try:
-            write_private(self._folder / PICTURE_KEY_FILE, key)
+            client.write_private(self._folder / PICTURE_KEY_FILE, key)
         except OSError as error:
             raise VcamError(f"{self._folder / PICTURE_KEY_FILE} cannot be written ({error.strerror})") from error
         return key

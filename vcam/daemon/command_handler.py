@@ -19,8 +19,9 @@ from vcam.commands import (
     changed,
 )
 from vcam.devices.source_switch import SourceSwitch
+from vcam.errors import ProfileError
 from vcam.frames import FrameSource
-from vcam.settings.profiles import ProfileError, load_profiles
+from vcam.settings.profiles import load_profiles
 from vcam.settings.run_options import RunOptions
 from vcam.settings.selection import Choice, neighbour, prompts, with_engine, with_profile
 from vcam.worker.translator import WorkerTranslator
@@ -43,7 +44,7 @@ class CommandHandler:
         self._source, self._translator, self._open_source = source, translator, open_source
 
     def apply(self, command: Command) -> None:
-        """Carry out a command; raises VcamError or ValueError if it is refused, and has changed nothing then."""
+        """Carry out a command; raises StreamV2VError if it is refused, and has changed nothing then."""
         choice = self.choice
         match command:
             case UseProfile(text):

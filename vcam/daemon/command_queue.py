@@ -6,6 +6,7 @@ import queue
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from core.errors import StreamV2VError
 from vcam.commands import Command, Panic, Pause, Stop, to_json
 from vcam.daemon.event_log import EventLog
 from vcam.errors import VcamError
@@ -16,7 +17,7 @@ _STOPPING = (Panic, Pause, Stop)  # carried out although nobody waits for them a
 class CommandQueue:
     """Takes commands from any thread; one thread carries them out. apply: carries out one, or raises.
 
-    A command that raises is over with that: VcamError and ValueError are refusals, told to who sent it; anything else
+    A command that raises is over with that: StreamV2VErrors are refusals, told to who sent it; anything else
     is a fault of ours, told with its traceback in the log as well. Neither touches what comes after it.
     """
 
@@ -51,7 +52,7 @@ class CommandQueue:
         try:
             self._apply(command)
             self._log.note(_words(command))
-        except (VcamError, ValueError) as error:
+        except StreamV2VError as error:
             self._log.note(f"refused: {error}")
             return error
         except Exception as error:  # noqa: BLE001  whatever it is, it costs this command alone

@@ -270,8 +270,8 @@ class Daemon:
         return describe(halt, pipeline.translator.state, pipeline.source.trouble, self._audience.presence.resting)
 
     def _set_card(self) -> None:
-        frame_s = self._pipeline.translator.state.frame_s
-        self._pipeline.publisher.set(card_for(*self._described()), self._resting(), frame_s)
+        frame_s, interval_s = self._pipeline.translator.state.frame_s, self._pipeline.source.interval_s
+        self._pipeline.publisher.set(card_for(*self._described()), self._resting(), frame_s, interval_s)
 
     def _resting(self) -> bool:
         return self._halt is not Halt.NO or self._audience.presence.resting

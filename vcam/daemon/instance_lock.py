@@ -17,8 +17,9 @@ from vcam.errors import VcamError
 def only_one(folder: Path) -> Iterator[None]:
     """Hold the lock that says a daemon runs; the system gives it back however the process ends."""
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = open(folder / client.LOCK_FILE, "a+")  # noqa: SIM115  closed below
+        client.private_folder(folder)
+        lock = open(folder / client.LOCK_FILE, "a+", opener=_private)  # noqa: SIM115  closed below
+        client.narrow(folder / client.LOCK_FILE)
     except OSError as error:
         reason = f"{folder} cannot be used ({error.strerror}): set VCAM_STATE_FOLDER to a folder of your own"
         raise VcamError(reason) from error
@@ -32,6 +33,10 @@ def only_one(folder: Path) -> Iterator[None]:
         file.flush()
         yield
         file.truncate(0)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _locked(file: IO[str]) -> bool:

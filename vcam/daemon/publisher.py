@@ -12,6 +12,7 @@ from vcam import fit
 from vcam.commands import OnFailure
 from vcam.daemon.cards import FAREWELL, PANIC, card_for
 from vcam.daemon.loops import Fallback, FrameSlots, no_view, publish_loop, ticks
+from vcam.devices.health import LATE_INTERVALS
 from vcam.devices.sinks import VideoFile
 from vcam.errors import VcamError
 from vcam.fit import Card
@@ -38,13 +39,16 @@ class Publisher:
         self._fallback = Fallback(fit.draw_card(card_for("starting", "", 0.0), self.size))
         self.preview: Picture = self._fallback.card
 
-    def set(self, card: Card, only_card: bool, frame_s: float) -> None:
-        """Show this card where there is nothing to show, or nothing else; frame_s: of the engine, 0 while unknown."""
+    def set(self, card: Card, only_card: bool, frame_s: float, interval_s: float) -> None:
+        """Show this card where there is nothing to show, or nothing else.
+
+        frame_s: seconds that the engine takes for a frame, interval_s: between the source's frames; 0 while unknown.
+        """
         if only_card and not self._fallback.only_card:
             # close first, draw then: a panic shall not wait for a picture
             self._fallback = Fallback(fit.draw_card(PANIC, self.size), only_card=True)
         drawn = fit.draw_card(card, self.size, self._clock())
-        self._fallback = Fallback(drawn, only_card, hold_s(self._options.on_failure, frame_s), self._raw)
+        self._fallback = Fallback(drawn, only_card, hold_s(self._options.on_failure, frame_s, interval_s), self._raw)
 
     def publish(self, slots: FrameSlots, stop: threading.Event, trouble: Callable[[str], None]) -> None:
         """Publish until `stop` or as many as the options ask for; `trouble`: see publish_loop."""
@@ -64,9 +68,11 @@ class Publisher:
         self.preview = picture
 
 
-def hold_s(on_failure: OnFailure, frame_s: float) -> float:
-    """Return for how many seconds the last translation stands in; frame_s: seconds per frame of the engine."""
-    return float("inf") if on_failure is OnFailure.HOLD else max(HOLD_S, HOLD_FRAMES * frame_s)
+def hold_s(on_failure: OnFailure, frame_s: float, interval_s: float) -> float:
+    """Return for how many seconds the last translation stands in; frame_s, interval_s: a frame of engine and source."""
+    if on_failure is OnFailure.HOLD:
+        return float("inf")
+    return max(HOLD_S, HOLD_FRAMES * frame_s, LATE_INTERVALS * interval_s)
 
 
 def raw_view(

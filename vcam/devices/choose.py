@@ -4,33 +4,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vcam.devices import sinks, sources
+from vcam.devices import cameras, sinks
+from vcam.devices.test_pattern import PatternSource
+from vcam.devices.video_loop import VideoLoop
+from vcam.devices.webcam import Webcam
 from vcam.errors import VcamError
 from vcam.frames import FrameSink, FrameSource
 from vcam.log_file import announce
 
 
 def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource:
-    """Open the source `wanted`: auto, camera, camera:NAME, pattern or a file.
+    """Open the source `wanted`: auto, camera, camera:NAME, a camera's number, pattern or a file.
 
-    auto takes the first real camera, else the test picture, and says which. size, fps: of a camera or the test
-    picture. Raises VcamError.
+    auto takes the first physical camera, else the first virtual one at work, else the test picture, and says which.
+    size, fps: of a camera or the test picture. Raises VcamError.
     """
     if wanted == "auto":
-        cameras = sources.list_cameras()
-        if cameras:
-            announce(f"source: {cameras[0].name} (the first camera found)")
-            return sources.Webcam(cameras[0].identity, size, fps)
+        camera = cameras.first_choice(cameras.list_cameras())
+        if camera is not None:
+            announce(f"source: {camera.name} (the first {'virtual ' * camera.virtual}camera found)")
+            return Webcam(camera.identity, size, fps)
         announce("source: the test picture, because no camera was found (--source FILE takes a video)")
-        return sources.Pattern(size, fps)
+        return PatternSource(size, fps)
     if wanted == "pattern":
-        return sources.Pattern(size, fps)
+        return PatternSource(size, fps)
+    path = Path(wanted)
+    if wanted.isdecimal() and not path.exists():
+        return Webcam(wanted, size, fps)
     if wanted == "camera" or wanted.startswith("camera:"):
         name = wanted.partition(":")[2]
-        if name.casefold() == sources.OUR_NAME.casefold():
-            sources.choose_camera(name, [])  # says why not
-        return sources.Webcam(name, size, fps)
-    return sources.VideoLoop(Path(wanted))
+        cameras.refuse_ours(name)
+        return Webcam(name, size, fps)
+    return VideoLoop(path)
 
 
 def choose_sink(wanted: str, size: tuple[int, int], fps: float) -> FrameSink:

@@ -20,13 +20,18 @@ class SourceSwitch:
 
     @property
     def name(self) -> str:
-        """Of the source in use."""
+        """See FrameSource."""
         return self._source.name
 
     @property
     def trouble(self) -> str:
-        """Of the source in use."""
+        """See FrameSource."""
         return self._source.trouble
+
+    @property
+    def interval_s(self) -> float:
+        """See FrameSource."""
+        return self._source.interval_s
 
     def use(self, source: FrameSource) -> None:
         """Read from this one from now on."""

@@ -13,8 +13,9 @@ from pathlib import Path
 
 assert sys.platform == "linux"
 
-OUR_LABEL = "StreamV2V Camera"
+SYSFS = Path("/sys/class/video4linux")
 LOOPBACK_DRIVER = "v4l2 loopback"
+_PROGRAMS = ("v4l2loopback", "akvcam")  # drivers of cameras that are programs, without spaces
 _QUERYCAP = 0x80685600  # struct v4l2_capability, 104 bytes
 _QUERYCTRL = 0xC0445624  # struct v4l2_queryctrl, 68 bytes
 _S_CTRL = 0xC008561C  # struct v4l2_control: id, value
@@ -39,7 +40,7 @@ class Device:
     @property
     def is_loopback(self) -> bool:
         """Whether a program, not a lens, is behind it."""
-        return self.driver == LOOPBACK_DRIVER
+        return self.driver.replace(" ", "").startswith(_PROGRAMS)
 
 
 def query(path: str, name: str = "") -> Device:
@@ -53,11 +54,10 @@ def query(path: str, name: str = "") -> Device:
     )
 
 
-def devices(sysfs: Path = Path("/sys/class/video4linux"), dev: Path = Path("/dev")) -> list[Device]:
-    """All V4L2 nodes in the order of their numbers; one that may not be opened is listed by name, capturing."""
+def devices(sysfs: Path = SYSFS, dev: Path = Path("/dev")) -> list[Device]:
+    """Return all V4L2 nodes in the order of their numbers; one that may not be opened is told by name, capturing."""
     found = []
-    nodes = [node for node in sysfs.glob("video*") if node.name[5:].isdigit()] if sysfs.is_dir() else []
-    for node in sorted(nodes, key=lambda node: int(node.name[5:])):
+    for node in _nodes(sysfs):
         path, name = str(dev / node.name), _read(node / "name")
         try:
             found.append(query(path, name))
@@ -67,13 +67,37 @@ def devices(sysfs: Path = Path("/sys/class/video4linux"), dev: Path = Path("/dev
     return found
 
 
-def identity(device: Device, by_id: Path = Path("/dev/v4l/by-id")) -> str:
-    """What stays the same when the camera comes back under another number: udev's by-id name, else bus and name."""
-    if by_id.is_dir():
-        for link in sorted(by_id.iterdir()):
-            if os.path.realpath(link) == os.path.realpath(device.path):
-                return link.name
-    return f"{device.bus}/{device.name}"
+def _nodes(sysfs: Path) -> list[Path]:
+    nodes = [node for node in sysfs.glob("video*") if node.name[5:].isdigit()] if sysfs.is_dir() else []
+    return sorted(nodes, key=lambda node: int(node.name[5:]))
+
+
+def identity(device: Device, sysfs: Path = SYSFS) -> str:
+    """Return what stays the same when the camera comes back under another number: its socket, node and name."""
+    return _identity(sysfs / Path(device.path).name, device.name)
+
+
+def identities(sysfs: Path = SYSFS) -> frozenset[str]:
+    """Return the identities of all nodes; opens none, so that it can be asked often."""
+    return frozenset(_identity(node, _read(node / "name")) for node in _nodes(sysfs))
+
+
+def _identity(node: Path, name: str) -> str:
+    place = node / "device"  # absent for a loopback device, whose number is its own for good
+    socket = os.path.realpath(place if place.exists() else node).removeprefix("/sys/devices/")
+    return f"{socket}/{_read(node / 'index') or '0'}/{name}"
+
+
+def serial(device: Device, sysfs: Path = SYSFS) -> str:
+    """Return the USB serial number of a camera, "" if it has none."""
+    place = sysfs / Path(device.path).name / "device"
+    return _read(Path(os.path.realpath(place)).parent / "serial") if place.exists() else ""
+
+
+def links(device: Device, by: Path = Path("/dev/v4l")) -> tuple[str, ...]:
+    """Return udev's own paths of the device (by-id, by-path)."""
+    real = os.path.realpath(device.path)
+    return tuple(str(link) for link in sorted(by.glob("by-*/*")) if os.path.realpath(link) == real)
 
 
 def heal(path: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vcam.doctor import checks, machine
 from vcam.doctor.checks import Finding, Mark
-from vcam.errors import VcamError
+from vcam.errors import ConfigError, VcamError
 
 if TYPE_CHECKING:
     from vcam.settings.config import ObsSettings
@@ -24,7 +24,7 @@ _PLAIN_SIGNS = {Mark.GOOD: "ok ", Mark.NOTE: "!  ", Mark.BAD: "BAD"}
 
 def examine() -> list[Finding]:
     """Look at everything; takes seconds, and never raises for what it finds."""
-    from vcam.settings.config import Config, ConfigError, config_folder, load_config
+    from vcam.settings.config import Config, config_folder, load_config
     from vcam.settings.engine import DEFAULT_MODEL
 
     try:
@@ -103,7 +103,7 @@ def _tensorrt() -> Finding:
 
 
 def _cameras() -> list[Finding]:
-    from vcam.devices.sources import list_cameras
+    from vcam.devices.cameras import list_cameras
 
     cameras = list_cameras()
     found = [checks.check_cameras([(camera.name, str(camera.path)) for camera in cameras])]

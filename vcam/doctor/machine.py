@@ -44,10 +44,11 @@ print(json.dumps(told))
 
 _OUTLOOK = """
 import json, sys
+from core.errors import StreamV2VError
 from core.models.device_memory import outlook
 try:
     told = outlook(sys.argv[1])
-except ValueError as error:  # ModelError, SettingsError
+except StreamV2VError as error:
     told = None, str(error)
 print(json.dumps(told))
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vcam.obs.errors import ObsGone
+from vcam.errors import ObsGone
 
 
 def text(answer: Mapping[str, Any], key: str) -> str:

@@ -21,8 +21,8 @@ from typing import Any
 
 from vcam import client
 from vcam.commands import Command, to_json
+from vcam.errors import ObsError, ObsGone, ObsNotInstalled, ObsPassword
 from vcam.obs import library, places
-from vcam.obs.errors import ObsError, ObsGone, ObsNotInstalled, ObsPassword
 from vcam.obs.listener import Listener
 from vcam.settings.config import ObsSettings
 

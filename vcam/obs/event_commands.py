@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vcam.commands import Command, CommandError, Panic, Pause, Resume, UseProfile, from_json
+from vcam.commands import Command, Panic, Pause, Resume, UseProfile, from_json
+from vcam.errors import CommandError
 
 KEY = "streamv2v"
 """In a custom event's data: the command, as an object or as text."""
@@ -16,7 +17,7 @@ SOURCE_NAME = "StreamV2V Camera"
 
 
 def from_text(text: str) -> Command:
-    """The command that a text such as "next", "use ink" or "prompt a person of clay" says; raises CommandError.
+    """Return the command that a text such as "next", "use ink" or "prompt a person of clay" says; raise CommandError.
 
     What is no verb is a profile: "ink" means "use ink".
     """
@@ -36,7 +37,7 @@ def from_text(text: str) -> Command:
 
 
 def from_event(data: Mapping[str, Any]) -> Command | None:
-    """The command in a custom event's data, None if it is not for us; raises CommandError."""
+    """Return the command in a custom event's data, None if it is not for us; raise CommandError."""
     if KEY not in data:
         return None
     wanted = data[KEY]
@@ -44,14 +45,14 @@ def from_event(data: Mapping[str, Any]) -> Command | None:
 
 
 def from_name(name: str) -> Command | None:
-    """The command in the name of an item, filter or source; None if it is not for us."""
+    """Return the command in the name of an item, filter or source; None if it is not for us."""
     if not name.lower().startswith(PREFIX):
         return None
     return from_text(name[len(PREFIX) :].partition("#")[0])
 
 
 def from_switch(name: str, enabled: bool) -> Command | None:
-    """An item or a filter was switched: on does what its name says, off ends a pause or a panic."""
+    """Return a switched item's or filter's command: on does what its name says, off ends a pause or a panic."""
     command = from_name(name)
     if enabled:
         return command
@@ -59,13 +60,13 @@ def from_switch(name: str, enabled: bool) -> Command | None:
 
 
 def from_scene(scene: str, scenes: Mapping[str, str]) -> Command | None:
-    """What the config says about a scene: a profile, or a verb such as pause."""
+    """Return what the config says about a scene: a profile, or a verb such as pause."""
     wanted = scenes.get(scene)
     return None if wanted is None else from_text(wanted)
 
 
 def from_prompt(text: str, before: str) -> Command | None:
-    """A new prompt out of a text source's text; None if it is empty or what it was."""
+    """Return a new prompt out of a text source's text; None if it is empty or what it was."""
     prompt = " ".join(text.split())
     if not prompt or prompt == before:
         return None

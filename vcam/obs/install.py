@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vcam.errors import VcamError
+from vcam.errors import ObsError
 from vcam.settings.toml_schema import write_atomically
 
 SCRIPT = "streamv2v-camera.lua"
@@ -24,9 +24,9 @@ class Installed(NamedTuple):
 
 
 def install(folder: Path, profiles: Iterable[tuple[str, str]], add_to_scenes: bool) -> Installed:
-    """Puts the script and the profiles (id, name) into the settings folder of an OBS; again and again is no harm.
+    """Put the script and the profiles (id, name) into the settings folder of an OBS; again and again is no harm.
 
-    add_to_scenes: also into every scene collection (OBS must not run). Raises VcamError.
+    add_to_scenes: also into every scene collection (OBS must not run). Raises ObsError.
     """
     script = folder / "scripts" / SCRIPT
     try:
@@ -34,7 +34,7 @@ def install(folder: Path, profiles: Iterable[tuple[str, str]], add_to_scenes: bo
         write_profiles(script.parent, profiles)
         added = [one for one in collections(folder) if add_to_scenes and _add(one, script)]
     except OSError as error:
-        raise VcamError(f"{error.filename or script} cannot be written ({error.strerror or error})") from error
+        raise ObsError(f"{error.filename or script} cannot be written ({error.strerror or error})") from error
     return Installed(script, added)
 
 
@@ -49,7 +49,7 @@ def write_profiles(folder: Path, profiles: Iterable[tuple[str, str]]) -> bool:
 
 
 def installed_in(folders: Iterable[Path]) -> list[Path]:
-    """The folders that hold our script, of these settings folders of OBS."""
+    """Return the folders that hold our script, of these settings folders of OBS."""
     return [folder / "scripts" for folder in folders if (folder / "scripts" / SCRIPT).is_file()]
 
 
@@ -59,7 +59,7 @@ def collections(folder: Path) -> list[Path]:
 
 
 def steps(installed: Installed) -> str:
-    """What the user does next, in OBS."""
+    """Return what the user does next in OBS, as text."""
     lines = [f"The script is at {installed.script}", ""]
     if installed.added_to:
         names = ", ".join(path.stem for path in installed.added_to)
@@ -77,7 +77,7 @@ def steps(installed: Installed) -> str:
 
 
 def _add(collection: Path, script: Path) -> bool:
-    """Adds the script to a scene collection, after a copy; whether it was not there."""
+    """Add the script to a scene collection, after a copy; return whether it was not there."""
     content = collection.read_text(encoding="utf-8")
     try:
         data: dict[str, Any] = json.loads(content)
@@ -86,7 +86,7 @@ def _add(collection: Path, script: Path) -> bool:
             return False
         scripts.append({"path": script.as_posix(), "settings": {}})
     except (ValueError, AttributeError) as error:
-        raise VcamError(f"{collection} is no scene collection of OBS ({error}); add the script in OBS") from error
+        raise ObsError(f"{collection} is no scene collection of OBS ({error}); add the script in OBS") from error
     backup = collection.with_name(collection.name + _BACKUP)
     if not backup.exists():
         backup.write_text(content, encoding="utf-8")

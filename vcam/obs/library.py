@@ -16,7 +16,7 @@ from enum import IntFlag
 from importlib.util import find_spec
 from typing import Any
 
-from vcam.obs.errors import ObsError, ObsGone, ObsNotInstalled, ObsPassword, ObsRefused
+from vcam.errors import ObsError, ObsGone, ObsNotInstalled, ObsPassword, ObsRefused
 from vcam.obs.places import Address
 
 ANSWER_S = 5.0  # how long OBS may take for anything

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from vcam.commands import Command, CommandError
-from vcam.errors import VcamError
+from vcam.commands import Command
+from vcam.errors import CommandError, ObsGone, ObsRefused, VcamError
 from vcam.obs import answers, event_commands
-from vcam.obs.errors import ObsGone, ObsRefused
 from vcam.obs.event_commands import SOURCE_NAME
 from vcam.obs.setup import MEDIA, renewed_link, source_kinds
 from vcam.settings.config import ObsSettings

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from vcam.commands import Status
-from vcam.errors import VcamError
+from vcam.errors import ObsError, ObsRefused
 from vcam.obs import answers
-from vcam.obs.errors import ObsRefused
 from vcam.obs.event_commands import SOURCE_NAME
 
 Ask = Callable[..., dict[str, Any]]
@@ -48,7 +47,7 @@ def set_up(ask: Ask, picture_link: Callable[[], str], camera: CameraKind) -> str
     if kind is None:
         return _created(ask, scene, picture_link, camera)
     if kind not in (MEDIA, camera.kind):
-        raise VcamError(f'OBS has a source "{SOURCE_NAME}" of another kind ({kind}); rename it, then try again')
+        raise ObsError(f'OBS has a source "{SOURCE_NAME}" of another kind ({kind}); rename it, then try again')
     done = [f'the source "{SOURCE_NAME}" is there']
     if kind == MEDIA and refresh_picture(ask, picture_link):
         done.append("its address was renewed")
@@ -84,10 +83,10 @@ def renewed_link(link: str, port: int) -> str | None:
 def set_sync_offset(ask: Ask, microphone: str | None, status: Status) -> str:
     """Delay the microphone (None: OBS's first) by the measured latency, so that lips match; return what was done.
 
-    Raises VcamError where nothing was measured yet, ObsError.
+    Raises ObsError where nothing was measured yet, ObsError.
     """
     if status.latency_ms <= 0:
-        raise VcamError("nothing was translated yet, so no latency was measured; try again when the picture is live")
+        raise ObsError("nothing was translated yet, so no latency was measured; try again when the picture is live")
     name = microphone or _microphone(ask)
     offset_ms = min(LARGEST_OFFSET_MS, round(status.latency_ms))
     ask("SetInputAudioSyncOffset", inputName=name, inputAudioSyncOffset=offset_ms)
@@ -170,4 +169,4 @@ def _microphone(ask: Ask) -> str:
     for place in ("mic1", "mic2", "mic3", "mic4"):
         if special.get(place):
             return str(special[place])
-    raise VcamError('OBS has no microphone among its audio devices; name one: vcam obs setup --microphone "NAME"')
+    raise ObsError('OBS has no microphone among its audio devices; name one: vcam obs setup --microphone "NAME"')

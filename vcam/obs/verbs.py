@@ -11,9 +11,8 @@ from functools import partial
 from typing import Any
 
 from vcam import client
-from vcam.errors import VcamError
+from vcam.errors import ObsError, ObsGone
 from vcam.obs import answers, install, library, places
-from vcam.obs.errors import ObsGone
 from vcam.settings.config import ObsSettings, load_config
 from vcam.settings.profiles import load_profiles
 
@@ -21,19 +20,19 @@ _ANSWER_S = 5.0
 
 
 def carry_out(args: Namespace) -> tuple[dict[str, Any], str]:
-    """Carry out args.action; return its result for a program and for a person. Raises VcamError."""
+    """Carry out args.action; return its result for a program and for a person. Raises ObsError."""
     return {"install": _install, "setup": _setup, "test": _test}[args.action](args)
 
 
 def _install(args: Namespace) -> tuple[dict[str, Any], str]:
     folders = places.config_folders()
     if not folders:
-        raise VcamError(
+        raise ObsError(
             "no settings of OBS Studio were found; start OBS once, then try again "
             "(or set OBS_CONFIG_FOLDER to its folder obs-studio)"
         )
     if args.add_to_scenes and places.obs_runs():
-        raise VcamError("OBS is running and would overwrite its scene collections; close it first")
+        raise ObsError("OBS is running and would overwrite its scene collections; close it first")
     profiles = [(one.id, one.name) for one in load_profiles().profiles.values()]
     done = [install.install(folder, profiles, args.add_to_scenes) for folder in folders]
     return (
@@ -70,7 +69,7 @@ def _test(args: Namespace) -> tuple[dict[str, Any], str]:
             if heard is not None and heard[0] == "CustomEvent" and heard[1].get(PONG) == mark:
                 break
         else:
-            raise VcamError(f"OBS answers, but the running camera does not hear it; it says: OBS {status.obs or 'off'}")
+            raise ObsError(f"OBS answers, but the running camera does not hear it; it says: OBS {status.obs or 'off'}")
         took_ms = (time.perf_counter() - start_s) * 1000
         version = events.version
     words = [
@@ -83,7 +82,7 @@ def _test(args: Namespace) -> tuple[dict[str, Any], str]:
 def _address(settings: ObsSettings) -> places.Address:
     at = places.address(settings)
     if stranger := places.stranger_at(at, settings):
-        raise VcamError(stranger)
+        raise ObsError(stranger)
     return at
 
 
@@ -93,4 +92,4 @@ def _hint() -> Iterator[None]:
         yield
     except ObsGone as error:
         hint = "; start OBS, and there Tools > WebSocket Server Settings > Enable WebSocket server"
-        raise VcamError(f"{error}{hint}") from error
+        raise ObsError(f"{error}{hint}") from error

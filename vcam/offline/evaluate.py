@@ -59,7 +59,7 @@ def evaluate(
     if output.exists() and os.path.samefile(source, output):
         noted(f"{output}: the output is the source itself: this is the floor")
     _same_shape(ours, theirs, noted)
-    total = frames if ours.frames is None else min(frames or ours.frames, ours.frames)
+    total = frames if ours.expected is None else min(frames or ours.expected, ours.expected)
     try:
         find = _flow(flow)
         embed = metrics.clip_embed(clip) if clip else metrics.descriptor
@@ -100,7 +100,7 @@ def _same_shape(ours: Media, theirs: Media, note: Note) -> None:
     note(f"{theirs.path}: the picture is {sizes}; it is measured at the source's size")
 
 
-def _flow(name: str) -> motion.Flow:
+def _flow(name: str) -> motion.OpticalFlow:
     kind, _, weights = name.partition(":")
     if kind == "dis" and not weights:
         return motion.dis_flow()

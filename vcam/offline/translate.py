@@ -8,26 +8,33 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from queue import Empty, Full, Queue
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from core.settings import EngineSettings, Look, Runtime
 from vcam.errors import VcamError
+from vcam.offline.ahead import AHEAD, read_ahead
 from vcam.settings.engine import engine_size
 from vcam.video import (
+    IMAGE_SUFFIXES,
     Media,
     Note,
     Picture,
     Pixels,
     Writer,
     check_frames,
+    fitted,
+    for_picture,
     kept,
+    of_one_shape,
+    part_of,
     probe,
     read,
     resized,
@@ -35,10 +42,8 @@ from vcam.video import (
     writing,
 )
 
-T = TypeVar("T")
-
 Progress = Callable[[int, int | None], None]
-_AHEAD = 8  # pictures read ahead of the engine, and as many waiting to be written
+_NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
 class EngineLike(Protocol):
@@ -85,65 +90,91 @@ class TranslateReport:
     notes: tuple[str, ...]
 
 
-def translate(
-    source: Path,
-    target: Path,
-    settings: EngineSettings,
-    look: Look,
-    *,
-    frames: int | None = None,
-    size: tuple[int, int] | None = None,
-    profile: str | None = None,
-    progress: bool | Progress = True,
-    make_engine: MakeEngine | None = None,
-    note: Note = to_stderr,
-) -> TranslateReport:
-    """Translate `source` into `target`: every picture in order, output picture i shows input picture i.
+@dataclass(frozen=True)
+class Job:
+    """What is translated into what, and how.
 
     settings.width * settings.height is the engine's pixel budget, spent in the shape of the source; `size` (width,
-    height) is taken as it is. frames: stop after so many. Ctrl-C and SIGTERM complete the file with what was done;
-    the report says `interrupted`. Raises VcamError, and leaves nothing under the target's name then.
+    height) is taken as it is. frames: stop after so many. profile: its id, for the report.
     """
-    check_frames(frames)
+
+    source: Path
+    target: Path
+    settings: EngineSettings
+    look: Look
+    frames: int | None = None
+    size: tuple[int, int] | None = None
+    profile: str | None = None
+
+
+def translate(
+    job: Job, *, progress: bool | Progress = True, make_engine: MakeEngine | None = None, note: Note = to_stderr
+) -> TranslateReport:
+    """Translate the source into the target: every picture in order, output picture i shows input picture i.
+
+    Ctrl-C and SIGTERM complete the file with what was done; the report says `interrupted`. Raise VcamError: then
+    nothing is found under the target's name, and `note` says where what was made until then is kept.
+    """
+    check_frames(job.frames)
     notes, noted = kept(note)
-    media = probe(source)
-    settings = _sized(settings, media, size)
-    limit = frames if media.frames is None else min(frames or media.frames, media.frames)
-    with _stop_on_signal() as stop, writing(target, media, noted) as writer:
-        engine = make_engine(settings, look) if make_engine else _real_engine(settings, look, noted)
+    media = probe(job.source)
+    if media.animated and job.target.suffix.lower() in IMAGE_SUFFIXES:
+        media = for_picture(media, noted)
+    settings = _sized(job.settings, media, job.size)
+    with _stop_on_signal() as stop, writing(job.target, media, noted) as writer:
+        engine = make_engine(settings, job.look) if make_engine else _real_engine(settings, job.look, noted)
         started = time.monotonic()
+        limit = _limit(media, job.frames)
         with shown(progress, limit) as show:
-            pictures = _until(stop, islice(read(media, noted), frames))
-            count_in, count_out = _run(engine, pictures, writer, lambda done: show(done, limit))
+            pictures = _until(stop, islice(read(media, noted), job.frames))
+            counts = _run(engine, _prepared(pictures, media, settings), writer, show, limit)
         seconds = time.monotonic() - started
-        if not count_out:
+        if not counts.written:
             why = "stopped before the first picture was done" if stop.is_set() else "not one picture can be decoded"
-            raise VcamError(f"{source}: {why}; nothing was written")
-        writer.finish(cut=stop.is_set() or frames is not None)
+            raise VcamError(f"{job.source}: {why}; nothing was written")
+        writer.finish(cut=stop.is_set() or job.frames is not None)
     if stop.is_set():
-        noted(f"{target}: stopped; it holds the {count_out} pictures done so far")
+        noted(f"{job.target}: stopped; it holds the {counts.written} pictures done so far")
+    return _report(job, media, engine.settings, settings, counts, seconds, stop.is_set(), tuple(notes))
+
+
+def _limit(media: Media, frames: int | None) -> int | None:
+    """Return how many pictures will be translated, None where nobody knows."""
+    return frames if media.expected is None else min(frames or media.expected, media.expected)
+
+
+def _report(
+    job: Job,
+    media: Media,
+    built: EngineSettings,
+    settings: EngineSettings,
+    counts: _Counts,
+    seconds: float,
+    interrupted: bool,
+    notes: tuple[str, ...],
+) -> TranslateReport:
     return TranslateReport(
-        frames_in=count_in,
-        frames_out=count_out,
+        frames_in=counts.read,
+        frames_out=counts.written,
         seconds=round(seconds, 3),
-        fps=round(count_out / seconds, 3) if seconds else 0.0,
+        fps=round(counts.written / seconds, 3) if seconds else 0.0,
         model=settings.model,
-        runtime=str(engine.settings.runtime),
-        profile=profile,
+        runtime=str(built.runtime),
+        profile=job.profile,
         bank=str(settings.policy),
-        source=str(source),
-        target=str(target),
+        source=str(job.source),
+        target=str(job.target),
         width=media.width,
         height=media.height,
         engine_width=settings.width,
         engine_height=settings.height,
-        interrupted=stop.is_set(),
-        notes=tuple(notes),
+        interrupted=interrupted,
+        notes=notes,
     )
 
 
 def _sized(settings: EngineSettings, media: Media, size: tuple[int, int] | None) -> EngineSettings:
-    """The settings with this size or, if there is none, their number of pixels in the shape of the pictures."""
+    """Return the settings with this size or, if there is none, their number of pixels in the shape of the pictures."""
     pixels = settings.width * settings.height
     width, height = size or engine_size(media.width, media.height, pixels, pixel_aspect=media.pixel_aspect)
     return replace(settings, width=width, height=height)
@@ -161,34 +192,58 @@ def _real_engine(settings: EngineSettings, look: Look, noted: Callable[[str], No
     return engine
 
 
+@dataclass
+class _Counts:
+    """Pictures that were read, and those whose translation was given to the writer."""
+
+    read: int = 0
+    written: int = 0
+
+
+class _Passing(NamedTuple):
+    """What is kept of a picture while its translation is made: all but its pixels, which may be many."""
+
+    picture: Picture
+    size: tuple[int, int]
+    whole: bool  # whether it fills the engine's picture, or lies in its middle
+
+
+def _prepared(pictures: Iterable[Picture], media: Media, settings: EngineSettings) -> Iterator[tuple[_Passing, Pixels]]:
+    """Yield the pictures in the engine's size, stretched by what it rounds; one of another shape lies in the middle."""
+    width, height = settings.width, settings.height
+    for picture in pictures:
+        size = (picture.rgb.shape[1], picture.rgb.shape[0])
+        whole = of_one_shape(size, (media.width, media.height))
+        small = (resized if whole else fitted)(picture.rgb, width, height)
+        yield _Passing(picture._replace(rgb=_NO_PIXELS), size, whole), small
+
+
 def _run(
     engine: EngineLike,
-    pictures: Iterable[Picture],
+    prepared: Iterable[tuple[_Passing, Pixels]],
     writer: Writer,
-    done: Callable[[int], None],
-) -> tuple[int, int]:
-    """Send every picture through the engine to the writer; (read, written). Reading and writing run beside it."""
-    waiting: deque[Picture] = deque()  # read, their translation is in flight
+    show: Progress,
+    limit: int | None,
+) -> _Counts:
+    """Send every picture through the engine to the writer. Reading and writing run beside it."""
+    waiting: deque[_Passing] = deque()  # read, their translation is in flight
     writes: deque[Future[None]] = deque()
-    count_in = count_out = 0
+    counts = _Counts()
 
     def put(translated: Pixels) -> None:
-        nonlocal count_out
-        if len(writes) >= _AHEAD:
+        if len(writes) >= AHEAD:
             writes.popleft().result()
         writes.append(pool.submit(_write, writer, waiting.popleft(), translated))
-        count_out += 1
-        done(count_out)
+        counts.written += 1
+        show(counts.written, limit)
 
-    width, height = engine.settings.width, engine.settings.height
-    small = ((p, resized(p.rgb, width, height)) for p in pictures)
     with ThreadPoolExecutor(1, "vcam-writer") as pool:
         try:
-            with contextlib.closing(_ahead(small, _AHEAD)) as ready:
-                for picture, fitted in ready:
-                    waiting.append(picture)
-                    count_in += 1
-                    translated = engine.translate(fitted)
+            with contextlib.closing(read_ahead(prepared, _bytes_of)) as ready:
+                for passing, small in ready:
+                    waiting.append(passing)
+                    counts.read += 1
+                    translated = engine.translate(small)
                     if translated is not None:
                         put(translated)
             for translated in engine.drain():
@@ -199,53 +254,18 @@ def _run(
         for write in writes:
             write.result()
     if waiting:
-        raise RuntimeError(f"the engine kept {len(waiting)} of {count_in} pictures")
-    return count_in, count_out
+        raise RuntimeError(f"the engine kept {len(waiting)} of {counts.read} pictures")
+    return counts
 
 
-def _write(writer: Writer, picture: Picture, translated: Pixels) -> None:
-    height, width = picture.rgb.shape[:2]
-    writer.write(picture._replace(rgb=resized(translated, width, height)))
+def _bytes_of(item: tuple[_Passing, Pixels]) -> int:
+    alpha = item[0].picture.alpha
+    return item[1].nbytes + (0 if alpha is None else alpha.nbytes)
 
 
-def _ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """`items`, made by a thread of their own up to `depth` ahead; their errors are raised here."""
-    queue: Queue[tuple[Any, BaseException | None]] = Queue(depth)
-    closed = threading.Event()
-    end = object()
-
-    def put(item: object, error: BaseException | None = None) -> None:
-        while not closed.is_set():
-            with contextlib.suppress(Full):
-                queue.put((item, error), timeout=0.1)
-                return
-
-    def work() -> None:
-        try:
-            for item in items:
-                put(item)
-                if closed.is_set():
-                    return
-            put(end)
-        except BaseException as error:  # noqa: BLE001  # raised again where the items are taken
-            put(end, error)
-
-    thread = threading.Thread(target=work, name="vcam-reader", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = queue.get()
-            if error is not None:
-                raise error
-            if item is end:
-                return
-            yield item
-    finally:
-        closed.set()
-        with contextlib.suppress(Empty):
-            while True:
-                queue.get_nowait()
-        thread.join()
+def _write(writer: Writer, passing: _Passing, translated: Pixels) -> None:
+    part = translated if passing.whole else part_of(translated, passing.size)
+    writer.write(passing.picture._replace(rgb=resized(part, *passing.size)))
 
 
 def _until(stop: threading.Event, pictures: Iterable[Picture]) -> Iterator[Picture]:
@@ -257,7 +277,7 @@ def _until(stop: threading.Event, pictures: Iterable[Picture]) -> Iterator[Pictu
 
 @contextlib.contextmanager
 def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second one acts as ever."""
+    """Yield an event that the first Ctrl-C or SIGTERM sets; the second one acts as ever."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -279,7 +299,7 @@ def _stop_on_signal() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def shown(progress: bool | Progress, total: int | None) -> Iterator[Progress]:
-    """Where progress is told: the caller's function, a bar with the time left on stderr, or nowhere."""
+    """Yield where progress is told: the caller's function, a bar with the time left on stderr, or nowhere."""
     if callable(progress):
         yield progress
         return

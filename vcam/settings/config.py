@@ -9,6 +9,7 @@ from typing import Any
 
 from core.settings import Runtime
 from vcam.commands import OnFailure, verbs
+from vcam.errors import ConfigError, OptionError
 from vcam.settings.engine import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
 from vcam.settings.toml_schema import (
     Check,
@@ -22,11 +23,6 @@ from vcam.settings.toml_schema import (
     text,
     whole,
 )
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be used; the message is one line that names file, key, value and what is allowed."""
-
 
 OBS_COMMANDS = ("use", "next", "previous", "prompt", "pause", "resume", "toggle", "panic", "forget")
 
@@ -92,7 +88,7 @@ def load_config(path: Path | None = None) -> Config:
             return Config()
     try:
         values = read_values(path, SCHEMA)
-    except ValueError as error:
+    except OptionError as error:
         raise ConfigError(str(error)) from error
     obs: dict[str, Any] = {key.removeprefix("obs."): values.pop(key) for key in list(values) if key.startswith("obs.")}
     asked = names_asked_by(AskedBy.CONFIG)
@@ -102,58 +98,58 @@ def load_config(path: Path | None = None) -> Config:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """ "640x480" as (640, 480); raises ValueError, with what is wrong and what is allowed."""
+    """ "640x480" as (640, 480); raises OptionError, with what is wrong and what is allowed."""
     width, cross, height = text.strip().lower().partition("x")
     if not (cross and width.isdecimal() and height.isdecimal() and len(width) < 10 and len(height) < 10):
-        raise ValueError(f"{shown(text)} is no size; write WIDTHxHEIGHT in pixels, such as 640x480")
+        raise OptionError(f"{shown(text)} is no size; write WIDTHxHEIGHT in pixels, such as 640x480")
     return int(width), int(height)
 
 
 def check_published_size(key: str, value: object) -> tuple[int, int]:
-    """The size of `parse_size` if a virtual camera can have it; raises ValueError."""
+    """The size of `parse_size` if a virtual camera can have it; raises OptionError."""
     width, height = value if isinstance(value, tuple) else (0, 0)
     if any(side < 64 or side > 4096 or side % 2 for side in (width, height)):
-        raise ValueError(f"{key} is {width}x{height}; both sides must be even and between 64 and 4096")
+        raise OptionError(f"{key} is {width}x{height}; both sides must be even and between 64 and 4096")
     return width, height
 
 
 def check_dtype(key: str, value: object) -> str:
-    """The type's name if the engine can compute in it; raises ValueError."""
+    """The type's name if the engine can compute in it; raises OptionError."""
     if value not in DTYPES:
-        raise ValueError(f"{key} is {shown(value)}; it must be auto, float32, float16, bfloat16 or float64")
+        raise OptionError(f"{key} is {shown(value)}; it must be auto, float32, float16, bfloat16 or float64")
     return str(value)
 
 
 def check_device(key: str, value: object) -> str:
-    """The name if it looks like a torch device; raises ValueError."""
+    """The name if it looks like a torch device; raises OptionError."""
     kind, colon, index = str(value).partition(":")
     if kind not in DEVICES or (colon and not (index.isdecimal() and len(index) < 4)):
-        raise ValueError(f"{key} is {shown(value)}; it must be auto, cpu, cuda, cuda:1, mps or xpu")
+        raise OptionError(f"{key} is {shown(value)}; it must be auto, cpu, cuda, cuda:1, mps or xpu")
     return str(value)
 
 
 def check_port(key: str, value: object) -> int:
-    """The port if the panel may ask for it; 0 leaves the choice to the system. Raises ValueError."""
+    """The port if the panel may ask for it; 0 leaves the choice to the system. Raises OptionError."""
     if isinstance(value, int) and not isinstance(value, bool) and (value == 0 or 1024 <= value <= 65_535):
         return value
-    raise ValueError(
+    raise OptionError(
         f"{key} is {shown(value)}; it must be a whole number between 1024 and 65535, or 0 for any free port"
     )
 
 
 def _size(key: str, value: object) -> tuple[int, int]:
     if not isinstance(value, str):
-        raise ValueError(f'{key} is {shown(value)}; write it as "640x480"')
+        raise OptionError(f'{key} is {shown(value)}; write it as "640x480"')
     try:
         size = parse_size(value)
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from error
+    except OptionError as error:
+        raise OptionError(f"{key}: {error}") from error
     return check_published_size(key, size)
 
 
 def _scenes(key: str, value: object) -> dict[str, str]:
     if not isinstance(value, dict):
-        raise ValueError(f'{key} is {shown(value)}; it must be a table of scenes and profiles: "Interview" = "ink"')
+        raise OptionError(f'{key} is {shown(value)}; it must be a table of scenes and profiles: "Interview" = "ink"')
     profile = text(100)
     return {scene: str(profile(f"{key}.{scene}", wanted)) for scene, wanted in value.items()}
 
@@ -162,7 +158,7 @@ def _host(key: str, value: object) -> str:
     host = str(text(253)(key, value)).strip()
     bare = host.removeprefix("[").removesuffix("]")
     if "/" in host or (bare.count(":") == 1):
-        raise ValueError(
+        raise OptionError(
             f"{key} is {shown(value)}; it must be a name or an address alone, such as 192.168.1.20 or ::1 "
             "(the port goes into obs.port)"
         )
@@ -172,10 +168,10 @@ def _host(key: str, value: object) -> str:
 def _commands(key: str, value: object) -> tuple[str, ...]:
     known = verbs()
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise ValueError(f'{key} is {shown(value)}; it must be a list of commands, such as ["use", "pause"]')
+        raise OptionError(f'{key} is {shown(value)}; it must be a list of commands, such as ["use", "pause"]')
     for one in value:
         if one not in known:
-            raise ValueError(f"{key} has {shown(one)}; it must be {listed(known)}{did_you_mean(one, known)}")
+            raise OptionError(f"{key} has {shown(one)}; it must be {listed(known)}{did_you_mean(one, known)}")
     return tuple(value)
 
 

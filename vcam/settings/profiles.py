@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from core.errors import SettingsError
 from core.settings import EngineSettings, Look, Lora, names
+from vcam.errors import OptionError, ProfileError
 from vcam.settings.engine import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
 from vcam.settings.toml_schema import (
     Check,
@@ -33,18 +34,6 @@ _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 # Windows gives these names to devices, whatever the suffix
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 _ID_RULE = "a profile's id is its file name: letters, digits, - and _, at most 63"
-
-
-class ProfileError(ValueError):
-    """A profile cannot be used; the message is one line that names file, key, value and what is allowed.
-
-    id: of the profile that is meant. path: its file, None where there is none.
-    """
-
-    def __init__(self, message: str, id: str = "", path: Path | None = None) -> None:
-        super().__init__(message)
-        self.id = id
-        self.path = path
 
 
 @dataclass(frozen=True)
@@ -155,12 +144,12 @@ def parse_profile(path: Path) -> Profile:
     id = path.stem.lower()
     try:
         if not _ID.fullmatch(id) or id in _DEVICES:
-            raise ValueError(one_line(f"{path.name}: this file name cannot be used; {_ID_RULE}"))
+            raise OptionError(one_line(f"{path.name}: this file name cannot be used; {_ID_RULE}"))
         values = read_values(path, SCHEMA)
         if "name" not in values or "look.prompt" not in values:
             missing = "name" if "name" not in values else "look.prompt"
-            raise ValueError(f'{path.name}: {missing} is missing; write {missing.rpartition(".")[2]} = "..."')
-    except ValueError as error:
+            raise OptionError(f'{path.name}: {missing} is missing; write {missing.rpartition(".")[2]} = "..."')
+    except OptionError as error:
         raise ProfileError(str(error), id, path) from error
     look = {key.rpartition(".")[2]: value for key, value in values.items() if key.startswith("look.")}
     transition_ms: Any = look.pop("transition_ms", DEFAULT_TRANSITION_MS)
@@ -215,9 +204,9 @@ def to_toml(profile: Profile, folder: Path | None = None) -> str:
         flat |= {f"look.bank.{k}": v for k, v in look.get("bank", {}).items()}
         flat |= {f"engine.{k}": v for k, v in data.get("engine", {}).items()}
         if unknown := [k for k in flat if k not in SCHEMA]:
-            raise ValueError(f"unknown key {unknown[0]}{did_you_mean(unknown[0], SCHEMA)}")
+            raise OptionError(f"unknown key {unknown[0]}{did_you_mean(unknown[0], SCHEMA)}")
         check_values(flat, SCHEMA)
-    except ValueError as error:
+    except OptionError as error:
         raise ProfileError(one_line(f"{profile.id}: {error}"), profile.id) from error
     return tomli_w.dumps(data)
 
@@ -255,11 +244,11 @@ def _held_by(kind: type[Look] | type[EngineSettings], name: str) -> Check:
     def check(key: str, value: object) -> object:
         if not isinstance(value, bool | int | float):
             # the dataclass would show all of a long text
-            raise ValueError(f"{key} is {shown(value)}; it must be a number")
+            raise OptionError(f"{key} is {shown(value)}; it must be a number")
         try:
             kind(**{name: value})  # type: ignore[arg-type]
         except SettingsError as error:
-            raise ValueError(f"{key.removesuffix(name)}{error}") from error
+            raise OptionError(f"{key.removesuffix(name)}{error}") from error
         return value
 
     return check
@@ -269,18 +258,18 @@ def _lora_list(key: str, value: object) -> tuple[Lora, ...]:
     if isinstance(value, tuple):
         value = list(value)
     if not isinstance(value, list) or len(value) > 16:
-        raise ValueError(
+        raise OptionError(
             f'{key} is {shown(value)}; it must be a list such as [{{ path = "x.safetensors", weight = 1.0 }}]'
         )
     loras = []
     for n, one in enumerate(value):
         where = f"{key}[{n}]"
         if not isinstance(one, dict):
-            raise ValueError(f'{where} is {shown(one)}; it must be {{ path = "x.safetensors", weight = 1.0 }}')
+            raise OptionError(f'{where} is {shown(one)}; it must be {{ path = "x.safetensors", weight = 1.0 }}')
         if unknown := [k for k in one if k not in ("path", "weight")]:
-            raise ValueError(f"unknown key {where}.{unknown[0]}; known here: path and weight")
+            raise OptionError(f"unknown key {where}.{unknown[0]}; known here: path and weight")
         if "path" not in one:
-            raise ValueError(f'{where}.path is missing; write path = "x.safetensors"')
+            raise OptionError(f'{where}.path is missing; write path = "x.safetensors"')
         path = str(text(1000)(f"{where}.path", one["path"]))
         loras.append(Lora(path, number(-4, 4)(f"{where}.weight", one.get("weight", 1.0))))  # type: ignore[arg-type]
     return tuple(loras)

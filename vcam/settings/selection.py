@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.errors import SettingsError
+from core.errors import StreamV2VError
 from core.settings import EngineSettings, Look, Policy
-from vcam.commands import CommandError
-from vcam.errors import VcamError
+from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.settings.engine import AskedBy, names_asked_by
-from vcam.settings.profiles import LoadedProfiles, Profile, ProfileError, find_profile
+from vcam.settings.profiles import LoadedProfiles, Profile, find_profile
 from vcam.settings.run_options import DEFAULT_PROFILE, RunOptions
 
 ENGINE_CHANGES = names_asked_by(AskedBy.COMMAND)
@@ -76,12 +75,15 @@ def with_engine(choice: Choice, changes: Mapping[str, Any]) -> Choice:
     if unknown := changes.keys() - ENGINE_CHANGES:
         raise CommandError(f"an engine has no {min(unknown)[:40]!r} to change; it has {', '.join(ENGINE_CHANGES)}")
     given = dict(changes)
-    try:
-        if given.get("policy") is not None:
+    if given.get("policy") is not None:
+        try:
             given["policy"] = Policy(given["policy"])
-        options = replace(choice.options, engine=replace(choice.options.engine, **given))
+        except ValueError as error:
+            raise CommandError(f"engine: {error}") from error
+    options = replace(choice.options, engine=replace(choice.options.engine, **given))
+    try:
         settings = choice.settings_for(choice.profile, options)
-    except (SettingsError, ValueError, TypeError) as error:
+    except StreamV2VError as error:
         raise CommandError(f"engine: {error}") from error
     return replace(choice, options=options, settings=settings)
 

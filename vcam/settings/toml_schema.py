@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
+from vcam.errors import OptionError
+
 LARGEST_FILE = 64 * 1024  # bytes; ours are under 1 kB
 LONGEST_LINE = 300  # characters of an error
 
 Check = Callable[[str, object], object]
-"""Takes a dotted key and its value, gives the value to use; raises ValueError with what is allowed."""
+"""Takes a dotted key and its value, gives the value to use; raises OptionError with what is allowed."""
 
 
 def shown(value: object) -> str:
@@ -56,14 +58,14 @@ def text(longest: int, shortest: int = 1, fold: bool = False) -> Check:
 
     def check(key: str, value: object) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"{key} is {shown(value)}; it must be text in quotes")
+            raise OptionError(f"{key} is {shown(value)}; it must be text in quotes")
         kept = " ".join(value.split()) if fold else value.strip()
         if any(not c.isprintable() for c in kept):
-            raise ValueError(f"{key} is {shown(value)}; it must be one line without control characters")
+            raise OptionError(f"{key} is {shown(value)}; it must be one line without control characters")
         if len(kept) < shortest:
-            raise ValueError(f"{key} is empty; it must be a text")
+            raise OptionError(f"{key} is empty; it must be a text")
         if len(kept) > longest:
-            raise ValueError(f"{key} has {len(kept)} characters; it must have at most {longest}")
+            raise OptionError(f"{key} has {len(kept)} characters; it must have at most {longest}")
         return kept
 
     return check
@@ -72,7 +74,7 @@ def text(longest: int, shortest: int = 1, fold: bool = False) -> Check:
 def flag(key: str, value: object) -> bool:
     """Check for true or false."""
     if not isinstance(value, bool):
-        raise ValueError(f"{key} is {shown(value)}; it must be true or false")
+        raise OptionError(f"{key} is {shown(value)}; it must be true or false")
     return value
 
 
@@ -81,7 +83,7 @@ def whole(low: int, high: int) -> Check:
 
     def check(key: str, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"{key} is {shown(value)}; it must be a whole number between {low} and {high}")
+            raise OptionError(f"{key} is {shown(value)}; it must be a whole number between {low} and {high}")
         return value
 
     return check
@@ -93,7 +95,7 @@ def number(low: float, high: float) -> Check:
     def check(key: str, value: object) -> float:
         right = isinstance(value, int | float) and not isinstance(value, bool)
         if not right or not low <= value <= high or not math.isfinite(value):  # type: ignore[operator, arg-type]
-            raise ValueError(f"{key} is {shown(value)}; it must be a number between {low:g} and {high:g}")
+            raise OptionError(f"{key} is {shown(value)}; it must be a number between {low:g} and {high:g}")
         return float(value)  # type: ignore[arg-type]
 
     return check
@@ -106,7 +108,7 @@ def choice(kind: type[StrEnum]) -> Check:
         words = [one.value for one in kind]
         if value not in words:
             hint = did_you_mean(value, words) if isinstance(value, str) else ""
-            raise ValueError(f"{key} is {shown(value)}; it must be {listed(words)}{hint}")
+            raise OptionError(f"{key} is {shown(value)}; it must be {listed(words)}{hint}")
         return kind(value)
 
     return check
@@ -117,7 +119,7 @@ def each(check_one: Check) -> Check:
 
     def check(key: str, value: object) -> list[object]:
         if not isinstance(value, list):
-            raise ValueError(f"{key} is {shown(value)}; it must be a list")
+            raise OptionError(f"{key} is {shown(value)}; it must be a list")
         return [check_one(key, one) for one in value]
 
     return check
@@ -126,20 +128,20 @@ def each(check_one: Check) -> Check:
 def read_values(path: Path, schema: Mapping[str, Check]) -> dict[str, object]:
     """The values of a TOML file by dotted key ("look.bank.interval"), each as its check in `schema` gave it.
 
-    Raises ValueError with one line that begins with the file's name.
+    Raises OptionError with one line that begins with the file's name.
     """
     try:
         return check_values(_flat(_parsed(path), _tables(schema), schema), schema)
-    except ValueError as error:
-        raise ValueError(one_line(f"{path.name}: {error}")) from error
+    except OptionError as error:
+        raise OptionError(one_line(f"{path.name}: {error}")) from error
 
 
 def check_values(values: Mapping[str, object], schema: Mapping[str, Check]) -> dict[str, object]:
-    """Each value as its check gives it; raises ValueError."""
+    """Each value as its check gives it; raises OptionError."""
     checked: dict[str, object] = {}
     for key, value in values.items():
         if isinstance(value, int) and abs(value) >= 2**63:  # TOML's own limit; nobody need write out the digits
-            raise ValueError(f"{key} is {shown(value)}; that is far too large")
+            raise OptionError(f"{key} is {shown(value)}; that is far too large")
         checked[key] = schema[key](key, value)
     return checked
 
@@ -163,24 +165,24 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def _parsed(path: Path) -> dict[str, object]:
     try:
         if not path.is_file():  # before open: a pipe would wait for ever
-            raise ValueError("no such file" if not path.exists() else "it is not a file")
+            raise OptionError("no such file" if not path.exists() else "it is not a file")
         with path.open("rb") as file:
             raw = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise ValueError(f"it cannot be read ({error.strerror or error})") from error
+        raise OptionError(f"it cannot be read ({error.strerror or error})") from error
     if len(raw) > LARGEST_FILE:
-        raise ValueError(f"it is larger than {LARGEST_FILE // 1024} KiB; that is no settings file of ours")
+        raise OptionError(f"it is larger than {LARGEST_FILE // 1024} KiB; that is no settings file of ours")
     try:
         content = raw.decode("utf-8-sig")  # Windows editors write the mark
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise ValueError(f"it is not UTF-8 text (line {line}); save it as UTF-8") from error
+        raise OptionError(f"it is not UTF-8 text (line {line}); save it as UTF-8") from error
     try:
         return tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"it is not valid TOML: {error}") from error
+        raise OptionError(f"it is not valid TOML: {error}") from error
     except (RecursionError, ValueError) as error:  # thousands of brackets, or of digits
-        raise ValueError("it is not valid TOML: nested too deep, or a number too long") from error
+        raise OptionError("it is not valid TOML: nested too deep, or a number too long") from error
 
 
 def _tables(schema: Mapping[str, Check]) -> set[str]:
@@ -197,10 +199,10 @@ def _flat(
             values[key] = value
         elif "." not in name and key in tables:
             if not isinstance(value, dict):
-                raise ValueError(f"{key} is {shown(value)}; it must be a table: [{key}]")
+                raise OptionError(f"{key} is {shown(value)}; it must be a table: [{key}]")
             values |= _flat(value, tables, schema, key + ".")
         else:
-            raise ValueError(_unknown(name, within, tables, schema))
+            raise OptionError(_unknown(name, within, tables, schema))
     return values
 
 

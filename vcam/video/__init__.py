@@ -1,6 +1,8 @@
 """Reading and writing films, pictures and folders of pictures (PyAV and OpenCV), one picture at a time."""
 
+from vcam.video.films import on_grid
 from vcam.video.media import (
+    IMAGE_SUFFIXES,
     LARGEST,
     VIDEO_SUFFIXES,
     Kind,
@@ -12,10 +14,12 @@ from vcam.video.media import (
     kept,
     to_stderr,
 )
-from vcam.video.reading import natural, on_grid, probe, read, resized
+from vcam.video.reading import for_picture, natural, probe, read
+from vcam.video.sizes import fitted, of_one_shape, part_of, resized
 from vcam.video.writing import Writer, writing
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "LARGEST",
     "VIDEO_SUFFIXES",
     "Kind",
@@ -25,9 +29,13 @@ __all__ = [
     "Pixels",
     "Writer",
     "check_frames",
+    "fitted",
+    "for_picture",
     "kept",
     "natural",
+    "of_one_shape",
     "on_grid",
+    "part_of",
     "probe",
     "read",
     "resized",

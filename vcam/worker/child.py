@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from multiprocessing.connection import Connection
 
+from core.errors import StreamV2VError
 from core.settings import EngineSettings, Look
 from vcam.frames import EngineFacts
 from vcam.worker.factories import EngineProtocol, instead
@@ -85,7 +86,7 @@ def _load(pipe: Connection, settings: EngineSettings, look: Look, factory: str, 
     try:
         module, _, name = factory.partition(":")
         engine: EngineProtocol = getattr(importlib.import_module(module), name)(settings, look, threads, report)
-    except ValueError as error:  # ModelError, SettingsError: what was asked for cannot be had
+    except StreamV2VError as error:  # what was asked for cannot be had
         pipe.send(LoadFailed(_one_line(error), final=True))
         return None
     except Exception as error:  # noqa: BLE001  whatever it is, the parent shall hear of it
@@ -155,7 +156,7 @@ def _translate(pipe: Connection, engine: EngineProtocol, shared: SharedPictures,
 
 
 def _failed(order: Order, error: Exception) -> OrderFailed:
-    name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    name = "" if isinstance(error, StreamV2VError) else f"{type(error).__name__}: "
     text = name + _one_line(error)
     match order:
         case TranslateFrame():

@@ -42,12 +42,12 @@ class Chain:
         return math.prod(conv.stride for conv in self.convs)
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
+        """Return what `from_json` reads."""
         return {"upsampling": self.upsampling, "convs": [list(vars(conv).values()) for conv in self.convs]}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Chain:
-        """The chain of that JSON. Raises KeyError, TypeError."""
+        """Return the chain of that JSON. Raises KeyError, TypeError."""
         return Chain(int(values["upsampling"]), tuple(Conv(*conv) for conv in values["convs"]))
 
 
@@ -91,7 +91,7 @@ def _reach(chain: Chain) -> int:
 
 
 def _field(chain: Chain, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """The indices that outputs first..last look at: of each convolution's input, from the last to the first."""
+    """Return the indices that outputs first..last look at: of each convolution's input, from the last to the first."""
     for conv in reversed(chain.convs):
         half = conv.kernel // 2
         first, last = first * conv.stride - half, last * conv.stride + half
@@ -164,7 +164,7 @@ class Folded(nn.Module):
 
 
 def fold(layers: nn.Sequential, prefix: str) -> tuple[nn.Sequential, dict[str, Chain]]:
-    """The layers with every chain folded that is cheaper so, and the chains by the names of their modules.
+    """Return the layers with every chain folded that is cheaper so, and the chains by the names of their modules.
 
     prefix: the name of `layers`, which the chains' weights are named by.
     """
@@ -197,7 +197,7 @@ def _longest(children: Sequence[tuple[str, nn.Module]], at: int, prefix: str) ->
 
 
 def _chain(children: Sequence[tuple[str, nn.Module]], prefix: str) -> Chain | None:
-    """The chain that the modules are, if they are one."""
+    """Return the chain that the modules are, if they are one."""
     upsampling, convs = 1, []
     for place, (name, module) in enumerate(children):
         if isinstance(module, nn.Upsample) and place == 0 and module.mode == "nearest":

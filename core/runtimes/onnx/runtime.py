@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.algorithm.bank import Bank, Layout, Reading, Seen
+from core.algorithm.bank import Bank, Features, Layout, Reading
 from core.algorithm.net import Net, Picture
-from core.algorithm.prompts import Encoder
-from core.algorithm.stream import Parts, by_parts, net_rows
+from core.algorithm.prompts import PromptEncoder
+from core.algorithm.stream import ModelParts, by_parts, net_rows
 from core.errors import ModelError, SettingsError
 from core.models.description import DETAIL, ONNX_GRAPHS, ModelDescription, graphs_of, has_graphs, part_config
 from core.models.loading import Model, betas_schedule
@@ -38,7 +38,7 @@ _REMEDY = "use --runtime eager, or export the graphs again (docs/models.md)"
 
 
 def load(description: ModelDescription, settings: EngineSettings) -> Model:
-    """The model on ONNX Runtime. Raises ModelError, SettingsError."""
+    """Return the model on ONNX Runtime. Raises ModelError, SettingsError."""
     folder = description.folder
     if not has_graphs(folder):
         raise ModelError(f"{folder}: it has no {FOLDER}/ graphs for the onnx runtime; use --runtime eager")
@@ -56,7 +56,7 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
     factor = int(manifest["factor"])
     latent = (channels, settings.height // factor, settings.width // factor)
     layout = _layout(manifest["layout"], latent[1], latent[2])
-    parts = Parts(
+    parts = ModelParts(
         encode=_encode(sessions["encoder"]),
         net=_net(unet, layout, ThreadPoolExecutor(share.workers, "unet"), share.workers),
         decode=_decode(sessions["decoder"], sessions.get(DETAIL)),
@@ -96,7 +96,7 @@ def _share(settings: EngineSettings, threads: int) -> _Share:
 
 
 def fingerprint(description: ModelDescription) -> str:
-    """What of the folder the graphs were made for: all but the weights' values. Raises ModelError."""
+    """Return a hash of all that graphs depend on in the folder: not the weights' values. Raises ModelError."""
     parts = {part: part_config(description.folder, part) for part in sorted(set(ONNX_GRAPHS.values()))}
     # who wrote the file, and by which version, is no matter
     own = {part: {key: config[key] for key in config if _matters(key)} for part, config in parts.items()}
@@ -110,7 +110,7 @@ def _matters(key: str) -> bool:
 
 
 def read_manifest(description: ModelDescription) -> dict[str, Any]:
-    """What the folder's graphs need, as core.runtimes.onnx.export wrote it. Raises ModelError."""
+    """Return what the folder's graphs need, as core.runtimes.onnx.export wrote it. Raises ModelError."""
     path = description.folder / FOLDER / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -158,7 +158,7 @@ def _session(path: Path, weights: Mapping[str, NDArray[np.float32]], threads: in
 
 
 def weights_of(part: Path) -> dict[str, NDArray[np.float32]]:
-    """A part's weights by their names in its safetensors."""
+    """Return a part's weights by their names in its safetensors."""
     from safetensors.numpy import load_file
 
     found: dict[str, NDArray[np.float32]] = {}
@@ -170,7 +170,7 @@ def weights_of(part: Path) -> dict[str, NDArray[np.float32]]:
 def folded_weights(
     chains: Mapping[str, Chain], weights: Mapping[str, NDArray[np.float32]]
 ) -> dict[str, NDArray[np.float32]]:
-    """The weight and bias of each chain's one convolution, as `chain.weight` and `chain.bias`."""
+    """Return the weight and bias of each chain's one convolution, as `chain.weight` and `chain.bias`."""
     tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
     found = {name: compose(chain, tensors) for name, chain in chains.items()}
     return {
@@ -181,7 +181,7 @@ def folded_weights(
 
 
 def named(name: str, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The weight that a graph calls so: `name`, `name.T` for a matrix turned, either with `:AxBxC` for another shape.
+    """Return a graph's weight by its name: `name`, `name.T` for a matrix turned, or with `:AxBxC` for another shape.
 
     Raises KeyError, ValueError.
     """
@@ -199,10 +199,10 @@ def _layout(levels: Mapping[str, tuple[int, int]], height: int, width: int) -> L
 
 
 def _net(session: Any, layout: Layout, pool: Executor, workers: int) -> Net:
-    """The rows, which know nothing of each other, are shared by as many workers: the caller and threads of the pool."""
+    """Return a net whose independent rows are shared by so many workers: the caller and threads of the pool."""
     outputs = [output.name for output in session.get_outputs()]
 
-    def net(latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading) -> tuple[Tensor, Seen]:
+    def net(latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading) -> tuple[Tensor, Features]:
         rows = latents.shape[0]
         rings = bank or {name: torch.zeros(rows, 1, *shape) for name, shape in layout.items()}
         # a row that reads its own features instead of a bank is a plain UNet's
@@ -253,7 +253,7 @@ def _decode(session: Any, detail: Any) -> Callable[[Tensor, Tensor], Picture]:
     return decode if detail is None else detailed
 
 
-def _text(folder: Path, session: Any, length: int) -> Encoder:
+def _text(folder: Path, session: Any, length: int) -> PromptEncoder:
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer"
@@ -273,4 +273,4 @@ def _text(folder: Path, session: Any, length: int) -> Encoder:
     def known(word: str) -> bool:
         return unknown not in tokenizer.encode(word, add_special_tokens=False).ids
 
-    return Encoder(embed, known)
+    return PromptEncoder(embed, known)

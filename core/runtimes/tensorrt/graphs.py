@@ -25,9 +25,9 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from core.algorithm.attention import BankCall, SelfAttention, fuse_at, project
-from core.algorithm.bank import Layout, Reading, guide_of, unit
-from core.algorithm.frame import Frame, Knobs, Memory, denoise
-from core.algorithm.schedule import Rows
+from core.algorithm.bank import Layout, Reading, guide_name, normalized
+from core.algorithm.frame import FrameInputs, FrameModule, StreamTensors, denoise
+from core.algorithm.schedule import RowCoefficients
 from core.errors import PlanError
 from core.runtimes.tensorrt.operators import refused
 
@@ -36,7 +36,7 @@ _SCATTER_OPSET = 24  # the first with TensorScatter
 IN_PLACE_SINCE = (10, 15)  # TensorRT's version that takes it
 
 
-class Placed(NamedTuple):
+class InPlaceReading(NamedTuple):
     """How each row of a call reads and writes rings in place; the first three as core.algorithm.bank.Reading.
 
     at: int64 [rows], the token of the ring where this frame's features go. allowed: bool [rows, slots+1], the slots
@@ -85,11 +85,11 @@ def frame_inputs(picture: Tensor, knobs: Knobs, memory: Memory, *, detailed: boo
 
 
 class FrameGraph(nn.Module):
-    """core.algorithm.frame.Frame on the tensors of `frame_inputs`: picture, in_flight, origins, then the features
+    """core.algorithm.frame.FrameModule on the tensors of `named_inputs`: picture, in_flight, origins, then the features
     seen.
     """
 
-    def __init__(self, frame: Frame, names: Sequence[str], reading: type[Reading] | type[Placed]) -> None:
+    def __init__(self, frame: FrameModule, names: Sequence[str], reading: type[Reading] | type[InPlaceReading]) -> None:
         super().__init__()
         self.frame = frame
         self.names = tuple(names)
@@ -104,8 +104,8 @@ class FrameGraph(nn.Module):
             for part in ("bank.", "cross.")
         )
         reading: Any = self.reading(*(given[name] for name in self.reading._fields))
-        knobs = Knobs(
-            rows=Rows(*(given[f"rows.{name}"] for name in Rows._fields)),
+        inputs = FrameInputs(
+            rows=RowCoefficients(*(given[f"rows.{name}"] for name in RowCoefficients._fields)),
             noise=given["noise"],
             text=given["text"],
             cross=cross,
@@ -115,10 +115,10 @@ class FrameGraph(nn.Module):
             reading=reading,
             write=reading.fresh,  # not used here: the rings are written by whoever runs the graph
         )
-        latent = frame.encode(given["picture"]) * knobs.presence
+        latent = frame.encode(given["picture"]) * inputs.presence
         clean, origins, seen = denoise(
             partial(frame.net, cross=cross),
-            knobs,
+            inputs,
             bank,
             torch.cat([latent, given["in_flight"]]),
             torch.cat([latent, given["origins"]]),
@@ -128,7 +128,7 @@ class FrameGraph(nn.Module):
         return frame.decode(clean[-1:], given.get("source")), clean[:-1], origins[:-1], *(seen[name] for name in bank)
 
 
-class RingAttention:
+class InPlaceAttention:
     """A diffusers attention processor: this frame's keys and values into the ring, then attention over all of it."""
 
     def __init__(self, layer: str, fuses: bool) -> None:
@@ -195,10 +195,10 @@ class MergeGraph(nn.Module):
         chosen: dict[str, tuple[Tensor, Tensor]] = {}  # shares of the sources in each destination, and its own
         merged = []
         for name in names:
-            tokens, guide = self.layout[name][0], guide_of(name, rings)
+            tokens, guide = self.layout[name][0], guide_name(name, rings)
             sources, destinations = orders[tokens][:tokens], orders[tokens][tokens:]
             if guide not in chosen:
-                directions = unit(both[guide])
+                directions = normalized(both[guide])
                 similarity = directions.index_select(0, sources) @ directions.index_select(0, destinations).T
                 target = similarity.argmax(dim=-1)  # [sources]
                 numbers = torch.arange(tokens, device=target.device)
@@ -212,7 +212,7 @@ class MergeGraph(nn.Module):
 
 
 @contextmanager
-def written(net: Any, *, in_place: bool) -> Iterator[type[Reading] | type[Placed]]:
+def graph_attention(net: Any, *, in_place: bool) -> Iterator[type[Reading] | type[InPlaceReading]]:
     """Meanwhile a core.algorithm.unet.BankedUNet is as the graph shall have it; what its calls take as their
     reading.
     """
@@ -221,12 +221,12 @@ def written(net: Any, *, in_place: bool) -> Iterator[type[Reading] | type[Placed
         return
     before = net.unet.attn_processors
     placed = {
-        name: RingAttention(one.layer, one.fuses) if isinstance(one, SelfAttention) else one
+        name: InPlaceAttention(one.layer, one.fuses) if isinstance(one, SelfAttention) else one
         for name, one in before.items()
     }
     net.unet.set_attn_processor(placed)
     try:
-        yield Placed
+        yield InPlaceReading
     finally:
         net.unet.set_attn_processor(dict(before))
 

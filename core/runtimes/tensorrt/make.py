@@ -96,11 +96,11 @@ def _export(
     description: ModelDescription, settings: EngineSettings, folder: Path, report: Report
 ) -> dict[str, graphs.Graph]:
     loaded, version = models.load_parts(description, settings), readiness.version()
-    shape = tensorrt.shape_of(loaded, settings, version)
+    shape = tensorrt.plan_shape(loaded, settings, version)
     report("exporting the graph", 0.05)
-    frame = tensorrt.frame_of(loaded, description, settings)
-    example = tensorrt.example(loaded, frame, settings, shape)
-    with graphs.written(frame.net, in_place=shape.in_place) as reading, torch.inference_mode(False):
+    frame = tensorrt.frame_module(loaded, description, settings)
+    example = tensorrt.example_tensors(loaded, frame, settings, shape)
+    with graphs.graph_attention(frame.net, in_place=shape.in_place) as reading, torch.inference_mode(False):
         module = graphs.FrameGraph(frame, list(example), reading)
         outputs = graphs.frame_outputs(shape.layout)
         made = {FRAME: graphs.export(module, example, outputs, folder / "frame.onnx", version, loaded.weights)}

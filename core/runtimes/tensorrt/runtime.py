@@ -21,18 +21,18 @@ from core.algorithm import stream
 from core.algorithm.bank import Layout, Turn
 from core.algorithm.frame import DetailedDecode, Encode, Frame, idle_knobs, queue
 from core.algorithm.net import Picture
-from core.algorithm.stream import Develop, Plan, Step, StreamState
+from core.algorithm.stream import PendingPicture, SamplingParameters, Step, StreamState
 from core.errors import PlanError
 from core.models import loras
 from core.models.description import ModelDescription
 from core.models.loading import Loaded, Model, Report, banked, load_parts
-from core.runtimes.capture import way_of
-from core.runtimes.copies import Staged
+from core.runtimes.capture import device_policy
+from core.runtimes.copies import StagedInput
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt import readiness
 from core.runtimes.tensorrt.cache import Entry
-from core.runtimes.tensorrt.graphs import IN_PLACE_SINCE, Placed, frame_inputs
+from core.runtimes.tensorrt.graphs import IN_PLACE_SINCE, InPlaceReading, named_inputs
 from core.settings import EngineSettings, Policy
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def on_engine(entry: Entry, description: ModelDescription, settings: EngineSetti
     assert entry.manifest is not None
     # the engine has weights of its own; these are for LoRAs
     loaded = load_parts(description, settings, nets_on=torch.device("cpu"))
-    shape = shape_of(loaded, settings, readiness.version())
+    shape = plan_shape(loaded, settings, readiness.version())
     net = banked(loaded, description)
     for part in net.text_layers():
         part.to(loaded.device)  # through these the text goes when it changes
@@ -99,7 +99,7 @@ def _refit(
 
 
 @dataclass(frozen=True)
-class Shape:
+class PlanShape:
     """What an engine's tensors are made for: a stream's, and how its rings are kept."""
 
     layout: Layout
@@ -108,67 +108,71 @@ class Shape:
     in_place: bool
 
 
-def shape_of(loaded: Loaded, settings: EngineSettings, version: tuple[int, int]) -> Shape:
+def plan_shape(loaded: Loaded, settings: EngineSettings, version: tuple[int, int]) -> PlanShape:
     """The shape of those settings' engine, by TensorRT of that version."""
     fifo = settings.policy is Policy.FIFO
     rows = len(stream.net_rows(settings.guidance, settings.steps))
     in_place = fifo and bool(loaded.layout) and version >= IN_PLACE_SINCE
-    return Shape(loaded.layout, rows, settings.slots if fifo else 1, in_place)
+    return PlanShape(loaded.layout, rows, settings.slots if fifo else 1, in_place)
 
 
-def frame_of(loaded: Loaded, description: ModelDescription, settings: EngineSettings) -> Frame:
+def frame_module(loaded: Loaded, description: ModelDescription, settings: EngineSettings) -> FrameModule:
     """The whole frame, which takes the parts over. Raises ModelError."""
     parts = Encode(loaded.vae), banked(loaded, description), loaded.decode
     guidance, prediction = settings.guidance, loaded.schedule.prediction
-    frame = Frame(*parts, prediction=prediction, guidance=guidance, policy=settings.policy)
+    frame = FrameModule(*parts, prediction=prediction, guidance=guidance, policy=settings.policy)
     return frame.eval().requires_grad_(False)
 
 
-def example(loaded: Loaded, frame: Frame, settings: EngineSettings, shape: Shape) -> dict[str, Tensor]:
+def example_tensors(
+    loaded: Loaded, frame: FrameModule, settings: EngineSettings, shape: PlanShape
+) -> dict[str, Tensor]:
     """Every input of the frame's graph, of the right shape."""
     guidance, device = settings.guidance, loaded.device
-    state = stream.start(shape.layout, settings.steps, shape.slots, guidance, loaded.latent, loaded.dtype, device)
-    memory = state.memory._replace(bank=rings_of(shape, state).tensors)
+    state = stream.initial_state(
+        shape.layout, settings.steps, shape.slots, guidance, loaded.latent, loaded.dtype, device
+    )
+    memory = state.tensors._replace(bank=stream_rings(shape, state).tensors)
     _, length, width = loaded.encoder("").shape
-    knobs = idle_knobs(frame.net, memory, shape.net_rows, (length, width))  # type: ignore[arg-type]
+    inputs = example_inputs(frame.net, memory, shape.net_rows, (length, width))  # type: ignore[arg-type]
     if shape.in_place:
         nothing = (0,) * shape.net_rows
-        knobs = knobs._replace(reading=placed(knobs.reading, nothing, nothing, shape.slots))  # type: ignore[arg-type]
+        inputs = inputs._replace(reading=in_place_reading(inputs.reading, nothing, nothing, shape.slots))  # type: ignore[arg-type]
     picture = torch.zeros(settings.height, settings.width, 3, dtype=torch.uint8, device=device)
     return frame_inputs(picture, knobs, memory, detailed=isinstance(frame.decode, DetailedDecode))
 
 
 @dataclass(frozen=True)
-class Rings:
+class StreamRings:
     """The bank of one stream. tensors: as the engine has them; views: [rows, slots, tokens, channels]."""
 
     tensors: dict[str, Tensor]
     views: dict[str, Tensor]
 
 
-def rings_of(shape: Shape, state: StreamState) -> Rings:
+def stream_rings(shape: PlanShape, state: StreamState) -> StreamRings:
     """The state's own rings; in place those of keys and values have a spare slot."""
     if not shape.in_place:
-        return Rings(state.memory.bank, state.memory.bank)
+        return StreamRings(state.tensors.bank, state.tensors.bank)
     tensors, views = {}, {}
-    for name, ring in state.memory.bank.items():
+    for name, ring in state.tensors.bank.items():
         spare = not name.endswith(".feature")
         views[name] = ring.new_zeros(shape.net_rows, shape.slots + spare, *ring.shape[2:])
         tensors[name] = views[name].flatten(1, 2)[:, None] if spare else views[name]
-    return Rings(tensors, views)
+    return StreamRings(tensors, views)
 
 
-def placed(reading: Any, ages: tuple[int, ...], positions: tuple[int, ...], slots: int) -> Placed:
+def in_place_reading(reading: Any, ages: tuple[int, ...], positions: tuple[int, ...], slots: int) -> InPlaceReading:
     """How rings in place are read and written by rows of those ages; positions: frames kept (see TensorRtStep)."""
     spares = [position % (slots + 1) for position in positions]
     allowed = [[age > 0 or slot == spare for slot in range(slots + 1)] for age, spare in zip(ages, spares, strict=True)]
     device = reading.fresh.device
     at = torch.tensor(spares, dtype=torch.int64, device=device)
     fresh, strength, threshold = reading
-    return Placed(fresh, strength, threshold, at, torch.tensor(allowed, device=device))
+    return InPlaceReading(fresh, strength, threshold, at, torch.tensor(allowed, device=device))
 
 
-class Call:
+class PlanExecution:
     """An engine whose inputs and outputs lie at fixed addresses; `run` queues it on the current stream."""
 
     def __init__(self, engine: trt.ICudaEngine, tensors: Mapping[str, Tensor], device: torch.device) -> None:
@@ -212,7 +216,7 @@ class TensorRtStep:
     def __init__(
         self,
         built: Sequence[trt.ICudaEngine],
-        shape: Shape,
+        shape: PlanShape,
         state: StreamState,
         cross_attention: Callable[[Tensor], dict[str, Tensor]],
         policy: Policy,
@@ -220,11 +224,11 @@ class TensorRtStep:
         """built: engines, of the frame and (if the bank merges) of the merge. cross_attention: as
         core.algorithm.unet's.
         """
-        memory, self._shape = state.memory, shape
+        memory, self._shape = state.tensors, shape
         self._cross_attention = cross_attention
         self._policy = policy
         device = memory.in_flight.device
-        self._rings = rings_of(shape, state)
+        self._rings = stream_rings(shape, state)
         given = {"in_flight": memory.in_flight, "origins": memory.origins}
         given |= {f"bank.{name}": ring for name, ring in self._rings.tensors.items()}
         if shape.in_place:
@@ -233,17 +237,17 @@ class TensorRtStep:
         self._memory = memory._replace(bank={} if shape.in_place else memory.bank)
         self._call = Call(built[0], given, device)
         tensors = self._call.tensors
-        self._merging = Call(built[1], {}, device) if len(built) > 1 else None
-        way = way_of(device)
-        self._repeated = way.repeated
+        self._merging = PlanExecution(built[1], {}, device) if len(built) > 1 else None
+        policy = device_policy(device)
+        self._capture_run = policy.capture
         self._capture()
         small = ("scale", "residual", "presence", "fresh", "strength", "threshold", "at", "allowed")
-        self._dials = {name: Staged(tensors[name]) for name in small if name in tensors}
+        self._scalars = {name: StagedInput(tensors[name]) for name in small if name in tensors}
         orders = {} if self._merging is None else self._merging.tensors
         rows = len(state.positions)  # all of which may be merged after one frame
-        self._orders = {name: Staged(value, rows) for name, value in orders.items() if name.startswith("order.")}
-        self._was: Plan | None = None
-        self._copies = way.copies(tensors["picture"], tensors["shown"])
+        self._orders = {name: StagedInput(value, rows) for name, value in orders.items() if name.startswith("order.")}
+        self._was: SamplingParameters | None = None
+        self._copies = policy.copies(tensors["picture"], tensors["shown"])
 
     def weights_changed(self, *, engine: bool) -> None:
         """What the text becomes is worked out with the next frame; engine: whether that has other weights too."""
@@ -256,22 +260,24 @@ class TensorRtStep:
         kept = (memory.in_flight, memory.origins, memory.sources, *self._rings.tensors.values())
         with torch.inference_mode():
             before = [tensor.clone() for tensor in kept]
-            self._frame: Callable[[], None] = self._repeated(self._run)
-            self._merge = self._repeated(self._merging.run) if self._merging else None
+            self._frame: Callable[[], None] = self._capture_run(self._run)
+            self._merge = self._capture_run(self._merging.run) if self._merging else None
             torch._foreach_copy_(list(kept), before)  # capturing runs them
 
-    def __call__(self, plan: Plan, state: StreamState, picture: Picture | None) -> tuple[Develop, StreamState]:
+    def __call__(
+        self, sampling: SamplingParameters, state: StreamState, picture: Picture | None
+    ) -> tuple[PendingPicture, StreamState]:
         """See core.algorithm.stream.Step."""
-        now = self._turn(plan, state)
+        now = self._turn(sampling, state)
         with torch.inference_mode():
             self._copies.take(picture)
-            self._refresh(plan, state, now, imagined=picture is None)
+            self._refresh(sampling, state, now, imagined=picture is None)
             self._frame()
             develop = self._copies.give()
             self._keep(now)
             for row in now.merged:
-                self._merge_row(row, banks.orders(self._rings.views, plan.seed, [now.ages[row]]))
-        return develop, stream.after(state, self._memory, now)
+                self._merge_row(row, banks.merge_orders(self._rings.views, sampling.seed, [now.ages[row]]))
+        return develop, stream.next_state(state, self._tensors, now)
 
     def _run(self) -> None:
         tensors, sources = self._call.tensors, self._memory.sources
@@ -284,37 +290,42 @@ class TensorRtStep:
             if name in self._call.tensors:
                 self._call.tensors[name].copy_(self._call.tensors[f"{name}{_AFTER}"])
 
-    def _turn(self, plan: Plan, state: StreamState) -> Turn:
+    def _turn(self, sampling: SamplingParameters, state: StreamState) -> BankUpdate:
         shape = self._shape
-        ages = [state.frame_index - row for row in stream.net_rows(plan.guidance, plan.noise.shape[0])]
+        ages = [state.frame_index - row for row in stream.net_rows(sampling.guidance, sampling.noise.shape[0])]
         slots = shape.slots * (shape.slots + 1) if shape.in_place else banks.slot_count(self._rings.views)
-        return banks.turn(slots, state.positions, ages, policy=plan.policy, interval=plan.interval)
+        return banks.next_update(slots, state.positions, ages, policy=sampling.policy, interval=sampling.interval)
 
-    def _refresh(self, plan: Plan, state: StreamState, now: Turn, *, imagined: bool) -> None:
+    def _refresh(self, sampling: SamplingParameters, state: StreamState, now: BankUpdate, *, imagined: bool) -> None:
         """Bring what has changed since the last frame to the engine."""
         was, tensors = self._was, self._call.tensors
-        dials = stream.dials(plan, 0, now._replace(writes=()), torch.device("cpu"), imagined=imagined)
-        reading: Any = dials.reading
+        scalars = stream.frame_scalars(sampling, 0, now._replace(writes=()), torch.device("cpu"), imagined=imagined)
+        reading: Any = scalars.reading
         if self._shape.in_place:
-            reading = placed(reading, now.ages, state.positions, self._shape.slots)
-        small = {"scale": dials.scale, "residual": dials.residual, "presence": dials.presence, **reading._asdict()}
-        for name, staged in self._dials.items():
+            reading = in_place_reading(reading, now.ages, state.positions, self._shape.slots)
+        small = {
+            "scale": scalars.scale,
+            "residual": scalars.residual,
+            "presence": scalars.presence,
+            **reading._asdict(),
+        }
+        for name, staged in self._scalars.items():
             staged.put(small[name])
-        if was is None or plan.rows is not was.rows:
-            for name, value in plan.rows._asdict().items():
+        if was is None or sampling.rows is not was.rows:
+            for name, value in sampling.rows._asdict().items():
                 if f"rows.{name}" in tensors:
                     tensors[f"rows.{name}"].copy_(value)
-        if was is None or plan.noise is not was.noise:
-            tensors["noise"].copy_(plan.noise)
-        if was is None or plan.text is not was.text or plan.negative_text is not was.negative_text:
-            text = stream.texts(plan)
+        if was is None or sampling.noise is not was.noise:
+            tensors["noise"].copy_(sampling.noise)
+        if was is None or sampling.text is not was.text or sampling.negative_text is not was.negative_text:
+            text = stream.text_rows(sampling)
             if "text" in tensors:  # few UNets take it elsewhere too
                 tensors["text"].copy_(text)
             for layer, value in self._cross_attention(text).items():
                 tensors[f"cross.{layer}"].copy_(value)
-        self._was = plan
+        self._was = sampling
 
-    def _keep(self, now: Turn) -> None:
+    def _keep(self, now: BankUpdate) -> None:
         """Into the rings goes what TensorRT has not written there itself."""
         into: list[Tensor] = []
         out_of: list[Tensor] = []

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from core.algorithm.attention import (
     BankCall,
-    Between,
     CrossAttention,
     SelfAttention,
+    SubtokenGrid,
     attend,
     extend,
     fuse,
     fuse_at,
-    fuse_between,
-    shares_between,
+    fuse_subtoken,
+    subtoken_shares,
 )
 from core.algorithm.bank import Reading
 
@@ -138,7 +138,7 @@ def scene(seed: int, shift: float, height: int = 6, width: int = 7) -> torch.Ten
 def test_what_moved_by_a_part_of_a_token_is_found_between_tokens(seed: int, shift: float) -> None:
     before, now = scene(seed, 0.0), scene(seed, shift)
     one, never = torch.ones(1), torch.tensor([0.9999])
-    fused = fuse_between(now * 3, before[:, None], one, never, Between(shares_between(4), 6, 7))
+    fused = fuse_subtoken(now * 3, before[:, None], one, never, SubtokenGrid(subtoken_shares(4), 6, 7))
     inside = (torch.arange(42) % 7 < 6)[None, :, None]  # what comes from beyond the edge was never seen
     torch.testing.assert_close(
         torch.where(inside, fused, 0),
@@ -152,16 +152,16 @@ def test_what_moved_by_a_part_of_a_token_is_found_between_tokens(seed: int, shif
 def test_matches_on_tokens_are_those_of_the_paper(seed: int, slots: int) -> None:
     own, ring = tensors(seed, (2, 12, 8), (2, slots, 12, 8))
     strength, threshold = torch.tensor([0.3, 0.9]), torch.tensor([0.1, 0.6])
-    centre = shares_between(2)[4:5]
+    centre = subtoken_shares(2)[4:5]
     assert centre.tolist() == [[0, 0, 0, 0, 1, 0, 0, 0, 0]]
     expected = fuse(own, ring, strength, threshold)
     torch.testing.assert_close(
-        fuse_between(own, ring, strength, threshold, Between(centre, 3, 4)), expected, atol=1e-5, rtol=1e-5
+        fuse_subtoken(own, ring, strength, threshold, SubtokenGrid(centre, 3, 4)), expected, atol=1e-5, rtol=1e-5
     )
 
 
 def test_shares_make_up_one_and_reach_half_way() -> None:
-    shares = shares_between(8)
+    shares = subtoken_shares(8)
     assert shares.shape == (81, 9)
     torch.testing.assert_close(shares.sum(1), torch.ones(81))
     torch.testing.assert_close(shares[0], torch.tensor([0.25, 0.25, 0, 0.25, 0.25, 0, 0, 0, 0]))
@@ -170,13 +170,15 @@ def test_shares_make_up_one_and_reach_half_way() -> None:
 def test_neighbours_stay_in_their_slot() -> None:
     (own,) = tensors(5, (1, 12, 8))
     ring = torch.stack([torch.full((1, 12, 8), 100.0), own], dim=1)  # the other slot is like nothing
-    between = Between(shares_between(4), 3, 4)
-    fused = fuse_between(own, ring, torch.ones(1), torch.tensor([0.9]), between)
+    between = SubtokenGrid(subtoken_shares(4), 3, 4)
+    fused = fuse_subtoken(own, ring, torch.ones(1), torch.tensor([0.9]), between)
     torch.testing.assert_close(fused, own, atol=1e-4, rtol=1e-4)
 
 
 def test_half_precision_does_not_overflow() -> None:
     own, ring = (t.half() * 60 for t in tensors(6, (1, 12, 320), (1, 1, 12, 320)))
-    fused = fuse_between(own, ring, own.new_ones(1), own.new_tensor([-1.0]), Between(shares_between(4).half(), 3, 4))
+    fused = fuse_subtoken(
+        own, ring, own.new_ones(1), own.new_tensor([-1.0]), SubtokenGrid(subtoken_shares(4).half(), 3, 4)
+    )
     assert fused.dtype == torch.float16
     assert fused.isfinite().all()

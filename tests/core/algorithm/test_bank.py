@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core.algorithm import bank
-from core.algorithm.bank import Bank, Seen
+from core.algorithm.bank import Bank, Features
 from core.settings import Policy
 from tests.support.small_models import updated
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 LAYOUT = {"a.key": (3, 2), "a.value": (3, 2), "b.feature": (2, 4)}
 
 
-def seen_of(frame: float, rows: int = 1) -> Seen:
+def seen_of(frame: float, rows: int = 1) -> Features:
     """Features that are the frame's number everywhere."""
     return {name: torch.full((rows, *shape), frame) for name, shape in LAYOUT.items()}
 
@@ -43,7 +43,8 @@ def test_the_bytes_are_those_of_the_rings(rows: int, slots: int, dtype: torch.dt
 
 
 def test_the_first_frame_fills_all_slots_and_kept_ones_go_round() -> None:
-    rings, positions = empty(1, 3), (0,)
+    rings = empty(1, 3)
+    positions: tuple[int, ...] = (0,)
     held = []
     for age in range(9):
         rings, positions = updated(rings, seen_of(age), positions, [age], policy=Policy.FIFO, interval=2, seed=0)
@@ -110,7 +111,7 @@ def test_no_bank_stays_none() -> None:
 
 def test_values_and_features_are_merged_by_their_layers_keys() -> None:
     names = dict.fromkeys(["x.attn1.key", "x.attn1.value", "x.attn1.feature", "x.feature", "up_blocks.1.feature"])
-    guides = {name: bank.guide_of(name, names) for name in names}  # type: ignore[arg-type]
+    guides = {name: bank.guide_name(name, names) for name in names}  # type: ignore[arg-type]
     assert guides.pop("up_blocks.1.feature") == "up_blocks.1.feature"
     assert set(guides.values()) == {"x.attn1.key"}
 
@@ -124,7 +125,7 @@ def test_a_fresh_row_reads_itself_and_another_its_ring() -> None:
 
 
 def test_marks() -> None:
-    assert bank.mark(3, [(0, 2), (), (1,)]).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert bank.slot_mask(3, [(0, 2), (), (1,)]).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -134,11 +135,11 @@ def test_before_a_blank_wall_half_precision_still_merges_to_the_mean(dtype: torc
     ring = {"a.key": torch.full((1, 1, tokens, channels), 3.0, dtype=dtype)}
     ring["a.value"] = torch.full_like(ring["a.key"], 60.0)
     seen = {name: value[:, 0] for name, value in ring.items()}
-    merged = bank.merge(ring, seen, bank.orders(ring, 0, [4]))
+    merged = bank.merge(ring, seen, bank.merge_orders(ring, 0, [4]))
     for name, value in merged.items():
         torch.testing.assert_close(value, ring[name], rtol=0.01, atol=0)
 
 
 def test_the_length_of_large_features_does_not_overflow_in_half_precision() -> None:
     large = torch.full((1, 2, 16), 300.0, dtype=torch.float16)
-    torch.testing.assert_close(bank.unit(large), torch.full_like(large, 0.25))
+    torch.testing.assert_close(bank.normalized(large), torch.full_like(large, 0.25))

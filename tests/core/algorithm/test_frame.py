@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -18,13 +18,13 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from benchmarks.random_model import carry_pictures
 from core.algorithm import bank as banks
 from core.algorithm import stream
-from core.algorithm.frame import Decode, Encode, Frame, Knobs, Merge
+from core.algorithm.frame import BankMerge, FrameInputs, FrameModule, PictureDecoder, PictureEncoder
 from core.algorithm.schedule import Prediction
-from core.algorithm.stream import Plan, StreamState
+from core.algorithm.stream import SamplingParameters, StreamState
 from core.algorithm.unet import BankedUNet, layout
 from core.settings import Guidance, Policy
 from tests.support.small_models import DEVICE, LATENT, small_unet
-from tests.support.small_plans import plan
+from tests.support.small_sampling import sampling
 
 SIZE = 64  # pixels; the latents are 8 x 8
 PLACES = ("mid_block.attentions.0.transformer_blocks.0.attn1", "up_blocks.1.attentions.1.transformer_blocks.0")
@@ -33,9 +33,9 @@ PLACES = ("mid_block.attentions.0.transformer_blocks.0.attn1", "up_blocks.1.atte
 class Parts(NamedTuple):
     """A small model in float64, apart."""
 
-    encode: Encode
+    encode: PictureEncoder
     net: BankedUNet
-    decode: Decode
+    decode: PictureDecoder
 
 
 @functools.cache
@@ -50,7 +50,7 @@ def parts(**kind: bool) -> Parts:
         )
     carry_pictures(vae)
     vae = vae.double().eval().requires_grad_(False)
-    return Parts(Encode(vae), BankedUNet(small_unet(0, **kind), PLACES), Decode(vae))
+    return Parts(PictureEncoder(vae), BankedUNet(small_unet(0, **kind), PLACES), PictureDecoder(vae))
 
 
 @functools.cache
@@ -58,9 +58,9 @@ def small_layout() -> banks.Layout:
     return layout(small_unet(0).config, PLACES, 8, 8)
 
 
-def start(plan: Plan, slots: int) -> StreamState:
-    shapes = {} if plan.policy is Policy.OFF else small_layout()
-    return stream.start(shapes, len(plan.noise), slots, plan.guidance, LATENT, torch.float64, DEVICE)
+def start(sampling: SamplingParameters, slots: int) -> StreamState:
+    shapes = {} if sampling.policy is Policy.OFF else small_layout()
+    return stream.initial_state(shapes, len(sampling.noise), slots, sampling.guidance, LATENT, torch.float64, DEVICE)
 
 
 def pictures(count: int) -> list[Tensor]:
@@ -69,56 +69,62 @@ def pictures(count: int) -> list[Tensor]:
     return [scene[:, n : n + SIZE].to(torch.uint8) for n in range(count)]
 
 
-def whole(model: Parts, plan: Plan) -> Frame:
-    return Frame(
+def whole(model: Parts, sampling: SamplingParameters) -> FrameModule:
+    return FrameModule(
         model.encode,
         model.net,
         model.decode,
-        prediction=plan.prediction,
-        guidance=plan.guidance,
-        policy=plan.policy,
+        prediction=sampling.prediction,
+        guidance=sampling.guidance,
+        policy=sampling.policy,
     )
 
 
 def advance(
-    frame: Frame, plan: Plan, state: StreamState, picture: Tensor, *, cached: bool, imagined: bool = False
+    frame: FrameModule,
+    sampling: SamplingParameters,
+    state: StreamState,
+    picture: Tensor,
+    *,
+    cached: bool,
+    imagined: bool = False,
 ) -> tuple[Tensor, StreamState]:
     """One frame, and the merges of its rows."""
-    now = stream.turn(plan, state)
-    knobs = stream.knobs(plan, state, now, imagined=imagined)
+    now = stream.bank_update(sampling, state)
+    inputs = stream.frame_inputs(sampling, state, now, imagined=imagined)
     if cached:
-        knobs = knobs._replace(cross=frame.net.cross_attention(knobs.text))  # type: ignore[operator]
-    shown, memory, seen = frame(picture, knobs, state.memory)
+        inputs = inputs._replace(cross=frame.net.cross_attention(inputs.text))  # type: ignore[operator]
+    shown, tensors, seen = frame(picture, inputs, state.tensors)
     for row in now.merged:
         one = slice(row, row + 1)
-        bank = {name: ring[one] for name, ring in memory.bank.items()}
-        orders = banks.orders(bank, plan.seed, [now.ages[row]])
-        merged = Merge()(bank, {name: features[one] for name, features in seen.items()}, orders)
-        memory = memory._replace(
-            bank={name: torch.cat([ring[:row], merged[name], ring[row + 1 :]]) for name, ring in memory.bank.items()}
+        bank = {name: ring[one] for name, ring in tensors.bank.items()}
+        orders = banks.merge_orders(bank, sampling.seed, [now.ages[row]])
+        merged = BankMerge()(bank, {name: features[one] for name, features in seen.items()}, orders)
+        tensors = tensors._replace(
+            bank={name: torch.cat([ring[:row], merged[name], ring[row + 1 :]]) for name, ring in tensors.bank.items()}
         )
-    return shown, stream.after(state, memory, now)
+    return shown, stream.next_state(state, tensors, now)
 
 
 @torch.inference_mode()
-def prove(plan: Plan, slots: int = 1, frames: int = 6, *, cached: bool = True, **kind: bool) -> None:
+def prove(sampling: SamplingParameters, slots: int = 1, frames: int = 6, *, cached: bool = True, **kind: bool) -> None:
     """The whole frame equals encoding, stream.step and decoding, and so does all that is remembered."""
     model = parts(**kind)
-    frame, apart, together = whole(model, plan), start(plan, slots), start(plan, slots)
+    frame, apart, together = whole(model, sampling), start(sampling, slots), start(sampling, slots)
     for picture in pictures(frames):
-        clean, apart = stream.step(model.net, plan, apart, model.encode(picture))
-        shown, together = advance(frame, plan, together, picture, cached=cached)
+        clean, apart = stream.step(model.net, sampling, apart, model.encode(picture))
+        shown, together = advance(frame, sampling, together, picture, cached=cached)
         # the one rounding at the end may go the other way
         assert (shown.int() - model.decode(clean).int()).abs().max() <= 1
         assert together.positions == apart.positions
         assert together.frame_index == apart.frame_index
-        torch.testing.assert_close(together.memory, apart.memory, rtol=0, atol=1e-10)
+        torch.testing.assert_close(together.tensors, apart.tensors, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("steps", "slots"), [(1, 1), (2, 3), (4, 2)])
 @pytest.mark.parametrize("policy", Policy)
 def test_every_policy_equals_the_eager_parts(policy: Policy, steps: int, slots: int) -> None:
-    prove(plan(policy, steps), 1 if policy is Policy.MERGE else slots)
+    prove(sampling(policy, steps), 1 if policy is Policy.MERGE else slots)
 
 
 # by the function that stream.step denoises with, which test_proof.py proves for every combination
@@ -134,32 +140,32 @@ def test_every_policy_equals_the_eager_parts(policy: Policy, steps: int, slots: 
 def test_every_guidance_and_prediction_equals_the_eager_parts(
     policy: Policy, guidance: Guidance, prediction: Prediction
 ) -> None:
-    prove(plan(policy, 2, guidance, prediction), frames=4)
+    prove(sampling(policy, 2, guidance, prediction), frames=4)
 
 
 def test_the_text_of_a_model_that_wants_it_elsewhere_too_comes_along() -> None:
-    prove(plan(Policy.FIFO, 2), like_embedded=True)
+    prove(sampling(Policy.FIFO, 2), like_embedded=True)
 
 
 def test_without_cached_keys_and_values_of_the_text_it_is_the_same() -> None:
-    prove(plan(Policy.FIFO, 2), cached=False, frames=3)
+    prove(sampling(Policy.FIFO, 2), cached=False, frames=3)
 
 
 def test_without_presence_the_picture_does_not_matter() -> None:
-    own = plan(Policy.OFF, 1)
+    own = sampling(Policy.OFF, 1)
     frame = whole(parts(), own)
     shown = [advance(frame, own, start(own, 1), picture, cached=False, imagined=True)[0] for picture in pictures(2)]
     assert torch.equal(*shown)
 
 
 def test_a_frame_changes_nothing_that_it_was_given() -> None:
-    own = plan(Policy.MERGE, 2)
+    own = sampling(Policy.MERGE, 2)
     frame, state = whole(parts(), own), start(own, 1)
     _, state = advance(frame, own, state, pictures(1)[0], cached=True)
-    knobs: Knobs = stream.knobs(own, state, stream.turn(own, state))
-    before = copy.deepcopy((knobs, state.memory))
-    frame(pictures(1)[0], knobs, state.memory)
-    torch.testing.assert_close((knobs, state.memory), before, rtol=0, atol=0)
+    inputs: FrameInputs = stream.frame_inputs(own, state, stream.bank_update(own, state))
+    before = copy.deepcopy((inputs, state.tensors))
+    frame(pictures(1)[0], inputs, state.tensors)
+    torch.testing.assert_close((inputs, state.tensors), before, rtol=0, atol=0)
 
 
 class OnOneDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -186,28 +192,29 @@ def test_nothing_of_a_frame_happens_on_the_host_and_in_half_precision_types_agre
     policy: Policy, guidance: Guidance, subtoken: int
 ) -> None:
     """What a CUDA graph cannot capture fails on PyTorch's meta device too: copies from the host, and numbers to it."""
-    own = plan(policy, 2, guidance)
+    own = sampling(policy, 2, guidance)
     model = parts() if subtoken == 1 else parts()._replace(net=BankedUNet(small_unet(0), ["up_blocks.1"], subtoken))
     frame = copy.deepcopy(whole(model, own)).to("meta", torch.float16)
+    assert isinstance(frame.encode, PictureEncoder)
     frame.encode.dtype = torch.float16
     shapes = layout(small_unet(0).config, PLACES if subtoken == 1 else ["up_blocks.1"], 8, 8)
     state = start(own, 1)._replace(
-        memory=stream.start(
+        tensors=stream.initial_state(
             {} if policy is Policy.OFF else shapes, 2, 1, guidance, LATENT, torch.float16, torch.device("meta")
-        ).memory
+        ).tensors
     )
-    knobs = stream.knobs(own, state, stream.turn(own, state))
-    orders = banks.orders(state.memory.bank, own.seed, [3])
+    inputs = stream.frame_inputs(own, state, stream.bank_update(own, state))
+    orders = banks.merge_orders(state.tensors.bank, own.seed, [3])
 
     def moved(tensor: Tensor) -> Tensor:
         return tensor.to("meta", torch.float16 if tensor.is_floating_point() else tensor.dtype)
 
-    knobs, orders = tree_map_only(Tensor, moved, (knobs, orders))
+    inputs, orders = tree_map_only(Tensor, moved, (inputs, orders))
     picture = pictures(1)[0].to("meta")
-    with torch.inference_mode(), OnOneDevice():
-        cross = frame.net.cross_attention(knobs.text)  # type: ignore[operator]
-        shown, after, seen = frame(picture, knobs._replace(cross=cross), state.memory)
+    with torch.inference_mode(), OnOneDevice():  # type: ignore[no-untyped-call]
+        cross = frame.net.cross_attention(inputs.text)  # type: ignore[operator]
+        shown, after, seen = frame(picture, inputs._replace(cross=cross), state.tensors)
         rows = ({name: tensor[:1] for name, tensor in part.items()} for part in (after.bank, seen))
-        merged = Merge()(*rows, orders) if policy is Policy.MERGE else {}
+        merged = BankMerge()(*rows, orders) if policy is Policy.MERGE else {}
     assert (shown.dtype, shown.shape) == (torch.uint8, (SIZE, SIZE, 3))
     assert {tensor.dtype for tensor in (*after.bank.values(), *merged.values(), after.in_flight)} == {torch.float16}

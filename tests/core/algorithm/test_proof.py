@@ -21,7 +21,7 @@ from core.algorithm.attention import attend, extend, fuse
 from core.algorithm.bank import Layout, Reading
 from core.algorithm.schedule import Prediction, Schedule, ScheduleKind
 from core.algorithm.unet import BankedUNet, PlainUNet, default_places, layout, self_attentions
-from core.errors import SettingsError
+from core.errors import PlaceError, SettingsError
 from core.settings import Guidance, Policy
 from tests.support import reference as ref
 from tests.support.small_models import (
@@ -80,15 +80,16 @@ class Case:
         fusion_strength: float = 0.75,
         threshold: float = 0.9,
         seed: int = 5,
-        **unet: bool,
+        unet: dict[str, bool] | None = None,
     ) -> None:
+        unet = unet or {}
         chosen = ref.lcm_timesteps(steps, 0.6)
         off = policy is Policy.OFF
         self.net: Any = PlainUNet(stock_unet(**unet)) if off else banked_unet(places, **unet)
         self.layout = {} if off else small_layout(places, **unet)
         self.steps, self.slots, self.guidance = steps, slots, guidance
-        self.plan = stream.Plan(
-            rows=schedules.rows(Schedule(ALPHAS, kind, prediction), chosen, torch.float64, DEVICE),
+        self.sampling = stream.SamplingParameters(
+            rows=schedules.row_coefficients(Schedule(ALPHAS, kind, prediction), chosen, torch.float64, DEVICE),
             noise=fixed_noise(7, steps),
             prediction=prediction,
             text=TEXT[None],
@@ -123,14 +124,14 @@ class Case:
 
     def start(self, rows: int | None = None, guidance: Guidance | None = None) -> stream.StreamState:
         rows, guidance = self.steps if rows is None else rows, self.guidance if guidance is None else guidance
-        return stream.start(self.layout, rows, self.slots, guidance, LATENT, torch.float64, DEVICE)
+        return stream.initial_state(self.layout, rows, self.slots, guidance, LATENT, torch.float64, DEVICE)
 
     @torch.inference_mode()
     def batch(self, latents: Sequence[Tensor]) -> list[Tensor]:
         """Every frame by the stream batch; the last frame is repeated to drain it."""
         state, outputs = self.start(), []
         for latent in [*latents, *[latents[-1]] * (self.steps - 1)]:
-            clean, state = stream.step(self.net, self.plan, state, latent[None])
+            clean, state = stream.step(self.net, self.sampling, state, latent[None])
             outputs.append(clean[0])
         return outputs[self.steps - 1 :]
 
@@ -141,7 +142,7 @@ class Case:
         states = tuple(self.start(1, self.guidance if row == 0 else later) for row in range(self.steps))
         outputs = []
         for latent in latents:
-            clean, states = stream.sequential(self.net, self.plan, states, latent[None])
+            clean, states = stream.sequential(self.net, self.sampling, states, latent[None])
             outputs.append(clean[0])
         return outputs
 
@@ -198,7 +199,7 @@ def test_each_place_of_fusion_equals_the_reference(policy: Policy, places: tuple
 @pytest.mark.parametrize("unet", [{"last_up_attention": False}, {"like_embedded": True}, {"linear": True}])
 @pytest.mark.parametrize("policy", [Policy.FIFO, Policy.MERGE])
 def test_other_unets_equal_the_reference(policy: Policy, unet: dict[str, bool]) -> None:
-    Case(policy, 1, 2, 1, (ATTENTION, BLOCK, UP_BLOCK), **unet).prove(3)
+    Case(policy, 1, 2, 1, (ATTENTION, BLOCK, UP_BLOCK), unet=unet).prove(3)
 
 
 @pytest.mark.parametrize("kind", list(ScheduleKind))
@@ -235,11 +236,11 @@ def test_forgetting_starts_anew_as_in_the_reference(policy: Policy) -> None:
     latents = moving_latents(1, 7)
     state = case.start()
     for latent in latents[:4]:
-        _, state = stream.step(case.net, case.plan, state, latent[None])
-    state = stream.forget(state)
+        _, state = stream.step(case.net, case.sampling, state, latent[None])
+    state = stream.with_empty_bank(state)
     outputs = []
     for latent in [*latents[4:], latents[-1], latents[-1]]:
-        clean, state = stream.step(case.net, case.plan, state, latent[None])
+        clean, state = stream.step(case.net, case.sampling, state, latent[None])
         outputs.append(clean[0])
     expected = [case.reference.frame(latent, TEXT) for latent in latents[4:]]  # it has seen nothing before
     for output, other in zip(outputs[2:], expected, strict=True):
@@ -250,14 +251,14 @@ def test_forgetting_leaves_nothing_of_the_past() -> None:
     case = Case(steps=2, slots=2)
     state = case.start()
     for latent in moving_latents(1, 4):
-        _, state = stream.step(case.net, case.plan, state, latent[None])
-    poisoned = stream.forget(state)
-    bank = {name: torch.full_like(ring, 1e6) for name, ring in poisoned.memory.bank.items()}
-    poisoned = poisoned._replace(memory=poisoned.memory._replace(bank=bank))
-    emptied = stream.forget(state)
+        _, state = stream.step(case.net, case.sampling, state, latent[None])
+    poisoned = stream.with_empty_bank(state)
+    bank = {name: torch.full_like(ring, 1e6) for name, ring in poisoned.tensors.bank.items()}
+    poisoned = poisoned._replace(tensors=poisoned.tensors._replace(bank=bank))
+    emptied = stream.with_empty_bank(state)
     for latent in moving_latents(2, 4):
-        a, poisoned = stream.step(case.net, case.plan, poisoned, latent[None])
-        b, emptied = stream.step(case.net, case.plan, emptied, latent[None])
+        a, poisoned = stream.step(case.net, case.sampling, poisoned, latent[None])
+        b, emptied = stream.step(case.net, case.sampling, emptied, latent[None])
         assert a.equal(b)
 
 
@@ -370,7 +371,7 @@ def test_layers_are_listed_in_the_order_in_which_they_run() -> None:
 
 @pytest.mark.parametrize("place", ["up_blocks.9", "mid_block", "conv_in", ATTENTION.replace("attn1", "attn2"), "x", ""])
 def test_a_place_that_cannot_fuse_is_refused_by_name(place: str) -> None:
-    with pytest.raises(ValueError, match=repr(place)):
+    with pytest.raises(PlaceError, match=repr(place)):
         BankedUNet(small_unet(0), [place])
 
 
@@ -440,8 +441,8 @@ def test_merging_equals_the_reference_for_any_permutation(
     orders = [torch.randperm(2 * tokens, generator=generator) for _ in range(rows)]
     merged = banks.merge(bank, seen, {tokens: torch.stack(orders)})
 
-    def of_row(entries: dict[str, Tensor], row: int) -> ref.Seen:
-        return ref.Seen(
+    def of_row(entries: dict[str, Tensor], row: int) -> ref.Features:
+        return ref.Features(
             {layer: entries[f"{layer}.key"][row]},
             {layer: entries[f"{layer}.value"][row]},
             {place: entries[f"{place}.feature"][row] for place in (layer, block, plain)},
@@ -449,7 +450,12 @@ def test_merging_equals_the_reference_for_any_permutation(
 
     for row, order in enumerate(orders):
         compact = of_row({name: ring[:, 0] for name, ring in bank.items()}, row)
-        expected = ref.merge(compact, of_row(seen, row), frame, lambda frame, tokens, order=order: order.tolist())
+        drawn: list[int] = order.tolist()
+
+        def the_order(frame: int, tokens: int, drawn: list[int] = drawn) -> list[int]:
+            return drawn
+
+        expected = ref.merge(compact, of_row(seen, row), frame, the_order)
         actual = of_row({name: ring[:, 0] for name, ring in merged.items()}, row)
         torch.testing.assert_close(actual.keys, expected.keys, rtol=0, atol=1e-12)
         torch.testing.assert_close(actual.values, expected.values, rtol=0, atol=1e-12)
@@ -528,7 +534,7 @@ def test_the_arithmetic_of_a_step_equals_the_reference(
 ) -> None:
     clean, noise, predicted = normal(generator, 3, len(chosen), 4, 2, 2)
     for kind in ScheduleKind:
-        rows = schedules.rows(Schedule(ALPHAS, kind, prediction), chosen, torch.float64, DEVICE)
+        rows = schedules.row_coefficients(Schedule(ALPHAS, kind, prediction), chosen, torch.float64, DEVICE)
         noisy = schedules.add_noise(rows, clean, noise)
         epsilon = schedules.epsilon(prediction, rows, noisy, predicted)
         estimate = schedules.x0(prediction, rows, noisy, predicted)
@@ -555,7 +561,7 @@ def test_two_streams_on_one_net_do_not_disturb_each_other(policy: Policy) -> Non
     states, outputs = [case.start(), case.start()], [[], []]  # type: ignore[var-annotated]
     for pair in zip(*films, strict=True):
         for which, latent in enumerate(pair):
-            clean, states[which] = stream.step(case.net, case.plan, states[which], latent[None])
+            clean, states[which] = stream.step(case.net, case.sampling, states[which], latent[None])
             outputs[which].append(clean[0])
     for which in (0, 1):
         assert all(a.equal(b) for a, b in zip(outputs[which][1:], alone[which], strict=False))
@@ -577,31 +583,31 @@ def test_a_step_changes_nothing_that_it_was_given(policy: Policy) -> None:
     case = Case(policy, steps=2)
     state = case.start()
     for latent in moving_latents(1, 3):
-        _, state = stream.step(case.net, case.plan, state, latent[None])
+        _, state = stream.step(case.net, case.sampling, state, latent[None])
     before = copy.deepcopy(state)
     latent = moving_latents(2, 1)[0][None]
-    first, after = stream.step(case.net, case.plan, state, latent)
-    again, after_again = stream.step(case.net, case.plan, state, latent)
+    first, after = stream.step(case.net, case.sampling, state, latent)
+    again, after_again = stream.step(case.net, case.sampling, state, latent)
     assert first.equal(again)
     for old, new in ((before, state), (after, after_again)):
         assert old.positions == new.positions
         assert old.frame_index == new.frame_index
-        assert old.memory.in_flight.equal(new.memory.in_flight)
-        assert all(ring.equal(new.memory.bank[name]) for name, ring in old.memory.bank.items())
+        assert old.tensors.in_flight.equal(new.tensors.in_flight)
+        assert all(ring.equal(new.tensors.bank[name]) for name, ring in old.tensors.bank.items())
 
 
 def test_the_stream_keeps_its_shapes_and_layouts() -> None:
     for policy, guidance in itertools.product((Policy.FIFO, Policy.MERGE), Guidance):
         case = Case(policy, steps=3, guidance=guidance)
         state = case.start()
-        before = {name: ring.shape for name, ring in state.memory.bank.items()}
+        before = {name: ring.shape for name, ring in state.tensors.bank.items()}
         for latent in moving_latents(1, 3):
-            clean, state = stream.step(case.net, case.plan, state, latent[None])
+            clean, state = stream.step(case.net, case.sampling, state, latent[None])
             assert clean.shape == (1, *LATENT)
-            assert state.memory.in_flight.shape == state.memory.origins.shape == (2, *LATENT)
-            assert {name: ring.shape for name, ring in state.memory.bank.items()} == before
+            assert state.tensors.in_flight.shape == state.tensors.origins.shape == (2, *LATENT)
+            assert {name: ring.shape for name, ring in state.tensors.bank.items()} == before
             # the memory layout too, or a compiled call is compiled anew
-            assert all(ring.is_contiguous() and ring.dtype == torch.float64 for ring in state.memory.bank.values())
+            assert all(ring.is_contiguous() and ring.dtype == torch.float64 for ring in state.tensors.bank.values())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -618,7 +624,7 @@ def compiled_equals_eager(case: Case, backend: str, tolerance: float) -> None:
         for call, latent in enumerate([*latents, latents[-1]]):
             # one graph for the first frame and for all others
             with torch.compiler.set_stance("default" if call == 0 else "fail_on_recompile"):
-                clean, state = stream.step(case.net, case.plan, state, latent[None])
+                clean, state = stream.step(case.net, case.sampling, state, latent[None])
             outputs.append(clean[0])
     torch.compiler.reset()
     for a, b in zip(outputs[1:], expected, strict=True):

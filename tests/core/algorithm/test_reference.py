@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from diffusers import LCMScheduler
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 
 from tests.support import reference as ref
 from tests.support import small_models
@@ -15,7 +15,7 @@ from tests.support.small_models import fixed_noise, moving_latents, random_text,
 
 small_unet = functools.cache(small_models.small_unet)
 ALPHAS = scaled_linear_alphas()
-KINDS = ({}, {"last_up_attention": False}, {"like_embedded": True}, {"linear": True})
+KINDS: tuple[dict[str, bool], ...] = ({}, {"last_up_attention": False}, {"like_embedded": True}, {"linear": True})
 
 
 def column(*numbers: float) -> torch.Tensor:
@@ -119,9 +119,9 @@ def test_the_order_of_the_destinations_is_the_order_of_the_new_slot() -> None:
 
 
 def test_keys_decide_how_values_and_features_are_merged() -> None:
-    def seen(key: tuple[float, float], number: float, pixel: tuple[float, float]) -> ref.Seen:
+    def seen(key: tuple[float, float], number: float, pixel: tuple[float, float]) -> ref.Features:
         one = torch.tensor([key], dtype=torch.float64)
-        return ref.Seen(
+        return ref.Features(
             {"a.attn1": one},
             {"a.attn1": column(number)},
             {
@@ -149,8 +149,8 @@ def test_keys_decide_how_values_and_features_are_merged() -> None:
 def test_a_place_without_keys_is_merged_by_its_own_features() -> None:
     # by keys token 0 would go to 2 and token 1 to 3; by features the other way round
     keys = torch.tensor([[1.0, 0], [0, 1]], dtype=torch.float64)
-    bank = ref.Seen({"l.attn1": keys}, {"l.attn1": keys}, {"up_blocks.1": keys.flip(0), "l.attn1": column(1, 2)})
-    now = ref.Seen({"l.attn1": keys}, {"l.attn1": keys}, {"up_blocks.1": keys, "l.attn1": column(3, 4)})
+    bank = ref.Features({"l.attn1": keys}, {"l.attn1": keys}, {"up_blocks.1": keys.flip(0), "l.attn1": column(1, 2)})
+    now = ref.Features({"l.attn1": keys}, {"l.attn1": keys}, {"up_blocks.1": keys, "l.attn1": column(3, 4)})
     merged = ref.merge(bank, now, 1, lambda frame, tokens: [0, 1, 2, 3])
     torch.testing.assert_close(merged.features["up_blocks.1"], keys)
     torch.testing.assert_close(merged.features["l.attn1"], column(2, 3))

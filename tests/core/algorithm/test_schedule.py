@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler, LCMScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.algorithm import schedule
-from core.algorithm.schedule import Prediction, Rows, Schedule, ScheduleKind
+from core.algorithm.schedule import Prediction, RowCoefficients, Schedule, ScheduleKind
 from core.errors import SettingsError
 from tests.support.small_models import scaled_linear_alphas
 
@@ -19,13 +20,14 @@ timesteps_chosen = st.lists(st.integers(0, 999), min_size=1, max_size=6)
 
 
 def lcm(prediction: Prediction = Prediction.EPSILON) -> LCMScheduler:
-    return LCMScheduler(
+    made: LCMScheduler = LCMScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type=prediction.value
     )
+    return made
 
 
-def of(chosen: list[int], kind: ScheduleKind = ScheduleKind.LCM) -> Rows:
-    return schedule.rows(Schedule(ALPHAS, kind), chosen, F64, CPU)
+def of(chosen: list[int], kind: ScheduleKind = ScheduleKind.LCM) -> RowCoefficients:
+    return schedule.row_coefficients(Schedule(ALPHAS, kind), chosen, F64, CPU)
 
 
 @pytest.mark.parametrize("steps", range(1, 17))
@@ -88,7 +90,7 @@ def test_more_strength_never_starts_with_less_noise(kind: ScheduleKind, steps: i
 def test_noise_is_added_as_diffusers_does() -> None:
     chosen = [0, 19, 259, 499, 999]
     clean, noise = torch.randn(2, len(chosen), 4, 3, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
-    expected = lcm().add_noise(clean, noise, torch.tensor(chosen))
+    expected = lcm().add_noise(clean, noise, torch.IntTensor(chosen))
     torch.testing.assert_close(schedule.add_noise(of(chosen), clean, noise), expected, atol=1e-6, rtol=1e-5)
 
 
@@ -99,7 +101,7 @@ def test_an_lcm_step_is_that_of_diffusers(prediction: Prediction, timestep: int)
     theirs.set_timesteps(timesteps=[timestep])
     generator = torch.Generator().manual_seed(timestep)
     noisy, predicted = torch.randn(2, 1, 4, 3, 2, dtype=F64, generator=generator)
-    expected = theirs.step(predicted, timestep, noisy).denoised
+    _, expected = theirs.step(predicted, timestep, noisy, return_dict=False)
     step = of([timestep])
     ours = schedule.boundary(step, noisy, schedule.x0(prediction, step, noisy, predicted))
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
@@ -151,7 +153,7 @@ def test_the_boundary_gives_back_a_picture_without_noise() -> None:
 
 
 def test_rows_have_the_dtype_asked_for() -> None:
-    rows = schedule.rows(Schedule(ALPHAS), [999, 19], torch.float16, CPU)
+    rows = schedule.row_coefficients(Schedule(ALPHAS), [999, 19], torch.float16, CPU)
     assert [t.dtype for t in rows] == [torch.int64, *[torch.float16] * 4]
     assert [tuple(t.shape) for t in rows] == [(2,), *[(2, 1, 1, 1)] * 4]
     assert all(t.isfinite().all() for t in rows)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
 
 from core.algorithm import bank, unet
 from core.algorithm.bank import Reading
 from core.algorithm.unet import BankedUNet, PlainUNet
+from core.errors import PlaceError
 from tests.support.small_models import TEXT_TOKENS, TEXT_WIDTH, small_unet
 
 MID = "mid_block.attentions.0.transformer_blocks.0"
@@ -17,7 +19,7 @@ DOWN = "down_blocks.0.attentions.0.transformer_blocks.0"
 READING = Reading(torch.tensor([False, True]), torch.full((2,), 0.8), torch.full((2,), 0.2))
 
 
-def call(net: BankedUNet | PlainUNet, height: int, width: int, dtype: torch.dtype = torch.float32) -> bank.Seen:
+def call(net: BankedUNet | PlainUNet, height: int, width: int, dtype: torch.dtype = torch.float32) -> bank.Features:
     """Two calls, the second with the bank that the first one filled; the features seen by the second."""
     net = net.to(dtype)
     generator = torch.Generator().manual_seed(0)
@@ -25,6 +27,7 @@ def call(net: BankedUNet | PlainUNet, height: int, width: int, dtype: torch.dtyp
     text = torch.randn(2, TEXT_TOKENS, TEXT_WIDTH, generator=generator).to(dtype)
     reading = Reading(READING.fresh, *(t.to(dtype) for t in READING[1:]))
     rings: bank.Bank = {}
+    seen: bank.Features = {}
     for _ in range(2):
         predicted, seen = net(latents, torch.tensor([499, 19]), text, rings, reading)
         rings = {name: feature[:, None].repeat(1, 2, 1, 1) for name, feature in seen.items()}
@@ -75,7 +78,7 @@ def test_a_plain_unet_sees_nothing_and_predicts_what_a_banked_one_does_without_b
 def test_a_bank_and_each_place_matter() -> None:
     latents, text = torch.randn(2, 2, 4, 8, 8, dtype=torch.float64), torch.randn(2, 5, 16, dtype=torch.float64)
     reading = Reading(torch.tensor([False, False]), *(t.double() for t in READING[1:]))
-    results = []
+    results: list[Tensor] = []
     for places in ((), (f"{MID}.attn1",), (MID,), ("up_blocks.1",)):
         net = BankedUNet(small_unet(0), places)
         _, seen = net(latents[0], torch.tensor([499, 19]), text, {}, reading)
@@ -90,5 +93,5 @@ def test_a_bank_and_each_place_matter() -> None:
 
 @pytest.mark.parametrize("place", ["mid_block", "up_blocks.x", "up_blocks.9", "up_blocks", f"{MID}.attn2", "", "nope"])
 def test_another_place_is_refused_by_name(place: str) -> None:
-    with pytest.raises(ValueError, match="fusion place"):
+    with pytest.raises(PlaceError, match="fusion place"):
         BankedUNet(small_unet(0), [place])

@@ -34,7 +34,7 @@ from core.measure.metrics import (
     pair_warp_error,
     warp_error,
 )
-from core.measure.motion import Flow, Motion, dis_flow, motion, raft_flow, warped
+from core.measure.motion import Motion, OpticalFlow, dis_flow, motion, raft_flow, warped
 
 HEIGHT, WIDTH = 120, 160
 
@@ -126,7 +126,8 @@ def test_identical_pictures_have_no_error() -> None:
     found = measure(still, still)
     assert found.warp_error == found.warp_error_input == 0
     assert found.frame_consistency == pytest.approx(100)
-    assert (found.edit_strength, found.edit_structure) == (0, pytest.approx(0, abs=1e-5))
+    assert found.edit_strength == 0
+    assert found.edit_structure == pytest.approx(0, abs=1e-5)
     assert found.ghosting is None  # nothing moves
     assert found.frames == 4
 
@@ -172,7 +173,7 @@ def square_over_ground(frames: int, step: int) -> list[np.ndarray]:
     return result
 
 
-def square_flow(step: int) -> Flow:
+def square_flow(step: int) -> OpticalFlow:
     """The exact flow of `square_over_ground` between its first two pictures, told apart by where the square is."""
     ground, square = texture(7)[:HEIGHT, :WIDTH], texture(8)[:40, :40]
 
@@ -248,9 +249,9 @@ def test_consistency_falls_with_flicker() -> None:
         noise = [cv2.GaussianBlur(rng.normal(0, 1, c.shape), (0, 0), 3) for c in calm]
         return [np.clip(c + sigma * n / n.std(), 0, 255).astype(np.uint8) for c, n in zip(calm, noise, strict=True)]
 
-    values = [frame_consistency(calm), frame_consistency(shaken(10)), frame_consistency(shaken(40))]
+    values = [frame_consistency(film) or 0.0 for film in (calm, shaken(10), shaken(40))]
     assert values == sorted(values, reverse=True)
-    assert 97 < (values[0] or 0) <= 100
+    assert 97 < values[0] <= 100
 
 
 def test_one_picture_has_no_consistency() -> None:
@@ -308,7 +309,7 @@ def ghosted(clean: list[np.ndarray], share: float) -> list[np.ndarray]:
 
 
 @functools.cache
-def styles() -> dict[str, list[np.ndarray]]:
+def styles() -> dict[str, np.ndarray]:
     """Clean edits of a pan: all move with the picture."""
     base = texture(0)
     rng = np.random.default_rng(9)
@@ -438,7 +439,7 @@ class StandIn(torch.nn.Module):
             rolled = torch.roll(image2, (-shift[1], -shift[0]), (2, 3))
             return float((rolled - image1)[0, :, *inner].square().mean())
 
-        best = min(itertools.product(range(-4, 5), repeat=2), key=miss)
+        best = min(itertools.product(range(-4, 5), range(-4, 5)), key=miss)
         flow = torch.tensor(best, dtype=torch.float32)[None, :, None, None].expand(1, 2, height, width)
         return [torch.zeros_like(flow), flow]  # one an iteration, the last is the best
 
@@ -539,7 +540,7 @@ def test_clip_from_a_folder(tmp_path: Path) -> None:
     assert embed(still[0]).shape == (16,)
     assert frame_consistency(still, embed) == pytest.approx(100, abs=1e-3)
     other = [still[0], 255 - still[0]]
-    assert frame_consistency(other, embed) < 99.9
+    assert (frame_consistency(other, embed) or 100) < 99.9
 
 
 def test_a_clip_that_is_not_there_or_broken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

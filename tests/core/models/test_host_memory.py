@@ -252,7 +252,8 @@ def group(folder: Path, limit: object, used: int, pages: int) -> None:
 
 _LOAD = """
 import json, sys
-from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel
 from core.models import host_memory as host, loading as models
 from core.models.description import describe

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from core.algorithm.frame import Decode, Encode
+from core.algorithm.frame import PictureDecoder, PictureEncoder
 from core.engine import Engine
 from core.errors import ModelError, SettingsError
 from core.models import loading as models
@@ -64,16 +64,16 @@ def test_a_folder_of_either_vae_is_loaded(tmp_path: Path, kl: bool) -> None:
     loaded = loaded_parts(settings(make_folder(tmp_path / "model", kl=kl), width=80, height=112))
     assert loaded.latent == (4, 14, 10)
     picture = torch.randint(0, 256, (112, 80, 3), dtype=torch.uint8)
-    latent = Encode(loaded.vae)(picture)
+    latent = PictureEncoder(loaded.vae)(picture)
     assert latent.shape == (1, *loaded.latent)
-    assert Decode(loaded.vae)(latent).shape == picture.shape
-    assert Decode(loaded.vae)(latent).dtype == torch.uint8
+    assert PictureDecoder(loaded.vae)(latent).shape == picture.shape
+    assert PictureDecoder(loaded.vae)(latent).dtype == torch.uint8
     assert not any(p.requires_grad for module in (loaded.unet, loaded.vae) for p in module.parameters())
 
 
 def test_the_vae_is_called_as_diffusers_calls_it(tmp_path: Path) -> None:
-    from diffusers import AutoencoderKL
     from diffusers.image_processor import VaeImageProcessor
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     folder = make_folder(tmp_path / "model", kl=True)
     vae = AutoencoderKL.from_pretrained(folder / "vae")
@@ -83,10 +83,10 @@ def test_the_vae_is_called_as_diffusers_calls_it(tmp_path: Path) -> None:
     with torch.no_grad():
         given = processor.preprocess(picture[None].astype(np.float32) / 255)
         expected = vae.encode(given).latent_dist.mode() * vae.config.scaling_factor
-        latent = Encode(loaded.vae)(torch.from_numpy(picture))
+        latent = PictureEncoder(loaded.vae)(torch.from_numpy(picture))
         torch.testing.assert_close(latent, expected, atol=1e-5, rtol=1e-4)
         shown = processor.postprocess(vae.decode(latent / vae.config.scaling_factor).sample, output_type="np")
-    assert np.abs(Decode(loaded.vae)(latent).numpy() - shown[0] * 255).max() < 0.51
+    assert np.abs(PictureDecoder(loaded.vae)(latent).numpy() - shown[0] * 255).max() < 0.51
 
 
 @pytest.mark.parametrize("policy", Policy)
@@ -130,6 +130,7 @@ def test_a_read_only_or_mirrored_picture_is_encoded(tiny: Path, recwarn: pytest.
     mirrored = picture[:, ::-1]
     first, again = (Engine(settings(tiny, steps=1), Look()).translate(given) for given in (mirrored, mirrored.copy()))
     assert first is not None
+    assert again is not None
     assert np.array_equal(first, again)
     picture.setflags(write=False)
     assert Engine(settings(tiny, steps=1), Look()).translate(picture) is not None
@@ -333,7 +334,7 @@ def test_another_kind_of_part_is_named(folder: Path, part: str, values: dict[str
 
 def rewritten_unet(folder: Path, **config: Any) -> None:
     """The folder with a random UNet of another configuration."""
-    from diffusers import UNet2DConditionModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     old = UNet2DConditionModel.load_config(folder / "unet")
     shutil.rmtree(folder / "unet")
@@ -410,7 +411,7 @@ def test_a_noise_schedule_that_is_none_is_named(folder: Path, values: dict[str, 
 
 @pytest.mark.parametrize("kind", ["linear", "scaled_linear"])
 def test_the_noise_schedule_is_that_of_diffusers(folder: Path, kind: str) -> None:
-    from diffusers import DDIMScheduler
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     edit(folder / "scheduler" / "scheduler_config.json", beta_schedule=kind)
     ours = models.betas_schedule(describe(str(folder))).alphas_cumprod
@@ -425,7 +426,7 @@ def test_a_device_that_is_not_there_is_a_setting_to_mend(tiny: Path, device: str
 
 
 def test_a_size_that_the_vae_cannot_divide_is_refused(folder: Path) -> None:
-    from diffusers import AutoencoderTiny
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
     shutil.rmtree(folder / "vae")
     deep: dict[str, Any] = {f"{side}_block_out_channels": (8,) * 6 for side in ("encoder", "decoder")}

@@ -106,7 +106,8 @@ def test_a_diffusers_file_may_say_alpha_for_all_layers(fused: Fused, tiny: Path,
 def test_diffusers_files_before_peft_and_peft_files_are_fused(fused: Fused, tiny: Path, tmp_path: Path) -> None:
     change = random_change(tiny, 3, ATTENTION, OUT)
     expected = {n: product(*pair) for n, pair in change.items()}
-    old, peft = {}, {}
+    old: dict[str, Tensor] = {}
+    peft: dict[str, Tensor] = {}
     for layer, (up, down) in change.items():
         attention, _, projection = layer.removesuffix(".0").rpartition(".")
         old |= {

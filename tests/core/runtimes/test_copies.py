@@ -11,7 +11,7 @@ import torch
 
 from core.algorithm.net import Picture
 from core.engine import Engine
-from core.runtimes.copies import Staged
+from core.runtimes.copies import StagedInput
 from core.settings import EngineSettings, Look, Policy, Runtime
 from tests.support.lazy_device import lazy_device
 from tests.support.model_folders import layout_once, make_folder
@@ -67,7 +67,7 @@ def test_whatever_the_device_does_first_compiled_shows_what_eager_shows(
 @pytest.mark.parametrize("puts", [1, 3])
 def test_nothing_is_written_over_while_it_is_on_its_way(monkeypatch: pytest.MonkeyPatch, puts: int) -> None:
     with lazy_device(monkeypatch, seed=0, haste=0.0) as device:
-        staged: Any = Staged(torch.zeros(1), puts)
+        staged: Any = StagedInput(torch.zeros(1), puts)
         seen = []
         device.begin()
         for value in range(2 * puts):

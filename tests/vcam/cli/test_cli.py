@@ -21,10 +21,11 @@ from vcam.cli import arguments, verbs
 from vcam.cli import main as cli
 from vcam.commands import OnFailure, Status
 from vcam.daemon import daemon
-from vcam.devices import sources
+from vcam.devices import cameras
 from vcam.errors import VcamError
 from vcam.offline import bench, evaluate, translate
 from vcam.settings.engine import EngineOptions
+from vcam.settings.run_options import RunOptions, RunReport
 
 ROOT = Path(__file__).parents[3]
 VERBS = (
@@ -167,11 +168,11 @@ def test_translate_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys:
     call = fake(monkeypatch, translate, "translate", translated())
     argv = "translate a.mp4 b.mp4 --profile Ink --strength 0.3 --seed 5 --steps 4 --bank merge --slots 2 --frames 9"
     assert cli.main([*argv.split(), "--size", "320x256", "--dtype", "float64", "--json"]) == 0
-    source, target, settings, look = call.args
-    assert (source, target) == (Path("a.mp4"), Path("b.mp4"))
-    assert settings == EngineSettings(width=320, height=256, steps=4, policy=Policy.MERGE, slots=2, dtype="float64")
-    assert look == Look(prompt="ink, a person talking", strength=0.3, seed=5)
-    assert call.kwargs == {"frames": 9, "size": (320, 256), "profile": "ink"}
+    (job,) = call.args
+    assert (job.source, job.target) == (Path("a.mp4"), Path("b.mp4"))
+    assert job.settings == EngineSettings(width=320, height=256, steps=4, policy=Policy.MERGE, slots=2, dtype="float64")
+    assert job.look == Look(prompt="ink, a person talking", strength=0.3, seed=5)
+    assert (job.frames, job.size, job.profile) == (9, (320, 256), "ink")
     report = last_json(capsys)
     keys = {"frames_in", "frames_out", "seconds", "fps", "model", "runtime", "profile", "bank"}
     assert keys <= report.keys()
@@ -180,24 +181,24 @@ def test_translate_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_translate_takes_the_models_own_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     call = fake(monkeypatch, translate, "translate", translated())
     assert cli.main(["translate", "a", "b"]) == 0
-    assert call.args[2] == EngineSettings(width=256, height=192, steps=2, policy=Policy.FIFO)
-    assert call.args[3].prompt.startswith("claymation")
-    assert call.kwargs["profile"] == "claymation"
+    assert call.args[0].settings == EngineSettings(width=256, height=192, steps=2, policy=Policy.FIFO)
+    assert call.args[0].look.prompt.startswith("claymation")
+    assert call.args[0].profile == "claymation"
 
 
 def test_prompt_alone_goes_with_the_models_own_strength(monkeypatch: pytest.MonkeyPatch) -> None:
     call = fake(monkeypatch, translate, "translate", translated(profile=None))
     assert cli.main(["translate", "a", "b", "--prompt", "  neon,\n a cat "]) == 0
-    assert call.args[3] == Look(prompt="neon, a cat", strength=0.7)
-    assert call.kwargs["profile"] is None
+    assert call.args[0].look == Look(prompt="neon, a cat", strength=0.7)
+    assert call.args[0].profile is None
 
 
 def test_config_goes_before_defaults_and_after_the_command_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "config.toml").write_text('profile = "neon"\n[engine]\ndtype = "float64"\ndevice = "cuda"\n')
     call = fake(monkeypatch, translate, "translate", translated())
     assert cli.main(["translate", "a", "b", "--device", "cpu"]) == 0
-    assert call.kwargs["profile"] == "neon"
-    assert (call.args[2].dtype, call.args[2].device) == ("float64", "cpu")
+    assert call.args[0].profile == "neon"
+    assert (call.args[0].settings.dtype, call.args[0].settings.device) == ("float64", "cpu")
 
 
 def test_result_for_people_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -346,7 +347,7 @@ def test_run_passes_everything_on(
     (home / "config.toml").write_text(
         'size = "1280x720"\nfps = 25\nmirror = true\nprofile = "neon"\nsink = "none"\nengine.model = "embedded"\n'
     )
-    report = daemon.RunReport(
+    report = RunReport(
         captured=9,
         translated=8,
         published=7,
@@ -365,7 +366,7 @@ def test_run_passes_everything_on(
     argv = "run --source pattern --fps 30 --frames 7 --no-panel --on-failure hold --steps 1 --bank off --threads 2"
     assert cli.main([*argv.split(), "--engine-size", "128x64", "--prompt", "ink", "--strength", "0.3", "--json"]) == 0
     (options,) = call.args
-    assert options == daemon.RunOptions(
+    assert options == RunOptions(
         source="pattern",
         sink="none",
         profile="neon",
@@ -455,10 +456,10 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_cameras_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    fake(monkeypatch, sources, "list_cameras", [sources.Camera(name="Logitech", identity="usb-1", path="/dev/video0")])
+    fake(monkeypatch, cameras, "list_cameras", [cameras.Camera(name="Logitech", identity="usb-1", path="/dev/video0")])
     assert cli.main(["cameras"]) == 0
     assert capsys.readouterr().out == "Logitech  (/dev/video0)\n"
-    fake(monkeypatch, sources, "list_cameras", [])
+    fake(monkeypatch, cameras, "list_cameras", [])
     assert cli.main(["cameras", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"cameras": []}

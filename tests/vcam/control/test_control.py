@@ -33,8 +33,8 @@ from vcam.control import api as control
 from vcam.control import guard
 from vcam.control.guard import BODY_LIMIT, Keys, RateLimit, Who
 from vcam.control.server import Server
-from vcam.errors import VcamError
-from vcam.settings.profiles import ProfileError
+from vcam.errors import ProfileError, VcamError
+from vcam.log_file import kept
 
 
 @pytest.fixture
@@ -325,6 +325,40 @@ def test_what_the_daemon_refuses_comes_back_in_its_words(
     daemon.error = error
     with pytest.raises(VcamError, match=str(error)):
         client.send(UseProfile("x"), tmp_path)
+
+
+def test_a_bug_is_a_500_with_its_traceback_in_the_log_and_the_next_request_is_answered(
+    server: Server, daemon: ControlledDaemon, token: str, tmp_path: Path
+) -> None:
+    daemon.error = ValueError("bug")
+    with kept(tmp_path / "log") as log:
+        answer = ask(server, "POST", "/api/v1/command", COMMAND, **bearer(token))
+    assert (answer.status, answer.data["error"]) == (500, "ValueError: bug (unexpected; vcam.log tells where)")
+    assert log is not None
+    assert "POST /api/v1/command failed" in log.read_text()
+    assert "Traceback" in log.read_text()
+    assert log.read_text().count("ValueError: bug") == 1
+    daemon.error = None
+    assert ask(server, "POST", "/api/v1/command", COMMAND, **bearer(token)).status == 200
+
+
+def test_a_bug_ends_the_events_of_one_listener_with_its_traceback_in_the_log(
+    server: Server, daemon: ControlledDaemon, token: str, tmp_path: Path
+) -> None:
+    address = f"ws://127.0.0.1:{server.port}/api/v1/events"
+    with kept(tmp_path / "log") as log, connect(address, additional_headers=bearer(token)) as events:
+        assert json.loads(events.recv(PATIENCE_S))["state"] == "running"
+        daemon.status_error = RuntimeError("bug")
+        with pytest.raises(ConnectionClosed) as closed:
+            events.recv(PATIENCE_S)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1011
+    assert log is not None
+    assert "RuntimeError: bug" in log.read_text()
+    assert "Traceback" in log.read_text()
+    daemon.status_error = None
+    with connect(address, additional_headers=bearer(token)) as events:
+        assert json.loads(events.recv(PATIENCE_S))["state"] == "running"
 
 
 def test_the_picture_is_the_published_one_with_its_colours(

@@ -78,7 +78,9 @@ class Running:
 
 
 def repeat(each: int, strategy: Any, call: Any) -> None:
-    @hypothesis.settings(max_examples=each, deadline=None, database=None, suppress_health_check=hypothesis.HealthCheck)
+    every = list(hypothesis.HealthCheck)
+
+    @hypothesis.settings(max_examples=each, deadline=None, database=None, suppress_health_check=every)
     @hypothesis.given(case=strategy)
     def calls(case: Any) -> None:
         call(case)

@@ -42,7 +42,9 @@ class Drawing:
 
 
 def grey(data: bytes) -> int:
-    return int(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)[9, 9])
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
+    return int(picture[9, 9])
 
 
 def test_each_look_is_drawn_once_whatever_is_started_anew(tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ from tests.support.running_daemon import RunningDaemon
 from vcam import client, commands, fit
 from vcam.commands import (
     ChangeLook,
-    CommandError,
     Forget,
     NextProfile,
     OnFailure,
@@ -40,17 +39,18 @@ from vcam.commands import (
     SetPrompt,
     Stop,
     UseProfile,
+    UseSource,
 )
 from vcam.daemon import cards
 from vcam.daemon import instance_lock as single
 from vcam.daemon import publisher as stage
 from vcam.daemon.cards import Halt, card_for, describe
 from vcam.daemon.daemon import RunParts, run
-from vcam.devices import choose, sinks, sources
-from vcam.errors import VcamError
+from vcam.devices import cameras, choose, sinks
+from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.frames import EngineFacts, EnginePhase, Picture, TranslatorState
 from vcam.settings.engine import EngineOptions
-from vcam.settings.profiles import Profile, ProfileError
+from vcam.settings.profiles import Profile
 from vcam.settings.run_options import RunOptions, settings_for
 from vcam.settings.selection import listed
 from vcam.worker.limits import Limits
@@ -184,6 +184,25 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(tmp_path: Path) -> N
                 at_work.tell(command)
         assert at_work.daemon.choice.look == before
         assert at_work.daemon.status().state == "running"
+
+
+def test_a_bug_in_a_command_ends_the_command_alone(tmp_path: Path) -> None:
+    camera = FakeCamera(picture=plain((64, 48)))
+
+    def opened(options: RunOptions) -> FakeCamera:
+        if options.source == "bug":
+            raise ValueError("bug")
+        return camera
+
+    with running(tmp_path, open_source=opened) as at_work:
+        at_work.source = camera
+        with pytest.raises(ValueError, match="bug"):
+            at_work.tell(UseSource("bug"))
+        at_work.tell(UseProfile("wild"))
+        at_work.until(lambda: at_work.shows_translation)
+        told = [str(line["text"]) for line in at_work.daemon.log()]
+        assert "the command UseSource failed (ValueError: bug)" in told
+        assert not [text for text in told if text.startswith("refused")]
 
 
 def test_a_profile_edited_to_nonsense_is_refused_and_mended_is_taken(tmp_path: Path) -> None:
@@ -476,11 +495,11 @@ def test_port_0_is_any_free_one_and_everybody_is_told_which(tmp_path: Path, caps
 def test_auto_takes_the_first_camera_else_the_test_picture_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cameras: list[Any] = []
-    monkeypatch.setattr(sources, "list_cameras", lambda include_virtual=False: cameras)
+    there: list[Any] = []
+    monkeypatch.setattr(cameras, "list_cameras", lambda: there)
     choose.choose_source("auto", SIZE, 30).close()
     assert "the test picture, because no camera was found" in capsys.readouterr().err
-    cameras.append(sources.Camera("C920", "id", "/nowhere"))
+    there.append(cameras.Camera("C920", "id", "/nowhere"))
     source = choose.choose_source("auto", SIZE, 30)
     assert "C920 (the first camera found)" in capsys.readouterr().err
     source.close()

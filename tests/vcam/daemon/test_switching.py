@@ -11,8 +11,9 @@ import pytest
 from tests.support.fake_camera import FakeCamera
 from tests.support.profile_files import write_profile
 from tests.support.running_daemon import SwitchedDaemon
-from vcam.commands import ChangeEngine, CommandError, Reload, Toggle, UseProfile, UseSource
+from vcam.commands import ChangeEngine, Reload, Toggle, UseProfile, UseSource
 from vcam.devices.source_switch import SourceSwitch
+from vcam.errors import CommandError
 from vcam.settings.run_options import settings_for
 from vcam.settings.selection import listed
 

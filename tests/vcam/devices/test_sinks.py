@@ -165,7 +165,8 @@ def frames_of(path: Path) -> tuple[list[Picture], Fraction]:
     with av.open(str(path)) as container:
         rate = container.streams.video[0].average_rate
         assert rate is not None
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)], Fraction(rate)
+        shown = [frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False) for frame in container.decode(video=0)]
+        return shown, Fraction(rate)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,13 @@ import numpy as np
 import pytest
 
 from tests.support.clock import Clock
-from vcam.devices import sources
-from vcam.devices.sources import Camera, Pattern, VideoLoop, Webcam, choose_camera, is_black
+from vcam.devices import cameras as camera_list
+from vcam.devices import capture
+from vcam.devices.cameras import Camera, choose_camera
+from vcam.devices.health import is_black
+from vcam.devices.test_pattern import PatternSource
+from vcam.devices.video_loop import VideoLoop
+from vcam.devices.webcam import Webcam
 from vcam.errors import VcamError
 from vcam.frames import Frame
 
@@ -57,18 +63,42 @@ def test_our_own_camera_is_refused_with_the_reason(wanted: str) -> None:
 
 @pytest.mark.parametrize("wanted", ["/dev/video10", "StreamV2V", "cam", "C930"])
 def test_what_is_not_there_or_not_clear_is_refused_with_what_there_is(wanted: str) -> None:
-    with pytest.raises(VcamError, match=r'there are: "HD Pro Webcam C920", "Integrated Camera"$'):
+    with pytest.raises(VcamError, match=r'there are: "HD Pro Webcam C920", "Integrated Camera", "Dummy" \(virtual\)$'):
         choose_camera(wanted, ALL)
 
 
-def test_without_a_real_camera_none_is_taken() -> None:
-    with pytest.raises(VcamError, match="--source pattern"):
-        choose_camera("", [OURS, LOOPBACK])
+def test_a_virtual_camera_at_work_is_taken_when_there_is_no_other_and_never_our_own() -> None:
+    assert choose_camera("", [OURS, LOOPBACK, C920]) is C920
+    assert choose_camera("", [OURS, LOOPBACK]) is LOOPBACK
+    for rest in ([OURS], [OURS, replace(LOOPBACK, idle=True)]):
+        with pytest.raises(VcamError, match="--source pattern"):
+            choose_camera("", rest)
+
+
+TWO = camera_list.told_apart(
+    [replace(C920, identity="usb-1"), BUILT_IN, replace(C920, identity="usb-2", path="/dev/video4")]
+)
+
+
+def test_cameras_of_one_name_are_told_apart_and_can_be_chosen() -> None:
+    assert [camera.name for camera in TWO] == ["HD Pro Webcam C920", "Integrated Camera", "HD Pro Webcam C920 (2)"]
+    assert choose_camera("HD Pro Webcam C920 (2)", TWO).path == "/dev/video4"
+    assert choose_camera("/dev/video4", TWO).name == "HD Pro Webcam C920 (2)"
+    assert choose_camera("hd pro webcam c920", TWO).path == "/dev/video0"
+    with pytest.raises(VcamError, match=r'"HD Pro Webcam C920", "Integrated Camera", "HD Pro Webcam C920 \(2\)"$'):
+        choose_camera("Pro Webcam", TWO)
+
+
+def test_a_camera_is_chosen_by_its_number() -> None:
+    assert choose_camera("2", ALL) is BUILT_IN
+    assert choose_camera("3", [replace(BUILT_IN, path=3)]).name == BUILT_IN.name
+    with pytest.raises(VcamError, match='no camera is called "10"'):
+        choose_camera("10", ALL)  # ours
 
 
 def test_listing_cameras_works_on_any_machine() -> None:
-    for camera in sources.list_cameras():
-        assert camera.name != sources.OUR_NAME
+    for camera in camera_list.list_cameras():
+        assert camera.name != camera_list.OUR_NAME
 
 
 @pytest.mark.parametrize(("system", "backend"), [("win32", cv2.CAP_DSHOW), ("darwin", cv2.CAP_AVFOUNDATION)])
@@ -82,18 +112,25 @@ def test_other_systems_list_cameras_by_name_with_an_identity(
         SimpleNamespace(name="StreamV2V Camera", path="unity", index=2),
         SimpleNamespace(name="FaceTime HD Camera", path="", index=3),
     ]
-    fake = SimpleNamespace(enumerate_cameras=lambda chosen: asked.append(chosen) or known)
+
+    def enumerate_cameras(chosen: int) -> list[SimpleNamespace]:
+        asked.append(chosen)
+        return known
+
+    fake = SimpleNamespace(enumerate_cameras=enumerate_cameras)
     monkeypatch.setitem(sys.modules, "cv2_enumerate_cameras", fake)
     with monkeypatch.context() as patch:
-        patch.setattr(sources.sys, "platform", system)
-        cameras = sources.list_cameras()
-        everything = sources.list_cameras(include_virtual=True)
-    assert asked == [backend, backend]
-    assert [(one.name, one.identity, one.path) for one in cameras] == [
+        patch.setattr(sys, "platform", system)
+        cameras = camera_list.list_cameras()
+        first = camera_list.first_choice([one for one in cameras if one.virtual])
+    assert asked == [backend]
+    assert [(one.name, one.identity, one.path) for one in cameras if not one.virtual] == [
         ("C920", r"\\?\usb#vid_046d", 0),
         ("FaceTime HD Camera", "FaceTime HD Camera", 3),
     ]
-    assert [one.name for one in everything if one.virtual] == ["OBS Virtual Camera", "StreamV2V Camera"]
+    virtual = [one.name for one in cameras if one.virtual]
+    assert virtual == (["OBS Virtual Camera"] if system == "win32" else []), "on macOS it is what we publish through"
+    assert first is None, "what we may publish through is never taken unasked"
 
 
 @pytest.mark.parametrize(
@@ -117,10 +154,10 @@ def test_a_camera_is_asked_for_mjpeg_size_and_rate_on_its_systems_own_backend(
             assert cv2.CAP_PROP_FOURCC in asked or key == cv2.CAP_PROP_FOURCC, "the format first: it limits the rest"
             asked[key] = value
 
-    monkeypatch.setattr(sources.cv2, "VideoCapture", Device)
+    monkeypatch.setattr(cv2, "VideoCapture", Device)
     with monkeypatch.context() as patch:
-        patch.setattr(sources.sys, "platform", system)
-        sources.open_capture(3, (1280, 720), 30.0)
+        patch.setattr(sys, "platform", system)
+        capture.open_capture(3, (1280, 720), 30.0)
     assert opened == [(3, backend)]
     assert asked[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter.fourcc(*"MJPG")
     assert (asked[cv2.CAP_PROP_FRAME_WIDTH], asked[cv2.CAP_PROP_FRAME_HEIGHT]) == (1280, 720)
@@ -257,6 +294,91 @@ def test_the_same_model_in_another_socket_is_taken_when_the_old_one_is_gone() ->
     webcam.close()
 
 
+def test_another_camera_of_the_same_name_is_never_taken_instead_of_the_chosen_one() -> None:
+    world = World()
+    first, second = camera_list.told_apart([C920, replace(C920, identity="usb-2", path="/dev/video4")])
+    world.there = [OURS, first, second]
+    webcam = world.webcam(C920.name)
+    until(webcam, a_frame, world)
+    world.there, world.says = [OURS, *camera_list.told_apart([replace(second, name=first.name)])], lambda: None
+    missing = "HD Pro Webcam C920 is not there: plug it in again (another one of that name is there: --source camera:"
+    until(webcam, lambda frame: webcam.trouble == f"{missing}/dev/video4)", world)
+    for _ in range(200):
+        assert webcam.read(0.05) is None
+        world.clock.now += 0.05
+    assert "/dev/video4" not in world.opened
+    world.there, world.says = [OURS, replace(first, path="/dev/video6"), second], lambda: 100
+    until(webcam, a_frame, world)
+    assert world.opened[-1] == "/dev/video6"
+    webcam.close()
+
+
+def test_one_that_was_plugged_in_beside_the_chosen_one_is_no_replacement_either() -> None:
+    world = World()
+    world.says = lambda: _tick(world, 100, 0.05)
+    webcam = world.webcam()
+    until(webcam, a_frame, world)
+    world.there.append(
+        replace(C920, name="HD Pro Webcam C920 (2)", identity="usb-2", path="/dev/video4", model=C920.name)
+    )
+    looked = world.clock.now + 5
+    until(webcam, lambda frame: world.clock.now > looked, world)
+    world.there, world.says = [OURS, world.there[-1]], lambda: None
+    until(webcam, lambda frame: "is not there" in webcam.trouble, world)
+    for _ in range(200):
+        assert webcam.read(0.05) is None
+        world.clock.now += 0.05
+    assert "/dev/video4" not in world.opened
+    webcam.close()
+
+
+def test_a_replacement_is_left_for_the_chosen_camera_when_that_is_back() -> None:
+    world = World()
+    greys = itertools.cycle(range(60, 160))
+    world.says = lambda: _tick(world, next(greys), 0.05)
+    webcam = world.webcam()
+    until(webcam, a_frame, world)
+    other = Camera(C920.name, "usb-2", "/dev/video8")
+    world.there, works = [OURS], world.says
+    world.captures[0].says = lambda: None
+    until(webcam, lambda frame: "is not there" in webcam.trouble, world)
+    world.there = [OURS, other]
+    until(webcam, a_frame, world)
+    assert world.opened[-1] == "/dev/video8"
+    world.there, world.says = [OURS, other, C920], works
+    until(webcam, lambda frame: world.opened[-1] == "/dev/video0", world)
+    until(webcam, a_frame, world)
+    webcam.close()
+
+
+@pytest.mark.parametrize("every_s", [4.0, 8.0])
+def test_a_camera_of_few_pictures_is_never_called_silent(every_s: float) -> None:
+    world = World()
+    turn = threading.Semaphore(0)
+    grey = itertools.cycle(range(60, 160))
+
+    def says() -> int:
+        turn.acquire()
+        return next(grey)
+
+    world.says = says
+    webcam = world.webcam()
+    until(webcam, lambda frame: bool(world.captures), world)
+    for _ in range(8):
+        turn.release()
+        until(webcam, a_frame, world)
+        end = world.clock.now + every_s
+        while world.clock.now < end - 0.01:
+            assert webcam.read(0.001) is None
+            assert webcam.trouble == ""
+            world.clock.now += 0.25
+    assert webcam.interval_s == pytest.approx(every_s, abs=0.3)
+    assert len(world.opened) == 1
+    turn.release()
+    webcam.close()
+    turn.release(100)
+
+
 def test_a_busy_camera_is_told_and_taken_once_it_is_free() -> None:
     world = World()
     world.opens = False
@@ -376,7 +498,7 @@ def test_grey_cameras_are_cameras_too() -> None:
 
 def test_the_test_picture_keeps_its_rate_and_leaves_out_what_is_late() -> None:
     clock = Clock(10.0)
-    source = Pattern((64, 48), 10, clock=clock, sleep=clock.sleep)
+    source = PatternSource((64, 48), 10, clock=clock, sleep=clock.sleep)
     frames = [source.read(1.0) for _ in range(3)]
     assert [frame and frame.index for frame in frames] == [0, 1, 2]
     assert [frame and round(frame.captured_s, 6) for frame in frames] == [10.0, 10.1, 10.2]

@@ -21,10 +21,9 @@ from tests.support.obs_stand_in import PASSWORD, StandIn, standing_in
 from tests.support.patience import PATIENCE_S, until
 from vcam.commands import Command, NextProfile, Panic, Pause, Resume, SetPrompt, Toggle, UseProfile
 from vcam.control.server import Server
-from vcam.errors import VcamError
+from vcam.errors import ObsGone, ObsPassword, ObsRefused, VcamError
 from vcam.obs import library, supervisor
 from vcam.obs.bridge import NOT_RUNNING, Orders
-from vcam.obs.errors import ObsGone, ObsPassword, ObsRefused
 from vcam.obs.listener import PING, PONG
 from vcam.obs.places import Address
 from vcam.obs.setup import source_kinds
@@ -277,6 +276,10 @@ def test_obs_that_no_longer_answers_is_not_called_connected(start: Start, monkey
         until(lambda: camera.connected)
 
 
+def connected_by_another(camera: Camera, process: object) -> bool:
+    return camera.bridge._process is not process and camera.connected
+
+
 def test_a_bridge_that_is_killed_or_stopped_is_started_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "SILENT_S", 3.0)
     obs = StandIn()
@@ -288,7 +291,7 @@ def test_a_bridge_that_is_killed_or_stopped_is_started_again(start: Start, monke
             process = camera.bridge._process
             assert process is not None
             process.send_signal(harm)
-            until(lambda process=process: camera.bridge._process is not process and camera.connected)
+            until(partial(connected_by_another, camera, process))
         obs.tell("CustomEvent", streamv2v="next")
         until(lambda: camera.commands == [NextProfile()])
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vcam.commands import Command, CommandError, NextProfile, Panic, Pause, Resume, SetPrompt, Toggle, UseProfile
+from vcam.commands import Command, NextProfile, Panic, Pause, Resume, SetPrompt, Toggle, UseProfile
+from vcam.errors import CommandError
 from vcam.obs import event_commands as words
 
 

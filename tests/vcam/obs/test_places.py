@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from vcam.errors import ConfigError
 from vcam.obs import places
-from vcam.settings.config import ConfigError, ObsSettings, load_config
+from vcam.settings.config import ObsSettings, load_config
 
 
 def test_obs_own_files_tell_port_and_password(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tests.support.translating_program import SMALL
 from vcam.errors import VcamError
 from vcam.offline import translate as under_test
 from vcam.offline.evaluate import evaluate
-from vcam.offline.translate import TranslateReport, translate
+from vcam.offline.translate import Job, TranslateReport, translate
 from vcam.settings.engine import engine_size
 from vcam.video import Kind, probe, read
 
@@ -38,8 +38,9 @@ def quiet(text: str) -> None:
 
 
 def run(source: Path, target: Path, settings: EngineSettings = SMALL, **more: Any) -> TranslateReport:
+    given = {name: more.pop(name) for name in ("frames", "size", "profile") if name in more}
     more = {"make_engine": LateEngine, "progress": False, "note": quiet, **more}
-    return translate(source, target, settings, Look(prompt="clay"), **more)
+    return translate(Job(source, target, settings, Look(prompt="clay"), **given), **more)
 
 
 def negative_numbers(path: Path) -> list[int]:
@@ -202,11 +203,16 @@ class Forgets(LateEngine):
 
 
 @pytest.mark.parametrize(("engine", "error"), [(Breaks, ZeroDivisionError), (Forgets, RuntimeError)])
-def test_an_engine_that_breaks_leaves_nothing(tmp_path: Path, engine: type, error: type[Exception]) -> None:
+def test_an_engine_that_breaks_leaves_what_was_made_under_another_name(
+    tmp_path: Path, engine: type, error: type[Exception]
+) -> None:
     threads = threading.active_count()
     with pytest.raises(error):
         run(film(tmp_path / "in.mp4", 60), tmp_path / "out.mp4", make_engine=engine)
-    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.incomplete.mp4"]
+    made = negative_numbers(tmp_path / "out.incomplete.mp4")
+    assert made == list(range(len(made)))
+    assert made
     assert threading.active_count() == threads
 
 
@@ -254,14 +260,15 @@ def test_errors_of_the_reader_s_thread_arrive(tmp_path: Path) -> None:
     (tmp_path / "in" / "3.png").write_bytes(b"broken")
     with pytest.raises(VcamError, match=r"3\.png"):
         run(tmp_path / "in", tmp_path / "out")
-    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+    assert not (tmp_path / "out").exists()
+    assert {p.name for p in tmp_path.iterdir()} <= {"in", "out.incomplete"}
 
 
 def test_memory_is_flat(tmp_path: Path) -> None:
     """Reading never runs further ahead than the two bounded queues."""
     source = film(tmp_path / "in.mp4", 120)
     read_so_far, ahead = 0, 0
-    original = under_test.read
+    original = read
 
     def counted(media: Any, note: Any) -> Iterator[Any]:
         nonlocal read_so_far

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from core.settings import Runtime
 from vcam.commands import OnFailure
-from vcam.settings.config import SCHEMA, Config, ConfigError, ObsSettings, config_folder, load_config, parse_size
+from vcam.errors import ConfigError, OptionError
+from vcam.settings.config import SCHEMA, Config, ObsSettings, config_folder, load_config, parse_size
 from vcam.settings.engine import AskedBy, EngineOptions, names_asked_by
 
 FULL = """
@@ -42,6 +43,7 @@ host = "192.0.2.7"
 port = 4456
 password = "a secret"
 prompt_source = "Prompt"
+allow = ["next"]
 [obs.scenes]
 Interview = "ink"
 "Break. Time" = "pause"
@@ -83,7 +85,15 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         port=9000,
         engine=EngineOptions(model="sd15-lcm", runtime=Runtime.EAGER, device="cuda:1", dtype="float16"),
         threads=4,
-        obs=ObsSettings(False, "192.0.2.7", 4456, "a secret", {"Interview": "ink", "Break. Time": "pause"}, "Prompt"),
+        obs=ObsSettings(
+            enabled=False,
+            host="192.0.2.7",
+            port=4456,
+            password="a secret",
+            scenes={"Interview": "ink", "Break. Time": "pause"},
+            prompt_source="Prompt",
+            allow=("next",),
+        ),
     )
     own, engine = len(Config.__dataclass_fields__) - 2, len(names_asked_by(AskedBy.CONFIG))
     assert len(SCHEMA) == own + engine + len(ObsSettings.__dataclass_fields__)
@@ -146,7 +156,7 @@ def test_sizes_are_read(width: int, height: int) -> None:
     "text", ["", "x", "640", "640x", "x480", "640x480x3", "6.4x4", "-6x4", "nanxnan", "²x²", "9" * 99]
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size; write WIDTHxHEIGHT"):
+    with pytest.raises(OptionError, match="is no size; write WIDTHxHEIGHT"):
         parse_size(text)
 
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from core.models.description import describe
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy
+from vcam.errors import OptionError, ProfileError
 from vcam.settings import profiles as under_test
 from vcam.settings.engine import EngineOptions
 from vcam.settings.profiles import (
     Profile,
-    ProfileError,
     find_profile,
     load_profiles,
     parse_profile,
@@ -513,5 +513,5 @@ def test_the_page_of_keys_has_all_of_them_with_their_bounds_and_what_stands_wher
         if bounds := re.search(r"(-?[\d.]+) to ([\d.]+)", value):
             low, high = (float(end) if "." in end else int(end) for end in bounds.groups())
             assert [under_test.SCHEMA[key](key, end) for end in (low, high)] == [low, high]
-            with pytest.raises(ValueError, match=re.escape(key)):
+            with pytest.raises(OptionError, match=re.escape(key)):
                 under_test.SCHEMA[key](key, int(high) + 16)

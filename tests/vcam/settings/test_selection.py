@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from core.settings import EngineSettings, Look, Policy
-from vcam.commands import CommandError
-from vcam.errors import VcamError
+from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.settings.engine import EngineOptions
-from vcam.settings.profiles import LoadedProfiles, Profile, ProfileError
+from vcam.settings.profiles import LoadedProfiles, Profile
 from vcam.settings.run_options import RunOptions
 from vcam.settings.selection import first_choice, listed, neighbour, prompts, with_engine, with_profile
 

@@ -61,7 +61,7 @@ class Daemon:
 
 
 @pytest.fixture(scope="module")
-def qt() -> Iterator[Any]:
+def qt() -> Any:
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     try:
         from PySide6.QtWidgets import QApplication

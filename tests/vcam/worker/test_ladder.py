@@ -65,10 +65,10 @@ def ladder(facts: EngineFacts) -> tuple[WorkerTranslator, list[Starting], list[S
 def test_the_engine_is_built_beside_and_takes_over_at_its_first_picture() -> None:
     translator, (first,), (beside,) = ladder(EngineFacts(to_build=True, note="running eager"))
     assert translator.state.text == "preparing fake: building the TensorRT engine: 40 %"
-    assert not first.closed
+    closed_before = first.closed
     beside.shown = Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 1)
     assert translator.translate(None) is beside.shown
-    assert first.closed
+    assert (closed_before, first.closed) == (False, True)
     assert translator.state.facts == EngineFacts(runtime="tensorrt")
 
 

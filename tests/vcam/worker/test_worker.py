@@ -104,9 +104,14 @@ def test_with_frames_in_flight_a_result_belongs_to_an_earlier_picture(build: Bui
 def test_it_says_how_far_it_is_while_it_starts(build: Build) -> None:
     translator = build(replace(SMALL, model="slow-start"))
     seen: list[tuple[str, float | None]] = []
+
+    def keep(result: Frame | None) -> bool:
+        seen.append((translator.state.phase, translator.state.progress))
+        return result is not None
+
     until(
         translator,
-        lambda result: bool(seen.append((translator.state.phase, translator.state.progress))) or bool(result),
+        keep,
     )
     starting = [progress for phase, progress in seen if phase == "starting"]
     assert len(starting) > 1
@@ -204,6 +209,7 @@ def test_raising_once_it_just_goes_on(build: Build) -> None:
     [
         ("absent", "there is no model 'absent'; there are: fake", 1),
         ("broken", "RuntimeError: out of memory", 3),
+        ("buggy", "ValueError: bug", 3),
         ("dies", "the engine ended by itself (exit status 7)", 3),
     ],
 )

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import nn
 
 from core.runtimes.onnx.folding import Chain, Conv, Folded, compose, edges, fold
@@ -32,7 +32,14 @@ def tiny(name: str) -> AutoencoderTiny:
     )
     for weight in vae.parameters():  # biases that matter at the edges, and results of about 1
         weight.data = torch.randn_like(weight) * (weight[0].numel() ** -0.5 if weight.dim() > 1 else 0.5)
-    return vae.double().eval().requires_grad_(False)
+    frozen: AutoencoderTiny = vae.double().eval().requires_grad_(False)
+    return frozen
+
+
+def sequence(vae: AutoencoderTiny, part: str) -> nn.Sequential:
+    found = vae.get_submodule(part)
+    assert isinstance(found, nn.Sequential)
+    return found
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -45,7 +52,7 @@ def test_folded_layers_equal_the_layers(name: str, height: int, width: int) -> N
         "decoder.layers": torch.randn(1, 5, height // factor, width // factor, dtype=torch.float64),
     }
     for part, picture in given.items():
-        layers = vae.get_submodule(part)
+        layers = sequence(vae, part)
         folded, _ = fold(layers, part)
         expected, found = layers(picture), folded.double()(picture)
         # the kernels are float32
@@ -54,7 +61,7 @@ def test_folded_layers_equal_the_layers(name: str, height: int, width: int) -> N
 
 def test_what_is_folded() -> None:
     found = {
-        (name, part): sorted(fold(tiny(name).get_submodule(part), part)[1])
+        (name, part): sorted(fold(sequence(tiny(name), part), part)[1])
         for name in SHAPES
         for part in ("encoder.layers", "decoder.layers")
     }
@@ -83,6 +90,7 @@ def test_the_edges_are_as_wide_as_needed_and_no_wider() -> None:
     folded, _ = fold(layers, "encoder.layers")
     picture = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     first = folded[0].double()
+    assert isinstance(first, Folded)
     inner, expected = first._inner(picture), layers[:3](picture)
     off = (inner - expected).abs().amax(dim=(0, 1)) > 1e-3
     assert off[0].all()

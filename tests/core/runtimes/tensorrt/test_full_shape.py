@@ -5,18 +5,20 @@ from __future__ import annotations
 import gc
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from benchmarks.random_model import carry_pictures
 from core.algorithm import stream
-from core.algorithm.frame import Decode, Encode
-from core.algorithm.prompts import Encoder
-from core.algorithm.schedule import Prediction, Schedule, ScheduleKind, rows, timesteps
-from core.algorithm.stream import Plan
+from core.algorithm.frame import PictureDecoder, PictureEncoder
+from core.algorithm.prompts import PromptEncoder
+from core.algorithm.schedule import Prediction, Schedule, ScheduleKind, row_coefficients, timesteps
+from core.algorithm.stream import SamplingParameters
 from core.algorithm.unet import layout
 from core.models import loading as models
 from core.models.description import ModelDescription
@@ -35,23 +37,23 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     monkeypatch.setitem(sys.modules, "tensorrt", trt_stand_in.module())
     wanted = EngineSettings(width=128, height=128, steps=1, policy=Policy.FIFO, device="cpu", dtype="float32")
     loaded, description = full_shape(), ModelDescription("sd15", tmp_path)
-    shape = tensorrt.shape_of(loaded, wanted, (10, 16))
-    frame = tensorrt.frame_of(loaded, description, wanted)
-    example = tensorrt.example(loaded, frame, wanted, shape)
-    state = stream.start(loaded.layout, 1, 1, Guidance.NONE, loaded.latent, torch.float32, loaded.device)
-    plan = full_plan(loaded)
+    shape = tensorrt.plan_shape(loaded, wanted, (10, 16))
+    frame = tensorrt.frame_module(loaded, description, wanted)
+    example = tensorrt.example_tensors(loaded, frame, wanted, shape)
+    state = stream.initial_state(loaded.layout, 1, 1, Guidance.NONE, loaded.latent, torch.float32, loaded.device)
+    sampling = full_sampling(loaded)
     views = list(np.random.default_rng(0).integers(0, 256, (12, 128, 128, 3), dtype=np.uint8))
-    encode, decode = Encode(loaded.vae), Decode(loaded.vae)
-    parts = stream.Parts(lambda p: encode(torch.from_numpy(p)), frame.net, lambda x: decode(x).numpy())
+    encode, decode = PictureEncoder(loaded.vae), PictureDecoder(loaded.vae)
+    parts = stream.ModelParts(lambda p: encode(torch.from_numpy(p)), frame.net, lambda x: decode(x).numpy())
     eager, after = [], state
     with torch.inference_mode():
         for view in views:
-            develop, after = stream.by_parts(parts, plan, after, view)
+            develop, after = stream.by_parts(parts, sampling, after, view)
             eager.append(develop())
     assert eager[-1].std() > 2  # a picture, no grey
     with torch.no_grad():
-        cross = frame.net.cross_attention(stream.texts(plan))  # type: ignore[operator]
-    with graphs.written(frame.net, in_place=shape.in_place) as reading:
+        cross = frame.net.cross_attention(stream.text_rows(sampling))  # type: ignore[operator]
+    with graphs.graph_attention(frame.net, in_place=shape.in_place) as reading:
         module = graphs.FrameGraph(frame, list(example), reading)
         outputs = graphs.frame_outputs(shape.layout)
         made = graphs.export(module, example, outputs, tmp_path / "frame.onnx", (10, 16), {})
@@ -62,7 +64,7 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     state = stream.start(shape.layout, 1, 1, Guidance.NONE, (4, 16, 16), torch.float32, torch.device("cpu"))
     step = tensorrt.TensorRtStep([trt_stand_in.engine_of(made.path)], shape, state, lambda _: cross, Policy.OFF)
     for view, expected in zip(views, eager, strict=True):
-        develop, state = step(plan, state, view)
+        develop, state = step(sampling, state, view)
         assert np.abs(develop().astype(int) - expected).max() <= 1
 
 
@@ -73,16 +75,16 @@ def full_shape() -> models.Loaded:
     assert sum(weight.numel() for weight in unet.parameters()) == 859_520_964
     vae = AutoencoderTiny().eval().requires_grad_(False)
     carry_pictures(vae)
-    encoder = Encoder(lambda prompt: torch.zeros(1, 77, 768), lambda word: True)
+    encoder = PromptEncoder(lambda prompt: torch.zeros(1, 77, 768), lambda word: True)
     schedule = Schedule(scaled_linear_alphas(), ScheduleKind.LCM)
     device, bank = torch.device("cpu"), layout(unet.config, None, 16, 16)
     return models.Loaded(unet, vae, encoder, schedule, bank, (4, 16, 16), torch.float32, device, {}, {}, Decode(vae))
 
 
-def full_plan(loaded: models.Loaded) -> Plan:
+def full_sampling(loaded: models.Loaded) -> SamplingParameters:
     chosen = timesteps(ScheduleKind.LCM, 1, 0.5)
     generator = torch.Generator().manual_seed(0)
     noise, text = torch.randn(1, 4, 16, 16, generator=generator), torch.randn(2, 77, 768, generator=generator)
-    first = rows(loaded.schedule, chosen, torch.float32, loaded.device)
+    first = row_coefficients(loaded.schedule, chosen, torch.float32, loaded.device)
     bank = (Guidance.NONE, 1.0, 1.0, Policy.FIFO, 2, 0.8, 0.5, 0)
-    return Plan(first, noise, Prediction.EPSILON, text[:1], text[1:], *bank)
+    return SamplingParameters(first, noise, Prediction.EPSILON, text[:1], text[1:], *bank)

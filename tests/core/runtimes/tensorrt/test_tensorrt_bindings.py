@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(bool(bindings.why_not()), reason=bindings.why_no
 
 @pytest.fixture(scope="module")
 def real() -> dict[str, Any]:
-    return bindings.look()["classes"]
+    classes: dict[str, Any] = bindings.look()["classes"]
+    return classes
 
 
 @pytest.mark.parametrize("kind", trt_stand_in.PUBLIC, ids=lambda kind: kind.__name__)

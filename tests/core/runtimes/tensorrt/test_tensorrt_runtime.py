@@ -14,8 +14,10 @@ import pytest
 import torch
 
 from core import errors
+from core.algorithm.net import Picture
 from core.engine import Engine
 from core.models import loading as models
+from core.models.description import describe
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt import make as making
@@ -77,6 +79,14 @@ def film(engine: Engine, frames: int, loras: tuple[Lora, ...] = ()) -> list[np.n
             engine.forget()
         shown.append(engine.translate(np.ascontiguousarray(scene[4:68, 2 * index : 2 * index + 64])))
     return [picture for picture in [*shown, *engine.drain()] if picture is not None]
+
+
+def apart(one: Engine, other: Engine, picture: Picture) -> int:
+    """The greatest difference of what two engines make of a picture, in levels of 255."""
+    shown, expected = one.translate(picture), other.translate(picture)
+    assert shown is not None
+    assert expected is not None
+    return int(np.abs(shown.astype(int) - expected).max())
 
 
 def equals_eager(wanted: EngineSettings) -> None:
@@ -186,13 +196,12 @@ def test_another_lora_refits_the_engine_and_builds_nothing(
     for loras in ((lora,), (), (replace(lora, weight=-0.5),)):
         for engine in (ours, eager):
             engine.use_loras(loras)
-        shown = [engine.translate(picture) for engine in (ours, eager)]
-        assert np.abs(shown[0].astype(int) - shown[1]).max() <= 1
+        assert apart(ours, eager, picture) <= 1
     with_lora = Engine(replace(wanted, loras=(lora,)), look)  # one that is there from the start
     ours.use_loras((lora,))
-    assert np.array_equal(with_lora.translate(picture), ours.translate(picture))
+    assert apart(with_lora, ours, picture) == 0
     ours.use_loras(())
-    assert np.abs(with_lora.translate(picture).astype(int) - ours.translate(picture)).max() > 1
+    assert apart(with_lora, ours, picture) > 1
 
 
 def built(folder: Path) -> tuple[EngineSettings, engines.Entry]:
@@ -216,7 +225,7 @@ def test_a_wrong_engine_is_marked_and_not_taken(folder: Path, monkeypatch: pytes
     assert judged.manifest is not None
     assert judged.manifest.verdict is engines.Verdict.WRONG
     assert "dB from eager" in judged.problem
-    description = models.describe(str(folder))
+    description = describe(str(folder))
     assert models.resolve(wanted, description).runtime is not Runtime.TENSORRT
     with pytest.raises(errors.PlanError, match="wrong: worst of"):
         tensorrt.on_engine(judged, description, wanted)
@@ -236,7 +245,7 @@ def test_a_build_can_be_stopped_and_tells_how_far_it_is(folder: Path) -> None:
     with pytest.raises(errors.BuildCancelled):
         making.build(wanted, report, lambda: "50 %" not in told[-1])
     assert "building the TensorRT engine: Building engine 25 %" in told
-    assert engines.find(readiness.key(models.describe(str(folder)), wanted)) is None
+    assert engines.find(readiness.key(describe(str(folder)), wanted)) is None
     assert not list(engines.cache_folder().glob(".part-*"))
 
 
@@ -246,7 +255,7 @@ def test_an_engine_of_another_version_is_not_used(folder: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "tensorrt", trt_stand_in.module("11.4.0.106"))
     with pytest.raises(errors.PlanError, match=r"does not load the engine: the engine was built by 10\.16\.1\.11"):
         building.deserialize(data)
-    assert models.resolve(wanted, models.describe(str(folder))).runtime is not Runtime.TENSORRT
+    assert models.resolve(wanted, describe(str(folder))).runtime is not Runtime.TENSORRT
     (problem,) = {one.problem for one in engines.listing(readiness.machine("cpu")) if one.folder == entry.folder}
     assert problem == "built for tensorrt 10.16.1.11, here 11.4.0.106"
 
@@ -257,13 +266,13 @@ def test_the_stand_in_keeps_the_rules(folder: Path) -> None:
     context = engine.create_execution_context()
     with pytest.raises(trt_stand_in.BrokenRule, match="no address was set"):
         context.execute_async_v3(0)
-    call = tensorrt.Call(engine, {}, torch.device("cpu"))
+    call = tensorrt.PlanExecution(engine, {}, torch.device("cpu"))
     call.run()
     call._context.set_tensor_address("shown", call.tensors["picture"].data_ptr())
     with pytest.raises(trt_stand_in.BrokenRule, match="shown lies over picture"):
         call.run()
     with pytest.raises(errors.PlanError, match=r"the engine's picture is torch\.uint8 \[64, 64, 3\]"):
-        tensorrt.Call(engine, {"picture": torch.zeros(3)}, torch.device("cpu"))
+        tensorrt.PlanExecution(engine, {"picture": torch.zeros(3)}, torch.device("cpu"))
     with pytest.raises(errors.PlanError, match="has no weights nowhere"):
         building.refit(engine, {"nowhere": torch.zeros(1)}, 0)
     del call, engine

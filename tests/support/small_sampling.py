@@ -1,4 +1,4 @@
-"""A stream's plan for the models of small_models."""
+"""A stream's sampling parameters for the models of small_models."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 
 from core.algorithm import schedule as schedules
 from core.algorithm.schedule import Prediction, Schedule
-from core.algorithm.stream import Plan
+from core.algorithm.stream import SamplingParameters
 from core.settings import Guidance, Policy
 from tests.support.small_models import DEVICE, fixed_noise, random_text, scaled_linear_alphas
 
 
-def plan(
+def sampling(
     policy: Policy,
     steps: int,
     guidance: Guidance = Guidance.NONE,
     prediction: Prediction = Prediction.EPSILON,
     **values: Any,
-) -> Plan:
-    own = Plan(
-        rows=schedules.rows(
+) -> SamplingParameters:
+    own = SamplingParameters(
+        rows=schedules.row_coefficients(
             Schedule(scaled_linear_alphas(), prediction=prediction), [599, 459, 299, 159][:steps], torch.float64, DEVICE
         ),
         noise=fixed_noise(7, steps),

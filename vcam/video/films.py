@@ -1,0 +1,334 @@
+"""Reads films one picture at a time (PyAV): upright, in RGB, on a clock without leaps."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, VideoReformatter
+from av.video.stream import VideoStream
+
+from vcam.errors import VcamError
+from vcam.video.media import (
+    FOLDER_RATE,
+    FULL,
+    MATRICES,
+    MOST_PIXELS,
+    Kind,
+    Media,
+    Note,
+    Orientation,
+    Picture,
+    Pixels,
+    address,
+    check_size,
+    guessed_matrix,
+    reason,
+    to_stderr,
+)
+from vcam.video.sizes import fitted, upright
+from vcam.video.timeline import packets_in_time, timeline_of
+
+_LOOKED_AT = 200  # packets of the pictures whose times tell the rate
+_HIGHEST_RATE = 240  # pictures per second; a "rate" above is the resolution of a clock
+_MEAN_TOLERANCE = 0.1  # share by which the mean may differ from the rate that the file names
+# places for pictures per second in a file without times: enough for the first and last second to be right
+_FEWEST_SLOTS, _MOST_SLOTS = Fraction(10), Fraction(60)
+_DECODING_BYTES = 256 << 20  # of pictures that a decoder's threads may hold in flight
+_PHOTOS = ("avif", "avis", "heic", "heix", "heim", "mif1", "msf1")  # brands of ISO files that hold photos
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[InputContainer]:
+    """Open a film; raise VcamError when it is none. Nothing but files is opened on its behalf."""
+    # max_pixels: whatever is larger is refused by its decoder before a byte is allocated, also in mid-film
+    options = {"protocol_whitelist": "file", "max_pixels": str(MOST_PIXELS)}
+    try:
+        container = av.open(address(path), "r", options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VcamError(
+            f"{path}: cannot be read as a film or picture ({reason(error)}); it may be cut off, damaged or of "
+            "another kind"
+        ) from error
+    with container:
+        yield container
+
+
+def streams_of(path: Path, container: InputContainer) -> tuple[VideoStream, list[Any]]:
+    """Return the stream of the pictures, and all the streams that tell the film's time: it and the sound's."""
+    format = container.format.name
+    if "tty" in format:  # FFmpeg would draw a text file as a film
+        raise VcamError(f"{path}: this is a text file; give a film, a picture or a folder of pictures")
+    if format.endswith("_pipe") or container.metadata.get("major_brand") in _PHOTOS:
+        raise VcamError(f"{path}: this is a photo, not a film, of a kind that is not read; convert it to PNG or JPEG")
+    covers = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & covers]
+    if not streams:
+        holds = "only sound" if container.streams.audio else "nothing to see"
+        raise VcamError(f"{path}: no video stream (it holds {holds}); give a film or a picture")
+    stream = max(streams, key=lambda s: (s.width or 0) * (s.height or 0) if s.codec_context else -1)
+    if stream.codec_context is None:
+        raise VcamError(f"{path}: its video codec is not supported; convert it to H.264 first")
+    return stream, [stream, *container.streams.audio]
+
+
+def _decodes(stream: VideoStream) -> None:
+    """Prepare the decoder: as many threads as their pictures leave room for."""
+    context = stream.codec_context
+    context.options = {"max_pixels": str(MOST_PIXELS)}
+    threads = _DECODING_BYTES // max(1, 2 * context.width * context.height)
+    stream.thread_type = "AUTO"
+    context.thread_count = max(1, min(threads, os.cpu_count() or 1))
+
+
+def probe_film(path: Path) -> Media:
+    """Say what a film holds; raise VcamError when not one picture can be decoded or its size is absurd."""
+    with opened(path) as container:
+        stream, streams = streams_of(path, container)
+        if stream.width and stream.height:
+            check_size(path, stream.width, stream.height)
+        _decodes(stream)
+        start_s = _start_s(stream, streams)
+        frame, times = _beginning(container, stream, streams, start_s)
+        if frame is None:
+            raise VcamError(f"{path}: not one picture can be decoded; the file is cut off or damaged")
+        orientation = _orientation(frame)
+        width, height = (frame.height, frame.width) if orientation.transpose else (frame.width, frame.height)
+        check_size(path, width, height)
+        aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
+        tick = Fraction(stream.time_base or Fraction(1, 90000))
+        seconds = _duration_s(container, stream)
+        rate, constant_rate, even = _rates(times, stream.guessed_rate or stream.average_rate, tick)
+        return Media(
+            path=path,
+            kind=Kind.VIDEO,
+            width=width,
+            height=height,
+            rate=rate,
+            constant_rate=constant_rate,
+            even=even,
+            frames=_counted(container, stream, seconds),
+            duration_s=seconds,
+            codec=stream.codec_context.name,
+            audio=tuple(s.codec_context.name if s.codec_context else "unknown" for s in container.streams.audio),
+            matrix=int(frame.colorspace),
+            primaries=int(frame.color_primaries),
+            transfer=int(frame.color_trc),
+            pixel_aspect=1 / aspect if orientation.transpose else aspect,
+            start_s=start_s,
+            tick=tick,
+        )
+
+
+def _beginning(
+    container: InputContainer, stream: VideoStream, streams: list[Any], start_s: Fraction
+) -> tuple[VideoFrame | None, list[Fraction]]:
+    """Return the first picture that decodes, and the times at which the first ones are shown, in order."""
+    frame: VideoFrame | None = None
+    times: list[Fraction] = []
+    packets = packets_in_time(container, streams, timeline_of(container, start_s))
+    with contextlib.suppress(av.error.FFmpegError):  # said when the film is read
+        for packet in packets:
+            if packet.stream.index != stream.index:
+                continue
+            shown = packet.dts if packet.pts is None else packet.pts
+            if shown is not None and not packet.is_discard:
+                times.append(shown * Fraction(packet.time_base))
+            if frame is None:
+                with contextlib.suppress(av.error.FFmpegError):
+                    frame = next(iter(stream.decode(packet)), None)
+            elif len(times) >= _LOOKED_AT:
+                break
+    return frame, sorted(times)
+
+
+def _rates(times: list[Fraction], named: Fraction | None, tick: Fraction) -> tuple[Fraction, Fraction, bool]:
+    """Return the pictures per second, a rate for files without times, and whether the pictures come evenly."""
+    nominal = Fraction(named) if named and 0 < named <= _HIGHEST_RATE else None
+    gaps = sorted(b - a for a, b in itertools.pairwise(times) if b > a)
+    if not gaps:
+        rate = nominal or FOLDER_RATE
+        return rate, rate, True
+    mean = (len(times) - 1) / (times[-1] - times[0])
+    rate = nominal if nominal and abs(mean / nominal - 1) < _MEAN_TOLERANCE else _simple(mean)
+    # a tick for the rounding of each of two times
+    even = all(abs(gap * rate - 1) <= 2 * tick * rate for gap in gaps)
+    if even:
+        return rate, rate * ceil(_FEWEST_SLOTS / rate), True
+    usual = 1 / gaps[len(gaps) // 10]
+    return rate, _simple(min(_MOST_SLOTS, max(_MOST_SLOTS / 2, usual, rate))), False
+
+
+def _simple(rate: Fraction) -> Fraction:
+    return Fraction(rate).limit_denominator(1001) or Fraction(1, 1001)
+
+
+def _start_s(stream: VideoStream, streams: list[Any]) -> Fraction:
+    """Return the time that counts as zero: where the first stream begins; hidden packets before it do not count."""
+    starts = [s.start_time * Fraction(s.time_base) for s in streams if s.start_time is not None and s.time_base]
+    first = min(starts, default=Fraction(0))
+    if first > 0 or stream.start_time is None or stream.time_base is None:
+        return max(Fraction(0), first)
+    return min(Fraction(0), stream.start_time * Fraction(stream.time_base))
+
+
+def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+    """Return the seconds of the pictures, None when the file tells the length of the longest stream at best."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if clock := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = clock.groups()
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return container.duration / av.time_base if container.duration and not container.streams.audio else None
+
+
+def _counted(container: InputContainer, stream: VideoStream, seconds: float | None) -> int | None:
+    """Return the pictures that the file counts; None where it does not, or counts what an edit list hides."""
+    if not stream.frames or "mp4" not in container.format.name or not seconds or not stream.average_rate:
+        return None
+    every_s = 1 / float(stream.average_rate)
+    return stream.frames if abs(stream.frames * every_s - seconds) < 1.5 * every_s + 0.01 * seconds else None
+
+
+def _orientation(frame: VideoFrame) -> Orientation:
+    """Return what the frame's display matrix asks for, to the nearest quarter turn."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return Orientation()
+    a, b, _, c, d = np.frombuffer(cast(Any, data), np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return Orientation(False, a < 0, d < 0)
+    return Orientation(True, c < 0, b < 0)
+
+
+def read_film(media: Media, note: Note = to_stderr) -> Iterator[Picture]:
+    """Yield every picture in order; what is damaged, missing or of another size is said by `note`."""
+    count, longest, before = 0, 1 / media.rate, None
+    told = _Told()
+    for picture in _pictures(media, note, told):
+        count += 1
+        if before is not None:
+            duration = picture.time - before.time
+            longest = max(longest, duration)
+            yield before._replace(duration=duration)
+        before = picture
+    if before is None:
+        return
+    own = before.duration or 1 / media.rate
+    end = before.time + own
+    announced = None if media.duration_s is None or told.leaps else Fraction(media.duration_s).limit_denominator(10**6)
+    if announced is not None and before.time < announced <= before.time + 2 * max(own, longest):
+        end = announced
+    yield before._replace(duration=end - before.time)
+    if media.frames and count < 0.98 * media.frames - 1:
+        note(f"{media.path}: {count} pictures could be decoded of the {media.frames} that the file announces")
+    elif announced is not None and not media.frames and float(end) < 0.98 * float(announced) - float(own):
+        note(f"{media.path}: reading stops early, at {float(end):.2f} s of the {float(announced):.2f} s announced")
+
+
+@dataclass
+class _Told:
+    """What the packets told beside the pictures: how often the file's clock leapt."""
+
+    leaps: int = 0
+
+
+def _pictures(media: Media, note: Note, told: _Told) -> Iterator[Picture]:
+    reformatter = VideoReformatter()
+    expected, last = Fraction(0), Fraction(-1)
+    sizes: set[tuple[int, int]] = set()
+    with opened(media.path) as container:
+        stream, streams = streams_of(media.path, container)
+        _decodes(stream)
+        for frame in _frames(container, stream, streams, media, note, told):
+            rgb = upright(_to_rgb(frame, reformatter), _orientation(frame))
+            size = (rgb.shape[1], rgb.shape[0])
+            if size != (media.width, media.height):
+                if size not in sizes:
+                    note(
+                        f"{media.path}: the picture's size changes to {size[0]}x{size[1]}; all are brought to "
+                        f"{media.width}x{media.height}, whole and unstretched"
+                    )
+                sizes.add(size)
+                rgb = fitted(rgb, media.width, media.height)
+            time, duration = expected, 1 / media.rate
+            if frame.time_base is not None:
+                base = Fraction(frame.time_base)
+                duration = (frame.duration or 0) * base or duration
+                if frame.pts is not None:
+                    time = frame.pts * base
+            time = on_grid(time, media.rate, media.tick) if media.even else time
+            time = last + media.tick if time <= last else time  # a clock that goes back a little
+            expected, last = time + 1 / media.rate, time
+            yield Picture(rgb, time, duration=duration if media.even or duration * media.rate > 0.5 else 1 / media.rate)
+
+
+def _frames(
+    container: InputContainer, stream: VideoStream, streams: list[Any], media: Media, note: Note, told: _Told
+) -> Iterator[VideoFrame]:
+    """Yield every frame that decodes; damaged packets are skipped and counted."""
+    damaged = 0
+    timeline = timeline_of(container, media.start_s)
+    packets = packets_in_time(container, streams, timeline)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            note(f"{media.path}: reading stops early: {reason(error)}")
+            packet = None
+        if packet is not None and packet.stream.index != stream.index:
+            continue
+        try:
+            frames = stream.decode(packet)  # None: what the decoder still holds
+        except av.error.EOFError:
+            frames = []
+        except av.error.FFmpegError:
+            damaged += 1
+            frames = []
+        if timeline.leaps > told.leaps:
+            told.leaps = timeline.leaps
+            if told.leaps == 1:
+                note(f"{media.path}: its clock leaps; the pictures go on without a gap, in their order")
+        yield from frames
+        if packet is None:
+            break
+    if damaged:
+        note(f"{media.path}: {damaged} damaged pictures could not be decoded and are left out")
+
+
+def on_grid(time: Fraction, rate: Fraction, tick: Fraction) -> Fraction:
+    """Return `time` (s) moved to the nearest multiple of 1/rate when that is less than one `tick` away."""
+    near = round(time * rate) / rate
+    return near if abs(near - time) < tick else time
+
+
+def _is_yuv(frame: VideoFrame) -> bool:
+    return not frame.format.is_rgb and len(frame.format.components) >= 3
+
+
+def _to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> Pixels:
+    if not _is_yuv(frame):
+        return cast(Pixels, reformatter.reformat(frame, format="rgb24").to_ndarray())
+    matrix = MATRICES.get(int(frame.colorspace)) or MATRICES[guessed_matrix(frame.width, frame.height)]
+    full = int(frame.color_range) == FULL or frame.format.name.startswith("yuvj")
+    rgb = reformatter.reformat(
+        frame,
+        format="rgb24",
+        src_colorspace=matrix,
+        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+    )
+    return cast(Pixels, rgb.to_ndarray())
