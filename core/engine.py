@@ -263,7 +263,7 @@ def _begun(settings: EngineSettings, report: Report) -> tuple[Model, stream.Stre
     with models.on(settings.device):
         model = models.load(settings, report)
     slots = settings.slots if settings.policy is Policy.FIFO else 1
-    state = stream.start(
+    state = stream.initial_state(
         model.layout,
         settings.steps,
         slots,

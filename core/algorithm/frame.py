@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from core.algorithm import bank as banks
 from core.algorithm import schedule as schedules
-from core.algorithm.bank import Bank, Reading, Seen
+from core.algorithm.bank import Bank, Features, Reading
 from core.algorithm.detail import steadied
 from core.algorithm.net import Net
 from core.algorithm.schedule import Prediction, RowCoefficients
@@ -98,16 +98,15 @@ class PictureDecoder(nn.Module):
 
     def forward(self, latent: Tensor, source: Tensor | None = None) -> Tensor:
         """[1, channels, h, w] -> uint8 [height, width, 3]; the source is not looked at."""
-        values = self.vae.decode(latent / self.scaling).sample
-        return _levels(values)
+        return _levels(self.vae.decode(latent / self.scaling).sample)
 
 
-class DetailedDecode(Decode):
+class DetailedDecoder(PictureDecoder):
     """latent and the picture that was translated -> picture, by a VAE and a detail stage."""
 
     def __init__(self, vae: Any, detail: nn.Module) -> None:
         super().__init__(vae)
-        self.sharpen = Sharpen(detail)
+        self.sharpen = PictureSharpener(detail)
 
     def forward(self, latent: Tensor, source: Tensor | None = None) -> Tensor:
         """[1, channels, h, w] and uint8 [height, width, 3], which must be there -> the same as the latter."""
@@ -115,7 +114,7 @@ class DetailedDecode(Decode):
         return shown
 
 
-class Sharpen(nn.Module):
+class PictureSharpener(nn.Module):
     """Translation and source RGB uint8 [height, width, 3] -> the translation with its detail, the same."""
 
     def __init__(self, detail: nn.Module) -> None:
@@ -136,8 +135,8 @@ def _levels(values: Tensor) -> Tensor:
     return levels.permute(1, 2, 0).contiguous().to(torch.uint8)
 
 
-def queue(picture: Tensor, sources: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
-    """(the picture of the frame that is shown next, the sources after it); of `Memory`.
+def next_sources(picture: Tensor, sources: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
+    """(the picture of the frame that is shown next, the sources after it); of `StreamTensors`.
 
     With a bank a source is steadied by the one before it, as features are by those of the bank.
     """
@@ -187,9 +186,9 @@ class FrameModule(nn.Module):
             prediction=self.prediction,
             guidance=self.guidance,
         )
-        bank = banks.write(memory.bank, seen, knobs.write)
-        source, sources = queue(picture, memory.sources, self.policy)
-        after = Memory(clean[:-1], origins[:-1], bank, sources)
+        bank = banks.write(tensors.bank, seen, inputs.write)
+        source, sources = next_sources(picture, tensors.sources, self.policy)
+        after = StreamTensors(clean[:-1], origins[:-1], bank, sources)
         kept = {name: seen[name] for name in bank} if self.policy is Policy.MERGE else {}
         return self.decode(clean[-1:], source), after, kept
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from core.algorithm import bank as banks
-from core.algorithm.bank import Layout, Reading, Turn
-from core.algorithm.frame import Dials, Knobs, Memory, denoise, queue
+from core.algorithm.bank import BankUpdate, Layout, Reading
+from core.algorithm.frame import FrameInputs, FrameScalars, StreamTensors, denoise, next_sources
 from core.algorithm.net import Net, Picture
 from core.algorithm.schedule import Prediction, RowCoefficients
 from core.settings import Guidance, Policy
@@ -72,7 +72,7 @@ class Step(Protocol):
         ...
 
 
-class Parts(NamedTuple):
+class ModelParts(NamedTuple):
     """A model whose parts run apart: RGB uint8 [height, width, 3] to latent [1, channels, h, w], the UNet, and back.
 
     decode takes the latent, and the picture that it came from, uint8 [height, width, 3]; that is empty for a frame that
@@ -88,12 +88,12 @@ def by_parts(
     parts: ModelParts, sampling: SamplingParameters, state: StreamState, picture: Picture | None
 ) -> tuple[PendingPicture, StreamState]:
     """Step, of a model whose parts run apart."""
-    latent = torch.zeros_like(plan.noise[:1]) if picture is None else parts.encode(picture)
-    waiting = state.memory.sources
+    latent = torch.zeros_like(sampling.noise[:1]) if picture is None else parts.encode(picture)
+    waiting = state.tensors.sources
     given = torch.empty(0, dtype=torch.uint8) if picture is None else torch.from_numpy(picture).to(waiting.device)
-    source, sources = queue(given, waiting, plan.policy)
-    clean, state = step(parts.net, plan, state, latent)
-    return partial(parts.decode, clean, source), state._replace(memory=state.memory._replace(sources=sources))
+    source, sources = next_sources(given, waiting, sampling.policy)
+    clean, state = step(parts.net, sampling, state, latent)
+    return partial(parts.decode, clean, source), state._replace(tensors=state.tensors._replace(sources=sources))
 
 
 def net_rows(guidance: Guidance, rows: int) -> tuple[int, ...]:
@@ -126,8 +126,8 @@ def initial_state(
     in_flight, origins = (torch.zeros(rows - 1, *latent, dtype=dtype, device=device) for _ in range(2))
     waiting = (0, 0, 0) if sources is None else (rows, *sources)
     pictures = torch.zeros(*waiting, 3, dtype=torch.uint8, device=device)
-    memory = Memory(in_flight, origins, banks.empty(layout, count, slots, dtype, device), pictures)
-    return StreamState(memory, (0,) * count, 0)
+    tensors = StreamTensors(in_flight, origins, banks.empty(layout, count, slots, dtype, device), pictures)
+    return StreamState(tensors, (0,) * count, 0)
 
 
 def with_empty_bank(state: StreamState) -> StreamState:
@@ -178,7 +178,20 @@ def frame_inputs(
         {},
         *frame_scalars(sampling, slots, now, sampling.noise.device, imagined=imagined),
     )
-    return clean[-1:], state._replace(memory=state.memory._replace(in_flight=clean[:-1], origins=origins[:-1]))
+
+
+def next_state(state: StreamState, tensors: StreamTensors, now: BankUpdate) -> StreamState:
+    """The state after a frame that left the tensors so."""
+    return StreamState(tensors, now.positions, state.frame_index + 1)
+
+
+def step(net: Net, sampling: SamplingParameters, state: StreamState, latent: Tensor) -> tuple[Tensor, StreamState]:
+    """One call of the stream batch: a latent [1, channels, h, w] in, the clean one of rows-1 calls ago out."""
+    tensors = state.tensors
+    clean, origins, state = _advance(
+        net, sampling, state, torch.cat([latent, tensors.in_flight]), torch.cat([latent, tensors.origins])
+    )
+    return clean[-1:], state._replace(tensors=state.tensors._replace(in_flight=clean[:-1], origins=origins[:-1]))
 
 
 def sequential(

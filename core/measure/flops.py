@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from core.algorithm import stream
 from core.algorithm import unet as unets
 from core.algorithm.detail import Detail
-from core.algorithm.frame import Decode, DetailedDecode, Encode, Frame, idle_knobs
+from core.algorithm.frame import DetailedDecoder, FrameModule, PictureDecoder, PictureEncoder, example_inputs
 from core.algorithm.schedule import Prediction
 from core.models.description import ModelDescription, part_config
 from core.models.loading import quiet
@@ -41,7 +41,7 @@ def frame_flops(description: ModelDescription, settings: EngineSettings) -> int:
         layout = {} if off else unets.layout(unet.config, places, *latent[1:])
         net = unets.BankedUNet(unet, places, 1 if off else description.subtoken)
         slots = settings.slots if settings.policy is Policy.FIFO else 1
-        state = stream.start(
+        state = stream.initial_state(
             layout,
             settings.steps,
             slots,
@@ -51,10 +51,10 @@ def frame_flops(description: ModelDescription, settings: EngineSettings) -> int:
             torch.device("meta"),
             (settings.height, settings.width) if description.detail else None,
         )
-        frame = Frame(
+        frame = FrameModule(
             encode,
             net,
-            DetailedDecode(vae, Detail(**description.detail)) if description.detail else Decode(vae),
+            DetailedDecoder(vae, Detail(**description.detail)) if description.detail else PictureDecoder(vae),
             prediction=Prediction.EPSILON,
             guidance=settings.guidance,
             policy=settings.policy,

@@ -36,7 +36,7 @@ class ModelDescription:
     places: module names (attention, transformer block or up block), None for the paper's
     (core.algorithm.unet.default_places).
     subtoken: into how many parts a token's width is divided when features are matched
-    (core.algorithm.attention.fuse_between). words: those that the text encoder knows, empty where it knows any.
+    (core.algorithm.attention.fuse_subtoken). words: those that the text encoder knows, empty where it knows any.
     detail: widths of its detail stage (core.algorithm.detail.Detail), empty without one.
     """
 
@@ -145,7 +145,7 @@ def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescri
         interval=bank.get("interval", default.interval),
         styles=_texts("styles", own.get("styles", ())),
         words=_texts("words", own.get("words", ())),
-        detail=_widths(folder, own.get("detail", {})),
+        detail=_detail_widths(folder, own.get("detail", {})),
     )
     _check(description)
     return description
@@ -165,7 +165,7 @@ def _texts(key: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _widths(folder: Path, value: object) -> dict[str, int]:
+def _detail_widths(folder: Path, value: object) -> dict[str, int]:
     """The widths of a detail stage, whose weights must be there."""
     if not isinstance(value, dict) or not all(type(wide) is int and 0 < wide <= 512 for wide in value.values()):
         raise ValueError(f"detail is {value!r}; it must be an object of widths, whole numbers from 1 to 512")

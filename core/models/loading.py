@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from core.algorithm.bank import Layout
     from core.algorithm.detail import Detail
-    from core.algorithm.frame import Decode, Encode
+    from core.algorithm.frame import PictureDecoder, PictureEncoder
     from core.algorithm.net import Picture
     from core.algorithm.prompts import PromptEncoder
     from core.algorithm.schedule import Schedule
@@ -95,7 +95,7 @@ class Loaded(NamedTuple):
     device: torch.device
     weights: Mapping[str, Tensor]
     originals: Mapping[str, Tensor]
-    decode: Decode
+    decode: PictureDecoder
 
     def model(
         self,
@@ -244,7 +244,7 @@ def _load(description: ModelDescription, settings: EngineSettings) -> Model:
     """The eager runtime."""
     from core.algorithm import stream
     from core.algorithm import unet as unets
-    from core.algorithm.frame import Encode
+    from core.algorithm.frame import PictureEncoder
     from core.models import loras
 
     loaded = load_parts(description, settings)
@@ -301,16 +301,18 @@ def load_parts(
         raise ModelError(f"{folder}: its VAE needs multiples of {factor}; {settings.width}x{settings.height} is none")
     latent = (int(unet.config.in_channels), settings.height // factor, settings.width // factor)
     layout = {} if settings.policy is Policy.OFF else _layout(description, unet, latent)
-    encoder = clip(tokenizer, text_encoder, dtype)
+    encoder = clip_encoder(tokenizer, text_encoder, dtype)
     decode = _decoder(description, vae, nets_on or device)
     return Loaded(unet, vae, encoder, schedule, layout, latent, dtype, device, weights, fusion.originals, decode)
 
 
-def _decoder(description: ModelDescription, vae: Any, device: torch.device) -> Decode:
+def _decoder(description: ModelDescription, vae: Any, device: torch.device) -> PictureDecoder:
     """From latents to pictures, with the model's detail stage if it has one. Raises ModelError."""
-    from core.algorithm.frame import Decode, DetailedDecode
+    from core.algorithm.frame import DetailedDecoder, PictureDecoder
 
-    return DetailedDecode(vae, detail_stage(description, vae.dtype, device)) if description.detail else Decode(vae)
+    if not description.detail:
+        return PictureDecoder(vae)
+    return DetailedDecoder(vae, detail_stage(description, vae.dtype, device))
 
 
 def detail_stage(description: ModelDescription, dtype: torch.dtype, device: torch.device) -> Detail:
@@ -349,7 +351,7 @@ def _encode(encode: PictureEncoder, device: torch.device, picture: Picture) -> T
     return latent
 
 
-def _decode(decode: Decode, device: torch.device, latent: Tensor, source: Tensor) -> Picture:
+def _decode(decode: PictureDecoder, device: torch.device, latent: Tensor, source: Tensor) -> Picture:
     picture: Picture = decode(latent, source.to(device)).cpu().numpy()
     return picture
 

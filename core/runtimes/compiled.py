@@ -22,8 +22,17 @@ from torch import Tensor
 from core.algorithm import bank as banks
 from core.algorithm import stream, unet
 from core.algorithm.attention import SelfAttention
-from core.algorithm.bank import Bank, Seen, Turn
-from core.algorithm.frame import Dials, Encode, Frame, Knobs, Memory, Merge, denoise, idle_knobs
+from core.algorithm.bank import Bank, BankUpdate, Features
+from core.algorithm.frame import (
+    BankMerge,
+    FrameInputs,
+    FrameModule,
+    FrameScalars,
+    PictureEncoder,
+    StreamTensors,
+    denoise,
+    example_inputs,
+)
 from core.algorithm.net import Picture
 from core.algorithm.stream import PendingPicture, SamplingParameters, Step, StreamState
 from core.algorithm.unet import BankedUNet
@@ -206,8 +215,8 @@ class CompiledStep:
             keep = [capture(partial(self._compiled(_write), bank, seen, inputs.write))] if any(now.writes) else []
             orders = _orders(bank)
             merge = self._compiled(_merge)
-            keep += [partial(_merger(merge, bank, orders, row, seen, self._way), seen) for row in now.merged]
-            decode = repeated(partial(self._compiled(frame.decode), clean, given))
+            keep += [partial(_merger(merge, bank, orders, row, seen, self._policy), seen) for row in now.merged]
+            decode = capture(partial(self._compiled(frame.decode), clean, given))
             shown = decode()
         return {
             "copy in": lambda: given.copy_(torch.from_numpy(picture)),
@@ -254,10 +263,10 @@ def _translate(
     """The frame, in place."""
     result, after, seen = frame(picture, inputs, tensors)
     shown.copy_(result)
-    memory.in_flight.copy_(after.in_flight)
-    memory.origins.copy_(after.origins)
-    memory.sources.copy_(after.sources)
-    for name, ring in memory.bank.items():
+    tensors.in_flight.copy_(after.in_flight)
+    tensors.origins.copy_(after.origins)
+    tensors.sources.copy_(after.sources)
+    for name, ring in tensors.bank.items():
         ring.copy_(after.bank[name])
     kept: Features = seen
     return kept
@@ -333,5 +342,5 @@ def _flat(scalars: FrameScalars) -> list[Tensor]:
 
 def _blank(tensors: StreamTensors) -> None:
     """As it was before the first frame."""
-    for tensor in (memory.in_flight, memory.origins, memory.sources, *memory.bank.values()):
+    for tensor in (tensors.in_flight, tensors.origins, tensors.sources, *tensors.bank.values()):
         tensor.zero_()

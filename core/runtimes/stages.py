@@ -53,7 +53,7 @@ def of_parts(parts: ModelParts, sampling: SamplingParameters, state: StreamState
         "copy in": lambda: torch.from_numpy(picture).to(device),
         "encode": lambda: parts.encode(picture),
         "unet": unet,
-        "bank": lambda: banks.update(memory.bank, seen, now, plan.seed),
+        "bank": lambda: banks.apply_update(tensors.bank, seen, now, sampling.seed),
         "decode": lambda: parts.decode(clean, shown),
         "copy out": lambda: shown.cpu(),
     }

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from core.algorithm import unet
 from core.algorithm.bank import Reading
-from core.algorithm.frame import Sharpen
+from core.algorithm.frame import PictureSharpener
 from core.errors import ModelError
 from core.models import loading as models
 from core.models.description import DETAIL, ModelDescription, describe, graphs_of, part_config
@@ -100,10 +100,8 @@ def export(folder: Path) -> None:
     description = describe(str(folder))
     if part_config(folder, "vae")["_class_name"] != "AutoencoderTiny":
         raise ModelError(f"{folder / 'vae'}: only an AutoencoderTiny can be exported; use --runtime eager")
-    with (
-        _random_weights(folder, set(graphs_of(description).values())) as likeness,
-        tempfile.TemporaryDirectory() as made,
-    ):
+    parts = set(graphs_of(description).values())
+    with _random_weights(folder, parts) as likeness, tempfile.TemporaryDirectory() as made:
         _export(description, likeness, Path(made))
         (folder / onnx.FOLDER).mkdir(exist_ok=True)
         for written in sorted(Path(made).iterdir(), key=lambda path: path.name == onnx.MANIFEST):
@@ -115,7 +113,7 @@ def export(folder: Path) -> None:
 
 @contextmanager
 def _random_weights(folder: Path, parts: set[str]) -> Iterator[Path]:
-    """A copy of the model folder with other weights of the same names and shapes, no two numbers alike."""
+    """Make a copy of the model folder with other weights of the same names and shapes, no two numbers alike."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
@@ -160,7 +158,7 @@ def _export(description: ModelDescription, folder: Path, out: Path) -> None:
     _write_unet(write, plain, places, description.subtoken, (length, width))
     if description.detail:
         likeness = replace(description, folder=folder)
-        _write_detail(write, Sharpen(models.detail_stage(likeness, torch.float32, torch.device("cpu"))))
+        _write_detail(write, PictureSharpener(models.detail_stage(likeness, torch.float32, torch.device("cpu"))))
     manifest = {
         "version": onnx.VERSION,
         "made_for": onnx.fingerprint(description),
@@ -184,7 +182,7 @@ def _write_pictures(write: _Write, encoder: _Encoder, decoder: _Decoder, factor:
     write("decoder", decoder, (latent,), ({2: auto, 3: auto},), ["latent"], ["picture"])
 
 
-def _write_detail(write: _Write, sharpen: Sharpen) -> None:
+def _write_detail(write: _Write, sharpen: PictureSharpener) -> None:
     auto = torch.export.Dim.AUTO
     pair = tuple(torch.zeros(64, 80, 3, dtype=torch.uint8) for _ in range(2))
     write(DETAIL, sharpen, pair, ({0: auto, 1: auto}, {0: auto, 1: auto}), ["picture", "source"], ["shown"])

@@ -69,19 +69,19 @@ def _weights_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
-def frame_inputs(picture: Tensor, knobs: Knobs, memory: Memory, *, detailed: bool) -> dict[str, Tensor]:
+def named_inputs(picture: Tensor, inputs: FrameInputs, tensors: StreamTensors, *, detailed: bool) -> dict[str, Tensor]:
     """Every tensor that a frame is given, by the name that it has in the graph.
 
     detailed: whether the model has a detail stage; `source` is then the picture of the frame that is shown.
     """
-    plain = {"picture": picture, "noise": knobs.noise, "text": knobs.text}
+    plain = {"picture": picture, "noise": inputs.noise, "text": inputs.text}
     plain |= {"source": picture} if detailed else {}
-    plain |= {"scale": knobs.scale, "residual": knobs.residual, "presence": knobs.presence}
-    rows = {f"rows.{name}": value for name, value in knobs.rows._asdict().items()}
-    reading = dict(knobs.reading._asdict())
-    cross = {f"cross.{layer}": value for layer, value in knobs.cross.items()}
-    remembered = {"in_flight": memory.in_flight, "origins": memory.origins}
-    return plain | rows | reading | cross | remembered | {f"bank.{name}": ring for name, ring in memory.bank.items()}
+    plain |= {"scale": inputs.scale, "residual": inputs.residual, "presence": inputs.presence}
+    rows = {f"rows.{name}": value for name, value in inputs.rows._asdict().items()}
+    reading = dict(inputs.reading._asdict())
+    cross = {f"cross.{layer}": value for layer, value in inputs.cross.items()}
+    remembered = {"in_flight": tensors.in_flight, "origins": tensors.origins}
+    return plain | rows | reading | cross | remembered | {f"bank.{name}": ring for name, ring in tensors.bank.items()}
 
 
 class FrameGraph(nn.Module):

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from core.algorithm import bank as banks
 from core.algorithm import stream
-from core.algorithm.bank import Layout, Turn
-from core.algorithm.frame import DetailedDecode, Encode, Frame, idle_knobs, queue
+from core.algorithm.bank import BankUpdate, Layout
+from core.algorithm.frame import DetailedDecoder, FrameModule, PictureEncoder, example_inputs, next_sources
 from core.algorithm.net import Picture
 from core.algorithm.stream import PendingPicture, SamplingParameters, Step, StreamState
 from core.errors import PlanError
@@ -118,7 +118,7 @@ def plan_shape(loaded: Loaded, settings: EngineSettings, version: tuple[int, int
 
 def frame_module(loaded: Loaded, description: ModelDescription, settings: EngineSettings) -> FrameModule:
     """The whole frame, which takes the parts over. Raises ModelError."""
-    parts = Encode(loaded.vae), banked(loaded, description), loaded.decode
+    parts = PictureEncoder(loaded.vae), banked(loaded, description), loaded.decode
     guidance, prediction = settings.guidance, loaded.schedule.prediction
     frame = FrameModule(*parts, prediction=prediction, guidance=guidance, policy=settings.policy)
     return frame.eval().requires_grad_(False)
@@ -139,7 +139,7 @@ def example_tensors(
         nothing = (0,) * shape.net_rows
         inputs = inputs._replace(reading=in_place_reading(inputs.reading, nothing, nothing, shape.slots))  # type: ignore[arg-type]
     picture = torch.zeros(settings.height, settings.width, 3, dtype=torch.uint8, device=device)
-    return frame_inputs(picture, knobs, memory, detailed=isinstance(frame.decode, DetailedDecode))
+    return named_inputs(picture, inputs, memory, detailed=isinstance(frame.decode, DetailedDecoder))
 
 
 @dataclass(frozen=True)
@@ -219,14 +219,14 @@ class TensorRtStep:
         shape: PlanShape,
         state: StreamState,
         cross_attention: Callable[[Tensor], dict[str, Tensor]],
-        policy: Policy,
+        bank_policy: Policy,
     ) -> None:
         """built: engines, of the frame and (if the bank merges) of the merge. cross_attention: as
         core.algorithm.unet's.
         """
         memory, self._shape = state.tensors, shape
         self._cross_attention = cross_attention
-        self._policy = policy
+        self._bank_policy = bank_policy
         device = memory.in_flight.device
         self._rings = stream_rings(shape, state)
         given = {"in_flight": memory.in_flight, "origins": memory.origins}
@@ -234,8 +234,8 @@ class TensorRtStep:
         if shape.in_place:
             written = {name for name in shape.layout if not name.endswith(".feature")}
             given |= {f"seen.{name}": self._rings.tensors[name] for name in written}
-        self._memory = memory._replace(bank={} if shape.in_place else memory.bank)
-        self._call = Call(built[0], given, device)
+        self._tensors = memory._replace(bank={} if shape.in_place else memory.bank)
+        self._call = PlanExecution(built[0], given, device)
         tensors = self._call.tensors
         self._merging = PlanExecution(built[1], {}, device) if len(built) > 1 else None
         policy = device_policy(device)
@@ -256,8 +256,8 @@ class TensorRtStep:
             self._capture()
 
     def _capture(self) -> None:
-        memory = self._memory
-        kept = (memory.in_flight, memory.origins, memory.sources, *self._rings.tensors.values())
+        own = self._tensors
+        kept = (own.in_flight, own.origins, own.sources, *self._rings.tensors.values())
         with torch.inference_mode():
             before = [tensor.clone() for tensor in kept]
             self._frame: Callable[[], None] = self._capture_run(self._run)
@@ -280,9 +280,9 @@ class TensorRtStep:
         return develop, stream.next_state(state, self._tensors, now)
 
     def _run(self) -> None:
-        tensors, sources = self._call.tensors, self._memory.sources
+        tensors, sources = self._call.tensors, self._tensors.sources
         if "source" in tensors:
-            source, after = queue(tensors["picture"], sources, self._policy)
+            source, after = next_sources(tensors["picture"], sources, self._bank_policy)
             tensors["source"].copy_(source)
             sources.copy_(after)
         self._call.run()

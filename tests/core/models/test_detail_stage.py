@@ -31,7 +31,7 @@ def with_detail(folder: Path) -> Path:
 
 def test_a_model_without_one_remembers_no_pictures(tmp_path: Path) -> None:
     engine = Engine(settings(make_folder(tmp_path), steps=2), Look())
-    assert engine._state.memory.sources.shape == (0, 0, 0, 3)
+    assert engine._state.tensors.sources.shape == (0, 0, 0, 3)
 
 
 def test_the_onnx_runtime_equals_eager(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_onnx_runtime_equals_eager(tmp_path: Path) -> None:
         engine = Engine(own, Look(prompt="ink"))
         found = [engine.translate(scene[:, 3 * n : 3 * n + 64].copy()) for n in range(4)]
         shown.append([one for one in [*found, *engine.drain()] if one is not None])
-        assert engine._state.memory.sources.shape == (2, 64, 64, 3)
+        assert engine._state.tensors.sources.shape == (2, 64, 64, 3)
     assert len(shown[0]) == len(shown[1]) == 4
     for one, other in zip(*shown, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 2

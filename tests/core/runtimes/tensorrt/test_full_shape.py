@@ -61,8 +61,9 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     gc.collect()
     assert (tmp_path / "frame.onnx.data").stat().st_size > 2**31
     assert made.path.stat().st_size < 2**26
-    state = stream.start(shape.layout, 1, 1, Guidance.NONE, (4, 16, 16), torch.float32, torch.device("cpu"))
-    step = tensorrt.TensorRtStep([trt_stand_in.engine_of(made.path)], shape, state, lambda _: cross, Policy.OFF)
+    state = stream.initial_state(shape.layout, 1, 1, Guidance.NONE, (4, 16, 16), torch.float32, torch.device("cpu"))
+    engine: Any = trt_stand_in.engine_of(made.path)  # as good as tensorrt.ICudaEngine
+    step = tensorrt.TensorRtStep([engine], shape, state, lambda _: cross, Policy.OFF)
     for view, expected in zip(views, eager, strict=True):
         develop, state = step(sampling, state, view)
         assert np.abs(develop().astype(int) - expected).max() <= 1
@@ -78,7 +79,9 @@ def full_shape() -> models.Loaded:
     encoder = PromptEncoder(lambda prompt: torch.zeros(1, 77, 768), lambda word: True)
     schedule = Schedule(scaled_linear_alphas(), ScheduleKind.LCM)
     device, bank = torch.device("cpu"), layout(unet.config, None, 16, 16)
-    return models.Loaded(unet, vae, encoder, schedule, bank, (4, 16, 16), torch.float32, device, {}, {}, Decode(vae))
+    return models.Loaded(
+        unet, vae, encoder, schedule, bank, (4, 16, 16), torch.float32, device, {}, {}, PictureDecoder(vae)
+    )
 
 
 def full_sampling(loaded: models.Loaded) -> SamplingParameters:
