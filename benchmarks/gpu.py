@@ -235,19 +235,20 @@ def _rows(part: str, run: Run, asked: Iterable[Wanted], results: Results) -> Non
 def _row(run: Run, wanted: Wanted, peak: float) -> dict[str, Any]:
     """Return what was measured, or {error: why it could not be}."""
     from core.measure.flops import frame_flops
-    from core.models.description import describe
+    from core.runtimes.choice import resolve
     from core.settings import Policy, Runtime
 
     run = replace(run, size=wanted.size)
     own = Runtime.EAGER if wanted.way == "paper" else Runtime(wanted.way)
     settings = run.settings(wanted.steps, Policy(wanted.bank), slots=wanted.slots, runtime=own)
-    flops = frame_flops(describe(run.model), settings)
+    flops = frame_flops(resolve(replace(settings, runtime=Runtime.EAGER)))
     started = time.perf_counter()
     try:
         if own is Runtime.TENSORRT:
+            from core.runtimes.choice import for_plan
             from core.runtimes.tensorrt import make as making
 
-            making.ensure(settings, lambda text, fraction: say(text))
+            making.ensure(for_plan(settings), lambda text, fraction: say(text))
         one = (paper_engine if wanted.way == "paper" else engine)(run, settings)
         ready_s = time.perf_counter() - started
         row = {"ready_s": ready_s, "gflop": flops / 1e9, **timed(one, run)}

@@ -168,7 +168,7 @@ def timed(one: Engine, run: Run, repeat: int = 1) -> dict[str, float]:
 
 def compared(one: Engine, other: Engine, run: Run, repeat: int = 1) -> list[float]:
     """PSNR (dB, 100 at most) of what both show, frame by frame."""
-    from core.runtimes.tensorrt.make import psnr
+    from core.verify import psnr
 
     found = []
     for picture in itertools.islice(pictures(run, repeat), run.parity_frames + one.delay):

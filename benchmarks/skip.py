@@ -26,8 +26,8 @@ from benchmarks.bank import pictures  # noqa: E402
 from core.algorithm.net import Picture  # noqa: E402
 from core.engine import Engine  # noqa: E402
 from core.models.description import describe  # noqa: E402
-from core.runtimes.tensorrt.make import psnr  # noqa: E402
 from core.settings import EngineSettings, Look  # noqa: E402
+from core.verify import psnr  # noqa: E402
 
 
 def timed(source: list[Picture], settings: EngineSettings, look: Look) -> tuple[list[Picture], float]:

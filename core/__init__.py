@@ -1,0 +1,67 @@
+"""The StreamV2V engine as a library: `Engine`, what it is built from, and the errors that it raises.
+
+Each name is imported when it is first used, so that `import core.settings` loads neither PyTorch nor numpy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from core.engine import Engine
+    from core.errors import (
+        BuildCancelled,
+        MetricError,
+        ModelError,
+        PlaceError,
+        PlanError,
+        SettingsError,
+        ShapeError,
+        StreamV2VError,
+    )
+    from core.progress import Report
+    from core.resolved import Resolved
+    from core.runtimes.choice import resolve
+    from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime
+
+__all__ = [
+    "BuildCancelled",
+    "Engine",
+    "EngineSettings",
+    "Guidance",
+    "Look",
+    "Lora",
+    "MetricError",
+    "ModelError",
+    "OnSwitch",
+    "PlaceError",
+    "PlanError",
+    "Policy",
+    "Report",
+    "Resolved",
+    "Runtime",
+    "SettingsError",
+    "ShapeError",
+    "StreamV2VError",
+    "resolve",
+]
+
+_MODULES = {
+    "Engine": "core.engine",
+    "Report": "core.progress",
+    "Resolved": "core.resolved",
+    "resolve": "core.runtimes.choice",
+    **dict.fromkeys(["EngineSettings", "Guidance", "Look", "Lora", "OnSwitch", "Policy", "Runtime"], "core.settings"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name of `__all__` from the module that defines it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES.get(name, "core.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -16,11 +16,15 @@ from core.algorithm import prompts, schedule, stream
 from core.algorithm.net import Picture
 from core.errors import PlanError, SettingsError
 from core.models import host_memory as host
-from core.models import loading as models
 from core.models import loras
-from core.models.loading import Model, Report, silent
+from core.progress import Report, silent
+from core.resolved import Resolved
 from core.runtimes import stages
-from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime
+from core.runtimes.choice import next_best, on_runtime, resolve
+from core.runtimes.load import load
+from core.runtimes.model import Model, on_device
+from core.runtimes.tensorrt.plans import TensorRtState
+from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Runtime
 
 _DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes at once
 
@@ -28,19 +32,18 @@ _DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes a
 class Engine:
     """Translates a stream of pictures by StreamV2V; complete when built, not thread-safe."""
 
-    def __init__(self, settings: EngineSettings, look: Look, report: Report = silent) -> None:
-        """Loads the model, and compiles it where the runtime does. Raises core.errors.ModelError,
-        SettingsError.
+    def __init__(self, settings: EngineSettings | Resolved, look: Look, report: Report = silent) -> None:
+        """Load the model, and compile it where the runtime does. Raises ModelError, SettingsError.
 
-        report hears what is being done and how far the start is, 0..1. trouble: why the TensorRT engine that there is
-        does not run, "" if it does or if there is none.
+        settings: as the user gives them, or resolved before (core.runtimes.choice). report: hears what is being done
+        and how much of the start is done, 0..1. trouble: why the TensorRT plan that there is does not run, "" if it
+        does or if there is none.
         """
-        self._model, self._state, self._step, self.trouble = _opened(settings, report)
-        self.settings = self._model.settings
+        resolved = settings if isinstance(settings, Resolved) else resolve(settings)
+        self._model, self._state, self._step, self.trouble = _opened(resolved, report)
+        self.resolved = self._model.resolved
+        self.settings = self.resolved.settings
         self._originals = self._model.originals
-        plain = models.resolve(dataclasses.replace(settings, loras=()), self._model.description)
-        # whether use_loras() does as well as another engine: not where fewer LoRAs would mean a quicker runtime
-        self.changes_loras = self._model.put is not None and plain.runtime is self.settings.runtime
         self.bank_bytes = sum(ring.nbytes for ring in self._state.tensors.bank.values())
         self._decay = _Decay(0, 0)
         self._skip = _Skip()
@@ -52,6 +55,16 @@ class Engine:
         self._blend = prompts.constant(self._model.encoder(look.prompt))
         self._sampling = self._parameters_of(look)
         self.look = look
+
+    @property
+    def tensorrt(self) -> TensorRtState:
+        """What TensorRT has for the settings."""
+        return self.resolved.tensorrt
+
+    @property
+    def changes_loras(self) -> bool:
+        """Whether use_loras() does as well as another engine: not where fewer LoRAs would mean a quicker runtime."""
+        return self._model.put is not None and self.resolved.without_loras is self.resolved.runtime
 
     @property
     def delay(self) -> int:
@@ -83,7 +96,7 @@ class Engine:
         settings = dataclasses.replace(self.settings, loras=given)
         host.check_switch(settings, self._model.weights, self._originals, host.free_ram())
         change = loras.switch(self._model.weights, self._originals, given)
-        with models.on(self.settings.device):
+        with on_device(self.settings.device):
             self._model.put(change.values)
         self._originals = change.originals
         self.settings = settings
@@ -101,7 +114,7 @@ class Engine:
         Empty where the runtime's frame cannot be taken apart.
         """
         sampling = self._sampling._replace(text=self._blend.text)
-        with models.on(self.settings.device):
+        with on_device(self.settings.device):
             runs = stages.of_step(self._step, sampling, self._state, picture)
             return stages.measured_ms(runs, self._model.device, repeats)
 
@@ -163,10 +176,9 @@ class Engine:
         After `translate` (and `translate` after this) the stream starts anew: what was in flight is not shown.
         Raises SettingsError where the model can only translate.
         """
-        if not self._model.description.text_to_image:
-            raise SettingsError(
-                f"model {self._model.description.name!r} only translates pictures; text-to-image needs an SD 1.5 model"
-            )
+        own = self.resolved.description
+        if not own.text_to_image:
+            raise SettingsError(f"model {own.name!r} only translates pictures; text-to-image needs an SD 1.5 model")
         self._turn_to(imagining=True)
         noise = self._noise(self.look.seed)
         turn = torch.tensor(np.deg2rad(self._turned))
@@ -187,7 +199,7 @@ class Engine:
 
     def _advance(self, picture: Picture | None, sampling: stream.SamplingParameters | None = None) -> Picture | None:
         sampling = self._decay.apply(self._sampling if sampling is None else sampling)._replace(text=self._blend.text)
-        with _threads(self._model.threads), models.on(self.settings.device):
+        with _threads(self._model.threads), on_device(self.settings.device):
             develop, self._state = self._step(sampling, self._state, picture)
         self._blend, self._decay = self._blend.next(), self._decay.next()
         self._calls += 1
@@ -198,7 +210,7 @@ class Engine:
         return before.result() if before is not None and self._calls > self.delay else None
 
     def _parameters_of(self, look: Look) -> stream.SamplingParameters:
-        own = self._model.description
+        own = self.resolved.description
         if look.guidance != 1 and self.settings.guidance is Guidance.NONE:
             raise SettingsError(
                 f"guidance is {look.guidance:g}, but the engine was built without; set guidance of the engine to "
@@ -246,41 +258,48 @@ class Engine:
             raise ValueError(f"the picture is {picture.dtype} {picture.shape}; it must be uint8 {wanted}")
 
 
-def _opened(settings: EngineSettings, report: Report) -> tuple[Model, stream.StreamState, stream.Step, str]:
-    """The model, the state of a stream that has seen nothing, how its frames are taken, and Engine.trouble."""
+def _opened(resolved: Resolved, report: Report) -> tuple[Model, stream.StreamState, stream.Step, str]:
+    """Return the model, the state of a stream before its first frame, its step, and Engine.trouble.
+
+    Where the TensorRT plan does not run, the next best runtime stands in.
+    """
     try:
-        return *_begun(settings, report), ""
+        return *_begun(resolved, report), ""
     except PlanError as error:
-        if settings.runtime not in (Runtime.AUTO, Runtime.TENSORRT):
+        if resolved.asked not in (Runtime.AUTO, Runtime.TENSORRT):
             raise
         trouble = str(error)
-    chosen = models.next_best(settings)  # here, where nothing holds the memory of what failed
+    chosen = next_best(resolved)  # here, where nothing holds the memory of what failed
     report(f"{chosen.runtime} runtime: the TensorRT engine cannot be used: {trouble}", 0.55)
     return *_begun(chosen, report), trouble
 
 
-def _begun(settings: EngineSettings, report: Report) -> tuple[Model, stream.StreamState, stream.Step]:
-    with models.on(settings.device):
-        model = models.load(settings, report)
-    slots = settings.slots if settings.policy is Policy.FIFO else 1
+def _begun(resolved: Resolved, report: Report) -> tuple[Model, stream.StreamState, stream.Step]:
+    """Return the model on the resolved runtime, the state before the first frame, and its step.
+
+    Where `auto` chose a runtime that does not work here, eager stands in.
+    """
+    settings = resolved.settings
+    with on_device(settings.device):
+        model = load(resolved, report)
     state = stream.initial_state(
         model.layout,
         settings.steps,
-        slots,
+        settings.ring_slots,
         settings.guidance,
         model.latent,
         model.dtype,
         model.device,
-        (model.settings.height, model.settings.width) if model.description.detail else None,
+        resolved.sources,
     )
     try:
-        with models.on(model.settings.device):
+        with on_device(settings.device):
             return model, state, model.open(state)
     except SettingsError as error:
-        if settings.runtime is not Runtime.AUTO:
+        if resolved.asked is not Runtime.AUTO or resolved.runtime is Runtime.EAGER:
             raise
-        report(f"{error}; so that is what is done", 0.55)
-    return _begun(dataclasses.replace(settings, runtime=Runtime.EAGER), report)
+        why = str(error)
+    return _begun(on_runtime(resolved, Runtime.EAGER, why), report)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ class Policy(StrEnum):
 
 
 class Runtime(StrEnum):
-    """What runs the model. auto: the quickest that this model and machine allow (core.models.loading.resolve)."""
+    """What runs the model. auto: the quickest that this model and machine allow (core.runtimes.choice.resolve)."""
 
     AUTO = "auto"
     EAGER = "eager"
@@ -124,6 +124,11 @@ class EngineSettings:
             raise SettingsError(f"loras is {self.loras!r}; it must be a tuple of Lora")
         if self.dtype not in ("auto", "float64", "float32", "float16", "bfloat16"):
             raise SettingsError(f"dtype is {self.dtype!r}; it must be auto, float64, float32, float16 or bfloat16")
+
+    @property
+    def ring_slots(self) -> int:
+        """Slots of the bank's rings: a `merge` bank holds one compact frame, whatever `slots` is."""
+        return self.slots if self.policy is Policy.FIFO else 1
 
 
 @dataclass(frozen=True)

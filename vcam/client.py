@@ -64,6 +64,11 @@ def write_private(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def cannot_be_written(path: Path, error: OSError) -> str:
+    """Return what to tell the user where a file of the state folder cannot be written."""
+    return f"{path} cannot be written ({error.strerror}); make room on that disk, or set VCAM_STATE_FOLDER to another"
+
+
 def narrow(path: Path) -> None:
     """Take everybody else's access to a file that is there (0600)."""
     if sys.platform != "win32" and stat.S_IMODE(path.stat().st_mode) & 0o077:
@@ -128,7 +133,7 @@ def picture_link(folder: Path | None = None) -> str:
     return str(_ask("POST", "/api/v1/picture-link", {}, folder)["link"])
 
 
-def describe(status: Status) -> str:
+def status_text(status: Status) -> str:
     """Return the status in a few lines for a terminal."""
     lines = [
         f"{status.state}" + (f": {status.reason}" if status.reason else ""),

@@ -69,7 +69,7 @@ class FrameSink(Protocol):
         """
 
     def close(self) -> None:
-        """End it; does not raise."""
+        """End it; raises VcamError if what it was sent is not all kept."""
 
 
 class Translator(Protocol):

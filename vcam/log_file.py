@@ -37,7 +37,8 @@ def log_folder() -> Path:
 
 def announce(text: str) -> None:
     """Tell the user at the terminal what was chosen or what happened, and keep it in the log."""
-    print(f"vcam: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a terminal that was closed, a full disk: neither is a reason to end
+        print(f"vcam: {text}", file=sys.stderr, flush=True)
     JOURNAL.info(text)
 
 
@@ -69,6 +70,26 @@ class Repeats(logging.Filter):
         return True
 
 
+class _Handler(RotatingFileHandler):
+    """Writes the log; that it cannot be written is told once, and costs nothing else."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Tell why a line was lost: a full disk, most likely."""
+        if not self._told:
+            self._told = True
+            error = sys.exc_info()[1]
+            why = error.strerror if isinstance(error, OSError) else error
+            with contextlib.suppress(OSError):
+                print(f"vcam: the log {self.baseFilename} cannot be written ({why}); lines are lost", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the file; what could not be written before cannot be now."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 class _Formatter(logging.Formatter):
     """A line with its time, without what looks like a secret."""
 
@@ -87,7 +108,7 @@ def kept(folder: Path) -> Iterator[Path | None]:
     path = folder / LOG_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handler = RotatingFileHandler(path, maxBytes=LARGEST, backupCount=KEPT, encoding="utf-8", errors="replace")
+        handler = _Handler(path, maxBytes=LARGEST, backupCount=KEPT, encoding="utf-8", errors="replace")
     except OSError as error:
         print(f"vcam: no log: {path} cannot be written ({error.strerror})", file=sys.stderr)
         yield None

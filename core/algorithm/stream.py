@@ -58,7 +58,7 @@ class StreamState(NamedTuple):
 
 
 class Step(Protocol):
-    """How a runtime takes one frame of a stream; a core.models.loading.Model opens one for each stream."""
+    """How a runtime takes one frame of a stream; a core.runtimes.model.Model opens one for each stream."""
 
     def __call__(
         self, sampling: SamplingParameters, state: StreamState, picture: Picture | None

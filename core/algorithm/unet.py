@@ -26,13 +26,14 @@ from core.errors import PlaceError
 class BankedUNet(nn.Module):
     """A diffusers UNet whose self-attention and named places read a bank; it takes over the given UNet."""
 
-    def __init__(self, unet: UNet2DConditionModel, places: Iterable[str], parts: int = 1) -> None:
-        """places: names of attention layers, transformer blocks or up blocks; PlaceError for any other name.
+    def __init__(self, unet: UNet2DConditionModel, places: Iterable[str] | None, parts: int = 1) -> None:
+        """places: names of attention layers, transformer blocks or up blocks, None for `default_places`. Raises
+        PlaceError for any other name.
 
         parts: as in core.algorithm.attention.FusedUpBlock; other than 1 it needs places that are up blocks.
         """
         super().__init__()
-        wanted = set(places)
+        wanted = set(default_places(unet) if places is None else places)
         self.self_attentions = self_attentions(unet)
         modules = dict(unet.named_modules())
         processors: dict[str, Any] = {}
@@ -173,7 +174,7 @@ def layout(config: Mapping[str, Any], places: Iterable[str] | None, height: int,
     """The shapes of the bank of a UNet of that configuration at latents of height x width, without any weights."""
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(dict(config))
-        net = BankedUNet(unet, default_places(unet) if places is None else places)
+        net = BankedUNet(unet, places)
         flag = torch.empty(1)
         _, seen = net(
             torch.empty(1, int(config["in_channels"]), height, width),

@@ -13,21 +13,22 @@ from core.algorithm import unet as unets
 from core.algorithm.detail import Detail
 from core.algorithm.frame import DetailedDecoder, FrameModule, PictureDecoder, PictureEncoder, example_inputs
 from core.algorithm.schedule import Prediction
-from core.models.description import ModelDescription, part_config
+from core.models.description import part_config
 from core.models.loading import quiet
-from core.settings import EngineSettings, Policy
+from core.resolved import Resolved
+from core.settings import Policy
 
 
-def frame_flops(description: ModelDescription, settings: EngineSettings) -> int:
-    """Floating-point operations of one frame (2 for each multiplication and addition), encoder and decoder included.
+def frame_flops(resolved: Resolved) -> int:
+    """Return the floating-point operations of one frame, 2 for each multiplication with its addition.
 
-    Counted on tensors without storage, where the text's keys and values are at hand; a merge, which falls due in few
-    frames, is not in it.
+    Encoder and decoder are included; a merge, which falls due in few frames, is not, nor are the text's keys and
+    values. Counted on tensors without storage.
     """
     import diffusers as library
 
     diffusers: Any = library  # its lazy module has no types
-    folder = description.folder
+    settings, folder, detail = resolved.settings, resolved.description.folder, resolved.description.detail
     with quiet(), torch.device("meta"):
         unet = diffusers.UNet2DConditionModel.from_config(part_config(folder, "unet"))
         config = part_config(folder, "vae")
@@ -37,24 +38,22 @@ def frame_flops(description: ModelDescription, settings: EngineSettings) -> int:
         encode = PictureEncoder(vae)
         latent = encode(picture).shape[1:]
         off = settings.policy is Policy.OFF
-        places = () if off else description.places or unets.default_places(unet)
-        layout = {} if off else unets.layout(unet.config, places, *latent[1:])
-        net = unets.BankedUNet(unet, places, 1 if off else description.subtoken)
-        slots = settings.slots if settings.policy is Policy.FIFO else 1
+        layout = {} if off else unets.layout(unet.config, resolved.places, *latent[1:])
+        net = unets.BankedUNet(unet, resolved.places, resolved.subtoken)
         state = stream.initial_state(
             layout,
             settings.steps,
-            slots,
+            settings.ring_slots,
             settings.guidance,
             latent,
             torch.float32,
             torch.device("meta"),
-            (settings.height, settings.width) if description.detail else None,
+            resolved.sources,
         )
         frame = FrameModule(
             encode,
             net,
-            DetailedDecoder(vae, Detail(**description.detail)) if description.detail else PictureDecoder(vae),
+            DetailedDecoder(vae, Detail(**detail)) if detail else PictureDecoder(vae),
             prediction=Prediction.EPSILON,
             guidance=settings.guidance,
             policy=settings.policy,
@@ -67,7 +66,7 @@ def frame_flops(description: ModelDescription, settings: EngineSettings) -> int:
 
 
 def peak_flops(device: str, dtype: str, *, seconds: float = 0.5) -> float:
-    """Floating-point operations a second in the product of large matrices: the best that this machine shows now."""
+    """Return the floating-point operations a second of large matrix products, the best of a short measurement."""
     size = 8192 if device.startswith("cuda") else 1024
     left, right = (torch.randn(size, size, device=device, dtype=getattr(torch, dtype)) for _ in range(2))
     best, until = 0.0, time.perf_counter() + seconds

@@ -35,7 +35,7 @@ class Licence(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueModel:
     """A model by name. description: what goes into its streamv2v.json. lora: a target that is fused into the UNet."""
 
     name: str
@@ -116,7 +116,7 @@ _VAE = (
 )
 _VAE_LICENCE = Licence("TAESD", "MIT", "https://huggingface.co/madebyollin/taesd")
 
-SD15_LCM = Entry(
+SD15_LCM = CatalogueModel(
     "sd15-lcm",
     (
         *_plain(_SD15, _SMALL),
@@ -139,7 +139,7 @@ SD15_LCM = Entry(
     {"schedule": "lcm", "steps": 4, "strength": 0.4},
     lora="lcm-lora.safetensors",
 )
-SD_TURBO = Entry(
+SD_TURBO = CatalogueModel(
     "sd-turbo",
     (
         *_plain(_TURBO, _SMALL),
@@ -153,4 +153,4 @@ SD_TURBO = Entry(
     ),
     {"schedule": "turbo", "steps": 2, "strength": 0.5},
 )
-ENTRIES: Mapping[str, Entry] = {entry.name: entry for entry in (SD15_LCM, SD_TURBO)}
+ENTRIES: Mapping[str, CatalogueModel] = {entry.name: entry for entry in (SD15_LCM, SD_TURBO)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -89,9 +90,7 @@ def describe(name: str) -> ModelDescription:
     own = read_json(folder / DESCRIPTION) if (folder / DESCRIPTION).exists() else {}
     try:
         return _description(name, folder, own)
-    except ModelError:
-        raise
-    except (TypeError, ValueError, SettingsError) as error:
+    except SettingsError as error:
         raise ModelError(f"{folder / DESCRIPTION}: {one_line(error)}; docs/models.md lists its keys") from error
 
 
@@ -118,7 +117,7 @@ def has_graphs(folder: Path) -> bool:
 
 
 def graphs_of(description: ModelDescription) -> dict[str, str]:
-    """The graphs of the onnx runtime for that model, and the part whose weights each has."""
+    """Return the graphs of the onnx runtime for that model, and the part whose weights each has."""
     return ONNX_GRAPHS | ({DETAIL: DETAIL} if description.detail else {})
 
 
@@ -127,7 +126,7 @@ def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescri
     fusion, bank = own.get("fusion", {}), own.get("bank", {})
     for key, table in (("fusion", fusion), ("bank", bank)):
         if not isinstance(table, dict):
-            raise ValueError(f"{key} is {table!r}; it must be an object")
+            raise SettingsError(f"{key} is {table!r}; it must be an object")
     _check_keys(own, fusion, bank)
     if (folder / "scheduler" / "scheduler_config.json").exists() and "schedule" not in own:
         trailing = read_json(folder / "scheduler" / "scheduler_config.json").get("timestep_spacing") == "trailing"
@@ -140,7 +139,7 @@ def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescri
         subtoken=fusion.get("subtoken", default.subtoken),
         fusion_strength=fusion.get("strength", default.fusion_strength),
         similarity_threshold=fusion.get("threshold", default.similarity_threshold),
-        policy=Policy(bank.get("policy", default.policy)),
+        policy=_policy(bank.get("policy", default.policy)),
         slots=bank.get("slots", default.slots),
         interval=bank.get("interval", default.interval),
         styles=_texts("styles", own.get("styles", ())),
@@ -156,17 +155,23 @@ def _check_keys(own: Mapping[str, Any], fusion: Mapping[str, Any], bank: Mapping
     unknown |= {f"fusion.{key}" for key in fusion.keys() - {"places", "subtoken", "strength", "threshold"}}
     unknown |= {f"bank.{key}" for key in bank.keys() - {"policy", "slots", "interval"}}
     if unknown:
-        raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
+        raise SettingsError(f"unknown key {', '.join(sorted(unknown))}")
+
+
+def _policy(value: object) -> Policy:
+    if value not in list(Policy):
+        raise SettingsError(f"bank.policy is {value!r}; it must be {', '.join(Policy)}")
+    return Policy(str(value))
 
 
 def _texts(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
-        raise ValueError(f"{key} is {value!r}; it must be a list of texts")
+        raise SettingsError(f"{key} is {value!r}; it must be a list of texts")
     return tuple(value)
 
 
 def _detail_widths(folder: Path, value: object) -> dict[str, int]:
-    """The widths of a detail stage, whose weights must be there."""
+    """Check the widths of a detail stage, whose weights must be there."""
     if not isinstance(value, dict) or not all(type(wide) is int and 0 < wide <= 512 for wide in value.values()):
         raise ValueError(f"detail is {value!r}; it must be an object of widths, whole numbers from 1 to 512")
     if strangers := sorted(value.keys() - DETAIL_WIDTHS):
@@ -177,7 +182,7 @@ def _detail_widths(folder: Path, value: object) -> dict[str, int]:
 
 
 def _check(own: ModelDescription) -> None:
-    """Raise ValueError unless an engine can be built of the description's values."""
+    """Raise SettingsError unless an engine can be built of the description's values."""
     EngineSettings(width=own.width, height=own.height, steps=own.steps, slots=own.slots)
     Look(
         strength=own.strength,
@@ -186,13 +191,13 @@ def _check(own: ModelDescription) -> None:
         interval=own.interval,
     )
     if own.subtoken not in range(1, 17) or isinstance(own.subtoken, bool):
-        raise ValueError(f"fusion.subtoken is {own.subtoken!r}; it must be a whole number between 1 and 16")
+        raise SettingsError(f"fusion.subtoken is {own.subtoken!r}; it must be a whole number between 1 and 16")
     if own.schedule not in _SCHEDULES:
-        raise ValueError(f"schedule is {own.schedule!r}; it must be {' or '.join(_SCHEDULES)}")
+        raise SettingsError(f"schedule is {own.schedule!r}; it must be {' or '.join(_SCHEDULES)}")
     if not isinstance(own.text_to_image, bool):
-        raise ValueError(f"text_to_image is {own.text_to_image!r}; it must be true or false")
+        raise SettingsError(f"text_to_image is {own.text_to_image!r}; it must be true or false")
     if own.detail and own.text_to_image:
-        raise ValueError("detail is given, but a picture that is imagined has no source; set text_to_image to false")
+        raise SettingsError("detail is given, but a picture that is imagined has no source; set text_to_image to false")
     _texts("name and licence", [own.name, own.licence])
 
 
@@ -286,3 +291,19 @@ def one_line(error: BaseException) -> str:
 def part_config(folder: Path, name: str) -> dict[str, Any]:
     """The configuration of the folder's unet, vae or text_encoder. Raises ModelError."""
     return read_json(folder / name / "config.json")
+
+
+def fingerprint(description: ModelDescription) -> str:
+    """Return a hash of all that a graph of the model depends on besides the weights' values. Raises ModelError.
+
+    That is the parts' configurations, without who wrote them, where features are fused, and a detail stage's widths.
+    """
+    parts = {part: part_config(description.folder, part) for part in sorted(set(ONNX_GRAPHS.values()))}
+    own = {part: {key: config[key] for key in config if _shapes_a_graph(key)} for part, config in parts.items()}
+    detail = [dict(description.detail)] if description.detail else []
+    text = json.dumps([own, description.places, description.subtoken, *detail], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _shapes_a_graph(key: str) -> bool:
+    return not key.startswith("_") and key not in ("dtype", "torch_dtype", "transformers_version")

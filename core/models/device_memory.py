@@ -1,9 +1,8 @@
 """How much memory a model will take on its device, worked out before it is loaded; and whether that is free.
 
-What the host must have beside that while it is loaded is core.models.host_memory's. Weights are read off the headers of
-the files,
-the bank off its layout. For the work in between, one frame is run on PyTorch's meta device, which computes shapes and
-no numbers, and the bytes of all tensors alive at once are counted.
+The headers of the files tell the weights, the layout tells the bank. For the work in between, one frame is run on
+PyTorch's meta device, which computes shapes and no numbers, and the bytes of all tensors alive at once are counted.
+core.models.host_memory works out what the host must have besides while the model is loaded.
 """
 
 from __future__ import annotations
@@ -34,8 +33,9 @@ from core.algorithm.stream import net_rows
 from core.errors import PlaceError, SettingsError, ShapeError
 from core.models import host_memory as host
 from core.models.catalogue import in_gb
-from core.models.description import ModelDescription, describe, one_line, part_config, require, stored
+from core.models.description import ModelDescription, one_line, part_config, stored
 from core.models.loading import quiet
+from core.resolved import Resolved
 from core.settings import EngineSettings, Guidance, Policy
 
 # What no tensor shows. On a GPU the context and the libraries' workspaces: an allowance, not measured. On the CPU what
@@ -68,16 +68,17 @@ class Need(NamedTuple):
         return f"{in_gb(self.total)} ({parts}{f', for LoRAs {in_gb(self.loras)}' if self.loras else ''})"
 
 
-def need(description: ModelDescription, settings: EngineSettings) -> Need:
-    """What the settings' engine will take; device and dtype decided (core.models.loading.resolve). Raises ModelError.
+def need(resolved: Resolved) -> Need:
+    """Return what the engine will take on its device. Raises ModelError.
 
-    Of the eager runtime; the compiled ones take about as much, rather less.
+    Worked out for the eager runtime; the compiled ones take about as much, rather less.
     """
+    description, settings = resolved.description, resolved.settings
     dtype: torch.dtype = getattr(torch, settings.dtype)
     parts = {part: part_config(description.folder, part) for part in ("unet", "vae")}
     try:
         with quiet():
-            bank, work = _frame(json.dumps(parts), description.places, description.subtoken, _shape(settings), dtype)
+            bank, work = _frame(json.dumps(parts), resolved.places, resolved.subtoken, _shape(settings), dtype)
     except (
         PlaceError,
         ValueError,
@@ -91,40 +92,42 @@ def need(description: ModelDescription, settings: EngineSettings) -> Need:
     besides, of_loras = _GPU_BESIDES, 0
     if settings.device == "cpu":
         besides = _CPU_BESIDES + 3 * max(numbers) * dtype.itemsize
-        of_loras = host.originals(description, settings)
+        of_loras = host.originals(resolved)
     return Need(sum(numbers) * dtype.itemsize, bank, math.ceil(work * _SLACK), besides, of_loras)
 
 
 def _numbers(description: ModelDescription) -> list[int]:
-    """How many numbers each tensor of the model's files holds."""
+    """Return how many numbers each tensor of the model's files holds."""
     return [one.numbers for part in host.PARTS for one in stored(description.folder / part)]
 
 
-def is_small(description: ModelDescription, settings: EngineSettings, room: int) -> bool:
-    """Whether the model takes so little that working it out, which takes a second, is not worth it; ModelError."""
-    weights = 4 * sum(_numbers(description))
+def is_small(resolved: Resolved, room: int) -> bool:
+    """Return whether the model is so small that working it out (a second) is not worth it. Raises ModelError."""
+    settings = resolved.settings
+    weights = 4 * sum(_numbers(resolved.description))
     rows_of_pixels = settings.width * settings.height * _shape(settings).net_rows
     return weights < 200_000_000 and rows_of_pixels <= 4 * 512 * 512 and room > 4_000_000_000
 
 
 def free(device: str) -> int:
-    """Bytes that a process may still take on the device."""
+    """Return the bytes that this process may still take on the device."""
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
     return host.free_ram()
 
 
-def largest(description: ModelDescription, settings: EngineSettings, room: int) -> tuple[int, int] | None:
-    """The largest width and height, about as wide as high as the settings', that fit into so many bytes; None: none."""
+def largest(resolved: Resolved, room: int) -> tuple[int, int] | None:
+    """Return the largest size of about the settings' shape that fits into `room` bytes, None if none does."""
+    settings = resolved.settings
     sizes = _smaller(settings.width, settings.height)
-    whole = need(description, settings)
+    whole = need(resolved)
     fixed = whole.weights + whole.besides + whole.loras
     # the rest grows at least as the pixels do: begin where it would fit if no faster
     pixels = settings.width * settings.height * (room - fixed) / (whole.bank + whole.work)
     at = bisect_right(sizes, pixels, key=math.prod) - 1
 
     def fits(index: int) -> bool:
-        return need(description, _resized(settings, sizes[index])).total <= room
+        return need(_resized(resolved, sizes[index])).total <= room
 
     if room <= fixed or not sizes:
         return None
@@ -136,57 +139,29 @@ def largest(description: ModelDescription, settings: EngineSettings, room: int) 
     return sizes[at] if at >= 0 else None
 
 
-def check(description: ModelDescription, settings: EngineSettings, room: int) -> Need:
-    """What it will take; SettingsError where that is more than `room`, with the largest size that fits."""
-    wanted = need(description, settings)
+def check(resolved: Resolved, room: int) -> Need:
+    """Return what the engine will take. Raises SettingsError, with the largest size that fits, if over `room` bytes."""
+    wanted, settings = need(resolved), resolved.settings
     if wanted.total <= room:
         return wanted
-    fits = largest(description, settings, room)
+    fits = largest(resolved, room)
     remedy = (
         f"the largest size that fits is {fits[0]}x{fits[1]} (--engine-size; --size of translate)"
         if fits
         else "no size fits; take fewer steps, another model, or close what else uses the memory"
     )
     raise SettingsError(
-        f"{description.name} at {settings.width}x{settings.height} with {settings.steps} steps needs {wanted}, but "
-        f"{in_gb(room)} are free on {settings.device}; {remedy}"
+        f"{resolved.description.name} at {settings.width}x{settings.height} with {settings.steps} steps needs "
+        f"{wanted}, but {in_gb(room)} are free on {settings.device}; {remedy}"
     )
 
 
-def outlook(model: str) -> tuple[bool, str]:
-    """Whether the model as it is by itself fits into what is free here, and a sentence on it. Raises ModelError."""
-    from core.models.loading import resolve
-
-    require(model)
-    own = describe(model)
-    plain = EngineSettings(model, own.width, own.height, own.steps, own.policy, own.slots)
-    settings = resolve(plain, own)
-    wanted, room = need(own, settings), free(settings.device)
-    size = f"{model} at {own.width}x{own.height} takes about {wanted}; {in_gb(room)} are free on {settings.device}"
-    if wanted.total <= room:
-        loading, ram = host.loading(own, settings), host.free_ram()
-        told = f"{size}; loading takes {in_gb(loading.needed)} of RAM, of which {in_gb(ram)} are free"
-        return loading.needed <= ram, told + _engine(own, settings)
-    fits = largest(own, settings, room)
-    return False, f"{size}; " + (f"the largest size that fits is {fits[0]}x{fits[1]}" if fits else "no size fits")
-
-
-def _engine(own: ModelDescription, settings: EngineSettings) -> str:
-    """What is to be said of building a TensorRT engine, where that is possible."""
-    from core.runtimes.tensorrt import readiness
-
-    if readiness.why_not(settings.device, settings.dtype):
-        return ""
-    making = host.making(own, settings)
-    return f"; building its TensorRT engine takes up to {in_gb(making.ram)} of RAM and {in_gb(making.disk)} of the disk"
-
-
-def _resized(settings: EngineSettings, size: tuple[int, int]) -> EngineSettings:
-    return replace(settings, width=size[0], height=size[1])
+def _resized(resolved: Resolved, size: tuple[int, int]) -> Resolved:
+    return replace(resolved, settings=replace(resolved.settings, width=size[0], height=size[1]))
 
 
 def _smaller(width: int, height: int) -> list[tuple[int, int]]:
-    """Sizes below that one, rising: multiples of 64, and of 16 below 256, of about its shape."""
+    """Return the sizes below that one, rising, of about its shape: multiples of 64, and of 16 below 256."""
     short = min(width, height)
     steps = [*range(64, 256, 16), *range(256, 2048, 64)]
     shapes = [tuple(max(64, round(side * step / short / 16) * 16) for side in (width, height)) for step in steps]
@@ -209,16 +184,17 @@ class _Shape(NamedTuple):
 
 
 def _shape(settings: EngineSettings) -> _Shape:
-    slots = settings.slots if settings.policy is Policy.FIFO else 1
     rows = len(net_rows(settings.guidance, settings.steps))
-    return _Shape(settings.width, settings.height, settings.steps, rows, slots, settings.guidance, settings.policy)
+    return _Shape(
+        settings.width, settings.height, settings.steps, rows, settings.ring_slots, settings.guidance, settings.policy
+    )
 
 
 @lru_cache(maxsize=64)
 def _frame(
     parts: str, places: tuple[str, ...] | None, subtoken: int, shape: _Shape, dtype: torch.dtype
 ) -> tuple[int, int]:
-    """(bytes of the bank, bytes of what else is alive at the worst moment of a frame)."""
+    """Return the bytes of the bank, and those of all other tensors alive at the worst moment of a frame."""
     import diffusers
 
     configs: Mapping[str, Any] = json.loads(parts)
@@ -231,7 +207,7 @@ def _frame(
         picture = torch.empty(shape.height, shape.width, 3, dtype=torch.uint8)
     encode, decode = PictureEncoder(vae), PictureDecoder(vae)
     banked = shape.policy is not Policy.OFF
-    net = unets.BankedUNet(plain, _places(plain, places), subtoken) if banked else unets.PlainUNet(plain)
+    net = unets.BankedUNet(plain, places, subtoken) if banked else unets.PlainUNet(plain)
     with torch.inference_mode(), _NoAttentionMatrix():
         latents = encode(picture).expand(shape.rows, -1, -1, -1)[1:].clone()
         one = example_inputs(None, StreamTensors(latents[:0], latents[:0], {}, picture[None][:0]), 1, (_TEXT, words))
@@ -258,10 +234,6 @@ def _denoised(
     net: Net, inputs: FrameInputs, bank: Bank, latents: Tensor, guidance: Guidance
 ) -> tuple[Tensor, Tensor, Features]:
     return denoise(net, inputs, bank, latents, latents, prediction=Prediction.EPSILON, guidance=guidance)
-
-
-def _places(unet: Any, places: tuple[str, ...] | None) -> tuple[str, ...]:
-    return unets.default_places(unet) if places is None else places
 
 
 class _NoAttentionMatrix(TorchFunctionMode):

@@ -18,6 +18,7 @@ from core.errors import SettingsError
 from core.models import loras
 from core.models.catalogue import in_gb
 from core.models.description import ModelDescription, Stored, stored
+from core.resolved import Resolved
 from core.settings import EngineSettings, Runtime
 
 PARTS = ("unet", "vae", "text_encoder")  # in the order in which they are loaded
@@ -32,7 +33,7 @@ _BUILDER = 4.0  # TensorRT's builder, of the weights: the graph's, its network's
 _BUILDER_BESIDES = 2_000_000_000
 
 
-class Loading(NamedTuple):
+class LoadingNeed(NamedTuple):
     """Bytes of RAM that loading a model takes.
 
     needed: that must be free. shown: what a monitor shows at the worst moment, with the pages of the files that are
@@ -44,7 +45,7 @@ class Loading(NamedTuple):
     originals: int
 
 
-class Making(NamedTuple):
+class BuildNeed(NamedTuple):
     """Bytes that building a TensorRT engine takes for a while: of RAM, and of the disk where engines are kept."""
 
     ram: int
@@ -52,7 +53,7 @@ class Making(NamedTuple):
 
 
 def free_ram(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """Bytes of RAM that this process may still take: what the system has, or a container or service is left.
+    """Return the bytes of RAM that this process may still take, of the system's or of its container's or service's.
 
     groups and own: where Linux tells of such limits (control groups, version 2).
     """
@@ -62,7 +63,7 @@ def free_ram(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self
 
 
 def _left(groups: Path, own: Path) -> list[int]:
-    """What the limits of the control groups around this process leave; without one nothing."""
+    """Return what each limit of the control groups around this process leaves; nothing where there is none."""
     try:
         names = [line.removeprefix("0::/") for line in own.read_text().splitlines() if line.startswith("0::/")]
     except OSError:
@@ -80,10 +81,9 @@ def _left(groups: Path, own: Path) -> list[int]:
     return left
 
 
-def loading(description: ModelDescription, settings: EngineSettings) -> Loading:
-    """What loading the model takes; settings have nothing left to decide (core.models.loading.resolve). Raises
-    ModelError.
-    """
+def loading(resolved: Resolved) -> LoadingNeed:
+    """Return what loading the model takes. Raises ModelError."""
+    description, settings = resolved.description, resolved.settings
     dtype: torch.dtype = getattr(torch, settings.dtype)
     staying = _staying(settings)
     held = needed = shown = 0
@@ -94,19 +94,19 @@ def loading(description: ModelDescription, settings: EngineSettings) -> Loading:
         needed = max(needed, held + converted)
         shown = max(shown, held + converted + sum(one.size for one in tensors))
         held += _bytes(tensors, dtype) if part in staying else 0
-    changed = _changed(description, settings)
+    changed = _changed(resolved)
     originals = sum(changed) * dtype.itemsize
     moment = _FUSING * max(changed, default=0) if "unet" in staying else 0  # elsewhere it is the device that fuses
     if settings.runtime is Runtime.TENSORRT:
         # its file is read; then what LoRAs change is handed over, some of it turned
-        moment = max(moment, _engine(description, dtype), originals)
+        moment = max(moment, _plan(description, dtype), originals)
     needed = max(needed, held + originals + moment)
     besides = _BESIDES if settings.device == "cpu" else _CUDA_BESIDES
-    return Loading(needed + besides, max(needed, shown) + besides, originals)
+    return LoadingNeed(needed + besides, max(needed, shown) + besides, originals)
 
 
 def _staying(settings: EngineSettings) -> tuple[str, ...]:
-    """The parts whose weights lie in RAM when all is loaded."""
+    """Return the parts whose weights are in RAM when all is loaded."""
     if settings.device == "cpu":
         return PARTS
     return _NETS if settings.runtime is Runtime.TENSORRT else ()
@@ -116,39 +116,39 @@ def _bytes(tensors: list[Stored], dtype: torch.dtype) -> int:
     return sum(one.numbers for one in tensors) * dtype.itemsize
 
 
-def _engine(description: ModelDescription, dtype: torch.dtype) -> int:
-    """The size of a TensorRT engine's file."""
+def _plan(description: ModelDescription, dtype: torch.dtype) -> int:
+    """Return the bytes of a TensorRT plan's file."""
     return int(_ENGINE * sum(_bytes(stored(description.folder / part), dtype) for part in _NETS))
 
 
-def originals(description: ModelDescription, settings: EngineSettings) -> int:
-    """Bytes of the weights without LoRAs, which are kept of all that the settings' LoRAs change. Raises ModelError."""
-    dtype: torch.dtype = getattr(torch, settings.dtype)
-    return sum(_changed(description, settings)) * dtype.itemsize
+def originals(resolved: Resolved) -> int:
+    """Return the bytes of the weights without LoRAs that are kept, of all that the LoRAs change. Raises ModelError."""
+    dtype: torch.dtype = getattr(torch, resolved.settings.dtype)
+    return sum(_changed(resolved)) * dtype.itemsize
 
 
-def _changed(description: ModelDescription, settings: EngineSettings) -> list[int]:
-    """How many numbers each weight holds that the settings' LoRAs change."""
-    if not settings.loras:
+def _changed(resolved: Resolved) -> list[int]:
+    """Return how many numbers each weight holds that the settings' LoRAs change."""
+    if not resolved.settings.loras:
         return []
     weights = {
         f"{part}.{one.name}": one.numbers
         for part in ("unet", "text_encoder")
-        for one in stored(description.folder / part)
+        for one in stored(resolved.description.folder / part)
         if one.name.endswith(".weight")
     }
-    return [weights[name] for name in loras.changed(weights, settings.loras)]
+    return [weights[name] for name in loras.changed(weights, resolved.settings.loras)]
 
 
-def check_loading(description: ModelDescription, settings: EngineSettings, room: int) -> Loading:
-    """What loading takes; SettingsError where that is more than `room` bytes of RAM. Raises ModelError."""
-    wanted = loading(description, settings)
+def check_loading(resolved: Resolved, room: int) -> LoadingNeed:
+    """Return what loading takes. Raises SettingsError where that is more than `room` bytes of RAM; ModelError."""
+    wanted = loading(resolved)
     if wanted.needed > room:
         of_loras = f" ({in_gb(wanted.originals)} of it to keep what its LoRAs change)" if wanted.originals else ""
         remedy = "close what else uses it, or take a smaller model" + (" or fewer LoRAs" if wanted.originals else "")
         raise SettingsError(
-            f"{description.name} needs {in_gb(wanted.needed)} of RAM while it is loaded{of_loras}, but {in_gb(room)} "
-            f"are free; {remedy}"
+            f"{resolved.description.name} needs {in_gb(wanted.needed)} of RAM while it is loaded{of_loras}, but "
+            f"{in_gb(room)} are free; {remedy}"
         )
     return wanted
 
@@ -156,10 +156,10 @@ def check_loading(description: ModelDescription, settings: EngineSettings, room:
 def check_switch(
     settings: EngineSettings, weights: Mapping[str, Tensor], kept: Mapping[str, Tensor], room: int
 ) -> None:
-    """Raises SettingsError where a change to the settings' LoRAs takes more than `room` bytes of RAM; ModelError.
+    """Raise SettingsError where a change to the settings' LoRAs takes more than `room` bytes of RAM; ModelError.
 
-    weights: of the running model, by core.models.loras.named_weights' names. kept: the originals of those changed by
-    now.
+    weights: of the running model, by core.models.loras.named_weights' names. kept: the originals of the weights that
+    LoRAs change now.
     """
     changed = loras.changed(weights, settings.loras)
     needed = sum(weights[name].nbytes for name in changed - kept.keys())
@@ -173,26 +173,30 @@ def check_switch(
         )
 
 
-def making(description: ModelDescription, settings: EngineSettings) -> Making:
-    """What building the TensorRT engine takes, settings having nothing left to decide. Raises ModelError.
+def building(resolved: Resolved) -> BuildNeed:
+    """Return what building the TensorRT plan takes. Raises ModelError.
 
-    The most of three moments: loading; exporting, which copies no weights; and TensorRT's own builder, the model being
-    gone again. On the disk the graph with its weights, then the engine in its place.
+    RAM: the most of three moments, which are loading; exporting, which copies no weights; and TensorRT's builder, when
+    the model is no longer held. Disk: the graph with its weights, which the plan then replaces.
     """
+    description, settings = resolved.description, resolved.settings
     dtype: torch.dtype = getattr(torch, settings.dtype)
     plain = partial(_bytes, dtype=dtype)
     sizes = {part: plain(stored(description.folder / part)) for part in PARTS}
     graph = sum(sizes[part] for part in _NETS)
     model = sum(sizes.values()) if settings.device == "cpu" else _CUDA_BESIDES
     exporting = model + _EXPORT_BESIDES
-    building = int(_BUILDER * graph) + _BUILDER_BESIDES
-    return Making(max(loading(description, settings).needed, exporting, building), int(_ENGINE * graph) + _BESIDES)
+    compiling = int(_BUILDER * graph) + _BUILDER_BESIDES
+    return BuildNeed(max(loading(resolved).needed, exporting, compiling), int(_ENGINE * graph) + _BESIDES)
 
 
-def check_making(description: ModelDescription, settings: EngineSettings, ram: int, disk: int, folder: Path) -> Making:
-    """What building takes; SettingsError where it is more than so many bytes, of the disk in `folder`; ModelError."""
-    wanted = making(description, settings)
-    what = f"building the TensorRT engine of {description.name} needs about"
+def check_building(resolved: Resolved, ram: int, disk: int, folder: Path) -> BuildNeed:
+    """Return what building takes. Raises SettingsError where it is more than so many bytes; ModelError.
+
+    folder: where plans are kept, on whose disk `disk` bytes are free.
+    """
+    wanted = building(resolved)
+    what = f"building the TensorRT engine of {resolved.description.name} needs about"
     if wanted.ram > ram:
         raise SettingsError(
             f"{what} {in_gb(wanted.ram)} of RAM, but {in_gb(ram)} are free; close what else uses it, or use --runtime "

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from core.errors import ModelError
-from core.models.catalogue import ENTRIES, SOURCE, Entry, File, in_gb, models_folder
+from core.models.catalogue import ENTRIES, SOURCE, CatalogueModel, File, in_gb, models_folder
 from core.models.description import DESCRIPTION, one_line
 
 _ACCEPTED = "accepted.json"  # beside the folders: whose licences the user has accepted
@@ -33,7 +33,7 @@ _PASSING = {408, 429, 500, 502, 503, 504}  # statuses that may be others a momen
 _CHUNK = 1 << 20
 
 
-class Progress(NamedTuple):
+class DownloadProgress(NamedTuple):
     """How much of a model is here: bytes of all files, and what is being done."""
 
     done: int
@@ -41,7 +41,7 @@ class Progress(NamedTuple):
     doing: str
 
 
-Report = Callable[[Progress], None]
+DownloadReport = Callable[[DownloadProgress], None]
 Sleep = Callable[[float], object]
 _T = TypeVar("_T")
 
@@ -54,11 +54,11 @@ class _Head(NamedTuple):
     digest: str
 
 
-def _unfinished(entry: Entry) -> Path:
+def _unfinished(entry: CatalogueModel) -> Path:
     return models_folder() / f".{entry.name}.incomplete"
 
 
-def bytes_here(entry: Entry) -> int:
+def bytes_here(entry: CatalogueModel) -> int:
     """Bytes on the disk, of a model that is finished or on its way."""
     return sum(path.stat().st_size for top in (entry.folder, _unfinished(entry)) for path in _all_files(top))
 
@@ -67,12 +67,12 @@ def _all_files(top: Path) -> list[Path]:
     return [path for path in top.rglob("*") if path.is_file()] if top.is_dir() else []
 
 
-def accepted(entry: Entry) -> bool:
+def accepted(entry: CatalogueModel) -> bool:
     """Whether the user has accepted the model's licences, as they are now."""
     return _accepted().get(entry.name, {}).get("licences") == _licences(entry)
 
 
-def accept(entry: Entry) -> None:
+def accept(entry: CatalogueModel) -> None:
     """Record that the user has accepted the model's licences. Raises ModelError."""
     path = models_folder() / _ACCEPTED
     when = datetime.now(UTC).isoformat(timespec="seconds")
@@ -94,11 +94,11 @@ def _accepted() -> dict[str, dict[str, object]]:
     return known
 
 
-def _licences(entry: Entry) -> list[dict[str, str]]:
+def _licences(entry: CatalogueModel) -> list[dict[str, str]]:
     return [licence._asdict() for licence in entry.licences]
 
 
-def remove(entry: Entry) -> int:
+def remove(entry: CatalogueModel) -> int:
     """Delete the model, or what has come of it; the bytes that were freed. Raises ModelError."""
     freed = bytes_here(entry)
     with _alone(entry), _writing(entry.folder):
@@ -108,7 +108,7 @@ def remove(entry: Entry) -> int:
     return freed
 
 
-def ensure(model: str, report: Report) -> None:
+def ensure(model: str, report: DownloadReport) -> None:
     """Fetch the model if it is one of the catalogue's, is not here, and the user has said yes to it before.
 
     Raises ModelError.
@@ -118,7 +118,7 @@ def ensure(model: str, report: Report) -> None:
         fetch(entry, report)
 
 
-def fetch(entry: Entry, report: Report, sleep: Sleep = time.sleep) -> Path:
+def fetch(entry: CatalogueModel, report: DownloadReport, sleep: Sleep = time.sleep) -> Path:
     """The folder of the model, fetched unless it is here; goes on where a broken download stopped.
 
     Asks nobody: the caller knows that the licences are accepted. Raises ModelError; what has come stays.
@@ -138,18 +138,18 @@ def fetch(entry: Entry, report: Report, sleep: Sleep = time.sleep) -> Path:
         for file, head in heads.items():
             _fetch(file, head, part, _counted(report, present, total, file.path), sleep)
             present += head.size
-        report(Progress(total, total, "putting it together"))
+        report(DownloadProgress(total, total, "putting it together"))
         _assemble(entry, part)
         part.rename(entry.folder)
     return entry.folder
 
 
-def _counted(report: Report, before: int, total: int, doing: str) -> Callable[[int], None]:
-    return lambda done: report(Progress(before + done, total, doing))
+def _counted(report: DownloadReport, before: int, total: int, doing: str) -> Callable[[int], None]:
+    return lambda done: report(DownloadProgress(before + done, total, doing))
 
 
 @contextmanager
-def _alone(entry: Entry) -> Iterator[None]:
+def _alone(entry: CatalogueModel) -> Iterator[None]:
     """Against two programs that fetch or delete the same model at once."""
     from filelock import FileLock, Timeout
 
@@ -173,7 +173,7 @@ def _writing(where: Path) -> Iterator[None]:
         raise ModelError(f"{where}: cannot be written ({one_line(error)})") from error
 
 
-def _check_space(entry: Entry, part: Path, heads: Mapping[File, _Head]) -> None:
+def _check_space(entry: CatalogueModel, part: Path, heads: Mapping[File, _Head]) -> None:
     """Raise ModelError unless what is still to come fits on the disk, with the second UNet that fusing makes."""
     here = sum(path.stat().st_size for path in part.rglob(f"*{_UNFINISHED}"))
     needed = sum(head.size for head in heads.values()) - here + _SPARE
@@ -322,7 +322,7 @@ def _explained(file: File, unreachable: type[ModelError]) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------- the whole folder
 
 
-def _assemble(entry: Entry, part: Path) -> None:
+def _assemble(entry: CatalogueModel, part: Path) -> None:
     """Make of the files an SD 1.5-shaped folder that every runtime takes as it is."""
     if entry.lora is not None and (part / entry.lora).exists():
         _fuse(part / "unet" / "diffusion_pytorch_model.safetensors", part / entry.lora)

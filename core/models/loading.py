@@ -1,48 +1,28 @@
-"""A described model's parts, loaded: SD 1.5-shaped diffusers folders and LoRAs; safetensors only."""
+"""Reading a model folder's parts into PyTorch: SD 1.5-shaped diffusers folders and LoRAs; safetensors only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import partial
-from importlib.util import find_spec
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from core.errors import ModelError, PlaceError, SettingsError, ShapeError
-from core.models.description import (
-    DESCRIPTION,
-    DETAIL,
-    ModelDescription,
-    describe,
-    has_graphs,
-    one_line,
-    part_config,
-    read_json,
-    require,
-    variant,
-)
-from core.settings import EngineSettings, Policy, Runtime
+import torch
+from torch import Tensor
+
+from core.algorithm.bank import Layout
+from core.algorithm.detail import Detail
+from core.algorithm.frame import DetailedDecoder, PictureDecoder
+from core.algorithm.prompts import PromptEncoder
+from core.algorithm.schedule import Prediction, Schedule, ScheduleKind
+from core.errors import ModelError, PlaceError, SettingsError
+from core.models import loras
+from core.models.description import DESCRIPTION, DETAIL, ModelDescription, one_line, part_config, read_json, variant
+from core.resolved import Resolved
+from core.settings import Policy
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
-    import torch
-    from torch import Tensor
-
-    from core.algorithm.bank import Layout
-    from core.algorithm.detail import Detail
-    from core.algorithm.frame import PictureDecoder, PictureEncoder
-    from core.algorithm.net import Picture
-    from core.algorithm.prompts import PromptEncoder
-    from core.algorithm.schedule import Schedule
-    from core.algorithm.stream import Step, StreamState
     from core.algorithm.unet import BankedUNet
-    from core.models.device_memory import Need
-
-Report = Callable[[str, float], None]  # what is being done, and how far the whole start is, 0..1
-BUILDING = 0.6  # how far it is when a runtime begins to compile or to build
 
 _UNSUPPORTED = {  # of a UNet's config: what a call would have to be given besides latents, timesteps and text
     "time_cond_proj_dim": "models with a guidance embedding (LCM)",
@@ -53,36 +33,12 @@ _UNSUPPORTED = {  # of a UNet's config: what a call would have to be given besid
 _SUPPORTED = "take an SD 1.5-shaped model (for LCM: Stable Diffusion 1.5 with the LCM LoRA)"
 
 
-@dataclass(frozen=True)
-class Model:
-    """A loaded model, good for any number of streams; settings have nothing left to decide.
+class LoadedParts(NamedTuple):
+    """A model's parts as PyTorch modules, in evaluation mode, on the settings' device and in their dtype.
 
-    open: how the frames of a stream that begins with that state are taken; it compiles, where the runtime does.
-    """
-
-    settings: EngineSettings
-    description: ModelDescription
-    open: Callable[[StreamState], Step]
-    encoder: PromptEncoder
-    schedule: Schedule
-    layout: Layout
-    latent: tuple[int, int, int]  # channels, height, width
-    dtype: torch.dtype
-    device: torch.device
-    beside: Executor | None = None  # where a picture is developed while the next is begun; None: it is waited for
-    threads: int | None = None  # of PyTorch's own operations between the calls; None: as many as it has
-    weights: Mapping[str, Tensor] = field(
-        default_factory=dict
-    )  # core.models.loras.named_weights, with the LoRAs in them
-    originals: Mapping[str, Tensor] = field(default_factory=dict)  # core.models.loras.Switch
-    put: Callable[[Mapping[str, Tensor]], None] | None = None  # new values into the weights; None: they are fixed
-
-
-class Loaded(NamedTuple):
-    """A model's parts by PyTorch, in evaluation mode, on the settings' device and in their dtype.
-
-    layout: of the bank, empty without one. latent: channels, height, width. weights and originals: see Model.
-    decode: by the VAE, and the detail stage where the model has one.
+    layout: of the bank, empty without one. latent: channels, height, width. weights: with the LoRAs in them, by
+    core.models.loras.named_weights' names; originals: the same without LoRAs, of those that LoRAs change. decode: by
+    the VAE, and the detail stage where the model has one.
     """
 
     unet: Any
@@ -97,195 +53,18 @@ class Loaded(NamedTuple):
     originals: Mapping[str, Tensor]
     decode: PictureDecoder
 
-    def model(
-        self,
-        description: ModelDescription,
-        settings: EngineSettings,
-        open_stream: Callable[[StreamState], Step],
-        put: Callable[[Mapping[str, Tensor]], None],
-    ) -> Model:
-        """The model whose frames are taken so; put as in Model, of this one's weights."""
-        return Model(
-            settings,
-            description,
-            open_stream,
-            self.encoder,
-            self.schedule,
-            self.layout,
-            self.latent,
-            self.dtype,
-            self.device,
-            weights=self.weights,
-            originals=self.originals,
-            put=put,
-        )
 
+def load_parts(resolved: Resolved, *, nets_on: torch.device | None = None) -> LoadedParts:
+    """Load the model's parts and fuse the settings' LoRAs into them. Raises ModelError, SettingsError.
 
-def silent(text: str, fraction: float) -> None:
-    """A Report that nobody hears."""
-
-
-def load(settings: EngineSettings, report: Report = silent) -> Model:
-    """The settings' model, its LoRAs fused. Raises ModelError, SettingsError."""
-    require(settings.model)
-    description = describe(settings.model)
-    settings, why = _resolved(settings, description)
-    report(f"{settings.runtime} runtime: {why}", 0.55)
-    if settings.runtime is Runtime.ONNX:
-        from core.runtimes.onnx import runtime as onnx
-
-        return onnx.load(description, settings)
-    expected(settings)
-    with quiet():
-        if settings.runtime is Runtime.TENSORRT:
-            from core.runtimes.tensorrt import runtime as tensorrt
-
-            return tensorrt.load(description, settings, report)
-        if settings.runtime is Runtime.COMPILED:
-            from core.runtimes import compiled
-
-            return compiled.load(description, settings, report)
-        return _load(description, settings)
-
-
-def expected(settings: EngineSettings) -> Need | None:
-    """The memory that the engine will take on its device; None where that is not worked out before it is loaded.
-
-    That is for a small model where much is free; on the onnx runtime, which would have to import diffusers for it; and
-    for a folder of which `load` will say what is wrong. Raises SettingsError where it does not fit, with the largest
-    size that does, nor into the host's RAM while it is loaded; ModelError.
+    nets_on: where the UNet and the VAE go if not to the settings' device. core.models.host_memory works out the RAM
+    that this takes.
     """
-    require(settings.model)
-    description = describe(settings.model)
-    settings = resolve(settings, description)
-    if settings.runtime is Runtime.ONNX:
-        return None
-    from core.models import device_memory as memory
-    from core.models import host_memory as host
-
-    _device(settings.device)
-    room = memory.free(settings.device)
-    if memory.is_small(description, settings, room):
-        return None
-    host.check_loading(description, settings, host.free_ram())
-    try:
-        return memory.check(description, settings, room)
-    except ShapeError:
-        return None
-
-
-def resolve(settings: EngineSettings, description: ModelDescription) -> EngineSettings:
-    """The settings with every `auto` decided: a CUDA device if there is one, and the quickest runtime that fits."""
-    return _resolved(settings, description)[0]
-
-
-def _resolved(settings: EngineSettings, description: ModelDescription) -> tuple[EngineSettings, str]:
-    """`resolve`, and why that runtime."""
-    import torch
-
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = settings.dtype
-    if dtype == "auto":
-        dtype = "float16" if device.startswith("cuda") else "float32"
-    settings = replace(settings, device=device, dtype=dtype)
-    runtime, why = _quickest(settings, description)
-    return replace(settings, runtime=runtime), why
-
-
-def _quickest(settings: EngineSettings, description: ModelDescription) -> tuple[Runtime, str]:
-    """The runtime that is asked for or else the quickest, and why."""
-    if settings.runtime not in (Runtime.AUTO, Runtime.TENSORRT):
-        return settings.runtime, "as asked for"
-    ready, why = _tensorrt(settings, description)
-    if ready:
-        return Runtime.TENSORRT, why
-    runtime, reason = _next_best(settings, description)
-    if settings.runtime is Runtime.TENSORRT:
-        reason = f"TensorRT cannot run this now: {why}"
-    return runtime, reason
-
-
-def next_best(settings: EngineSettings) -> EngineSettings:
-    """The settings with the quickest runtime besides TensorRT's. Raises ModelError."""
-    description = describe(settings.model)
-    settings = resolve(replace(settings, runtime=Runtime.EAGER), description)
-    return replace(settings, runtime=_next_best(settings, description)[0])
-
-
-def _next_best(settings: EngineSettings, description: ModelDescription) -> tuple[Runtime, str]:
-    """The quickest runtime besides TensorRT's, and why."""
-    if settings.device.startswith("cuda"):
-        if find_spec("triton") is not None:
-            return Runtime.COMPILED, "there is a CUDA device, and Triton to compile for it"
-        return Runtime.EAGER, "there is a CUDA device, but not Triton, which compiles for it"
-    if not has_graphs(description.folder):
-        return Runtime.EAGER, "the model has no graphs for the onnx runtime"
-    if settings.dtype != "float32" or settings.loras:
-        return Runtime.EAGER, "the onnx runtime takes float32 and no LoRAs"
-    return Runtime.ONNX, "the quickest without a GPU"
-
-
-def _tensorrt(settings: EngineSettings, description: ModelDescription) -> tuple[bool, str]:
-    """Whether TensorRT has what it needs for these settings, and why or why not."""
-    from core.runtimes.tensorrt import readiness
-
-    if settings.runtime is Runtime.AUTO and not readiness.may_run(settings.device):
-        return False, "not asked for"
-    if why := readiness.why_not(settings.device, settings.dtype):
-        return False, why
-    # who asks for it gets an engine that was not compared with eager yet, which is how it is compared
-    lacking = readiness.state(description, settings, verified=settings.runtime is Runtime.AUTO)
-    return not lacking, lacking or "there is an engine for it"
-
-
-def _load(description: ModelDescription, settings: EngineSettings) -> Model:
-    """The eager runtime."""
-    from core.algorithm import stream
-    from core.algorithm import unet as unets
-    from core.algorithm.frame import PictureEncoder
-    from core.models import loras
-
-    loaded = load_parts(description, settings)
-    parts = stream.ModelParts(
-        encode=partial(_encode, PictureEncoder(loaded.vae), loaded.device),
-        net=banked(loaded, description) if loaded.layout else unets.PlainUNet(loaded.unet),
-        decode=partial(_decode, loaded.decode, loaded.device),
-    )
-    put = partial(loras.put, loaded.weights)
-    return loaded.model(description, settings, lambda state: partial(stream.by_parts, parts), put)
-
-
-def banked(loaded: Loaded, description: ModelDescription) -> BankedUNet:
-    """The UNet, which it takes over, with the bank that the description asks for. Raises ModelError."""
-    from core.algorithm import unet as unets
-
-    if not loaded.layout:
-        return unets.BankedUNet(loaded.unet, ())
-    places = unets.default_places(loaded.unet) if description.places is None else description.places
-    try:
-        return unets.BankedUNet(loaded.unet, places, description.subtoken).to(loaded.unet.device)
-    except PlaceError as error:
-        raise ModelError(f"{description.folder / DESCRIPTION}: fusion.subtoken: {error}") from error
-
-
-def load_parts(
-    description: ModelDescription, settings: EngineSettings, *, nets_on: torch.device | None = None
-) -> Loaded:
-    """The model's parts, its LoRAs fused. Raises ModelError, SettingsError.
-
-    nets_on: where the UNet and the VAE lie if not on the settings' device. core.models.host_memory knows how much RAM
-    this takes.
-    """
-    import torch
-
     from core.algorithm.prompts import clip_encoder
-    from core.models import loras
 
-    folder = description.folder
-    dtype, device = getattr(torch, settings.dtype), _device(settings.device)
-    schedule = betas_schedule(description)
+    settings, folder = resolved.settings, resolved.description.folder
+    dtype, device = getattr(torch, settings.dtype), device_of(settings.device)
+    schedule = betas_schedule(resolved.description)
     places = {"unet": nets_on or device, "vae": nets_on or device, "text_encoder": device}
     # to its device before the next is read, so that the host holds one of them at most
     unet, vae, text_encoder = (
@@ -296,30 +75,23 @@ def load_parts(
     weights = loras.named_weights(unet, text_encoder)  # by the names before a bank wraps some of the layers
     fusion = loras.switch(weights, {}, settings.loras)
     loras.put(weights, fusion.values)
-    factor = 2 ** (len(_widths(vae.config)) - 1)
-    if settings.width % factor or settings.height % factor:
-        raise ModelError(f"{folder}: its VAE needs multiples of {factor}; {settings.width}x{settings.height} is none")
-    latent = (int(unet.config.in_channels), settings.height // factor, settings.width // factor)
-    layout = {} if settings.policy is Policy.OFF else _layout(description, unet, latent)
+    latent = _latent(resolved, unet.config, vae.config)
+    layout = {} if settings.policy is Policy.OFF else _layout(resolved, unet, latent)
     encoder = clip_encoder(tokenizer, text_encoder, dtype)
-    decode = _decoder(description, vae, nets_on or device)
-    return Loaded(unet, vae, encoder, schedule, layout, latent, dtype, device, weights, fusion.originals, decode)
+    decode = _decoder(resolved.description, vae, nets_on or device)
+    return LoadedParts(unet, vae, encoder, schedule, layout, latent, dtype, device, weights, fusion.originals, decode)
 
 
 def _decoder(description: ModelDescription, vae: Any, device: torch.device) -> PictureDecoder:
-    """From latents to pictures, with the model's detail stage if it has one. Raises ModelError."""
-    from core.algorithm.frame import DetailedDecoder, PictureDecoder
-
+    """Return what turns latents into pictures, by the model's detail stage too if it has one. Raises ModelError."""
     if not description.detail:
         return PictureDecoder(vae)
     return DetailedDecoder(vae, detail_stage(description, vae.dtype, device))
 
 
 def detail_stage(description: ModelDescription, dtype: torch.dtype, device: torch.device) -> Detail:
-    """The model's detail stage, which it must have. Raises ModelError."""
+    """Load the model's detail stage, which it must have. Raises ModelError."""
     from safetensors.torch import load_file
-
-    from core.algorithm.detail import Detail
 
     path = description.folder / DETAIL / "model.safetensors"
     net = Detail(**description.detail)
@@ -330,35 +102,42 @@ def detail_stage(description: ModelDescription, dtype: torch.dtype, device: torc
     return net.to(device, dtype).eval().requires_grad_(False)
 
 
-def _layout(description: ModelDescription, unet: Any, latent: tuple[int, int, int]) -> Layout:
+def banked(unet: Any, resolved: Resolved) -> BankedUNet:
+    """Return the UNet, which is taken over, with the bank that the settings ask for. Raises ModelError."""
+    from core.algorithm.unet import BankedUNet
+
+    try:
+        return BankedUNet(unet, resolved.places, resolved.subtoken).to(unet.device)
+    except PlaceError as error:
+        raise ModelError(f"{resolved.description.folder / DESCRIPTION}: fusion.subtoken: {error}") from error
+
+
+def _latent(resolved: Resolved, unet: Any, vae: Any) -> tuple[int, int, int]:
+    """Return the latent's channels, height and width. Raises ModelError where the VAE cannot halve the picture."""
+    settings, factor = resolved.settings, 2 ** (len(_widths(vae)) - 1)
+    if settings.width % factor or settings.height % factor:
+        raise ModelError(
+            f"{resolved.description.folder}: its VAE needs multiples of {factor}; {settings.width}x{settings.height} "
+            "is none"
+        )
+    return int(unet.in_channels), settings.height // factor, settings.width // factor
+
+
+def _layout(resolved: Resolved, unet: Any, latent: tuple[int, int, int]) -> Layout:
     from core.algorithm import unet as unets
 
-    _, height, width = latent
+    folder, (_, height, width) = resolved.description.folder, latent
     try:
-        return unets.layout(unet.config, description.places, height, width)
+        return unets.layout(unet.config, resolved.places, height, width)
     except PlaceError as error:
-        raise ModelError(f"{description.folder / DESCRIPTION}: fusion.places: {error}") from error
+        raise ModelError(f"{folder / DESCRIPTION}: fusion.places: {error}") from error
     except (ValueError, RuntimeError, TypeError) as error:  # what diffusers raises at inputs that it misses
-        raise ModelError(
-            f"{description.folder}: its UNet cannot run at latents of {width}x{height}: {one_line(error)}"
-        ) from error
-
-
-def _encode(encode: PictureEncoder, device: torch.device, picture: Picture) -> Tensor:
-    import torch
-
-    latent: Tensor = encode(torch.from_numpy(picture).to(device))
-    return latent
-
-
-def _decode(decode: PictureDecoder, device: torch.device, latent: Tensor, source: Tensor) -> Picture:
-    picture: Picture = decode(latent, source.to(device)).cpu().numpy()
-    return picture
+        raise ModelError(f"{folder}: its UNet cannot run at latents of {width}x{height}: {one_line(error)}") from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the libraries' progress bars and remarks, which our own errors and progress stand in for."""
+    """Silence the libraries' progress bars and log lines; our own errors and progress replace them."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -378,16 +157,8 @@ def quiet() -> Iterator[None]:
             transformers.enable_progress_bar()
 
 
-def on(device: str) -> AbstractContextManager[Any]:
-    """Meanwhile that GPU is the current one, for what asks no tensor where it is: streams, graphs, TensorRT."""
-    import torch
-
-    return torch.cuda.device(torch.device(device)) if device.startswith("cuda") else nullcontext()
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
+def device_of(name: str) -> torch.device:
+    """Return the device of that name, on which a tensor was just made. Raises SettingsError."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
@@ -403,7 +174,7 @@ def _diffusers() -> Any:
 
 
 def part(folder: Path, name: str, dtype: torch.dtype) -> Any:
-    """The folder's unet, vae or text_encoder, every weight of which was found. Raises ModelError."""
+    """Load the folder's unet, vae or text_encoder; no weight may be missing. Raises ModelError."""
     where = folder / name
     config = part_config(folder, name)
     if name == "text_encoder":
@@ -447,11 +218,7 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def betas_schedule(description: ModelDescription) -> Schedule:
-    """The model's noise schedule, from its scheduler_config.json. Raises ModelError."""
-    import torch
-
-    from core.algorithm.schedule import Prediction, Schedule, ScheduleKind
-
+    """Return the model's noise schedule, by its scheduler_config.json. Raises ModelError."""
     path = description.folder / "scheduler" / "scheduler_config.json"
     config = read_json(path)
     kind = config.get("beta_schedule", "linear")

@@ -210,8 +210,6 @@ def _common_alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, float]:
         parts = (("unet", "unet"), ("te", "text_encoder"))
         return {part: float(config[key]) for part, owner in parts if (key := f"{owner}.lora_alpha") in config}
     except (ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ModelError):
-            raise
         raise ModelError(f"LoRA {path}: its lora_adapter_metadata cannot be read ({error})") from error
 
 

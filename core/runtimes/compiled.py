@@ -38,19 +38,20 @@ from core.algorithm.stream import PendingPicture, SamplingParameters, Step, Stre
 from core.algorithm.unet import BankedUNet
 from core.errors import SettingsError
 from core.models import loras
-from core.models.description import ModelDescription, one_line
-from core.models.loading import BUILDING, Loaded, Model, Report, banked, load_parts
+from core.models.description import one_line
+from core.models.loading import LoadedParts, banked, load_parts
+from core.progress import BUILDING, Report
+from core.resolved import Resolved
 from core.runtimes.capture import DevicePolicy, device_policy
 from core.runtimes.copies import StagedInput
+from core.runtimes.model import Model
 from core.runtimes.stages import Runs, busy_update
-from core.settings import EngineSettings
 
 _T = TypeVar("_T")
 
 
 def load(
-    description: ModelDescription,
-    settings: EngineSettings,
+    resolved: Resolved,
     report: Report,
     *,
     backend: str = "inductor",
@@ -61,8 +62,8 @@ def load(
     backend and mode are torch.compile's.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(code_folder()))
-    loaded = load_parts(description, settings)
-    quick = optimized_frame(loaded, description, settings)
+    loaded, settings = load_parts(resolved), resolved.settings
+    quick = optimized_frame(loaded, resolved)
     _, length, width = loaded.encoder("").shape
     opened: weakref.WeakSet[CompiledStep] = weakref.WeakSet()
 
@@ -85,7 +86,7 @@ def load(
         opened.add(step)
         return step
 
-    return loaded._replace(weights=quick.weights).model(description, settings, open_stream, put)
+    return Model.of_parts(resolved, loaded._replace(weights=quick.weights), open_stream, put)
 
 
 def code_folder() -> Path:
@@ -107,12 +108,12 @@ class OptimizedFrame(NamedTuple):
     weights_changed: Callable[[], None]
 
 
-def optimized_frame(loaded: Loaded, description: ModelDescription, settings: EngineSettings) -> OptimizedFrame:
+def optimized_frame(loaded: LoadedParts, resolved: Resolved) -> OptimizedFrame:
     """The loaded parts as one frame: self-attentions project by one matrix each, time embeddings are looked up.
 
     It takes the parts over; the results stay the same.
     """
-    net = banked(loaded, description)
+    net, settings = banked(loaded.unet, resolved), resolved.settings
     frame = FrameModule(
         PictureEncoder(loaded.vae),
         net,

@@ -23,20 +23,20 @@ from core.algorithm.bank import Bank, Features, Reading
 from core.algorithm.net import Picture
 from core.engine import Engine
 from core.errors import SettingsError
-from core.models import loading as models
-from core.models.loading import Model
+from core.runtimes.load import load
+from core.runtimes.model import Model
 from core.settings import EngineSettings, Guidance, Look, OnSwitch, Policy
 from tests.support.model_folders import layout_once, make_folder, parts_of, replace_parts
 
 SIZE = 64
-real_load = functools.cache(models.load)  # a model keeps nothing of a stream, so engines may share it
+real_load = functools.cache(load)  # a model keeps nothing of a stream, so engines may share it
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small nets on a busy machine are much quicker so
-    monkeypatch.setattr(models, "load", real_load)
+    monkeypatch.setattr("core.engine.load", real_load)
     monkeypatch.setattr("core.algorithm.unet.layout", layout_once)
     yield
     torch.set_num_threads(threads)
@@ -313,7 +313,7 @@ def test_a_bank_setting_of_the_look_acts_and_none_takes_the_models(folder: Path)
     run(engine, range(2))
     engine.set_look(Look("ink", fusion_strength=0.25, similarity_threshold=0.5))
     run(engine, [2])
-    own = engine._model.description
+    own = engine.resolved.description
     assert calls[0].fresh == [True]
     assert calls[0].threshold[0] > 1  # nothing is fused with a bank that is not there
     assert calls[1].strength + calls[1].threshold == pytest.approx([own.fusion_strength, own.similarity_threshold])

@@ -22,7 +22,7 @@ import pytest
 from tests.support.patience import until
 from tests.support.running_daemon import SwitchedDaemon
 from vcam.commands import UseProfile
-from vcam.settings.selection import listed
+from vcam.settings.selection import profile_list
 from vcam.tray.model import Light
 
 pytestmark = [
@@ -134,7 +134,7 @@ def test_every_entry_does_what_it_says(tray: Tray, tmp_path: Path) -> None:
         assert "StreamV2V Camera" in item["tooltip"] or "StreamV2V Camera" in item["title"]
         entries = ["On", "Profile", "Panic: show nothing", "Open panel", "End the camera", "Quit this icon"]
         assert list(menu())[1:] == entries
-        names = [one["name"] for one in listed(run.daemon.choice)]
+        names = [one["name"] for one in profile_list(run.daemon.choice)]
         assert {"P0", "P3", "Claymation"} <= set(names)
         assert [one["label"] for one in menu()["Profile"]["items"]] == names
         assert marked() == ["P0"]

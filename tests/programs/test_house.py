@@ -59,7 +59,13 @@ def test_vcam_imports_the_engine_late_and_in_few_places(path: Path) -> None:
             continue
         assert path.name in MAY_IMPORT_CORE, f"{path.name} imports {name}"
         light = name.startswith(
-            ("core.measure.metrics", "core.measure.motion", "core.models.catalogue", "core.models.hub")
+            (
+                "core.measure.metrics",
+                "core.measure.motion",
+                "core.models.catalogue",
+                "core.models.hub",
+                "core.runtimes.tensorrt.plans",
+            )
         )
         assert inside or light, f"{path.name} imports {name} when it is itself imported"
 

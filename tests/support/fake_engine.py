@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from core.errors import SettingsError
+from core.runtimes.tensorrt.plans import TensorRtState
 from core.settings import EngineSettings, Look, Lora
 from vcam.frames import Picture
 from vcam.worker.factories import ReportProgress
@@ -24,6 +25,7 @@ class FakeEngine:
     bank_bytes = 1000
     changes_loras = True
     trouble = ""
+    tensorrt = TensorRtState("its library is not installed")
 
     def __init__(self, settings: EngineSettings, look: Look, frame_s: float = 0.0) -> None:
         self.settings, self.look, self.frame_s = settings, look, frame_s

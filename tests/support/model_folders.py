@@ -21,6 +21,11 @@ from core.algorithm import unet as unets
 from core.algorithm.bank import Layout
 from core.algorithm.stream import ModelParts, by_parts
 from core.engine import Engine
+from core.models.description import describe
+from core.resolved import Resolved
+from core.runtimes.choice import resolve
+from core.runtimes.load import load
+from core.runtimes.model import Model
 from core.settings import EngineSettings
 from tests.support.small_models import TEXT_WIDTH, small_unet
 
@@ -50,6 +55,16 @@ _real_layout = unets.layout
 def layout_once(config: Any, places: tuple[str, ...] | None, height: int, width: int) -> Layout:
     """core.algorithm.unet.layout, but each only once: it takes most of the time in which a small model is loaded."""
     return _layout(json.dumps(dict(config)), places, height, width)
+
+
+def as_given(settings: EngineSettings) -> Resolved:
+    """Settings in which nothing is auto, resolved without a look at the machine."""
+    return Resolved(describe(settings.model), settings, asked=settings.runtime, without_loras=settings.runtime)
+
+
+def load_model(settings: EngineSettings) -> Model:
+    """The model on the runtime that is chosen for it."""
+    return load(resolve(settings))
 
 
 def parts_of(engine: Engine) -> ModelParts:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vcam.cli.output import say
+from vcam.cli.output import print_note
 
 if TYPE_CHECKING:
     from core.settings import Look
@@ -287,7 +287,7 @@ def note_unknown_words(prompt: str, model: str) -> None:
     own = describe(model)
     unknown = [word for word in re.findall(r"\w+", prompt.lower().replace("'", "")) if word not in own.words]
     if own.words and unknown:
-        say(
+        print_note(
             f"note: the model {own.name} does not know {', '.join(dict.fromkeys(unknown))}; "
             "it ignores such words (`vcam models` lists its styles)"
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.settings import EngineSettings
 from vcam.cli.arguments import profile_of
@@ -18,8 +18,10 @@ from vcam.settings.config import load_config
 from vcam.settings.engine import EngineOptions, engine_settings
 from vcam.settings.run_options import DEFAULT_SIZE
 
-Entry = Any  # core.runtimes.tensorrt.cache.Entry, which is imported late
-Wanted = Callable[[], bool]  # whether a build shall go on
+if TYPE_CHECKING:
+    from core.runtimes.tensorrt.plans import CachedPlan
+
+KeepGoing = Callable[[], bool]  # whether a build shall go on
 
 
 def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
@@ -42,13 +44,13 @@ def count() -> tuple[str, str, int, int]:
     return "", machine.tensorrt, len(good), sum(bool(one.problem) for one in found)
 
 
-def describe(entry: Entry) -> dict[str, Any]:
+def plan_record(plan: CachedPlan) -> dict[str, Any]:
     """An engine for a program: what it is for, its state (verified, unverified, wrong or unusable), and why."""
-    manifest = entry.manifest
-    told: dict[str, Any] = {"engine": entry.folder.name, "bytes": entry.size, "problem": entry.problem}
+    manifest = plan.manifest
+    told: dict[str, Any] = {"engine": plan.folder.name, "bytes": plan.size, "problem": plan.problem}
     if manifest is None:
         return told | {"state": "unusable"}
-    wrong = entry.problem and not entry.problem.startswith("wrong")
+    wrong = plan.problem and not plan.problem.startswith("wrong")
     key = asdict(manifest.key)
     shape = {name: key[name] for name in ("width", "height", "steps", "slots", "policy", "guidance", "dtype")}
     return told | {
@@ -62,18 +64,18 @@ def describe(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _line(entry: Entry) -> str:
-    told = describe(entry)
-    if entry.manifest is None:
-        return f"{told['engine']}  unusable: {entry.problem}"
+def _line(plan: CachedPlan) -> str:
+    told = plan_record(plan)
+    if plan.manifest is None:
+        return f"{told['engine']}  unusable: {plan.problem}"
     bank = told["policy"] + (f" {told['slots']}" if told["policy"] == "fifo" else "")
     words = [
         f"{told['engine']}  {told['state']}",
         f"{told['model']} {told['width']}x{told['height']}, {told['steps']} steps, bank {bank}, {told['dtype']}",
         f"TensorRT {told['tensorrt']}, {told['gpu']}",
-        f"{entry.size / 2**20:.0f} MiB",
+        f"{plan.size / 2**20:.0f} MiB",
     ]
-    return ", ".join(words) + (f": {entry.problem or told['compared']}" if entry.problem or told["compared"] else "")
+    return ", ".join(words) + (f": {plan.problem or told['compared']}" if plan.problem or told["compared"] else "")
 
 
 def _list(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
@@ -81,10 +83,14 @@ def _list(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
 
     machine, why = _machine()
     found = engines.listing(machine)
-    lines = [_line(entry) for entry in found] or [f"no engines in {engines.cache_folder()}"]
+    lines = [_line(plan) for plan in found] or [f"no engines in {engines.cache_folder()}"]
     if why:
         lines.append(f"TensorRT cannot be used here: {why}")
-    data = {"folder": str(engines.cache_folder()), "tensorrt": why or "usable", "engines": [describe(e) for e in found]}
+    data = {
+        "folder": str(engines.cache_folder()),
+        "tensorrt": why or "usable",
+        "engines": [plan_record(e) for e in found],
+    }
     return data, "\n".join(lines), 0
 
 
@@ -98,23 +104,26 @@ def _machine() -> tuple[Any, str]:
 
 
 def _needed() -> None:
-    if why := _machine()[1]:
+    from core.runtimes.tensorrt import readiness
+
+    if why := readiness.why_not(readiness.device(), "float16"):
         raise VcamError(f"TensorRT cannot be used here: {why}; without it --runtime auto takes the next best runtime")
 
 
 def _build(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
-    from core.runtimes.tensorrt import cache as engines
+    from core.runtimes.choice import for_plan
     from core.runtimes.tensorrt import make as making
+    from core.runtimes.tensorrt.plans import Verdict
 
     _needed()
-    settings = settings_of(args)
-    entry = _interruptible(partial(making.build if args.again else making.ensure, settings, _report))
-    if entry.manifest is not None and entry.manifest.verdict is engines.Verdict.UNVERIFIED:
-        entry = making.verify(entry, settings, _report)
-    return describe(entry), _line(entry), 1 if entry.problem else 0
+    resolved = for_plan(settings_of(args))
+    plan = _interruptible(partial(making.build if args.again else making.ensure, resolved, _report))
+    if plan.verdict is Verdict.UNVERIFIED:
+        plan = making.verify(plan, resolved, _report)
+    return plan_record(plan), _line(plan), 1 if plan.problem else 0
 
 
-def _interruptible(work: Callable[[Wanted], Entry]) -> Entry:
+def _interruptible(work: Callable[[KeepGoing], CachedPlan]) -> CachedPlan:
     """What `work` gives, in a thread that is told to stop at Ctrl-C: TensorRT does not hear of that for minutes."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as beside:
@@ -129,26 +138,26 @@ def _interruptible(work: Callable[[Wanted], Entry]) -> Entry:
 
 
 def _verify(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
+    from core.runtimes.choice import for_plan
     from core.runtimes.tensorrt import make as making
 
     _needed()
-    settings = settings_of(args)
-    entry = making.there(settings)
-    entry = making.verify(entry, settings, _report, args.frames)
-    return describe(entry), _line(entry), 1 if entry.problem else 0
+    resolved = for_plan(settings_of(args))
+    plan = making.verify(making.there(resolved), resolved, _report, args.frames)
+    return plan_record(plan), _line(plan), 1 if plan.problem else 0
 
 
 def _clean(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from core.runtimes.tensorrt import cache as engines
 
     machine, why = _machine()
-    sizes = {entry.folder: entry.size for entry in engines.listing(machine)}
+    sizes = {plan.folder: plan.size for plan in engines.listing(machine)}
     gone = engines.clean(machine, everything=args.all)
-    freed = sum(sizes[entry.folder] for entry in gone)
+    freed = sum(sizes[plan.folder] for plan in gone)
     text = f"{len(gone)} engines removed, {freed / 2**20:.0f} MiB freed"
     if why and not args.all and len(sizes):
         text += f"; {len(sizes)} kept, because TensorRT cannot be used here ({why}); --all removes them"
-    return {"removed": [entry.folder.name for entry in gone], "freed_bytes": freed}, text, 0
+    return {"removed": [plan.folder.name for plan in gone], "freed_bytes": freed}, text, 0
 
 
 def settings_of(args: argparse.Namespace) -> EngineSettings:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from core.errors import StreamV2VError
 from vcam.cli.arguments import build_parser
-from vcam.cli.output import say
+from vcam.cli.output import keep_streams_open, print_note
 from vcam.cli.verbs import INTERRUPTED, VERBS
 
 _READER_GONE = 141  # 128 + SIGPIPE
@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader has gone (vcam profiles | head): the interpreter's own flush at exit must not fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _READER_GONE
+    finally:
+        keep_streams_open()
 
 
 def _run_verb(argv: Sequence[str] | None) -> int:
@@ -53,7 +55,7 @@ def _run_verb(argv: Sequence[str] | None) -> int:
             import traceback
 
             traceback.print_exc()
-        say("error: " + (_line(error) if isinstance(error, StreamV2VError) else _unexpected(error)))
+        print_note("error: " + (_line(error) if isinstance(error, StreamV2VError) else _unexpected(error)))
         return 1
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vcam.cli.output import say
+from vcam.cli.output import print_note
 from vcam.errors import VcamError
 
 if TYPE_CHECKING:
-    from core.models.catalogue import Entry
-    from core.models.hub import Progress, Report
+    from core.models.catalogue import CatalogueModel
+    from core.models.hub import DownloadProgress, DownloadReport
 
 
 def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -44,7 +44,7 @@ def fetch_agreed(model: str) -> None:
         ensure(model, report)
 
 
-def _entry(action: str, name: str | None) -> Entry:
+def _entry(action: str, name: str | None) -> CatalogueModel:
     from core.models.catalogue import ENTRIES
 
     known = ", ".join(sorted(ENTRIES))
@@ -80,7 +80,7 @@ def _listed() -> tuple[dict[str, Any], str]:
     return {"models": found}, "\n".join(rows)
 
 
-def _download(entry: Entry, yes: bool) -> tuple[dict[str, Any], str]:
+def _download(entry: CatalogueModel, yes: bool) -> tuple[dict[str, Any], str]:
     from core.models import hub
     from core.models.catalogue import in_gb
 
@@ -94,7 +94,7 @@ def _download(entry: Entry, yes: bool) -> tuple[dict[str, Any], str]:
     return data, f"{entry.name} is ready: {in_gb(size)} in {entry.folder}; vcam run --model {entry.name}"
 
 
-def _remove(entry: Entry) -> tuple[dict[str, Any], str]:
+def _remove(entry: CatalogueModel) -> tuple[dict[str, Any], str]:
     from core.models import hub
     from core.models.catalogue import in_gb
 
@@ -103,15 +103,17 @@ def _remove(entry: Entry) -> tuple[dict[str, Any], str]:
     return {"model": entry.name, "bytes": freed}, text
 
 
-def _agree(entry: Entry, yes: bool) -> None:
+def _agree(entry: CatalogueModel, yes: bool) -> None:
     from core.models import hub
     from core.models.catalogue import in_gb
 
     if hub.accepted(entry):
         return
-    say(f"{entry.name} is fetched from the hub ({in_gb(entry.size)}); its parts are under licences of their own:")
+    print_note(
+        f"{entry.name} is fetched from the hub ({in_gb(entry.size)}); its parts are under licences of their own:"
+    )
     for licence in entry.licences:
-        say(f"  {licence.part}: {licence.name}, {licence.url}")
+        print_note(f"  {licence.part}: {licence.name}, {licence.url}")
     if not yes:
         if not _somebody():
             raise VcamError(f"nobody is here to accept the licences of {entry.name}; say --yes if you do")
@@ -126,7 +128,7 @@ def _somebody() -> bool:
 
 
 @contextmanager
-def _bar(name: str) -> Iterator[Report]:
+def _bar(name: str) -> Iterator[DownloadReport]:
     """A progress bar on stderr from the first report on; on a stderr that is no terminal, a line for each tenth."""
     from tqdm import tqdm
 
@@ -135,7 +137,7 @@ def _bar(name: str) -> Iterator[Report]:
     bar: tqdm[Any] | None = None
     told = -1
 
-    def report(progress: Progress) -> None:
+    def report(progress: DownloadProgress) -> None:
         nonlocal bar, told
         if bar is None:
             bar = tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1000, disable=None, leave=False)
@@ -144,7 +146,7 @@ def _bar(name: str) -> Iterator[Report]:
         tenth = 10 * progress.done // max(1, progress.total)
         if bar.disable and tenth > told:
             told = tenth
-            say(f"{name}: {progress.done / max(1, progress.total):.0%} of {in_gb(progress.total)}")
+            print_note(f"{name}: {progress.done / max(1, progress.total):.0%} of {in_gb(progress.total)}")
 
     try:
         yield report

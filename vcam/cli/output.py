@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
+import os
 import sys
 from typing import Any
 
 
-def say(text: str) -> None:
-    """Prints a note or an error of the program."""
-    print(f"vcam: {text}", file=sys.stderr)
+def print_note(text: str) -> None:
+    """Print a note or an error of the program, if stderr takes it: a full disk is no reason to end."""
+    with contextlib.suppress(OSError):
+        print(f"vcam: {text}", file=sys.stderr, flush=True)
+
+
+def keep_streams_open() -> None:
+    """Let what a closed terminal or a full disk did not take go, so that it is no failure of the program's end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def print_outcome(args: argparse.Namespace, data: dict[str, Any], text: str) -> None:
+    """Print what a long run did, if that can be printed: the run is done all the same. Raises BrokenPipeError."""
+    try:
+        print_result(args, data, text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        keep_streams_open()
 
 
 def print_result(args: argparse.Namespace, data: dict[str, Any], text: str) -> None:

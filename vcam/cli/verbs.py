@@ -17,7 +17,7 @@ from vcam.cli.arguments import (
     verbs_of,
 )
 from vcam.cli.models import agree_to_named, fetch_agreed
-from vcam.cli.output import print_result, say
+from vcam.cli.output import print_note, print_outcome, print_result
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -55,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
     with kept(log_folder()):
         report = run(options)
     interval, latency = report.publish_interval_ms, report.latency_ms
-    print_result(
+    print_outcome(
         args,
         report.to_json(),
         f"{report.published} pictures published in {report.seconds:.1f} s, every {interval['p50']:.1f} ms (95 % within "
@@ -150,7 +150,7 @@ def _profiles(args: argparse.Namespace) -> int:
         yours = "" if one.path and one.path.parent == shipped_folder() else "  (yours)"
         rows.append(f"{id:<{width}}  {one.name}{': ' if one.description else ''}{one.description}{yours}")
     for problem in problems:
-        say(str(problem))
+        print_note(str(problem))
     print_result(
         args,
         {
@@ -180,7 +180,7 @@ def _cameras(args: argparse.Namespace) -> int:
         {"name": one.name, "identity": one.identity, "path": str(one.path), "virtual": one.virtual} for one in cameras
     ]
     if not found:
-        say("no camera was found; `vcam run --source pattern` needs none")
+        print_note("no camera was found; `vcam run --source pattern` needs none")
     print_result(args, {"cameras": found}, "\n".join(camera_line(one) for one in cameras))
     return 0
 
@@ -189,7 +189,7 @@ def _status(args: argparse.Namespace) -> int:
     from vcam import client
 
     status = client.status()
-    print_result(args, status.to_json(), client.describe(status))
+    print_result(args, status.to_json(), client.status_text(status))
     return 0
 
 

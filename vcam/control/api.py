@@ -21,7 +21,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from core.errors import StreamV2VError
-from vcam import fit
 from vcam.commands import ChangeLook, Command, Status, from_json, to_json
 from vcam.control.guard import (
     ALLOWED,
@@ -33,6 +32,7 @@ from vcam.control.guard import (
     panel_link,
     picture_link,
 )
+from vcam.control.jpeg import NewestJpeg, jpeg
 from vcam.control.openapi import document
 from vcam.errors import CommandError
 from vcam.frames import Picture
@@ -102,25 +102,6 @@ class Surface(Protocol):
         """Return the newest camera picture in another look, privately; raises CommandError, ProfileError."""
 
 
-class Jpegs:
-    """A picture as JPEG, encoded once however many look."""
-
-    def __init__(self, newest: Callable[[], Picture | None]) -> None:
-        self._newest = newest
-        self._lock = threading.Lock()
-        self._last: tuple[Picture, bytes] | None = None
-
-    def newest(self) -> bytes | None:
-        """Return the JPEG of the newest picture."""
-        with self._lock:
-            picture = self._newest()
-            if picture is None:
-                return None
-            if self._last is None or self._last[0] is not picture:
-                self._last = picture, fit.jpeg(picture)
-            return self._last[1]
-
-
 class Api:
     """The handlers; streams end when `closing` is set. port: the page's, None where there is no page."""
 
@@ -134,8 +115,8 @@ class Api:
     ) -> None:
         self._surface, self._keys, self._port, self._closing = surface, keys, port, closing
         self._new_picture_key = new_picture_key
-        self._output = Jpegs(lambda: surface.preview)
-        self._input = Jpegs(lambda: surface.camera)
+        self._output = NewestJpeg(lambda: surface.preview)
+        self._input = NewestJpeg(lambda: surface.camera)
         self._streams = 0
 
     def routes(self) -> list[Route | WebSocketRoute]:
@@ -182,13 +163,13 @@ class Api:
 
     async def profile(self, request: Request) -> Response:
         """One profile in the shape of its file."""
-        return JSONResponse(self._surface.profile(request.path_params["id"]))
+        return JSONResponse(await asyncio.to_thread(self._surface.profile, request.path_params["id"]))
 
     async def put_profile(self, request: Request) -> Response:
         """Write a profile into the user's folder."""
         data = await _body(request)
         await asyncio.to_thread(self._surface.save_profile, request.path_params["id"], data)
-        return JSONResponse(self._surface.profile(request.path_params["id"]))
+        return JSONResponse(await asyncio.to_thread(self._surface.profile, request.path_params["id"]))
 
     async def delete_profile(self, request: Request) -> Response:
         """Remove one of the user's profiles."""
@@ -197,7 +178,7 @@ class Api:
 
     async def thumbnail(self, request: Request) -> Response:
         """Return the test picture in a profile's look."""
-        wanted = self._surface.thumbnail(request.path_params["id"])
+        wanted = await asyncio.to_thread(self._surface.thumbnail, request.path_params["id"])
         if wanted is None:
             return answer(404, "thumbnails are made with the included model alone")
         try:
@@ -228,12 +209,12 @@ class Api:
 
     async def try_look(self, request: Request) -> Response:
         """Return the newest camera picture in another look; nothing of it is published."""
-        wanted = self._surface.try_look(await _body(request))
+        wanted = await asyncio.to_thread(self._surface.try_look, await _body(request))
         try:
             picture = await asyncio.wait_for(asyncio.wrap_future(wanted), TRY_S)
         except TimeoutError:
             return answer(503, "the look could not be tried in time")
-        return Response(await asyncio.to_thread(fit.jpeg, picture), media_type="image/jpeg")
+        return Response(await asyncio.to_thread(jpeg, picture), media_type="image/jpeg")
 
     async def command(self, request: Request) -> Response:
         """Carry out a command."""
@@ -272,11 +253,11 @@ class Api:
 
     async def picture(self, request: Request) -> Response:
         """Return what is published now."""
-        return _jpeg(await asyncio.to_thread(self._output.newest))
+        return _jpeg(await asyncio.to_thread(self._output.get))
 
     async def camera(self, request: Request) -> Response:
         """Return what the camera sees now."""
-        return _jpeg(await asyncio.to_thread(self._input.newest))
+        return _jpeg(await asyncio.to_thread(self._input.get))
 
     async def stream(self, request: Request) -> Response:
         """Return what is published, live."""
@@ -286,7 +267,7 @@ class Api:
         """Return what the camera sees, live."""
         return self._streamed(self._input)
 
-    def _streamed(self, jpegs: Jpegs) -> Response:
+    def _streamed(self, jpegs: NewestJpeg) -> Response:
         if self._streams >= STREAMS:
             return answer(503, f"{STREAMS} windows show the picture already; close one")
         self._streams += 1  # before anything is awaited: many may ask at once
@@ -295,11 +276,11 @@ class Api:
     def _stream_ended(self) -> None:
         self._streams -= 1
 
-    async def _parts(self, jpegs: Jpegs) -> AsyncIterator[bytes]:
+    async def _parts(self, jpegs: NewestJpeg) -> AsyncIterator[bytes]:
         last, unchanged = b"", 0
         yield b"--picture\r\n"
         while not self._closing.is_set():
-            data = await asyncio.to_thread(jpegs.newest)
+            data = await asyncio.to_thread(jpegs.get)
             unchanged = unchanged + 1 if data is last else 0
             # again where it stands still: Chromium shows a part only when the next one has come
             if data is not None and (unchanged <= 1 or unchanged % STREAM_FPS == 0):

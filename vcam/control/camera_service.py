@@ -17,7 +17,7 @@ from vcam.devices.cameras import list_cameras
 from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.frames import Picture
 from vcam.settings.profiles import Profile, load_profiles, user_profile_folder
-from vcam.settings.selection import Choice, listed
+from vcam.settings.selection import Choice, profile_list
 
 _SAVED_S = 5.0  # how long a saved profile waits until the daemon has read it
 
@@ -77,7 +77,7 @@ class CameraService:
 
     def profiles(self) -> list[dict[str, Any]]:
         """Return all profiles."""
-        return listed(self._camera.choice)
+        return profile_list(self._camera.choice)
 
     def look(self) -> dict[str, Any]:
         """Return the look as it is now."""

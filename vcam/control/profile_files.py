@@ -7,9 +7,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from vcam.errors import ProfileError
+from vcam.errors import OptionError, ProfileError
 from vcam.settings.profiles import Profile, check_id, parse_profile, save_profile, shipped_folder, to_toml
-from vcam.settings.toml_schema import one_line
+from vcam.settings.toml_schema import expanded, one_line
 
 
 def detail(profile: Profile) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def checked(id: str, data: object) -> Profile:
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ProfileError(one_line(f"{id}: not what a profile can hold ({error})"), id) from error
     for lora in _loras(data):
-        if not Path(lora).expanduser().is_absolute():
+        if not _is_full(lora):
             raise ProfileError(one_line(f"{id}: engine.loras: {lora!r} must be a full path"), id)
     with tempfile.TemporaryDirectory(prefix="vcam-") as folder:
         path = Path(folder) / f"{id}.toml"
@@ -63,6 +63,13 @@ def _without_nothing(data: dict[str, Any]) -> dict[str, Any]:
         for key, value in data.items()
         if value is not None
     }
+
+
+def _is_full(path: str) -> bool:
+    try:
+        return expanded(path).is_absolute()
+    except OptionError:
+        return True  # and is told as what it is when the profile is read
 
 
 def _loras(data: dict[str, Any]) -> list[str]:

@@ -60,7 +60,11 @@ class Server:
     def __enter__(self) -> Server:
         for listener in self._listeners:
             listener.start()
-        client.write_session(self._folder, self.door, self.port, self._keys.token)
+        try:
+            client.write_session(self._folder, self.door, self.port, self._keys.token)
+        except OSError as error:
+            self.__exit__()
+            raise VcamError(client.cannot_be_written(self._folder / client.SESSION_FILE, error)) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,7 +79,7 @@ class Server:
         try:
             client.write_private(self._folder / PICTURE_KEY_FILE, key)
         except OSError as error:
-            raise VcamError(f"{self._folder / PICTURE_KEY_FILE} cannot be written ({error.strerror})") from error
+            raise VcamError(client.cannot_be_written(self._folder / PICTURE_KEY_FILE, error)) from error
         return key
 
 

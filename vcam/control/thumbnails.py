@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.settings import EngineSettings, Look
-from vcam import fit
+from vcam.control.jpeg import jpeg
 from vcam.devices.test_pattern import draw_person
 from vcam.frames import Picture
 from vcam.settings.toml_schema import write_atomically
@@ -46,7 +46,7 @@ class Thumbnails:
 
         def drawn(picture: Future[Picture]) -> None:
             try:
-                data = fit.jpeg(picture.result())
+                data = jpeg(picture.result())
             except BaseException as error:  # noqa: BLE001  whoever waits for the thumbnail is told
                 made.set_exception(error)
                 return

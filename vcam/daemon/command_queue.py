@@ -47,7 +47,7 @@ class CommandQueue:
             done.set_exception(error)
         return True
 
-    def _error_of(self, command: Command) -> Exception | None:
+    def _error_of(self, command: Command) -> BaseException | None:
         """Carry the command out; return what it raised."""
         try:
             self._apply(command)
@@ -55,7 +55,7 @@ class CommandQueue:
         except StreamV2VError as error:
             self._log.note(f"refused: {error}")
             return error
-        except Exception as error:  # noqa: BLE001  whatever it is, it costs this command alone
+        except BaseException as error:  # noqa: BLE001  whatever it is, a library's SystemExit too: it costs this command
             self._log.fault(f"the command {type(command).__name__} failed", error)
             return error
         return None

@@ -18,7 +18,8 @@ from vcam import client, fit
 from vcam.commands import Command, Panic, Pause, Resume, Status, Stop, Toggle
 from vcam.control.thumbnails import thumbnails_folder
 from vcam.daemon import surfaces
-from vcam.daemon.cards import Halt, card_for, describe
+from vcam.daemon.badge import draw_badge
+from vcam.daemon.cards import Halt, card_for, daemon_state
 from vcam.daemon.command_handler import CommandHandler
 from vcam.daemon.command_queue import CommandQueue
 from vcam.daemon.event_log import EventLog
@@ -130,7 +131,8 @@ class Daemon:
         try:
             source = SourceSwitch(parts.open_source(options))
         except BaseException:
-            sink.close()
+            with contextlib.suppress(VcamError):
+                sink.close()
             raise
         slots = FrameSlots()
         starters = engine_starters(parts.engine, engine_threads(options), parts.limits, parts.clock)
@@ -222,6 +224,8 @@ class Daemon:
             sys.setswitchinterval(interval)
         if trouble := self._log.troubles.get("publish"):
             raise VcamError(f"publishing ended: {trouble}; please report this with the lines above")
+        if self._pipeline.lost:
+            raise VcamError(self._pipeline.lost)
         return report_of(self.status(), self._pipeline.slots.counts, parts.clock() - self._started_s)
 
     def _start_preview_engine(self, settings: EngineSettings, look: Look) -> EngineProcess:
@@ -267,7 +271,7 @@ class Daemon:
     def _described(self) -> Described:
         halt = Halt.STOPPING if self._stop.is_set() else self._halt
         pipeline = self._pipeline
-        return describe(halt, pipeline.translator.state, pipeline.source.trouble, self._audience.presence.resting)
+        return daemon_state(halt, pipeline.translator.state, pipeline.source.trouble, self._audience.presence.resting)
 
     def _set_card(self) -> None:
         frame_s, interval_s = self._pipeline.translator.state.frame_s, self._pipeline.source.interval_s
@@ -277,7 +281,10 @@ class Daemon:
         return self._halt is not Halt.NO or self._audience.presence.resting
 
     def _finish(self, picture: Picture) -> Picture:
-        return fit.pad_to(picture, self._pipeline.publisher.size, self.choice.profile.badge)
+        whole = fit.pad_to(picture, self._pipeline.publisher.size)
+        if self.choice.profile.badge:
+            draw_badge(whole)
+        return whole
 
     def _halt_or_resume(self, command: Command) -> None:
         """Carry out a command that stops the picture or lets it go on, card included."""

@@ -24,6 +24,7 @@ class EventLog:
     def __init__(self) -> None:
         self._lines: deque[dict[str, Any]] = deque(maxlen=LINES)
         self._state = ("", "")
+        self._last_fault = ""
         self.count = 0
         self.troubles: dict[str, str] = {"sink": ""}
 
@@ -38,18 +39,20 @@ class EventLog:
 
     def say(self, text: str) -> None:
         """Tell the user at the terminal and at the panel."""
-        with contextlib.suppress(OSError):  # a terminal that was closed, a full disk: the panel still tells
-            announce(text)
+        announce(text)
         self.note(text)
 
-    def fault(self, what: str, error: Exception) -> None:
+    def fault(self, what: str, error: BaseException) -> None:
         """Tell of an error that nobody foresaw; its traceback goes to the terminal and to the log file."""
-        text = f"{what} ({type(error).__name__}: {error})"
-        with contextlib.suppress(OSError, MemoryError):
-            print(f"vcam: {one_line(text)}", file=sys.stderr)
-            traceback.print_exception(error)
-        JOURNAL.error("%s", one_line(text), exc_info=error)
+        text = one_line(f"{what} ({type(error).__name__}: {error})")
         self.note(text)
+        JOURNAL.error(text.replace("%", "%%"), exc_info=error)
+        if text == self._last_fault:  # a loop that fails again and again must not flood the terminal
+            return
+        self._last_fault = text
+        with contextlib.suppress(OSError, MemoryError):
+            print(f"vcam: {text}", file=sys.stderr)
+            traceback.print_exception(error)
 
     def state(self, state: str, reason: str) -> None:
         """Note the state: a change of it is a line, of the log file too."""

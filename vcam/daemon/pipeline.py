@@ -9,6 +9,7 @@ from vcam.daemon.event_log import EventLog
 from vcam.daemon.loops import FrameSlots, again_and_again, capture_loop, translate_loop
 from vcam.daemon.publisher import Clock, Publisher
 from vcam.devices.source_switch import SourceSwitch
+from vcam.errors import VcamError
 from vcam.frames import Picture
 from vcam.worker.translator import WorkerTranslator
 
@@ -30,6 +31,7 @@ class Pipeline:
         self.source, self.translator, self.publisher, self.slots = source, translator, publisher, slots
         self._log, self._clock = log, clock
         self._threads: list[threading.Thread] = []
+        self.lost = ""  # why what was published is not all kept, once this is closed
 
     def start(self, stop: threading.Event, resting: Callable[[], bool], finish: Callable[[Picture], Picture]) -> None:
         """Start the threads, which end once `stop` is set.
@@ -71,7 +73,14 @@ class Pipeline:
             self._log.troubles["publish"] = f"{type(error).__name__}: {error}"
         finally:
             stop.set()
-            self.publisher.close(self.slots.counts.published)  # here: nobody else may be at the sink while it sends
+            self._close_publisher()  # here: nobody else may be at the sink while it sends
+
+    def _close_publisher(self) -> None:
+        try:
+            self.publisher.close(self.slots.counts.published)
+        except VcamError as error:
+            self._log.say(str(error))
+            self.lost = str(error)
 
     def _failed(self, name: str, error: Exception) -> None:
         self._log.fault(f"{name} failed and is started again", error)

@@ -10,12 +10,11 @@ from itertools import islice
 
 from vcam import fit
 from vcam.commands import OnFailure
-from vcam.daemon.cards import FAREWELL, PANIC, card_for
+from vcam.daemon.cards import FAREWELL, PANIC, Card, card_for, draw_card
 from vcam.daemon.loops import Fallback, FrameSlots, no_view, publish_loop, ticks
 from vcam.devices.health import LATE_INTERVALS
 from vcam.devices.sinks import VideoFile
 from vcam.errors import VcamError
-from vcam.fit import Card
 from vcam.frames import Frame, FrameSink, LatestSlot, Picture
 from vcam.settings.run_options import DEFAULT_SIZE, RunOptions
 
@@ -36,7 +35,7 @@ class Publisher:
         self._options, self._clock = options, clock
         by_choice = options.on_failure is OnFailure.RAW
         self._raw = raw_view(captured, self.size, options.mirror, clock) if by_choice else no_view
-        self._fallback = Fallback(fit.draw_card(card_for("starting", "", 0.0), self.size))
+        self._fallback = Fallback(draw_card(card_for("starting", "", 0.0), self.size))
         self.preview: Picture = self._fallback.card
 
     def set(self, card: Card, only_card: bool, frame_s: float, interval_s: float) -> None:
@@ -46,8 +45,8 @@ class Publisher:
         """
         if only_card and not self._fallback.only_card:
             # close first, draw then: a panic shall not wait for a picture
-            self._fallback = Fallback(fit.draw_card(PANIC, self.size), only_card=True)
-        drawn = fit.draw_card(card, self.size, self._clock())
+            self._fallback = Fallback(draw_card(PANIC, self.size), only_card=True)
+        drawn = draw_card(card, self.size, self._clock())
         self._fallback = Fallback(drawn, only_card, hold_s(self._options.on_failure, frame_s, interval_s), self._raw)
 
     def publish(self, slots: FrameSlots, stop: threading.Event, trouble: Callable[[str], None]) -> None:
@@ -61,7 +60,7 @@ class Publisher:
         """Leave the last picture that readers of the camera keep seeing; published: how many there were."""
         with contextlib.suppress(VcamError):
             if not isinstance(self.sink, VideoFile):
-                self.sink.send(fit.draw_card(FAREWELL, self.size), published + 1)
+                self.sink.send(draw_card(FAREWELL, self.size), published + 1)
         self.sink.close()
 
     def _show(self, picture: Picture) -> None:

@@ -57,7 +57,8 @@ def _show(server: Server, options: RunOptions) -> None:
     if options.port and server.port != options.port:
         announce(f"port {options.port} is taken; the panel is at port {server.port}")
     link = server.link()
-    print(f"vcam: panel: {link}", file=sys.stderr, flush=True)  # not said: a key is not for the log
+    with contextlib.suppress(OSError):
+        print(f"vcam: panel: {link}", file=sys.stderr, flush=True)  # not announced: a key is not for the log
     if options.open_panel:
         threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vcam.errors import VcamError
+from vcam.errors import DeviceError
 
 if sys.platform == "linux":
     from vcam.devices import v4l2
@@ -116,15 +116,15 @@ def _unused(name: str, used: set[str]) -> str:
 def choose_camera(wanted: str, cameras: Sequence[Camera]) -> Camera:
     """Return the camera called `wanted`: its name, number, path or identity, in any case, or a part of one name only.
 
-    "" takes the first physical one, else the first virtual one that is at work. Raises VcamError that lists what there
-    is.
+    "" takes the first physical one, else the first virtual one that is at work. Raises DeviceError, which lists
+    them.
     """
     refuse_ours(wanted)
     cameras = [camera for camera in cameras if not camera.is_ours]
     if not wanted:
         first = first_choice(cameras)
         if first is None:
-            raise VcamError("no camera was found; plug one in, or use --source pattern or --source FILE")
+            raise DeviceError("no camera was found; plug one in, or use --source pattern or --source FILE")
         return first
     low = wanted.casefold()
     for camera in cameras:
@@ -134,13 +134,13 @@ def choose_camera(wanted: str, cameras: Sequence[Camera]) -> Camera:
     if len(parts) == 1:
         return parts[0]
     there = ", ".join(f'"{camera.name}"' + " (virtual)" * camera.virtual for camera in cameras) or "none"
-    raise VcamError(f'no camera is called "{wanted}"; there are: {there}')
+    raise DeviceError(f'no camera is called "{wanted}"; there are: {there}')
 
 
 def refuse_ours(wanted: str) -> None:
     """Raise VcamError if the camera that this program makes is wanted as its source."""
     if wanted.casefold() == OUR_NAME.casefold():
-        raise VcamError(f'"{OUR_NAME}" is the camera that this program makes; choose a real one')
+        raise DeviceError(f'"{OUR_NAME}" is the camera that this program makes; choose a real one')
 
 
 def first_choice(cameras: Sequence[Camera]) -> Camera | None:

@@ -17,7 +17,7 @@ def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource
     """Open the source `wanted`: auto, camera, camera:NAME, a camera's number, pattern or a file.
 
     auto takes the first physical camera, else the first virtual one at work, else the test picture, and says which.
-    size, fps: of a camera or the test picture. Raises VcamError.
+    size, fps: of a camera or the test picture. Raises DeviceError.
     """
     if wanted == "auto":
         camera = cameras.first_choice(cameras.list_cameras())
@@ -29,7 +29,11 @@ def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource
     if wanted == "pattern":
         return PatternSource(size, fps)
     path = Path(wanted)
-    if wanted.isdecimal() and not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise VcamError(f"source {wanted[:60]!r} cannot be opened ({error.strerror})") from error
+    if wanted.isdecimal() and not there:
         return Webcam(wanted, size, fps)
     if wanted == "camera" or wanted.startswith("camera:"):
         name = wanted.partition(":")[2]
@@ -41,7 +45,7 @@ def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource
 def choose_sink(wanted: str, size: tuple[int, int], fps: float) -> FrameSink:
     """Open the sink `wanted`: auto, camera, none or a file; auto takes the virtual camera, else none, and says why.
 
-    Raises VcamError.
+    Raises DeviceError.
     """
     if wanted != "auto":
         return sinks.open_sink(wanted, size, fps)

@@ -27,7 +27,7 @@ class LiveDevice(Protocol):
         """Whether black and frozen pictures mean that something is wrong with it."""
 
     def find(self) -> Callable[[], Capture]:
-        """Look it up; return what opens it, which may block. Raises VcamError that says what is missing."""
+        """Look it up; return what opens it, which may block. Raises DeviceError that says what is missing."""
 
     def gives_pictures(self) -> bool:
         """Take note, now and then, that it does; return whether it is to be left and found anew. Quick."""

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vcam.errors import VcamError
+from vcam.errors import DeviceError
 from vcam.frames import FrameSink, Picture
 
 if sys.platform == "linux":
@@ -37,7 +37,7 @@ class VirtualCamera:
     """ "StreamV2V Camera" for all other programs, one size for life.
 
     device: which one; None finds ours by its label (Linux), by its name (Windows, macOS). backend: pyvirtualcam's.
-    Raises VcamError: pyvirtualcam or the device is missing, busy, or does not take the size.
+    Raises DeviceError: pyvirtualcam or the device is missing, busy, or does not take the size.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class VirtualCamera:
     ) -> None:
         width, height = size
         if width % 2 or height % 2:
-            raise VcamError(f"size is {width}x{height}; a virtual camera needs an even width and height")
+            raise DeviceError(f"size is {width}x{height}; a virtual camera needs an even width and height")
         try:
             import pyvirtualcam
         except ImportError as error:
-            raise VcamError(
+            raise DeviceError(
                 f"the virtual camera needs the package pyvirtualcam ({error}): pip install pyvirtualcam"
             ) from error
         if sys.platform == "linux" and backend is None:
@@ -59,7 +59,7 @@ class VirtualCamera:
         try:
             self._camera: Any = _open(pyvirtualcam, size, fps, device, backend)
         except (RuntimeError, KeyError, ValueError, OSError) as error:
-            raise VcamError(_why_refused(device, str(error))) from error
+            raise DeviceError(_why_refused(device, str(error))) from error
         self.device = str(self._camera.device)
         self.name = f"{OUR_NAME} ({self.device})"
         if sys.platform == "linux" and backend is None and device is not None:
@@ -72,7 +72,7 @@ class VirtualCamera:
         try:
             self._camera.send(picture)
         except (RuntimeError, OSError) as error:
-            raise VcamError(f"the virtual camera does not take pictures any more: {error}") from error
+            raise DeviceError(f"the virtual camera does not take pictures any more: {error}") from error
 
     def close(self) -> None:
         """Give the device back."""
@@ -89,7 +89,7 @@ def _open(pyvirtualcam: Any, size: tuple[int, int], fps: float, device: str | No
 
 
 def find_device() -> str:
-    """The path of the v4l2loopback device with our label; raises VcamError that says what is missing."""
+    """The path of the v4l2loopback device with our label; raises DeviceError that says what is missing."""
     if sys.platform == "linux":
         found = v4l2.devices()
         for device in found:
@@ -97,29 +97,29 @@ def find_device() -> str:
                 return device.path
         loopbacks = [f"{device.path} ({device.name})" for device in found if device.is_loopback]
         if loopbacks:
-            raise VcamError(
+            raise DeviceError(
                 f'no virtual camera is labelled "{OUR_NAME}"; there are {", ".join(loopbacks)}: '
                 f'load v4l2loopback with card_label="{OUR_NAME}" exclusive_caps=1'
             )
-        raise VcamError(
+        raise DeviceError(
             "there is no virtual camera (v4l2loopback is not loaded): ./install_scripts/camera.sh, "
             f'or sudo modprobe v4l2loopback exclusive_caps=1 card_label="{OUR_NAME}"'
         )
-    raise VcamError("there is no v4l2loopback on this system")
+    raise DeviceError("there is no v4l2loopback on this system")
 
 
 def prepare_device(path: str) -> None:
-    """Make the device ready for a writer (0.12.7 refuses every one after the first); raises VcamError."""
+    """Make the device ready for a writer (0.12.7 refuses every one after the first); raises DeviceError."""
     if sys.platform == "linux":
         if users := v4l2.writers(path):  # the driver itself takes a second writer, and shows both in turns
-            raise VcamError(f"the virtual camera {path} is in use by {', '.join(users)}: close it there")
+            raise DeviceError(f"the virtual camera {path} is in use by {', '.join(users)}: close it there")
         try:
             if not v4l2.query(path).takes_output:
                 v4l2.heal(path)
         except PermissionError as error:
-            raise VcamError(f"no permission for {path}: sudo usermod -aG video $USER, then log in again") from error
+            raise DeviceError(f"no permission for {path}: sudo usermod -aG video $USER, then log in again") from error
         except OSError as error:
-            raise VcamError(
+            raise DeviceError(
                 f"{path} cannot be used ({error.strerror}): {_busy(path) or 'load v4l2loopback again'}"
             ) from error
 
@@ -142,7 +142,8 @@ class VideoFile:
     """An H.264 video file, one picture a beat, under its final name only once it is complete.
 
     Where a beat was left out the picture before lasts longer, so that time in the file is time on the clock: to
-    encode it again would make a machine that is late later still. Raises VcamError if the file cannot be written.
+    encode it again would make a machine that is late later still. It is written in fragments of a second: what is on
+    the disk plays, whatever ends the program. Raises DeviceError if the file cannot be written.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
@@ -150,24 +151,25 @@ class VideoFile:
 
         width, height = size
         if width % 2 or height % 2:
-            raise VcamError(f"size is {width}x{height}; a video file needs an even width and height")
+            raise DeviceError(f"size is {width}x{height}; a video file needs an even width and height")
         self.name, self.size = str(path), size
         self._path = path
         self._part = path.with_name(f".{path.stem}.part{path.suffix}")
         self._av = av
         try:
-            self._container: Any = av.open(str(self._part), "w")
+            self._container: Any = av.open(str(self._part), "w", options=_fragments(path))
             rate = Fraction(fps).limit_denominator(1001)
             self._beat_s = 1 / rate
             self._stream: Any = self._container.add_stream("libx264", rate=rate)
             self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
             # superfast: the encoder shares the cores with the engine, and must keep the pace
             self._stream.options = {"preset": "superfast", "crf": "20"}
+            self._stream.gop_size = max(1, round(fps))  # a fragment begins with a picture of its own
             self._container.start_encoding()
         except (OSError, av.FFmpegError, ValueError) as error:
             with contextlib.suppress(OSError):
                 self._part.unlink()
-            raise VcamError(f"{path} cannot be written: {_reason(error)}") from error
+            raise DeviceError(f"{path} cannot be written: {_reason(error)}") from error
         self._first: int | None = None
 
     def send(self, picture: Picture, tick: int) -> None:
@@ -178,10 +180,13 @@ class VideoFile:
             frame.pts, frame.time_base = tick - self._first, self._beat_s
             self._container.mux(self._stream.encode(frame))
         except (OSError, self._av.FFmpegError) as error:
-            raise VcamError(f"{self._path} cannot be written: {_reason(error)}") from error
+            raise DeviceError(f"{self._path} cannot be written: {_reason(error)}") from error
 
     def close(self) -> None:
-        """Finish the file and give it its name; one that could not be finished keeps the name it had until here."""
+        """Finish the file and give it its name.
+
+        Raises DeviceError if it could not be finished; it plays under the name that it had until here.
+        """
         try:
             self._container.mux(self._stream.encode(None))
             self._container.close()
@@ -190,7 +195,15 @@ class VideoFile:
             else:
                 self._part.unlink()
         except (OSError, self._av.FFmpegError) as error:
-            print(f"vcam: {self._path} could not be completed: {_reason(error)}; see {self._part}", file=sys.stderr)
+            reason = f"{self._path} could not be completed: {_reason(error)}; what there is of it: {self._part}"
+            raise DeviceError(reason) from error
+
+
+def _fragments(path: Path) -> dict[str, str]:
+    """Return the container's options that make what is on the disk playable at any time."""
+    if path.suffix.lower() == ".mkv":
+        return {"cluster_time_limit": "1000", "flush_packets": "1"}
+    return {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
 
 
 def _reason(error: Exception) -> str:
@@ -203,16 +216,16 @@ def open_sink(
     fps: float,
     camera: Callable[[tuple[int, int], float], FrameSink] = VirtualCamera,
 ) -> FrameSink:
-    """The sink that `wanted` names: camera, none, or a file; raises VcamError."""
+    """The sink that `wanted` names: camera, none, or a file; raises DeviceError."""
     if wanted == "none":
         return NullSink(size)
     if wanted == "camera":
         return camera(size, fps)
     path = Path(wanted)
     if path.suffix.lower() not in (".mp4", ".mkv", ".mov"):
-        raise VcamError(f"sink is {wanted!r}; it must be auto, camera, none or a file .mp4, .mkv or .mov")
+        raise DeviceError(f"sink is {wanted!r}; it must be auto, camera, none or a file .mp4, .mkv or .mov")
     if path.is_dir():
-        raise VcamError(f"{path} is a folder; give a file name")
+        raise DeviceError(f"{path} is a folder; give a file name")
     if not path.parent.is_dir():
-        raise VcamError(f"{path} cannot be written: there is no folder {path.parent}")
+        raise DeviceError(f"{path} cannot be written: there is no folder {path.parent}")
     return VideoFile(path, size, fps)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vcam.errors import VcamError
+from vcam.errors import DeviceError
 from vcam.frames import Frame, Picture
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ Clock = Callable[[], float]
 class VideoLoop:
     """A video file (or picture, or folder of pictures) over and over at its own rate, as FrameSource.
 
-    Frames that are late are left out. Raises VcamError if the file cannot be read.
+    Frames that are late are left out. Raises DeviceError if the file cannot be read.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class VideoLoop:
         self._index = -1
         self._next = next(self._frames, None)
         if self._next is None:
-            raise VcamError(f"{path}: no picture in it could be decoded; is the file complete?")
+            raise DeviceError(f"{path}: no picture in it could be decoded; is the file complete?")
         self._start_s, self._shown_s = clock(), 0.0
 
     @property

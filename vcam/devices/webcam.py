@@ -22,7 +22,7 @@ from vcam.devices.cameras import (
 from vcam.devices.capture import Capture, Clock, open_capture
 from vcam.devices.health import OPEN_LIMIT_S, Condition
 from vcam.devices.live_source import LiveSource
-from vcam.errors import VcamError
+from vcam.errors import DeviceError
 
 if sys.platform == "linux":
     from vcam.devices import v4l2
@@ -83,7 +83,7 @@ class _CameraDevice:
             self._chosen = choose_first(choose_camera(self._wanted, cameras), cameras)
         before, self._chosen = self._chosen, look_again(self._chosen, cameras)
         if self._chosen.missed:
-            raise VcamError(self._missing(cameras))
+            raise DeviceError(self._missing(cameras))
         camera = self._chosen.camera
         if camera.identity != before.camera.identity:
             _LOG.info("%s (%s) is taken for the camera that was unplugged", camera.name, camera.path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from vcam.doctor.machine import Loading, Module, Websocket
+from vcam.doctor.machine import KernelModule, ObsWebsocket, PackageReport
 
 OUR_NAME = "StreamV2V Camera"
 LOAD_MODULE = f'sudo modprobe v4l2loopback exclusive_caps=1 card_label="{OUR_NAME}"'
@@ -100,7 +100,7 @@ def _extra_of(line: str) -> str:
     return after.strip().strip("\"'").split('"')[0].split("'")[0]
 
 
-def check_loading(told: Loading) -> Finding:
+def check_loading(told: PackageReport) -> Finding:
     """The big packages load."""
     again = "delete .venv, then ./install_scripts/run.sh"
     if told.failure:
@@ -111,7 +111,7 @@ def check_loading(told: Loading) -> Finding:
     return good("loading", ", ".join(told.loads) + " load")
 
 
-def check_gpu(driver: tuple[str, str] | None, told: Loading, system: str) -> Finding:
+def check_gpu(driver: tuple[str, str] | None, told: PackageReport, system: str) -> Finding:
     """The GPU, as the driver and as PyTorch see it."""
     if told.devices:
         names = ", ".join(f"{name} ({memory / 2**30:.0f} GiB)" for name, memory in told.devices)
@@ -138,7 +138,7 @@ _CUDA_TORCH = {
 }
 
 
-def check_runtimes(told: Loading) -> Finding:
+def check_runtimes(told: PackageReport) -> Finding:
     """What may run the model."""
     torch = not told.loads.get("torch", "absent")
     found = {
@@ -204,7 +204,7 @@ def check_camera(name: str, path: str, may_open: bool, group: str, users: Sequen
 # -------------------------------------------------------------------------------------------------- the virtual camera
 
 
-def check_module(module: Module, kernel: tuple[int, int], secure: bool | None, wanted: bool) -> Finding:
+def check_module(module: KernelModule, kernel: tuple[int, int], secure: bool | None, wanted: bool) -> Finding:
     """v4l2loopback is loaded, and will be after the next start. wanted: the configuration asks for the camera."""
     name = "v4l2loopback"
     missing = bad if wanted else note
@@ -234,7 +234,7 @@ class Loopback:
     users: tuple[str, ...] = ()
 
 
-def check_loopback(devices: Sequence[Loopback], module: Module, ours_runs: bool, wanted: bool) -> Finding:
+def check_loopback(devices: Sequence[Loopback], module: KernelModule, ours_runs: bool, wanted: bool) -> Finding:
     """One device has our label, exclusive_caps and permissions."""
     name = "virtual camera"
     ours = [device for device in devices if device.name == OUR_NAME]
@@ -285,7 +285,7 @@ def check_mac_camera(state: str, wanted: bool) -> Finding:
 # ---------------------------------------------------------------------------------------------- OBS, port, files, disk
 
 
-def check_obs(there: bool, host: str, port: int, link: Websocket) -> Finding:
+def check_obs(there: bool, host: str, port: int, link: ObsWebsocket) -> Finding:
     """OBS's websocket server answers; without OBS all else works."""
     where = f"{host}:{port}"
     if link.is_obs:

@@ -31,7 +31,7 @@ def examine() -> list[Finding]:
         config, problem = load_config(), ""
     except ConfigError as error:
         config, problem = Config(), str(error)
-    told = machine.loading()
+    told = machine.load_packages()
     model = config.engine.model or DEFAULT_MODEL
     return [
         checks.check_python(sys.version_info[:3], struct.calcsize("P") * 8),

@@ -45,7 +45,7 @@ print(json.dumps(told))
 _OUTLOOK = """
 import json, sys
 from core.errors import StreamV2VError
-from core.models.device_memory import outlook
+from core.runtimes.load import outlook
 try:
     told = outlook(sys.argv[1])
 except StreamV2VError as error:
@@ -55,7 +55,7 @@ print(json.dumps(told))
 
 
 @dataclass(frozen=True)
-class Loading:
+class PackageReport:
     """What loading the big packages told: package -> why it does not load ("" if it does); CUDA as PyTorch sees it.
 
     devices: name and memory in bytes. triton: whether it is there, which compiles for CUDA devices. failure: why the
@@ -71,17 +71,17 @@ class Loading:
     triton: bool = False
 
 
-def loading(timeout_s: float = 180.0) -> Loading:
+def load_packages(timeout_s: float = 180.0) -> PackageReport:
     """Load the big packages in another process."""
     try:
         done = subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, timeout=timeout_s)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Loading({}, failure=str(error))
+        return PackageReport({}, failure=str(error))
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [""])[-1]
-        return Loading({}, failure=f"status {done.returncode} {last}".strip())
+        return PackageReport({}, failure=f"status {done.returncode} {last}".strip())
     told = json.loads(done.stdout.splitlines()[-1])
-    return Loading(
+    return PackageReport(
         told["loads"],
         tuple((str(name), int(memory)) for name, memory in told["devices"]),
         told["cuda"],
@@ -212,7 +212,7 @@ def changed_since_installed(distribution: str = "streamv2v-camera", under: str =
 
 
 @dataclass(frozen=True)
-class Module:
+class KernelModule:
     """The kernel module v4l2loopback: whether it is loaded, its version, whether it is there to be loaded at all."""
 
     loaded: bool
@@ -222,7 +222,7 @@ class Module:
     options: str
 
 
-def loopback_module(root: Path = Path("/"), release: str | None = None) -> Module:
+def loopback_module(root: Path = Path("/"), release: str | None = None) -> KernelModule:
     """What is known of v4l2loopback without being root. `root` holds sys, lib/modules and etc."""
     loaded = (root / "sys/module/v4l2loopback").is_dir()
     version = _text(root / "sys/module/v4l2loopback/version")
@@ -231,7 +231,7 @@ def loopback_module(root: Path = Path("/"), release: str | None = None) -> Modul
     folders = [root / "etc/modules-load.d", root / "usr/lib/modules-load.d"]
     at_boot = any(re.search(r"^\s*v4l2loopback", text, re.M) for text in _texts(folders))
     found = re.search(r"^\s*options\s+v4l2loopback\s+(.*)$", "\n".join(_texts([root / "etc/modprobe.d"])), re.M)
-    return Module(loaded, version, available, at_boot, found[1].strip() if found else "")
+    return KernelModule(loaded, version, available, at_boot, found[1].strip() if found else "")
 
 
 def secure_boot(root: Path = Path("/")) -> bool | None:
@@ -291,7 +291,7 @@ def _output(command: list[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Websocket:
+class ObsWebsocket:
     """OBS's websocket server: whether somebody answers, as OBS or not, its version, and whether it wants a password."""
 
     answers: bool
@@ -300,13 +300,13 @@ class Websocket:
     wants_password: bool = False
 
 
-def obs_websocket(host: str, port: int, timeout_s: float = 2.0) -> Websocket:
+def obs_websocket(host: str, port: int, timeout_s: float = 2.0) -> ObsWebsocket:
     """Say hello to OBS's websocket server and leave again."""
     try:
         with socket.create_connection((host, port), timeout_s):
             pass
     except OSError:
-        return Websocket(False)
+        return ObsWebsocket(False)
     from websockets.exceptions import WebSocketException
     from websockets.sync.client import connect
     from websockets.typing import Subprotocol
@@ -321,9 +321,9 @@ def obs_websocket(host: str, port: int, timeout_s: float = 2.0) -> Websocket:
         ) as link:
             hello = json.loads(link.recv(timeout_s))
         data = hello["d"]
-        return Websocket(True, True, str(data["obsWebSocketVersion"]), "authentication" in data)
+        return ObsWebsocket(True, True, str(data["obsWebSocketVersion"]), "authentication" in data)
     except (OSError, ValueError, KeyError, TypeError, TimeoutError, WebSocketException):
-        return Websocket(True)
+        return ObsWebsocket(True)
 
 
 def port_taken(port: int) -> bool:

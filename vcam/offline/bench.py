@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WARM_UP_FRAMES = 5  # beside those that fill the pipe: kernels are chosen and memory is taken in the first calls
 
 
-class EngineLike(Protocol):
+class MeasuredEngine(Protocol):
     """What is measured: core.engine.Engine. settings: as resolved, no `auto` in it."""
 
     settings: EngineSettings
@@ -40,18 +40,18 @@ class EngineLike(Protocol):
         """One picture in, one (or None, in the first calls) out."""
 
 
-Told = Callable[[str, float], None]
+ReportProgress = Callable[[str, float], None]
 
 
-class Lab(NamedTuple):
+class Instruments(NamedTuple):
     """What measures: core.engine.Engine, core.measure.flops, and what is held; replaced in tests.
 
-    engine: with what hears of its start. flops: of a frame, None where they cannot be counted. peak: operations a
-    second of a device and dtype. memory: bytes held by this process and by the device.
+    engine: with what hears of its start. flops: of a frame of the engine, None where they cannot be counted. peak:
+    operations a second of a device and dtype. memory: bytes held by this process and by the device.
     """
 
-    engine: Callable[[EngineSettings, Look, Told], EngineLike]
-    flops: Callable[[EngineSettings], int | None]
+    engine: Callable[[EngineSettings, Look, ReportProgress], MeasuredEngine]
+    flops: Callable[[Any], int | None]
     peak: Callable[[str, str], float]
     memory: Callable[[str], tuple[int, int]]
 
@@ -142,7 +142,7 @@ def bench(
     frames: int,
     stages: bool = False,
     threads: int | None = None,
-    lab: Lab | None = None,
+    instruments: Instruments | None = None,
     clock: Clock = time.perf_counter,
     each: Callable[[Row], None] = lambda row: None,
 ) -> BenchReport:
@@ -151,12 +151,12 @@ def bench(
     stages: whether each stage is measured by itself too. threads: of the CPU, None leaves the choice to torch.
     Raises core.errors.ModelError, SettingsError.
     """
-    if lab is None:
-        lab = _real_lab(threads)
+    if instruments is None:
+        instruments = _real_instruments(threads)
     rows: list[Row] = []
     peaks: dict[tuple[str, str], float] = {}
     for settings in chosen:
-        rows.append(_measured(settings, look, frames, stages, lab, peaks, clock))
+        rows.append(_measured(settings, look, frames, stages, instruments, peaks, clock))
         each(rows[-1])
     peak = {f"peak_tflops_{device}_{dtype}": value / 1e12 for (device, dtype), value in peaks.items()}
     return BenchReport(chosen[0].model, machine(rows[0].device) | peak, tuple(rows))
@@ -208,21 +208,21 @@ def _measured(
     look: Look,
     frames: int,
     stages: bool,
-    lab: Lab,
+    instruments: Instruments,
     peaks: dict[tuple[str, str], float],
     clock: Clock,
 ) -> Row:
-    engine, load_s, compile_s = _built(settings, look, lab, clock)
+    engine, load_s, compile_s = _built(settings, look, instruments, clock)
     pictures = _pictures(settings.width, settings.height)
     warm_up_s = sum(_times(engine, islice(pictures, settings.steps - 1 + WARM_UP_FRAMES), clock))
     taken_s = _times(engine, islice(pictures, frames), clock)
     p50_ms = 1000 * statistics.median(taken_s)
     place = engine.settings.device, engine.settings.dtype
     if place not in peaks:
-        peaks[place] = lab.peak(*place)
-    flops = lab.flops(engine.settings)
+        peaks[place] = instruments.peak(*place)
+    flops = instruments.flops(engine)
     floor_ms = None if flops is None else 1000 * flops / peaks[place]
-    held, on_device = lab.memory(engine.settings.device)
+    held, on_device = instruments.memory(engine.settings.device)
     return Row(
         steps=settings.steps,
         bank=settings.policy.value,
@@ -249,9 +249,11 @@ def _measured(
     )
 
 
-def _built(settings: EngineSettings, look: Look, lab: Lab, clock: Clock) -> tuple[EngineLike, float, float]:
+def _built(
+    settings: EngineSettings, look: Look, instruments: Instruments, clock: Clock
+) -> tuple[MeasuredEngine, float, float]:
     """The engine, and the seconds that it took to load and to compile."""
-    from core.models.loading import BUILDING
+    from core.progress import BUILDING
 
     building: list[float] = []
 
@@ -260,13 +262,13 @@ def _built(settings: EngineSettings, look: Look, lab: Lab, clock: Clock) -> tupl
             building.append(clock())
 
     started = clock()
-    engine = lab.engine(settings, look, told)
+    engine = instruments.engine(settings, look, told)
     loaded = clock()
     compiles = building[0] if building else loaded
     return engine, compiles - started, loaded - compiles
 
 
-def _times(engine: EngineLike, pictures: Iterable[NDArray[np.uint8]], clock: Clock) -> list[float]:
+def _times(engine: MeasuredEngine, pictures: Iterable[NDArray[np.uint8]], clock: Clock) -> list[float]:
     """The seconds that each picture took."""
     ends = [clock()]
     for picture in pictures:
@@ -282,12 +284,11 @@ def _pictures(width: int, height: int) -> Iterator[NDArray[np.uint8]]:
     return itertools.cycle([np.ascontiguousarray(np.roll(first, 4 * n, axis=1)) for n in range(8)])
 
 
-def _real_lab(threads: int | None) -> Lab:
+def _real_instruments(threads: int | None) -> Instruments:
     import torch
 
     from core.engine import Engine
     from core.measure.flops import frame_flops, peak_flops
-    from core.models.description import describe
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -299,7 +300,7 @@ def _real_lab(threads: int | None) -> Lab:
             torch.cuda.reset_peak_memory_stats(device)
         return held_bytes(), on_gpu
 
-    return Lab(Engine, lambda settings: frame_flops(describe(settings.model), settings), peak_flops, memory)
+    return Instruments(Engine, lambda engine: frame_flops(engine.resolved), peak_flops, memory)
 
 
 def held_bytes() -> int:

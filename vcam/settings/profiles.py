@@ -18,6 +18,7 @@ from vcam.settings.toml_schema import (
     check_values,
     choice,
     did_you_mean,
+    expanded,
     flag,
     listed,
     number,
@@ -106,6 +107,9 @@ def load_profiles(user_folder: Path | None = None) -> LoadedProfiles:
                 profiles[id] = parse_profile(path)
             except ProfileError as error:
                 problems.append(error)
+            except Exception as error:  # noqa: BLE001  a file that nobody foresaw costs itself, not the camera
+                what = f"{path.name}: it cannot be read ({type(error).__name__}: {error})"
+                problems.append(ProfileError(one_line(what), id, path))
         taken |= here.keys()
     return LoadedProfiles(dict(sorted(profiles.items())), problems)
 
@@ -149,18 +153,11 @@ def parse_profile(path: Path) -> Profile:
         if "name" not in values or "look.prompt" not in values:
             missing = "name" if "name" not in values else "look.prompt"
             raise OptionError(f'{path.name}: {missing} is missing; write {missing.rpartition(".")[2]} = "..."')
+        engine = _engine_of(values, path.parent.absolute(), path.name)
     except OptionError as error:
         raise ProfileError(str(error), id, path) from error
     look = {key.rpartition(".")[2]: value for key, value in values.items() if key.startswith("look.")}
     transition_ms: Any = look.pop("transition_ms", DEFAULT_TRANSITION_MS)
-    engine: dict[str, Any] = {
-        key.removeprefix("engine."): value for key, value in values.items() if key.startswith("engine.")
-    }
-    home = path.parent.absolute()
-    if "loras" in engine:
-        engine["loras"] = tuple(Lora(str(_beside(home, one.path)), one.weight) for one in engine["loras"])
-    if "model" in engine:
-        engine["model"] = _model(str(engine["model"]), home)
     return Profile(
         id=id,
         name=str(values["name"]),
@@ -171,6 +168,21 @@ def parse_profile(path: Path) -> Profile:
         badge=bool(values.get("badge", False)),
         path=path,
     )
+
+
+def _engine_of(values: Mapping[str, object], home: Path, name: str) -> dict[str, Any]:
+    """Return what a profile's values ask of the engine, its paths beneath `home`; name: of the file, for errors."""
+    engine: dict[str, Any] = {
+        key.removeprefix("engine."): value for key, value in values.items() if key.startswith("engine.")
+    }
+    try:
+        if "loras" in engine:
+            engine["loras"] = tuple(Lora(str(_beside(home, one.path)), one.weight) for one in engine["loras"])
+        if "model" in engine:
+            engine["model"] = _model(str(engine["model"]), home)
+    except OptionError as error:
+        raise OptionError(one_line(f"{name}: {error}")) from error
+    return engine
 
 
 def to_toml(profile: Profile, folder: Path | None = None) -> str:
@@ -276,7 +288,7 @@ def _lora_list(key: str, value: object) -> tuple[Lora, ...]:
 
 
 def _beside(home: Path, path: str) -> Path:
-    return home / Path(path).expanduser()
+    return home / expanded(path)
 
 
 def _relative(folder: Path | None, path: str) -> str:

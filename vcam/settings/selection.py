@@ -93,7 +93,7 @@ def prompts(choice: Choice) -> list[str]:
     return [choice.look.prompt, *(one.look.prompt for one in choice.profiles.values())]
 
 
-def listed(choice: Choice) -> list[dict[str, Any]]:
+def profile_list(choice: Choice) -> list[dict[str, Any]]:
     """All profiles: id, name, description, prompt, revision, current."""
     return [
         {

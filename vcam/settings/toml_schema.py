@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from vcam.errors import OptionError
 
 LARGEST_FILE = 64 * 1024  # bytes; ours are under 1 kB
+DEEPEST = 16  # tables and lists within each other, and parts of a dotted key; ours have 3
 LONGEST_LINE = 300  # characters of an error
 
 Check = Callable[[str, object], object]
@@ -177,12 +179,46 @@ def _parsed(path: Path) -> dict[str, object]:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise OptionError(f"it is not UTF-8 text (line {line}); save it as UTF-8") from error
+    if deep := _too_deep(content):
+        raise OptionError(deep)
     try:
         return tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
         raise OptionError(f"it is not valid TOML: {error}") from error
     except (RecursionError, ValueError) as error:  # thousands of brackets, or of digits
         raise OptionError("it is not valid TOML: nested too deep, or a number too long") from error
+
+
+# Strings and comments, each up to its end or, where that is missing, to where a reader would give up: so the scan is
+# linear whatever the file holds.
+_STRINGS_AND_COMMENTS = re.compile(
+    r"""\"\"\"(?:\\.|[^\\])*?(?:\"\"\"|\\?\Z)|\'\'\'.*?(?:\'\'\'|\Z)"""
+    r"""|"(?:\\[^\n]|[^"\\\n])*(?:"|\\?(?=\n)|\\?\Z)|'[^'\n]*(?:'|(?=\n)|\Z)|\#[^\n]*""",
+    re.DOTALL,
+)
+
+
+def _too_deep(content: str) -> str:
+    """Return why a text is nested too deep to be parsed, "" if it is not; takes milliseconds.
+
+    The parser's time grows with the square of the parts of a dotted key, and its stack with the nesting of lists.
+    """
+    depth, bare = 0, _STRINGS_AND_COMMENTS.sub("s", content)
+    for number, line in enumerate(bare.split("\n"), 1):
+        for piece in re.split(r"([\[\]{},=])", line):
+            depth += (piece in ("[", "{")) - (piece in ("]", "}"))
+            if depth > DEEPEST or piece.count(".") >= DEEPEST:
+                return f"its keys or lists are nested more than {DEEPEST} deep (about line {number})"
+        depth = max(0, depth)
+    return ""
+
+
+def expanded(path: str) -> Path:
+    """Return the path with a leading ~ or ~user written out; raises OptionError for a user that is not there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise OptionError(f"{shown(path)}: there is no home folder of that user; write the full path") from error
 
 
 def _tables(schema: Mapping[str, Check]) -> set[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import av.error
 
-from vcam.errors import VcamError
+from vcam.errors import VideoError
 from vcam.video.media import reason
 
 REMEDIES = {
@@ -37,7 +37,7 @@ def errors_of(target: Path) -> Iterator[None]:
         yield
     except (av.error.FFmpegError, OSError, ValueError) as error:
         remedy = REMEDIES.get(getattr(error, "errno", None) or 0, "choose another place or another kind of file")
-        raise VcamError(f"{target}: cannot be written: {reason(error)}; {remedy}") from error
+        raise VideoError(f"{target}: cannot be written: {reason(error)}; {remedy}") from error
 
 
 def part_of(target: Path) -> Path:

@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
-from vcam.errors import VcamError
+from vcam.errors import VcamError, VideoError
 from vcam.video.disk import errors_of, is_of_disk, keep_incomplete, part_of
 from vcam.video.media import (
     BT470BG,
@@ -127,7 +127,7 @@ class FilmWriter:
     def finish(self, cut: bool = False) -> None:
         """Complete the film under its final name; `cut` ends the sound with the last picture."""
         if not self._count or self._last is None:
-            raise VcamError(f"{self._target}: nothing was written, there is no picture")
+            raise VideoError(f"{self._target}: nothing was written, there is no picture")
         with errors_of(self._target):
             for beat in self._beats.rest(self._end):
                 self._encode(beat, self._beats.clock)

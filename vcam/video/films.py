@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
-from vcam.errors import VcamError
+from vcam.errors import VideoError
 from vcam.video.media import (
     FOLDER_RATE,
     FULL,
@@ -59,7 +59,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
     try:
         container = av.open(address(path), "r", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VcamError(
+        raise VideoError(
             f"{path}: cannot be read as a film or picture ({reason(error)}); it may be cut off, damaged or of "
             "another kind"
         ) from error
@@ -71,17 +71,17 @@ def streams_of(path: Path, container: InputContainer) -> tuple[VideoStream, list
     """Return the stream of the pictures, and all the streams that tell the film's time: it and the sound's."""
     format = container.format.name
     if "tty" in format:  # FFmpeg would draw a text file as a film
-        raise VcamError(f"{path}: this is a text file; give a film, a picture or a folder of pictures")
+        raise VideoError(f"{path}: this is a text file; give a film, a picture or a folder of pictures")
     if format.endswith("_pipe") or container.metadata.get("major_brand") in _PHOTOS:
-        raise VcamError(f"{path}: this is a photo, not a film, of a kind that is not read; convert it to PNG or JPEG")
+        raise VideoError(f"{path}: this is a photo, not a film, of a kind that is not read; convert it to PNG or JPEG")
     covers = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & covers]
     if not streams:
         holds = "only sound" if container.streams.audio else "nothing to see"
-        raise VcamError(f"{path}: no video stream (it holds {holds}); give a film or a picture")
+        raise VideoError(f"{path}: no video stream (it holds {holds}); give a film or a picture")
     stream = max(streams, key=lambda s: (s.width or 0) * (s.height or 0) if s.codec_context else -1)
     if stream.codec_context is None:
-        raise VcamError(f"{path}: its video codec is not supported; convert it to H.264 first")
+        raise VideoError(f"{path}: its video codec is not supported; convert it to H.264 first")
     return stream, [stream, *container.streams.audio]
 
 
@@ -104,7 +104,7 @@ def probe_film(path: Path) -> Media:
         start_s = _start_s(stream, streams)
         frame, times = _beginning(container, stream, streams, start_s)
         if frame is None:
-            raise VcamError(f"{path}: not one picture can be decoded; the file is cut off or damaged")
+            raise VideoError(f"{path}: not one picture can be decoded; the file is cut off or damaged")
         orientation = _orientation(frame)
         width, height = (frame.height, frame.width) if orientation.transpose else (frame.width, frame.height)
         check_size(path, width, height)

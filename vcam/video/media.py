@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Colorspace
 
-from vcam.errors import VcamError
+from vcam.errors import VideoError
 
 Pixels = npt.NDArray[np.uint8]
 Note = Callable[[str], None]
@@ -59,7 +59,7 @@ def kept(note: Note) -> tuple[list[str], Note]:
 def check_frames(frames: int | None) -> None:
     """Refuse a number of frames that cannot be asked for; raise VcamError."""
     if frames is not None and frames < 1:
-        raise VcamError(f"frames is {frames}; it must be 1 or more")
+        raise VideoError(f"frames is {frames}; it must be 1 or more")
 
 
 class Kind(Enum):
@@ -137,12 +137,12 @@ class Picture(NamedTuple):
 def check_size(path: Path, width: int, height: int) -> None:
     """Refuse a picture of an absurd size before it is decoded; raise VcamError."""
     if not all(SMALLEST <= side <= LARGEST for side in (width, height)):
-        raise VcamError(
+        raise VideoError(
             f"{path}: the picture is {width}x{height}; each side must be between {SMALLEST} and {LARGEST} pixels: "
             "scale it first"
         )
     if width * height > MOST_PIXELS:
-        raise VcamError(
+        raise VideoError(
             f"{path}: the picture is {width}x{height}, {width * height / 1e6:.0f} megapixels; it may have "
             f"{MOST_PIXELS / 1e6:.0f} at most: scale it first"
         )

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vcam.errors import VcamError
+from vcam.errors import VideoError
 from vcam.video.media import FOLDER_RATE, Kind, Media, Note, Picture, Pixels, check_size, reason
 
 _LOOKED_AT = 50  # pictures of an animation that are decoded to see how long they are shown
@@ -52,15 +52,15 @@ def _opened(path: Path) -> Image.Image:
         try:
             return Image.open(path)
         except Image.DecompressionBombError as error:
-            raise VcamError(f"{path}: the picture is absurdly large ({reason(error)}): scale it first") from error
+            raise VideoError(f"{path}: the picture is absurdly large ({reason(error)}): scale it first") from error
         except UnidentifiedImageError as error:
-            raise VcamError(
+            raise VideoError(
                 f"{path}: cannot be read as a picture; it is cut off, damaged or of another kind"
             ) from error
         except OSError as error:
-            raise VcamError(f"{path}: cannot be read: {reason(error)}; check its permissions") from error
+            raise VideoError(f"{path}: cannot be read: {reason(error)}; check its permissions") from error
         except (ValueError, SyntaxError, TypeError, EOFError) as error:  # of a header that is damaged
-            raise VcamError(f"{path}: cannot be read as a picture; its header is damaged") from error
+            raise VideoError(f"{path}: cannot be read as a picture; its header is damaged") from error
 
 
 def _count(picture: Image.Image) -> int:
@@ -92,7 +92,7 @@ def probe_picture(path: Path) -> Media:
         return one
     durations = [picture.duration for picture in islice(_timed(path), _LOOKED_AT)]
     if not durations:
-        raise VcamError(f"{path}: cannot be read as a picture; it is cut off or damaged")
+        raise VideoError(f"{path}: cannot be read as a picture; it is cut off or damaged")
     rate = len(durations) / sum(durations, Fraction(0))
     return Media(
         path,
@@ -148,12 +148,12 @@ def read_picture(path: Path, note: Note = lambda _: None) -> Picture:
     if header.format in _BY_PILLOW:
         picture = next(_timed(path, note), None)
         if picture is None:
-            raise VcamError(f"{path}: cannot be read as a picture; it is cut off or damaged")
+            raise VideoError(f"{path}: cannot be read as a picture; it is cut off or damaged")
         return picture._replace(name=path.name, duration=Fraction(0))
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)  # cv2.imread cannot open every name on Windows
     except OSError as error:
-        raise VcamError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
+        raise VideoError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
     stored = _decoded(path, data, cv2.IMREAD_UNCHANGED)
     if stored.dtype != np.uint8:
         note(f"{path}: {stored.dtype.itemsize * 8} bits a channel are read; the result has 8")
@@ -169,9 +169,9 @@ def _decoded(path: Path, data: npt.NDArray[np.uint8], how: int) -> npt.NDArray[A
     try:
         decoded = cv2.imdecode(data, how) if data.size else None
     except cv2.error as error:
-        raise VcamError(f"{path}: cannot be read as a picture; it is damaged or absurdly large") from error
+        raise VideoError(f"{path}: cannot be read as a picture; it is damaged or absurdly large") from error
     if decoded is None:
-        raise VcamError(f"{path}: cannot be read as a picture; it is cut off, damaged or of another kind")
+        raise VideoError(f"{path}: cannot be read as a picture; it is cut off, damaged or of another kind")
     return decoded
 
 

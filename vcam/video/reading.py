@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from vcam.errors import VcamError
+from vcam.errors import VideoError
 from vcam.video.films import probe_film, read_film
 from vcam.video.media import FOLDER_RATE, READ_SUFFIXES, Kind, Media, Note, Picture, to_stderr
 from vcam.video.pictures import header_of, probe_picture, read_animation, read_picture
@@ -17,22 +17,22 @@ def probe(path: Path) -> Media:
     """Say what `path` holds; raise VcamError when it cannot be read, holds no picture or is of an absurd size."""
     try:
         if not path.exists():
-            raise VcamError(f"{path}: no such file or folder; check the name")
+            raise VideoError(f"{path}: no such file or folder; check the name")
         return _probe_folder(path) if path.is_dir() else _probe_file(path)
     except OSError as error:  # a name that no file can have, a folder that may not be entered
-        raise VcamError(f"{path}: cannot be read: {error.strerror}; check its name and permissions") from error
+        raise VideoError(f"{path}: cannot be read: {error.strerror}; check its name and permissions") from error
 
 
 def _probe_file(path: Path) -> Media:
     if not path.is_file():
-        raise VcamError(f"{path}: not a file or folder; give a film, a picture or a folder of pictures")
+        raise VideoError(f"{path}: not a file or folder; give a film, a picture or a folder of pictures")
     try:
         with path.open("rb") as stream:
             head = stream.read(12)
     except OSError as error:
-        raise VcamError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
+        raise VideoError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
     if not head:
-        raise VcamError(f"{path}: the file is empty (0 bytes); record or copy it again")
+        raise VideoError(f"{path}: the file is empty (0 bytes); record or copy it again")
     photo = path.suffix.lower() in READ_SUFFIXES or head[4:12] in (b"ftypavif", b"ftypavis")
     return probe_picture(path) if photo else probe_film(path)
 
@@ -41,10 +41,10 @@ def _probe_folder(path: Path) -> Media:
     try:
         found = [f for f in path.iterdir() if f.suffix.lower() in READ_SUFFIXES and not f.name.startswith(".")]
     except OSError as error:
-        raise VcamError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
+        raise VideoError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
     pictures = tuple(sorted((f for f in found if f.is_file()), key=lambda f: natural(f.name)))
     if not pictures:
-        raise VcamError(f"{path}: no pictures in this folder; it must hold {', '.join(READ_SUFFIXES)} files")
+        raise VideoError(f"{path}: no pictures in this folder; it must hold {', '.join(READ_SUFFIXES)} files")
     header = header_of(pictures[0])
     read_picture(pictures[0])
     return Media(

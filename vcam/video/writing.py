@@ -12,7 +12,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from vcam.errors import VcamError
+from vcam.errors import VideoError
 from vcam.video.disk import errors_of, keep_incomplete, part_of
 from vcam.video.film_writing import FilmWriter
 from vcam.video.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Kind, Media, Note, Picture, to_stderr
@@ -60,18 +60,18 @@ def _check_target(target: Path, like: Media) -> Kind:
     """Return what kind of result `target` names; raise VcamError when it cannot become that."""
     suffix = target.suffix.lower()
     if target.exists() and like.path.exists() and os.path.samefile(target, like.path):
-        raise VcamError(f"{target}: the output is the input; give it another name")
+        raise VideoError(f"{target}: the output is the input; give it another name")
     if not target.absolute().parent.is_dir():
-        raise VcamError(f"{target}: the folder {target.absolute().parent} does not exist; create it first")
+        raise VideoError(f"{target}: the folder {target.absolute().parent} does not exist; create it first")
     if like.kind is Kind.FOLDER and like.path.resolve() in target.absolute().resolve().parents:
-        raise VcamError(f"{target}: the output lies in the input folder; put it somewhere else")
+        raise VideoError(f"{target}: the output lies in the input folder; put it somewhere else")
     if target.is_dir() or not suffix:
         if like.kind is Kind.IMAGE:
-            raise VcamError(f"{target}: one picture needs a file name for its result, such as {target}.png")
+            raise VideoError(f"{target}: one picture needs a file name for its result, such as {target}.png")
         if target.is_dir() and any(target.iterdir()):
-            raise VcamError(f"{target}: this folder is not empty; name a new or an empty one")
+            raise VideoError(f"{target}: this folder is not empty; name a new or an empty one")
         if target.exists() and not target.is_dir():
-            raise VcamError(
+            raise VideoError(
                 f"{target}: this file has no suffix that says what to write; give a name such as {target}.mp4"
             )
         return Kind.FOLDER
@@ -80,13 +80,13 @@ def _check_target(target: Path, like: Media) -> Kind:
     if suffix in IMAGE_SUFFIXES and like.kind is Kind.IMAGE:
         return Kind.IMAGE
     if suffix in VIDEO_SUFFIXES:
-        raise VcamError(f"{target}: a single picture becomes a picture; use one of {', '.join(IMAGE_SUFFIXES)}")
+        raise VideoError(f"{target}: a single picture becomes a picture; use one of {', '.join(IMAGE_SUFFIXES)}")
     if suffix in IMAGE_SUFFIXES:
-        raise VcamError(
+        raise VideoError(
             f"{target}: {'a film' if like.kind is Kind.VIDEO else 'a folder of pictures'} becomes a film "
             f"({', '.join(VIDEO_SUFFIXES)}) or a folder (a name without a suffix)"
         )
-    raise VcamError(
+    raise VideoError(
         f"{target}: unknown suffix {target.suffix}; use {', '.join(VIDEO_SUFFIXES)} for a film, "
         f"{', '.join(IMAGE_SUFFIXES)} for a picture, no suffix for a folder of pictures"
     )
@@ -119,7 +119,7 @@ class _ImageWriter:
 
     def finish(self, cut: bool = False) -> None:
         if not self._count:
-            raise VcamError(f"{self._target}: nothing was written, there is no picture")
+            raise VideoError(f"{self._target}: nothing was written, there is no picture")
         with errors_of(self._target):
             os.replace(self._part, self._target)
 
@@ -147,7 +147,7 @@ class _FolderWriter:
 
     def finish(self, cut: bool = False) -> None:
         if not self._count:
-            raise VcamError(f"{self._target}: nothing was written, there is no picture")
+            raise VideoError(f"{self._target}: nothing was written, there is no picture")
         with errors_of(self._target):
             if self._target.is_dir():
                 self._target.rmdir()  # it is empty: _check_target

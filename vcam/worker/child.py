@@ -45,6 +45,7 @@ def main(
     _die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches us too; the parent ends us in its order
     if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # and so does the end of the terminal
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         with contextlib.suppress(OSError):
             os.nice(2)  # the pacer in the parent goes first, without starving the engine on a busy machine

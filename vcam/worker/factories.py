@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from core.settings import EngineSettings, Look, Lora, Runtime
 from vcam.frames import Picture
+
+if TYPE_CHECKING:
+    from core.runtimes.tensorrt.plans import TensorRtState
 
 CORE_ENGINE = "vcam.worker.factories:core_engine"
 BUILDING_ENGINE = "vcam.worker.factories:building_engine"
@@ -23,6 +26,10 @@ class EngineProtocol(Protocol):
     @property
     def trouble(self) -> str:
         """Why the TensorRT engine that is on the disk does not run; "" if it runs or there is none."""
+
+    @property
+    def tensorrt(self) -> TensorRtState:
+        """What TensorRT has for the settings."""
 
     @property
     def delay(self) -> int:
@@ -63,12 +70,11 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
     torch.set_num_threads(threads)
     from core.engine import Engine as CoreEngine
     from core.models.catalogue import in_gb
-    from core.models.hub import Progress, ensure
-    from core.models.loading import expected
+    from core.models.hub import DownloadProgress, ensure
 
     told = -1
 
-    def fetched(progress: Progress) -> None:
+    def fetched(progress: DownloadProgress) -> None:
         nonlocal told
         share = progress.done / max(1, progress.total)
         if (percent := int(100 * share)) != told:
@@ -78,9 +84,6 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
 
     ensure(settings.model, fetched)
     report(f"loading the model: {settings.model}", 0.5)
-    need = expected(settings)
-    if need is not None:
-        report(f"loading the model: {settings.model}, which takes about {need}", 0.55)
     return CoreEngine(settings, look, report)
 
 
@@ -95,9 +98,10 @@ def building_engine(settings: EngineSettings, look: Look, threads: int, report: 
     torch.set_num_threads(threads)
     tqdm.set_lock(threading.RLock())  # tqdm's own is shared by processes, and Python warns at its loss
     from core.errors import PlanError
+    from core.runtimes.choice import for_plan
     from core.runtimes.tensorrt.make import ensure
 
-    ensure(settings, report)
+    ensure(for_plan(settings), report)
     engine = core_engine(settings, look, threads, report)
     if engine.settings.runtime is not Runtime.TENSORRT:  # what runs already would take its own place
         raise PlanError(engine.trouble or "the TensorRT engine was built, but is not there; vcam engines list")
@@ -112,12 +116,12 @@ def instead(settings: EngineSettings, engine: EngineProtocol) -> tuple[str, bool
     trouble = f"the TensorRT engine cannot be used: {engine.trouble}" if engine.trouble else ""
     if settings.runtime is Runtime.AUTO:
         return (f"{trouble}; running {runs}" if trouble else ""), False
-    from core.runtimes.tensorrt import readiness
+    from core.runtimes.tensorrt.plans import BUILD
 
-    if why := readiness.why_not(engine.settings.device, engine.settings.dtype):
+    if why := engine.tensorrt.unusable:
         return f"TensorRT cannot be used here: {why}; running {runs}", False
-    if wrong := readiness.found_wrong(engine.settings):  # another build would most likely be as wrong
-        return f"the TensorRT engine is {wrong}; running {runs}; {readiness.BUILD} --again makes another", False
+    if wrong := engine.tensorrt.found_wrong:  # another build would most likely be as wrong
+        return f"the TensorRT engine is {wrong}; running {runs}; {BUILD} --again makes another", False
     return f"{trouble or 'there is no TensorRT engine yet'}; running {runs} until it is built", True
 
 

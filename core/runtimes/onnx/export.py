@@ -26,7 +26,7 @@ from core.algorithm.bank import Reading
 from core.algorithm.frame import PictureSharpener
 from core.errors import ModelError
 from core.models import loading as models
-from core.models.description import DETAIL, ModelDescription, describe, graphs_of, part_config
+from core.models.description import DETAIL, ModelDescription, describe, fingerprint, graphs_of, part_config
 from core.runtimes.onnx import folding
 from core.runtimes.onnx import runtime as onnx
 
@@ -100,8 +100,10 @@ def export(folder: Path) -> None:
     description = describe(str(folder))
     if part_config(folder, "vae")["_class_name"] != "AutoencoderTiny":
         raise ModelError(f"{folder / 'vae'}: only an AutoencoderTiny can be exported; use --runtime eager")
-    parts = set(graphs_of(description).values())
-    with _random_weights(folder, parts) as likeness, tempfile.TemporaryDirectory() as made:
+    with (
+        _random_weights(folder, set(graphs_of(description).values())) as likeness,
+        tempfile.TemporaryDirectory() as made,
+    ):
         _export(description, likeness, Path(made))
         (folder / onnx.FOLDER).mkdir(exist_ok=True)
         for written in sorted(Path(made).iterdir(), key=lambda path: path.name == onnx.MANIFEST):
@@ -133,8 +135,7 @@ def _random_weights(folder: Path, parts: set[str]) -> Iterator[Path]:
 def _export(description: ModelDescription, folder: Path, out: Path) -> None:
     """folder: of the model to export, out: where the files go."""
     vae, plain, text_encoder = (models.part(folder, name, torch.float32) for name in ("vae", "unet", "text_encoder"))
-    places = unet.default_places(plain) if description.places is None else description.places
-    layout = unet.layout(plain.config, places, _PROBE, _PROBE)
+    layout = unet.layout(plain.config, description.places, _PROBE, _PROBE)
     graphs = graphs_of(description)
     weights = {part: onnx.weights_of(folder / part) for part in set(graphs.values())}
     length, width = int(text_encoder.config.max_position_embeddings), int(plain.config.cross_attention_dim)
@@ -155,13 +156,13 @@ def _export(description: ModelDescription, folder: Path, out: Path) -> None:
     )
     ids = torch.zeros(1, length, dtype=torch.int64)
     write("text_encoder", _Text(text_encoder), (ids,), ({},), ["ids"], ["text_embedding"])
-    _write_unet(write, plain, places, description.subtoken, (length, width))
+    _write_unet(write, plain, description.places, description.subtoken, (length, width))
     if description.detail:
         likeness = replace(description, folder=folder)
         _write_detail(write, PictureSharpener(models.detail_stage(likeness, torch.float32, torch.device("cpu"))))
     manifest = {
         "version": onnx.VERSION,
-        "made_for": onnx.fingerprint(description),
+        "made_for": fingerprint(description),
         "factor": factor,
         "length": length,
         "layout": {name: (_halved(tokens), channels) for name, (tokens, channels) in layout.items()},
@@ -188,7 +189,7 @@ def _write_detail(write: _Write, sharpen: PictureSharpener) -> None:
     write(DETAIL, sharpen, pair, ({0: auto, 1: auto}, {0: auto, 1: auto}), ["picture", "source"], ["shown"])
 
 
-def _write_unet(write: _Write, plain: Any, places: tuple[str, ...], parts: int, text: tuple[int, int]) -> None:
+def _write_unet(write: _Write, plain: Any, places: tuple[str, ...] | None, parts: int, text: tuple[int, int]) -> None:
     """text: words and width of the text's embedding."""
     auto = torch.export.Dim.AUTO
     # 18 halves to 9 and 5: diffusers then sizes each upsampling by its skip connection, which is right for every size

@@ -8,7 +8,6 @@ This file imports neither diffusers nor transformers, which saves seconds at eve
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -26,8 +25,10 @@ from core.algorithm.net import Net, Picture
 from core.algorithm.prompts import PromptEncoder
 from core.algorithm.stream import ModelParts, by_parts, net_rows
 from core.errors import ModelError, SettingsError
-from core.models.description import DETAIL, ONNX_GRAPHS, ModelDescription, graphs_of, has_graphs, part_config
-from core.models.loading import Model, betas_schedule
+from core.models.description import DETAIL, ModelDescription, fingerprint, graphs_of, has_graphs
+from core.models.loading import betas_schedule
+from core.resolved import Resolved
+from core.runtimes.model import Model
 from core.runtimes.onnx.folding import Chain, compose
 from core.settings import EngineSettings, Policy
 
@@ -37,8 +38,9 @@ VERSION = 2  # of what the graphs take and give, and of the manifest
 _REMEDY = "use --runtime eager, or export the graphs again (docs/models.md)"
 
 
-def load(description: ModelDescription, settings: EngineSettings) -> Model:
-    """Return the model on ONNX Runtime. Raises ModelError, SettingsError."""
+def load(resolved: Resolved) -> Model:
+    """Load the model on ONNX Runtime. Raises ModelError, SettingsError."""
+    description, settings = resolved.description, resolved.settings
     folder = description.folder
     if not has_graphs(folder):
         raise ModelError(f"{folder}: it has no {FOLDER}/ graphs for the onnx runtime; use --runtime eager")
@@ -62,8 +64,7 @@ def load(description: ModelDescription, settings: EngineSettings) -> Model:
         decode=_decode(sessions["decoder"], sessions.get(DETAIL)),
     )
     return Model(
-        settings=settings,
-        description=description,
+        resolved=resolved,
         open=lambda state: partial(by_parts, parts),
         encoder=_text(folder, sessions["text_encoder"], int(manifest["length"])),
         schedule=betas_schedule(description),
@@ -95,22 +96,8 @@ def _share(settings: EngineSettings, threads: int) -> _Share:
     return _Share(each, min(rows, threads), beside)
 
 
-def fingerprint(description: ModelDescription) -> str:
-    """Return a hash of all that graphs depend on in the folder: not the weights' values. Raises ModelError."""
-    parts = {part: part_config(description.folder, part) for part in sorted(set(ONNX_GRAPHS.values()))}
-    # who wrote the file, and by which version, is no matter
-    own = {part: {key: config[key] for key in config if _matters(key)} for part, config in parts.items()}
-    detail = [dict(description.detail)] if description.detail else []
-    text = json.dumps([own, description.places, description.subtoken, *detail], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _matters(key: str) -> bool:
-    return not key.startswith("_") and key not in ("dtype", "torch_dtype", "transformers_version")
-
-
 def read_manifest(description: ModelDescription) -> dict[str, Any]:
-    """Return what the folder's graphs need, as core.runtimes.onnx.export wrote it. Raises ModelError."""
+    """Return what core.runtimes.onnx.export wrote on the folder's graphs and what they need. Raises ModelError."""
     path = description.folder / FOLDER / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -158,7 +145,7 @@ def _session(path: Path, weights: Mapping[str, NDArray[np.float32]], threads: in
 
 
 def weights_of(part: Path) -> dict[str, NDArray[np.float32]]:
-    """Return a part's weights by their names in its safetensors."""
+    """Read a part's weights by their names in its safetensors files."""
     from safetensors.numpy import load_file
 
     found: dict[str, NDArray[np.float32]] = {}
@@ -181,7 +168,7 @@ def folded_weights(
 
 
 def named(name: str, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return a graph's weight by its name: `name`, `name.T` for a matrix turned, or with `:AxBxC` for another shape.
+    """Return the weight that a graph names: `name`, `name.T` for the transpose, with `:AxBxC` for another shape.
 
     Raises KeyError, ValueError.
     """
@@ -191,7 +178,7 @@ def named(name: str, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.f
 
 
 def _layout(levels: Mapping[str, tuple[int, int]], height: int, width: int) -> Layout:
-    """levels: name -> (times halved, channels)."""
+    """Return the bank's layout at latents of that size; levels: name -> (times halved, channels)."""
     return {
         name: (-(-height // 2**halved) * -(-width // 2**halved), channels)
         for name, (halved, channels) in levels.items()
@@ -199,7 +186,7 @@ def _layout(levels: Mapping[str, tuple[int, int]], height: int, width: int) -> L
 
 
 def _net(session: Any, layout: Layout, pool: Executor, workers: int) -> Net:
-    """Return a net whose independent rows are shared by so many workers: the caller and threads of the pool."""
+    """Return a Net that runs the independent rows on `workers` threads: the caller's and the pool's."""
     outputs = [output.name for output in session.get_outputs()]
 
     def net(latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading) -> tuple[Tensor, Features]:

@@ -1,4 +1,4 @@
-"""ONNX graphs into TensorRT engines, with progress, and new weights into an engine that is there."""
+"""Building a TensorRT plan from an ONNX graph, loading it, and giving a loaded one other weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from core.errors import BuildCancelled, PlanError
-from core.models.loading import Report
+from core.progress import Report
 from core.runtimes.tensorrt.cache import write_helper
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def build(onnx: Path, dtype: torch.dtype, timing: Path, report: Report, wanted: Callable[[], bool]) -> memoryview:
-    """The engine of a graph; minutes. wanted: asked all the time, False ends the build. Raises PlanError.
+    """Build the plan of a graph, which takes minutes; `wanted` is asked all the time, False ends it. Raises PlanError.
 
-    Strongly typed: the graph's own types are the engine's, no builder flag chooses a precision.
+    The network is strongly typed: the graph's own types are the plan's, no builder flag chooses a precision.
     """
     import tensorrt as trt
 
-    log, progress = _Log(), _progress(report, wanted)
+    log, progress = _Log(), _monitor(report, wanted)
     builder = trt.Builder(log.logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log.logger)
@@ -50,7 +50,7 @@ def build(onnx: Path, dtype: torch.dtype, timing: Path, report: Report, wanted: 
 
 
 def refit(engine: trt.ICudaEngine, weights: Mapping[str, Tensor], stream: int) -> None:
-    """Give an engine other weights, in place; weights: initializer of its graph -> values. Raises PlanError."""
+    """Give a loaded plan other weights in place; weights: initializer of its graph -> values. Raises PlanError."""
     import tensorrt as trt
 
     log = _Log()
@@ -70,7 +70,7 @@ def refit(engine: trt.ICudaEngine, weights: Mapping[str, Tensor], stream: int) -
 
 
 def deserialize(data: bytes) -> trt.ICudaEngine:
-    """An engine of bytes that engines.read_engine gave. Raises PlanError."""
+    """Load a plan from the bytes that cache.read_file gave. Raises PlanError."""
     import tensorrt as trt
 
     log = _Log()
@@ -81,7 +81,7 @@ def deserialize(data: bytes) -> trt.ICudaEngine:
 
 
 def trt_types() -> dict[torch.dtype, trt.DataType]:
-    """torch's types as TensorRT calls them."""
+    """Return the TensorRT type of each torch type."""
     import tensorrt as trt
 
     types = trt.DataType
@@ -116,10 +116,10 @@ class _Log:
         self.logger = Logger()
 
 
-def _progress(report: Report, wanted: Callable[[], bool]) -> trt.IProgressMonitor:
+def _monitor(report: Report, wanted: Callable[[], bool]) -> trt.IProgressMonitor:
     import tensorrt as trt
 
-    class Progress(trt.IProgressMonitor):
+    class BuildMonitor(trt.IProgressMonitor):
         """Called by several threads of TensorRT's; the outermost phase says how far the build is."""
 
         def __init__(self) -> None:
@@ -148,7 +148,7 @@ def _progress(report: Report, wanted: Callable[[], bool]) -> trt.IProgressMonito
                     self._told = percent
                     report(f"building the TensorRT engine: {phase} {percent} %", percent / 100)
 
-    return Progress()
+    return BuildMonitor()
 
 
 def _bytes(path: Path) -> bytes:

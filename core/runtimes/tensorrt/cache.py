@@ -1,7 +1,7 @@
-"""The cache of TensorRT engines: what each was built for, whether its files are whole, and whether it was verified.
+"""The cache of TensorRT's plans on the disk: kept whole or not at all, checked before use, listed and removed.
 
-An engine file is executable: it is built on this machine, never fetched, and its bytes are compared with the manifest
-before TensorRT sees them. This file imports neither torch nor tensorrt, so that a listing is quick.
+A plan is executable code: it is built on this machine, never fetched, and its bytes are compared with the manifest's
+hash before TensorRT sees them. This file imports neither torch nor tensorrt, so that a listing is quick.
 """
 
 from __future__ import annotations
@@ -14,95 +14,24 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from core.errors import PlanError
-from core.settings import EngineSettings
+from core.runtimes.tensorrt.plans import VERSION, CachedPlan, Machine, PlanKey, PlanManifest, Verdict
 
 MANIFEST = "manifest.json"
-VERSION = 2  # of the manifest and of what the graphs take and give
 _HASHES = "weights.json"
 _PART = ".part-"
 _LOCK = ".lock"
 _REBUILD = "vcam engines build makes it anew"
 
 
-class Verdict(StrEnum):
-    """What a comparison with the eager runtime said; `auto` takes verified engines alone."""
-
-    UNVERIFIED = "unverified"
-    VERIFIED = "verified"
-    WRONG = "wrong"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What an engine is bound to. capability: the GPU's compute capability, such as 8.9."""
-
-    tensorrt: str
-    gpu: str
-    capability: str
-    driver: str
-
-
-@dataclass(frozen=True)
-class Key:
-    """All that decides whether an engine fits. weights: `fingerprint`; LoRAs are no part of it, they are refitted."""
-
-    machine: Machine
-    weights: str
-    width: int
-    height: int
-    steps: int
-    slots: int
-    policy: str
-    guidance: str
-    dtype: str
-
-    @property
-    def folder_name(self) -> str:
-        """Of the engine's folder in the cache."""
-        text = json.dumps([VERSION, asdict(self)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What is known of an engine. files: name -> (sha256, bytes). constants: initializer of the graph -> weight."""
-
-    key: Key
-    model: str
-    files: Mapping[str, tuple[str, int]]
-    constants: Mapping[str, str] = field(default_factory=dict)
-    built: str = ""
-    seconds: float = 0.0
-    verdict: Verdict = Verdict.UNVERIFIED
-    compared: str = ""
-    version: int = VERSION
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An engine in the cache; problem says why it is of no use, "" if it may be used."""
-
-    folder: Path
-    manifest: Manifest | None
-    problem: str = ""
-
-    @property
-    def size(self) -> int:
-        """Bytes on the disk."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-
-
 def cache_folder() -> Path:
-    """Where engines are kept (VCAM_ENGINES_FOLDER overrides); need not exist."""
+    """Return where plans are kept (VCAM_ENGINES_FOLDER, else the system's cache); the folder need not exist."""
     import platformdirs
 
     if folder := os.environ.get("VCAM_ENGINES_FOLDER"):
@@ -110,51 +39,36 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("streamv2v-camera", appauthor=False) / "engines"
 
 
-def key(machine: Machine, weights: str, settings: EngineSettings) -> Key:
-    """The key of an engine of those settings, which have nothing left to decide."""
-    return Key(
-        machine,
-        weights,
-        settings.width,
-        settings.height,
-        settings.steps,
-        settings.slots,
-        str(settings.policy),
-        str(settings.guidance),
-        settings.dtype,
-    )
-
-
-def find(wanted: Key, cache: Path | None = None) -> Entry | None:
-    """The engine with that key, None if there is none."""
+def find(wanted: PlanKey, cache: Path | None = None) -> CachedPlan | None:
+    """Return the plan with that key, None if there is none."""
     folder = (cache or cache_folder()) / wanted.folder_name
-    return _entry(folder, wanted.machine) if folder.is_dir() else None
+    return _plan(folder, wanted.machine) if folder.is_dir() else None
 
 
-def listing(machine: Machine | None, cache: Path | None = None) -> list[Entry]:
-    """Every engine in the cache, newest first; machine: this one, None where it cannot run any."""
+def listing(machine: Machine | None, cache: Path | None = None) -> list[CachedPlan]:
+    """Return every plan in the cache, newest first; machine: this one, None where it cannot run any."""
     cache = cache or cache_folder()
     folders = [path for path in _children(cache) if path.is_dir() and _PART not in path.name]
-    return sorted((_entry(folder, machine) for folder in folders), key=lambda one: _built(one), reverse=True)
+    return sorted((_plan(folder, machine) for folder in folders), key=lambda one: _built(one), reverse=True)
 
 
 def _children(cache: Path) -> list[Path]:
     return sorted(cache.iterdir()) if cache.is_dir() else []
 
 
-def _built(entry: Entry) -> str:
-    return entry.manifest.built if entry.manifest else ""
+def _built(plan: CachedPlan) -> str:
+    return plan.manifest.built if plan.manifest else ""
 
 
-def _entry(folder: Path, machine: Machine | None) -> Entry:
+def _plan(folder: Path, machine: Machine | None) -> CachedPlan:
     try:
-        manifest = _from_json(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+        manifest = PlanManifest.from_json(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return Entry(folder, None, f"{MANIFEST} cannot be read ({_line(error)})")
-    return Entry(folder, manifest, _problem(folder, manifest, machine))
+        return CachedPlan(folder, None, f"{MANIFEST} cannot be read ({_line(error)})")
+    return CachedPlan(folder, manifest, _problem(folder, manifest, machine))
 
 
-def _problem(folder: Path, manifest: Manifest, machine: Machine | None) -> str:
+def _problem(folder: Path, manifest: PlanManifest, machine: Machine | None) -> str:
     if manifest.version != VERSION:
         return f"of version {manifest.version}, {VERSION} is needed"
     if manifest.key.folder_name != folder.name:
@@ -172,37 +86,37 @@ def _problem(folder: Path, manifest: Manifest, machine: Machine | None) -> str:
     return f"wrong: {manifest.compared}" if manifest.verdict is Verdict.WRONG else ""
 
 
-def read_engine(entry: Entry, name: str) -> bytes:
-    """An engine file's bytes, which are those that were built. Raises PlanError."""
-    if entry.manifest is None or entry.problem:
-        raise PlanError(f"engine {entry.folder.name}: {entry.problem}; {_REBUILD}")
+def read_file(plan: CachedPlan, name: str) -> bytes:
+    """Return the bytes of one of a plan's files, checked to be those that were built. Raises PlanError."""
+    if plan.manifest is None or plan.problem:
+        raise PlanError(f"engine {plan.folder.name}: {plan.problem}; {_REBUILD}")
     try:
-        data = (entry.folder / name).read_bytes()
+        data = (plan.folder / name).read_bytes()
     except OSError as error:
-        raise PlanError(f"{entry.folder / name}: cannot be read ({error.strerror}); {_REBUILD}") from error
-    if hashlib.sha256(data).hexdigest() != entry.manifest.files[name][0]:
-        raise PlanError(f"{entry.folder / name}: was changed since it was built, and is not loaded; {_REBUILD}")
+        raise PlanError(f"{plan.folder / name}: cannot be read ({error.strerror}); {_REBUILD}") from error
+    if hashlib.sha256(data).hexdigest() != plan.manifest.files[name][0]:
+        raise PlanError(f"{plan.folder / name}: was changed since it was built, and is not loaded; {_REBUILD}")
     return data
 
 
-def changed(entry: Entry) -> str:
-    """Which of its files is not as it was built, "" if none: read_engine would refuse it."""
-    files = {} if entry.manifest is None else entry.manifest.files
-    return next((name for name, (digest, _) in files.items() if _hash(entry.folder / name) != digest), "")
+def changed(plan: CachedPlan) -> str:
+    """Return the name of a file that differs from what was built, which read_file would refuse; "" if none does."""
+    files = {} if plan.manifest is None else plan.manifest.files
+    return next((name for name, (digest, _) in files.items() if _hash(plan.folder / name) != digest), "")
 
 
 def keep(
-    wanted: Key,
+    wanted: PlanKey,
     model: str,
     files: Mapping[str, bytes | memoryview],
     constants: Mapping[str, str],
     seconds: float,
     cache: Path | None = None,
     now: datetime | None = None,
-) -> Entry:
-    """Put a built engine into the cache, whole or not at all; what was there stays if it fails. Raises PlanError."""
+) -> CachedPlan:
+    """Put a built plan into the cache, whole or not at all; what was there stays if that fails. Raises PlanError."""
     cache = cache or cache_folder()
-    manifest = Manifest(
+    manifest = PlanManifest(
         wanted,
         model,
         {name: (hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()},
@@ -214,29 +128,29 @@ def keep(
     with _written(cache, sum(map(len, files.values()))) as part:
         for name, data in files.items():
             (part / name).write_bytes(data)
-        (part / MANIFEST).write_text(json.dumps(_to_json(manifest), indent=1) + "\n", encoding="utf-8")
+        (part / MANIFEST).write_text(json.dumps(manifest.to_json(), indent=1) + "\n", encoding="utf-8")
         if target.exists():  # a folder cannot be replaced by one that holds files
             target.rename(part.with_name(f"{part.name}-old"))
         part.rename(target)
     shutil.rmtree(part.with_name(f"{part.name}-old"), ignore_errors=True)
-    return _entry(target, wanted.machine)
+    return _plan(target, wanted.machine)
 
 
 def free_disk(cache: Path) -> int:
-    """Bytes that are free where the cache lies or will lie."""
+    """Return the free bytes on the disk of the cache, which need not exist yet."""
     return shutil.disk_usage(next(one for one in (cache, *cache.absolute().parents) if one.is_dir())).free
 
 
 @contextmanager
 def scratch(cache: Path) -> Iterator[Path]:
-    """A folder for the graphs of a build, on the cache's disk. Raises PlanError where that is full."""
+    """Make a folder for the graphs of a build on the cache's disk, removed at the end. Raises PlanError."""
     with _written(cache, 0) as folder:
         yield folder
 
 
 @contextmanager
 def _written(cache: Path, size: int) -> Iterator[Path]:
-    """A new folder in the cache, which is gone where the body fails."""
+    """Make a new folder of that many bytes in the cache; it is removed unless the body renames it. Raises PlanError."""
     made = cache / f"{_PART}{uuid.uuid4().hex[:12]}"
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -259,7 +173,7 @@ def _written(cache: Path, size: int) -> Iterator[Path]:
 
 @contextmanager
 def _claimed(part: Path) -> Iterator[None]:
-    """Nobody else's `sweep` takes the folder while the body runs. Raises Timeout where somebody has it."""
+    """Keep the `sweep` of other processes off the folder while the body runs. Raises Timeout if another has it."""
     lock = part.with_name(f"{part.name}{_LOCK}")
     with FileLock(lock, timeout=0):  # the system gives it back, however this process ends
         try:
@@ -270,7 +184,7 @@ def _claimed(part: Path) -> Iterator[None]:
 
 
 def sweep(cache: Path | None = None) -> None:
-    """Remove what unfinished writing has left; what somebody is writing stays."""
+    """Remove what interrupted writes have left; what a running process is writing stays."""
     cache = cache or cache_folder()
     begun = {path.name.removesuffix(_LOCK) for path in _children(cache) if path.name.startswith(_PART)}
     for name in begun:
@@ -278,29 +192,32 @@ def sweep(cache: Path | None = None) -> None:
             shutil.rmtree(cache / name, ignore_errors=True)
 
 
-def judge(entry: Entry, verdict: Verdict, compared: str) -> Entry:
-    """Write down what a comparison said. Raises PlanError."""
-    assert entry.manifest is not None
-    manifest = replace(entry.manifest, verdict=verdict, compared=compared)
-    part = entry.folder / f"{_PART}{os.getpid()}"
+def judge(plan: CachedPlan, verdict: Verdict, compared: str) -> CachedPlan:
+    """Write the result of a comparison into the plan's manifest. Raises PlanError."""
+    assert plan.manifest is not None
+    manifest = replace(plan.manifest, verdict=verdict, compared=compared)
+    part = plan.folder / f"{_PART}{os.getpid()}"
     try:
-        part.write_text(json.dumps(_to_json(manifest), indent=1) + "\n", encoding="utf-8")
-        os.replace(part, entry.folder / MANIFEST)
+        part.write_text(json.dumps(manifest.to_json(), indent=1) + "\n", encoding="utf-8")
+        os.replace(part, plan.folder / MANIFEST)
     except OSError as error:
-        raise PlanError(f"{entry.folder}: cannot be written ({error.strerror}); free some space there") from error
-    return _entry(entry.folder, manifest.key.machine)
+        raise PlanError(f"{plan.folder}: cannot be written ({error.strerror}); free some space there") from error
+    return _plan(plan.folder, manifest.key.machine)
 
 
-def clean(machine: Machine | None, *, everything: bool = False, cache: Path | None = None) -> list[Entry]:
-    """Remove the engines of no use here, or all, and what unfinished writing left; gives those. Raises PlanError."""
+def clean(machine: Machine | None, *, everything: bool = False, cache: Path | None = None) -> list[CachedPlan]:
+    """Remove the plans that cannot be used here, or all, and the rest of interrupted writes.
+
+    Returns the plans that were removed. Raises PlanError.
+    """
     cache = cache or cache_folder()
-    gone = [entry for entry in listing(machine, cache) if everything or (entry.problem and machine is not None)]
+    gone = [plan for plan in listing(machine, cache) if everything or (plan.problem and machine is not None)]
     sweep(cache)
     kept = [path for path in _children(cache) if _PART in path.name and not path.name.startswith(_PART)]
     kept += [cache / _HASHES, *cache.glob("timing-*.cache")] if everything else []
     try:
-        for entry in gone:
-            shutil.rmtree(entry.folder)
+        for plan in gone:
+            shutil.rmtree(plan.folder)
         for file in kept:
             file.unlink(missing_ok=True)
     except OSError as error:
@@ -309,13 +226,13 @@ def clean(machine: Machine | None, *, everything: bool = False, cache: Path | No
 
 
 def timing_cache(machine: Machine, cache: Path | None = None) -> Path:
-    """The file with how long each kernel took on this machine: it makes the next build quicker."""
+    """Return the file in which TensorRT keeps how long each kernel took here; it makes the next build quicker."""
     name = hashlib.sha256(json.dumps(asdict(machine), sort_keys=True).encode()).hexdigest()[:16]
     return (cache or cache_folder()) / f"timing-{name}.cache"
 
 
 def write_helper(path: Path, data: bytes) -> None:
-    """Keep what only makes the next build or start quicker; without room for it nothing is lost."""
+    """Write a file that only makes the next build or start quicker; a full disk is no error."""
     part = path.with_name(f"{path.name}{_PART}{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -326,7 +243,10 @@ def write_helper(path: Path, data: bytes) -> None:
 
 
 def fingerprint(configuration: str, files: Sequence[Path], cache: Path | None = None) -> str:
-    """The hash of a model's weights, read once: later its files' sizes and times of change answer for them."""
+    """Return a hash of a model's configuration and weights.
+
+    Files are read once; while their size and time of change stay the same, the hash kept in the cache is taken.
+    """
     path = (cache or cache_folder()) / _HASHES
     try:
         known: dict[str, str] = dict(json.loads(path.read_text(encoding="utf-8")))
@@ -343,18 +263,6 @@ def fingerprint(configuration: str, files: Sequence[Path], cache: Path | None = 
 def _hash(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _to_json(manifest: Manifest) -> dict[str, Any]:
-    return asdict(manifest)
-
-
-def _from_json(values: Mapping[str, Any]) -> Manifest:
-    given = dict(values["key"])
-    machine = Machine(**given.pop("machine"))
-    files = {str(name): (str(digest), int(size)) for name, (digest, size) in values["files"].items()}
-    rest = {name: values[name] for name in ("model", "constants", "built", "seconds", "compared", "version")}
-    return Manifest(key=Key(machine, **given), files=files, verdict=Verdict(values["verdict"]), **rest)
 
 
 def _line(error: BaseException) -> str:

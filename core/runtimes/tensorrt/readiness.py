@@ -1,4 +1,4 @@
-"""Whether TensorRT can run here, and whether there is an engine for a model."""
+"""Whether TensorRT can run here, and which plan there is for a model."""
 
 from __future__ import annotations
 
@@ -7,26 +7,24 @@ import subprocess
 
 import torch
 
-from core.models.description import DETAIL, ModelDescription, describe, weight_files
-from core.runtimes.onnx.runtime import fingerprint
-from core.runtimes.tensorrt import cache as engines
-from core.runtimes.tensorrt.cache import Key, Machine, Verdict
+from core.models.description import DETAIL, ModelDescription, fingerprint, weight_files
+from core.runtimes.tensorrt import cache
+from core.runtimes.tensorrt.plans import Machine, PlanKey, TensorRtState
 from core.settings import EngineSettings
 
 DTYPES = ("float32", "float16", "bfloat16")
-BUILD = "vcam engines build"
 INSTALL = "python -m pip install tensorrt onnx onnxscript"
 DEVICES = ("cuda",)
 OLDEST = (10, 0)  # TensorRT's version
 
 
 def may_run(device: str) -> bool:
-    """Whether TensorRT runs on such a device and is installed; without a look at the library, which takes a second."""
+    """Return whether TensorRT is installed and runs on such a device, without loading it, which takes a second."""
     return device.partition(":")[0] in DEVICES and importlib.util.find_spec("tensorrt") is not None
 
 
 def why_not(device: str, dtype: str) -> str:
-    """Why TensorRT cannot run here, "" if it can; device and dtype have nothing left to decide."""
+    """Return why TensorRT cannot run here, "" if it can; neither device nor dtype is auto."""
     if importlib.util.find_spec("tensorrt") is None:
         return f"its library is not installed ({INSTALL})"
     try:
@@ -43,7 +41,7 @@ def why_not(device: str, dtype: str) -> str:
 
 
 def version() -> tuple[int, int]:
-    """TensorRT's, major and minor. Raises ImportError where the library is not there, or cannot be loaded."""
+    """Return TensorRT's version, major and minor. Raises ImportError where the library cannot be loaded."""
     import tensorrt as trt
 
     major, minor = trt.__version__.split(".")[:2]
@@ -51,7 +49,7 @@ def version() -> tuple[int, int]:
 
 
 def machine(device: str) -> Machine:
-    """What engines built here are bound to."""
+    """Return what plans built here are bound to; runs nvidia-smi for the driver's version."""
     import tensorrt as trt
 
     if not device.startswith("cuda"):
@@ -70,39 +68,21 @@ def _driver() -> str:
 
 
 def device() -> str:
-    """Where TensorRT would run here."""
+    """Return the device on which TensorRT would run here."""
     return "cuda" if torch.cuda.is_available() or "cpu" not in DEVICES else "cpu"
 
 
-def key(description: ModelDescription, settings: EngineSettings) -> Key:
-    """Of the engine for those settings, which have nothing left to decide."""
+def look(description: ModelDescription, settings: EngineSettings) -> TensorRtState:
+    """Look up what TensorRT has for the settings, of which device and dtype are not auto.
+
+    Loads TensorRT's library (a second), asks the driver for its version and reads the model's hash: do it once for a
+    start. Raises ModelError.
+    """
+    if why := why_not(settings.device, settings.dtype):
+        return TensorRtState(why)
     parts = [description.folder / part for part in ("unet", "vae")]
     files = [part / name for part in parts for name in weight_files(part)]
     files += [description.folder / DETAIL / "model.safetensors"] if description.detail else []
-    return engines.key(machine(settings.device), engines.fingerprint(fingerprint(description), files), settings)
-
-
-def state(description: ModelDescription, settings: EngineSettings, *, verified: bool) -> str:
-    """Why no engine for those settings may run, "" if one may; TensorRT must work here.
-
-    verified: only one that was compared with eager.
-    """
-    found = engines.find(key(description, settings))
-    if found is None:
-        return f"it has no engine for this yet ({BUILD})"
-    if found.problem or found.manifest is None:
-        return f"its engine is of no use: {found.problem} ({BUILD} --again)"
-    if verified and found.manifest.verdict is not Verdict.VERIFIED:
-        return "its engine was not compared with eager yet (vcam engines verify)"
-    return ""
-
-
-def found_wrong(settings: EngineSettings) -> str:
-    """What a comparison with eager found where the engine for those settings is wrong, "" otherwise.
-
-    The settings have nothing left to decide; TensorRT must work here. Raises ModelError.
-    """
-    found = engines.find(key(describe(settings.model), settings))
-    if found is None or found.manifest is None or found.manifest.verdict is not Verdict.WRONG:
-        return ""
-    return f"wrong: {found.manifest.compared}"
+    weights = cache.fingerprint(fingerprint(description), files)
+    key = PlanKey.of(machine(settings.device), weights, settings)
+    return TensorRtState("", key, cache.find(key))

@@ -24,15 +24,15 @@ from core.algorithm.net import Picture
 from core.algorithm.stream import PendingPicture, SamplingParameters, Step, StreamState
 from core.errors import PlanError
 from core.models import loras
-from core.models.description import ModelDescription
-from core.models.loading import Loaded, Model, Report, banked, load_parts
+from core.models.loading import LoadedParts, banked, load_parts
+from core.resolved import Resolved
 from core.runtimes.capture import device_policy
 from core.runtimes.copies import StagedInput
+from core.runtimes.model import Model
 from core.runtimes.tensorrt import build as building
-from core.runtimes.tensorrt import cache as engines
-from core.runtimes.tensorrt import readiness
-from core.runtimes.tensorrt.cache import Entry
+from core.runtimes.tensorrt import cache, readiness
 from core.runtimes.tensorrt.graphs import IN_PLACE_SINCE, InPlaceReading, named_inputs
+from core.runtimes.tensorrt.plans import BUILD
 from core.settings import EngineSettings, Policy
 
 if TYPE_CHECKING:
@@ -42,25 +42,20 @@ FRAME, MERGE = "frame.engine", "merge.engine"
 _AFTER = ".after"
 
 
-def load(description: ModelDescription, settings: EngineSettings, report: Report) -> Model:
-    """The model on the engine that is in the cache. Raises PlanError, ModelError, SettingsError."""
-    entry = engines.find(readiness.key(description, settings))
-    if entry is None or entry.manifest is None:
-        raise PlanError(f"there is no TensorRT engine for these settings; {readiness.BUILD}")
-    return on_engine(entry, description, settings)
-
-
-def on_engine(entry: Entry, description: ModelDescription, settings: EngineSettings) -> Model:
-    """The model on that engine. Raises PlanError, ModelError, SettingsError."""
-    assert entry.manifest is not None
-    # the engine has weights of its own; these are for LoRAs
-    loaded = load_parts(description, settings, nets_on=torch.device("cpu"))
+def load(resolved: Resolved) -> Model:
+    """Load the model on the plan that is in the cache. Raises ModelError, PlanError, SettingsError."""
+    plan = resolved.tensorrt.plan
+    if plan is None or plan.manifest is None:
+        raise PlanError(f"there is no TensorRT engine for these settings; {BUILD}")
+    settings = resolved.settings
+    # the plan has weights of its own; these are for LoRAs
+    loaded = load_parts(resolved, nets_on=torch.device("cpu"))
     shape = plan_shape(loaded, settings, readiness.version())
-    net = banked(loaded, description)
+    net = banked(loaded.unet, resolved)
     for part in net.text_layers():
         part.to(loaded.device)  # through these the text goes when it changes
-    built = [building.deserialize(engines.read_engine(entry, name)) for name in entry.manifest.files]
-    constants = entry.manifest.constants
+    built = [building.deserialize(cache.read_file(plan, name)) for name in plan.manifest.files]
+    constants = plan.manifest.constants
     opened: weakref.WeakSet[TensorRtStep] = weakref.WeakSet()
 
     def put(values: Mapping[str, Tensor]) -> None:
@@ -80,7 +75,7 @@ def on_engine(entry: Entry, description: ModelDescription, settings: EngineSetti
         opened.add(step)
         return step
 
-    return loaded.model(description, settings, open_stream, put)
+    return Model.of_parts(resolved, loaded, open_stream, put)
 
 
 def _refit(
@@ -108,24 +103,25 @@ class PlanShape:
     in_place: bool
 
 
-def plan_shape(loaded: Loaded, settings: EngineSettings, version: tuple[int, int]) -> PlanShape:
+def plan_shape(loaded: LoadedParts, settings: EngineSettings, version: tuple[int, int]) -> PlanShape:
     """The shape of those settings' engine, by TensorRT of that version."""
     fifo = settings.policy is Policy.FIFO
     rows = len(stream.net_rows(settings.guidance, settings.steps))
     in_place = fifo and bool(loaded.layout) and version >= IN_PLACE_SINCE
-    return PlanShape(loaded.layout, rows, settings.slots if fifo else 1, in_place)
+    return PlanShape(loaded.layout, rows, settings.ring_slots, in_place)
 
 
-def frame_module(loaded: Loaded, description: ModelDescription, settings: EngineSettings) -> FrameModule:
-    """The whole frame, which takes the parts over. Raises ModelError."""
-    parts = PictureEncoder(loaded.vae), banked(loaded, description), loaded.decode
+def frame_module(loaded: LoadedParts, resolved: Resolved) -> FrameModule:
+    """Return the whole frame as one module, which takes the parts over. Raises ModelError."""
+    settings = resolved.settings
+    parts = PictureEncoder(loaded.vae), banked(loaded.unet, resolved), loaded.decode
     guidance, prediction = settings.guidance, loaded.schedule.prediction
     frame = FrameModule(*parts, prediction=prediction, guidance=guidance, policy=settings.policy)
     return frame.eval().requires_grad_(False)
 
 
 def example_tensors(
-    loaded: Loaded, frame: FrameModule, settings: EngineSettings, shape: PlanShape
+    loaded: LoadedParts, frame: FrameModule, settings: EngineSettings, shape: PlanShape
 ) -> dict[str, Tensor]:
     """Every input of the frame's graph, of the right shape."""
     guidance, device = settings.guidance, loaded.device

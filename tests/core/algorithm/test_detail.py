@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.support.small_sampling import sampling
 
 from core.algorithm import stream
 from core.algorithm.detail import Detail, steadied
@@ -13,6 +12,7 @@ from core.algorithm.unet import BankedUNet
 from core.settings import Policy
 from tests.support.small_details import Source, small_autoencoder, small_detail
 from tests.support.small_models import DEVICE, LATENT, small_unet
+from tests.support.small_sampling import sampling
 
 SIZE = 64  # pixels; the latents are 8 x 8
 

@@ -19,8 +19,10 @@ from core.models import device_memory as memory
 from core.models import loading as models
 from core.models.description import describe
 from core.models.device_memory import Need
+from core.runtimes.choice import resolve
+from core.runtimes.load import expected, outlook
 from core.settings import EngineSettings, Guidance, Look, Policy, Runtime
-from tests.support.model_folders import make_folder, make_full_shapes
+from tests.support.model_folders import as_given, load_model, make_folder, make_full_shapes
 from vcam.doctor import checks
 from vcam.doctor.checks import Mark
 
@@ -38,7 +40,7 @@ def settings(folder: Path, **values: Any) -> EngineSettings:
 
 
 def need(folder: Path, **values: Any) -> Need:
-    return memory.need(describe(str(folder)), settings(folder, **values))
+    return memory.need(as_given(settings(folder, **values)))
 
 
 # ------------------------------------------------------------------------------------------------ what is predicted
@@ -67,7 +69,7 @@ def test_of_plain_files_and_a_variant_only_what_is_loaded_counts(tiny: Path, tmp
 )
 def test_the_bank_is_the_engines_own(tiny: Path, policy: Policy, slots: int, guidance: Guidance) -> None:
     chosen = settings(tiny, steps=2, policy=policy, slots=slots, guidance=guidance)
-    assert memory.need(describe(str(tiny)), chosen).bank == Engine(chosen, Look("ink")).bank_bytes
+    assert memory.need(as_given(chosen)).bank == Engine(chosen, Look("ink")).bank_bytes
 
 
 def test_what_lives_at_once_is_counted() -> None:
@@ -115,9 +117,8 @@ def test_a_card_of_8_gb_takes_the_default_and_more(sd15: Path) -> None:
     default = settings(
         sd15, width=own.width, height=own.height, steps=own.steps, policy=own.policy, dtype="float16", device="cuda"
     )
-    sd = describe(str(sd15))
-    assert memory.check(sd, default, 7 * GB).total < 5 * GB
-    assert memory.need(sd, replace(default, width=768, height=768)).total < 7 * GB
+    assert memory.check(as_given(default), 7 * GB).total < 5 * GB
+    assert memory.need(as_given(replace(default, width=768, height=768))).total < 7 * GB
 
 
 @pytest.mark.parametrize(
@@ -131,35 +132,34 @@ def test_a_card_of_8_gb_takes_the_default_and_more(sd15: Path) -> None:
 def test_what_does_not_fit_is_refused_with_the_largest_that_does(
     tiny: Path, asked: tuple[int, int], shape: float, room: int
 ) -> None:
-    sd = describe(str(tiny))
     chosen = settings(tiny, width=asked[0], height=asked[1], steps=4, policy=Policy.FIFO)
     with pytest.raises(SettingsError, match=rf"at {asked[0]}x{asked[1]} with 4 steps needs .* GB are free on cpu"):
-        memory.check(sd, chosen, room)
-    found = memory.largest(sd, chosen, room)
+        memory.check(as_given(chosen), room)
+    found = memory.largest(as_given(chosen), room)
     assert found is not None
     width, height = found
     assert width % 16 == height % 16 == 0
     assert width / height == pytest.approx(shape, rel=0.05)
     assert min(found) % 64 == 0 or min(found) < 256
-    assert memory.need(sd, replace(chosen, width=width, height=height)).total <= room
+    assert memory.need(as_given(replace(chosen, width=width, height=height))).total <= room
     step = 64 if min(found) >= 256 else 16
     larger = [round(side * (min(found) + step) / min(found) / 16) * 16 for side in found]
-    assert memory.need(sd, replace(chosen, width=larger[0], height=larger[1])).total > room
+    assert memory.need(as_given(replace(chosen, width=larger[0], height=larger[1]))).total > room
 
 
 @pytest.mark.parametrize("room", [0, 101_000_000])
 def test_where_nothing_fits_that_is_said(tiny: Path, room: int) -> None:
     with pytest.raises(SettingsError, match="no size fits; take fewer steps, another model"):
-        memory.check(describe(str(tiny)), settings(tiny, width=512, height=512), room)
+        memory.check(as_given(settings(tiny, width=512, height=512)), room)
 
 
 def test_nothing_is_loaded_that_does_not_fit(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free", lambda device: 110_000_000)
     monkeypatch.setattr(models, "part", None)
     with pytest.raises(SettingsError, match=r"the largest size that fits is \d+x\d+ \(--engine-size"):
-        models.load(settings(tiny, width=1024, height=1024))
+        load_model(settings(tiny, width=1024, height=1024))
     with pytest.raises(TypeError):  # the small one is loaded
-        models.load(settings(tiny))
+        load_model(settings(tiny))
 
 
 def test_free_memory_is_told_by_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,19 +175,19 @@ def test_a_folder_that_cannot_be_worked_out_is_left_to_the_loader(
     folder = make_folder(tmp_path / "model")
     config = folder / "unet" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "block_out_channels": [3, 5]}))
-    assert models.expected(settings(folder)) is None
-    assert models.expected(settings(tiny)) is None  # it is small
+    assert expected(as_given(settings(folder))) is None
+    assert expected(as_given(settings(tiny))) is None  # it is small
     monkeypatch.setattr(memory, "free", lambda device: GB)
-    assert models.expected(settings(tiny)) == need(tiny)
-    assert models.expected(EngineSettings(device="cpu")) is None  # on onnx
+    assert expected(as_given(settings(tiny))) == need(tiny)
+    assert expected(resolve(EngineSettings(device="cpu"))) is None  # on onnx
 
 
 def test_the_doctors_line(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free", lambda device: 3 * GB)
-    assert memory.outlook(str(tiny))[0]
+    assert outlook(str(tiny))[0]
     whole = need(tiny, width=512, height=512, steps=4, policy=Policy.MERGE).total
     monkeypatch.setattr(memory, "free", lambda device: whole - 1)
-    fits, told = memory.outlook(str(tiny))
+    fits, told = outlook(str(tiny))
     assert not fits
     assert "are free on cpu; the largest size that fits is 448x448" in told
     found = checks.check_memory(fits, told)

@@ -22,13 +22,15 @@ from core.errors import SettingsError
 from core.models import device_memory as memory
 from core.models import host_memory as host
 from core.models import loading as models
-from core.models.description import ModelDescription, describe, stored
+from core.models.description import stored
+from core.progress import silent
+from core.runtimes.choice import for_plan
 from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt import make as making
 from core.runtimes.tensorrt import readiness
 from core.settings import EngineSettings, Look, Lora, Runtime
 from tests.support import trt_stand_in
-from tests.support.model_folders import make_folder, make_full_shapes, settings, weights
+from tests.support.model_folders import as_given, load_model, make_folder, make_full_shapes, settings, weights
 
 GB = 10**9
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -39,11 +41,6 @@ TEXT = "text_model.encoder.layers.0.self_attn.q_proj"
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("host") / "model")
-
-
-@pytest.fixture(scope="module")
-def own(tiny: Path) -> ModelDescription:
-    return describe(str(tiny))
 
 
 @pytest.fixture
@@ -86,9 +83,9 @@ def test_headers_tell_what_is_stored(tiny: Path) -> None:
     assert all(found[name][1:] == ("F32", one.numel(), one.nbytes) for name, one in tensors.items())
 
 
-def test_on_the_cpu_all_weights_stay(tiny: Path, own: ModelDescription) -> None:
+def test_on_the_cpu_all_weights_stay(tiny: Path) -> None:
     whole = bytes_of(tiny, *host.PARTS)
-    same, half = (host.loading(own, chosen(tiny, dtype=dtype)) for dtype in ("float32", "float16"))
+    same, half = (host.loading(as_given(chosen(tiny, dtype=dtype))) for dtype in ("float32", "float16"))
     besides = same.needed - whole
     assert same.shown == same.needed  # they are used where they lie in the file
     assert half.needed - besides == whole // 2
@@ -98,50 +95,53 @@ def test_on_the_cpu_all_weights_stay(tiny: Path, own: ModelDescription) -> None:
     assert same.originals == half.originals == 0
 
 
-def test_on_a_gpu_one_part_is_held_at_a_time(tiny: Path, own: ModelDescription) -> None:
-    same, half = (host.loading(own, chosen(tiny, dtype=dtype, device="cuda")) for dtype in ("float32", "float16"))
+def test_on_a_gpu_one_part_is_held_at_a_time(tiny: Path) -> None:
+    same, half = (host.loading(as_given(chosen(tiny, dtype=dtype, device="cuda"))) for dtype in ("float32", "float16"))
     assert half.needed - same.needed == bytes_of(tiny, "unet") // 2
     assert half.shown - half.needed == same.shown - same.needed == bytes_of(tiny, "unet")
 
 
-def test_an_engine_of_tensorrt_keeps_the_nets_beside_it(tiny: Path, own: ModelDescription, lora: Lora) -> None:
+def test_an_engine_of_tensorrt_keeps_the_nets_beside_it(tiny: Path, lora: Lora) -> None:
     eager, trt = (
-        host.loading(own, chosen(tiny, device="cuda", runtime=one)) for one in (Runtime.EAGER, Runtime.TENSORRT)
+        host.loading(as_given(chosen(tiny, device="cuda", runtime=one))) for one in (Runtime.EAGER, Runtime.TENSORRT)
     )
     nets = bytes_of(tiny, "unet", "vae")
     assert nets + nets <= trt.needed - eager.needed <= 2.2 * nets  # with the engine's file, which is read
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_originals_are_those_that_the_engine_keeps(
-    tiny: Path, own: ModelDescription, lora: Lora, tmp_path: Path, dtype: str
-) -> None:
+def test_originals_are_those_that_the_engine_keeps(tiny: Path, lora: Lora, tmp_path: Path, dtype: str) -> None:
     other = Lora(str(random_lora(tiny, tmp_path / "other.safetensors", f"unet.{ATTENTION}", f"unet.{CONVOLUTION}")))
     wanted = chosen(tiny, dtype=dtype, loras=(lora, other))
     kept = sum(one.nbytes for one in Engine(wanted, Look("ink"))._originals.values())
     assert kept > 0
-    assert host.originals(own, wanted) == host.loading(own, wanted).originals == memory.need(own, wanted).loras == kept
-    assert host.loading(own, wanted).needed - host.loading(own, replace(wanted, loras=())).needed > kept
-    assert memory.need(own, replace(wanted, device="cuda")).loras == 0  # they lie in RAM, which is another's there
+    assert (
+        host.originals(as_given(wanted))
+        == host.loading(as_given(wanted)).originals
+        == memory.need(as_given(wanted)).loras
+        == kept
+    )
+    assert host.loading(as_given(wanted)).needed - host.loading(as_given(replace(wanted, loras=()))).needed > kept
+    assert memory.need(as_given(replace(wanted, device="cuda"))).loras == 0  # they lie in RAM, which is another's there
 
 
-def test_what_cannot_be_loaded_is_refused_with_what_it_takes(tiny: Path, own: ModelDescription, lora: Lora) -> None:
+def test_what_cannot_be_loaded_is_refused_with_what_it_takes(tiny: Path, lora: Lora) -> None:
     plain, fused = chosen(tiny), chosen(tiny, loras=(lora,))
-    wanted = host.loading(own, plain)
-    assert host.check_loading(own, plain, wanted.needed) == wanted
+    wanted = host.loading(as_given(plain))
+    assert host.check_loading(as_given(plain), wanted.needed) == wanted
     with pytest.raises(
         SettingsError, match=r"needs [\d.]+ GB of RAM while it is loaded, but [\d.]+ GB are free; close "
     ):
-        host.check_loading(own, plain, wanted.needed - 1)
+        host.check_loading(as_given(plain), wanted.needed - 1)
     with pytest.raises(SettingsError, match=r"\([\d.]+ [GM]B of it to keep what its LoRAs change\).*or fewer LoRAs$"):
-        host.check_loading(own, fused, wanted.needed)
+        host.check_loading(as_given(fused), wanted.needed)
 
 
 def test_nothing_is_read_where_the_ram_is_too_small(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "free_ram", lambda: 50_000_000)
     monkeypatch.setattr(models, "part", None)
     with pytest.raises(SettingsError, match="50 MB are free; close what else uses it"):
-        models.load(chosen(tiny))
+        load_model(chosen(tiny))
 
 
 # ------------------------------------------------------------------------------------------------- LoRAs while it runs
@@ -185,24 +185,22 @@ def test_a_refused_switch_changes_nothing(tiny: Path, lora: Lora, monkeypatch: p
 # ---------------------------------------------------------------------------------------------------- engines are built
 
 
-def test_building_takes_more_than_the_weights_in_ram_and_one_of_them_on_the_disk(
-    tiny: Path, own: ModelDescription
-) -> None:
+def test_building_takes_more_than_the_weights_in_ram_and_one_of_them_on_the_disk(tiny: Path) -> None:
     nets = bytes_of(tiny, "unet", "vae")
-    wanted = host.making(own, chosen(tiny, device="cuda", runtime=Runtime.TENSORRT))
+    wanted = host.building(as_given(chosen(tiny, device="cuda", runtime=Runtime.TENSORRT)))
     assert wanted.ram > 4 * nets
     assert nets < wanted.disk < 2 * nets + 200_000_000
-    assert wanted.ram >= host.loading(own, chosen(tiny, device="cuda")).needed
+    assert wanted.ram >= host.loading(as_given(chosen(tiny, device="cuda"))).needed
 
 
-def test_a_build_that_does_not_fit_is_refused_with_where_and_how_much(tiny: Path, own: ModelDescription) -> None:
+def test_a_build_that_does_not_fit_is_refused_with_where_and_how_much(tiny: Path) -> None:
     given, folder = chosen(tiny, runtime=Runtime.TENSORRT), Path("cache") / "engines"
-    wanted = host.making(own, given)
-    assert host.check_making(own, given, wanted.ram, wanted.disk, folder) == wanted
+    wanted = host.building(as_given(given))
+    assert host.check_building(as_given(given), wanted.ram, wanted.disk, folder) == wanted
     with pytest.raises(SettingsError, match=r"needs about [\d.]+ GB of RAM, but [\d.]+ GB are free; .*--runtime comp"):
-        host.check_making(own, given, wanted.ram - 1, wanted.disk, folder)
+        host.check_building(as_given(given), wanted.ram - 1, wanted.disk, folder)
     with pytest.raises(SettingsError, match=r"about [\d.]+ GB in cache.engines, but 7 MB are free there; .*vcam eng"):
-        host.check_making(own, given, wanted.ram, 7_000_000, folder)
+        host.check_building(as_given(given), wanted.ram, 7_000_000, folder)
 
 
 def test_no_minutes_are_spent_on_a_build_that_does_not_fit(
@@ -214,8 +212,9 @@ def test_no_minutes_are_spent_on_a_build_that_does_not_fit(
     monkeypatch.setattr(models, "part", None)
     monkeypatch.setattr(engines, "free_disk", lambda cache: 1_000_000)
     with pytest.raises(SettingsError, match=r"in .*yet, but 1 MB are free there"):
-        making.build(chosen(tiny, runtime=Runtime.TENSORRT), models.silent)
-    assert not (tmp_path / "not").exists()
+        making.build(for_plan(chosen(tiny, runtime=Runtime.TENSORRT)), silent)
+    written = [path.name for path in (tmp_path / "not" / "yet").iterdir()]
+    assert written == ["weights.json"], "no more than the hash by which a plan is looked for"
 
 
 def test_free_disk_is_that_of_the_folder_to_be(tmp_path: Path) -> None:
@@ -257,6 +256,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel
 from core.models import host_memory as host, loading as models
 from core.models.description import describe
+from core.resolved import Resolved
 from core.settings import EngineSettings, Lora, Runtime
 
 def status():
@@ -267,10 +267,10 @@ folder, dtype, *loras = sys.argv[1:]
 own = describe(folder)
 chosen = EngineSettings(folder, width=256, height=256, steps=1, device="cpu", dtype=dtype, runtime=Runtime.EAGER,
                         loras=tuple(Lora(one) for one in loras))
-told = host.loading(own, chosen)
+told = host.loading(Resolved(own, chosen))
 before = status()
 with models.quiet():
-    loaded = models.load_parts(own, chosen)
+    loaded = models.load_parts(Resolved(own, chosen))
 after = status()
 print(json.dumps({"told": told._asdict(), "peak": after["VmHWM:"] - before["VmRSS:"],
                   "kept": after["RssAnon:"] - before["RssAnon:"]}))

@@ -24,13 +24,12 @@ from safetensors.torch import load_file, save_file
 from core.engine import Engine
 from core.errors import ModelError
 from core.models import catalogue, hub, loras
-from core.models import loading as models
-from core.models.catalogue import Entry, File, Licence
+from core.models.catalogue import CatalogueModel, File, Licence
 from core.models.description import describe
-from core.models.hub import Progress
+from core.models.hub import DownloadProgress
 from core.settings import EngineSettings, Look, Lora
 from tests.support.hub_server import Hub
-from tests.support.model_folders import layout_once, make_folder, make_full_shapes
+from tests.support.model_folders import layout_once, load_model, make_folder, make_full_shapes
 from vcam.cli import main as cli
 from vcam.worker.factories import core_engine
 
@@ -56,7 +55,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def remote(original: Path) -> tuple[dict[str, bytes], Entry]:
+def remote(original: Path) -> tuple[dict[str, bytes], CatalogueModel]:
     """What the hub holds, and the entry for it: two repositories, weights in float16, a LoRA to fuse."""
     small = [p.relative_to(original).as_posix() for p in original.rglob("*.json")]
     small = [path for path in small if not path.startswith("vae/")]
@@ -76,11 +75,11 @@ def remote(original: Path) -> tuple[dict[str, bytes], Entry]:
     files.append(File("lab/lora", REVISION, "weights.safetensors", "lora.safetensors"))
     licences = (Licence("Lab model", "LAB-1", "https://example.org/lab"),)
     own = {"schedule": "lcm", "steps": 2, "strength": 0.3, "width": 64, "height": 64}
-    return held, Entry("lab", tuple(files), licences, own, lora="lora.safetensors")
+    return held, CatalogueModel("lab", tuple(files), licences, own, lora="lora.safetensors")
 
 
 @pytest.fixture
-def entry(original: Path, server: Hub, monkeypatch: pytest.MonkeyPatch) -> Entry:
+def entry(original: Path, server: Hub, monkeypatch: pytest.MonkeyPatch) -> CatalogueModel:
     held, made = remote(original)
     server.files.update(held)
     monkeypatch.setattr(catalogue, "ENTRIES", {"lab": made})
@@ -107,20 +106,20 @@ class Watch:
     """Takes progress, and the waits between tries, which last no time."""
 
     def __init__(self) -> None:
-        self.seen: list[Progress] = []
+        self.seen: list[DownloadProgress] = []
         self.waits: list[float] = []
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: DownloadProgress) -> None:
         self.seen.append(progress)
 
 
-def fetch(entry: Entry) -> Watch:
+def fetch(entry: CatalogueModel) -> Watch:
     watch = Watch()
     hub.fetch(entry, watch, watch.waits.append)
     return watch
 
 
-def refused(entry: Entry) -> str:
+def refused(entry: CatalogueModel) -> str:
     with pytest.raises(ModelError) as caught:
         fetch(entry)
     assert "\n" not in str(caught.value)
@@ -135,7 +134,7 @@ def gets(server: Hub, path: str) -> list[str]:
 # ------------------------------------------------------------------------------------------------- what is fetched
 
 
-def test_a_fetched_model_is_the_one_with_its_lora_fused(entry: Entry, original: Path, server: Hub) -> None:
+def test_a_fetched_model_is_the_one_with_its_lora_fused(entry: CatalogueModel, original: Path, server: Hub) -> None:
     watch = fetch(entry)
     assert entry.is_here()
     chosen = EngineSettings(model="lab", width=64, height=64, steps=1, device="cpu")
@@ -157,27 +156,27 @@ def test_a_fetched_model_is_the_one_with_its_lora_fused(entry: Entry, original: 
     assert watch.seen[-1].done == watch.seen[-1].total == total
 
 
-def test_afterwards_no_call_is_made_and_a_closed_hub_is_no_matter(entry: Entry, server: Hub) -> None:
+def test_afterwards_no_call_is_made_and_a_closed_hub_is_no_matter(entry: CatalogueModel, server: Hub) -> None:
     fetch(entry)
     asked = len(server.asked)
     assert fetch(entry).seen == []
     assert len(server.asked) == asked
     server.close()
-    models.load(EngineSettings(model="lab", width=64, height=64, device="cpu"))
+    load_model(EngineSettings(model="lab", width=64, height=64, device="cpu"))
     assert fetch(entry).seen == []
 
 
-def test_each_file_is_asked_for_once_and_pickles_never(entry: Entry, server: Hub) -> None:
+def test_each_file_is_asked_for_once_and_pickles_never(entry: CatalogueModel, server: Hub) -> None:
     fetch(entry)
     paths = [path for method, path, _ in server.asked if method == "GET"]
     assert sorted(paths) == sorted(file.path for file in entry.files)
     assert not [path for _, path, _ in server.asked if path.endswith(".bin")]
 
 
-def test_before_it_is_fetched_it_is_described_but_not_loaded(entry: Entry) -> None:
+def test_before_it_is_fetched_it_is_described_but_not_loaded(entry: CatalogueModel) -> None:
     assert describe("lab").steps == 2
     with pytest.raises(ModelError, match="`vcam models download lab`"):
-        models.load(EngineSettings(model="lab", width=64, height=64))
+        load_model(EngineSettings(model="lab", width=64, height=64))
 
 
 def test_the_real_entries_are_pinned_and_hold_no_pickle() -> None:
@@ -202,7 +201,7 @@ def test_the_real_entries_are_pinned_and_hold_no_pickle() -> None:
 # --------------------------------------------------------------------------------------------------- what goes wrong
 
 
-def test_a_broken_download_goes_on_where_it_stopped(entry: Entry, server: Hub) -> None:
+def test_a_broken_download_goes_on_where_it_stopped(entry: CatalogueModel, server: Hub) -> None:
     server.faults[BIG].append("GET cut 100000")
     watch = fetch(entry)
     assert gets(server, BIG) == ["", "bytes=100000-"]
@@ -210,7 +209,7 @@ def test_a_broken_download_goes_on_where_it_stopped(entry: Entry, server: Hub) -
     assert entry.is_here()
 
 
-def test_it_goes_on_in_another_run_too(entry: Entry, server: Hub) -> None:
+def test_it_goes_on_in_another_run_too(entry: CatalogueModel, server: Hub) -> None:
     server.faults[BIG].extend(["GET cut 100000", *["GET cut 0"] * 5])
     assert "start again to go on from there" in refused(entry)
     assert hub.bytes_here(entry) > 100_000
@@ -224,13 +223,13 @@ def test_it_goes_on_in_another_run_too(entry: Entry, server: Hub) -> None:
     assert entry.is_here()
 
 
-def test_as_long_as_something_comes_it_is_not_given_up(entry: Entry, server: Hub) -> None:
+def test_as_long_as_something_comes_it_is_not_given_up(entry: CatalogueModel, server: Hub) -> None:
     server.faults[BIG].extend(["GET cut 50000"] * 9)
     fetch(entry)
     assert gets(server, BIG) == ["", *[f"bytes={n}-" for n in range(50_000, 500_000, 50_000)]]
 
 
-def test_a_hub_without_ranges_sends_it_from_the_start(entry: Entry, server: Hub) -> None:
+def test_a_hub_without_ranges_sends_it_from_the_start(entry: CatalogueModel, server: Hub) -> None:
     server.ranges = False
     server.faults[BIG].append("GET cut 100000")
     fetch(entry)
@@ -238,8 +237,8 @@ def test_a_hub_without_ranges_sends_it_from_the_start(entry: Entry, server: Hub)
     assert entry.is_here()
 
 
-def test_ctrl_c_keeps_what_has_come(entry: Entry, server: Hub) -> None:
-    def stop(progress: Progress) -> None:
+def test_ctrl_c_keeps_what_has_come(entry: CatalogueModel, server: Hub) -> None:
+    def stop(progress: DownloadProgress) -> None:
         if progress.doing == "weights.safetensors":
             raise KeyboardInterrupt
 
@@ -251,7 +250,7 @@ def test_ctrl_c_keeps_what_has_come(entry: Entry, server: Hub) -> None:
 
 
 @pytest.mark.parametrize("path", [BIG, "unet/config.json"])
-def test_a_wrong_hash_is_refused_and_the_next_try_begins_anew(entry: Entry, server: Hub, path: str) -> None:
+def test_a_wrong_hash_is_refused_and_the_next_try_begins_anew(entry: CatalogueModel, server: Hub, path: str) -> None:
     server.faults[path].append("GET other")
     message = refused(entry)
     assert "wrong hash" in message
@@ -261,7 +260,7 @@ def test_a_wrong_hash_is_refused_and_the_next_try_begins_anew(entry: Entry, serv
     assert entry.is_here()
 
 
-def test_another_file_than_the_known_one_is_not_even_fetched(entry: Entry, server: Hub) -> None:
+def test_another_file_than_the_known_one_is_not_even_fetched(entry: CatalogueModel, server: Hub) -> None:
     server.files[f"lab/model/{BIG}"] += b"more"
     assert "offers another file" in refused(entry)
     assert gets(server, BIG) == []
@@ -269,7 +268,7 @@ def test_another_file_than_the_known_one_is_not_even_fetched(entry: Entry, serve
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 @pytest.mark.parametrize("status", ["500", "503", "429"])
-def test_trouble_that_passes_is_waited_for(entry: Entry, server: Hub, method: str, status: str) -> None:
+def test_trouble_that_passes_is_waited_for(entry: CatalogueModel, server: Hub, method: str, status: str) -> None:
     server.faults[BIG].extend([f"{method} {status}"] * 3)
     assert fetch(entry).waits == [1.0, 2.0, 4.0]
     assert entry.is_here()
@@ -286,18 +285,18 @@ def test_trouble_that_passes_is_waited_for(entry: Entry, server: Hub, method: st
     ],
 )
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
-def test_trouble_that_stays_is_said(entry: Entry, server: Hub, method: str, status: str, said: str) -> None:
+def test_trouble_that_stays_is_said(entry: CatalogueModel, server: Hub, method: str, status: str, said: str) -> None:
     server.faults[BIG].extend([f"{method} {status}"] * 6)
     assert said in refused(entry)
     assert not entry.is_here()
 
 
-def test_a_revision_that_is_gone_is_said(entry: Entry, server: Hub) -> None:
+def test_a_revision_that_is_gone_is_said(entry: CatalogueModel, server: Hub) -> None:
     server.revision = "f" * 40
     assert f"(revision {REVISION})" in refused(entry)
 
 
-def test_no_network_is_said_at_once(entry: Entry, server: Hub) -> None:
+def test_no_network_is_said_at_once(entry: CatalogueModel, server: Hub) -> None:
     server.close()
     watch = Watch()
     with pytest.raises(ModelError, match="cannot be reached"):
@@ -305,8 +304,8 @@ def test_no_network_is_said_at_once(entry: Entry, server: Hub) -> None:
     assert watch.waits == []
 
 
-def test_a_network_that_goes_away_is_waited_for_then_said(entry: Entry, server: Hub) -> None:
-    def closing(progress: Progress) -> None:
+def test_a_network_that_goes_away_is_waited_for_then_said(entry: CatalogueModel, server: Hub) -> None:
+    def closing(progress: DownloadProgress) -> None:
         if progress.doing == BIG:
             server.close()
 
@@ -317,7 +316,9 @@ def test_a_network_that_goes_away_is_waited_for_then_said(entry: Entry, server: 
     assert watch.waits[-4:] == [1.0, 2.0, 4.0, 8.0]
 
 
-def test_no_room_is_said_before_anything_comes(entry: Entry, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_said_before_anything_comes(
+    entry: CatalogueModel, server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 150_000_000))
     assert "are needed in" in (message := refused(entry))
@@ -325,7 +326,9 @@ def test_no_room_is_said_before_anything_comes(entry: Entry, server: Hub, monkey
     assert not [asked for asked in server.asked if asked[0] == "GET"]
 
 
-def test_a_disk_that_fills_up_is_said_and_what_came_is_kept(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_is_said_and_what_came_is_kept(
+    entry: CatalogueModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = Path.open
 
     class Full(io.FileIO):
@@ -347,7 +350,7 @@ def test_a_disk_that_fills_up_is_said_and_what_came_is_kept(entry: Entry, monkey
 
 
 def test_ended_while_it_is_put_together_the_lora_is_not_fused_twice(
-    entry: Entry, original: Path, monkeypatch: pytest.MonkeyPatch
+    entry: CatalogueModel, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unlink = Path.unlink
 
@@ -368,7 +371,7 @@ def test_ended_while_it_is_put_together_the_lora_is_not_fused_twice(
     assert all(torch.equal(made[name.removeprefix("unet.")], tensor) for name, tensor in once.items())
 
 
-def test_two_at_once_are_one_too_many(entry: Entry) -> None:
+def test_two_at_once_are_one_too_many(entry: CatalogueModel) -> None:
     with hub._alone(entry):
         assert "another vcam is fetching it" in refused(entry)
 
@@ -412,7 +415,7 @@ def run(*words: str) -> int:
 
 
 def test_nothing_is_fetched_without_the_users_word(
-    entry: Entry, server: Hub, capsys: pytest.CaptureFixture[str]
+    entry: CatalogueModel, server: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.ensure("lab", Watch())
     assert run("download", "lab") == 1
@@ -423,7 +426,9 @@ def test_nothing_is_fetched_without_the_users_word(
     assert not hub.accepted(entry)
 
 
-def test_yes_fetches_shows_the_licence_once_and_is_remembered(entry: Entry, capsys: pytest.CaptureFixture[str]) -> None:
+def test_yes_fetches_shows_the_licence_once_and_is_remembered(
+    entry: CatalogueModel, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("download", "lab", "--yes", "--json") == 0
     said = capsys.readouterr()
     assert "LAB-1" in said.err
@@ -440,7 +445,7 @@ def test_yes_fetches_shows_the_licence_once_and_is_remembered(entry: Entry, caps
     assert "LAB-1" not in capsys.readouterr().err
 
 
-def test_other_licences_are_accepted_anew(entry: Entry) -> None:
+def test_other_licences_are_accepted_anew(entry: CatalogueModel) -> None:
     hub.accept(entry)
     assert hub.accepted(entry)
     assert not hub.accepted(replace(entry, licences=(Licence("Lab model", "LAB-2", "https://example.org/lab"),)))
@@ -448,7 +453,7 @@ def test_other_licences_are_accepted_anew(entry: Entry) -> None:
 
 @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 1), ("", 1)])
 def test_somebody_at_a_terminal_is_asked(
-    entry: Entry, monkeypatch: pytest.MonkeyPatch, answer: str, status: int
+    entry: CatalogueModel, monkeypatch: pytest.MonkeyPatch, answer: str, status: int
 ) -> None:
     monkeypatch.setattr("vcam.cli.models._somebody", lambda: True)
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
@@ -457,7 +462,7 @@ def test_somebody_at_a_terminal_is_asked(
 
 
 def test_a_model_named_on_the_command_line_is_fetched_and_used(
-    entry: Entry, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    entry: CatalogueModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import cv2
 
@@ -472,7 +477,7 @@ def test_a_model_named_on_the_command_line_is_fetched_and_used(
     assert (tmp_path / "out.png").exists()
 
 
-def test_the_cameras_engine_fetches_what_was_agreed_to_and_tells_how_far_it_is(entry: Entry) -> None:
+def test_the_cameras_engine_fetches_what_was_agreed_to_and_tells_how_far_it_is(entry: CatalogueModel) -> None:
     told: list[tuple[str, float]] = []
     chosen = EngineSettings(model="lab", width=64, height=64, device="cpu")
     with pytest.raises(ModelError, match="not on this machine yet"):  # a profile's model, not one that was named
@@ -487,7 +492,9 @@ def test_the_cameras_engine_fetches_what_was_agreed_to_and_tells_how_far_it_is(e
     assert all(0 < share <= 0.5 for text, share in told if text.startswith("fetching"))
 
 
-def test_a_half_fetched_model_is_listed_as_such(entry: Entry, server: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_half_fetched_model_is_listed_as_such(
+    entry: CatalogueModel, server: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
     server.faults[BIG].extend(["GET cut 100000", *["GET cut 0"] * 5])
     refused(entry)
     assert run() == 0
@@ -499,7 +506,9 @@ def test_a_half_fetched_model_is_listed_as_such(entry: Entry, server: Hub, capsy
 
 
 @pytest.mark.parametrize("words", [["download"], ["download", "nonsense"], ["remove", "embedded"]])
-def test_a_model_that_is_none_is_said(entry: Entry, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_is_none_is_said(
+    entry: CatalogueModel, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*words) == 1
     assert "lab" in capsys.readouterr().err
 

@@ -19,10 +19,11 @@ from torch import Tensor
 from core.algorithm.frame import PictureDecoder, PictureEncoder
 from core.engine import Engine
 from core.errors import ModelError, SettingsError
-from core.models import loading as models
 from core.models.description import available, describe
+from core.models.loading import LoadedParts, betas_schedule, load_parts
+from core.runtimes.choice import resolve
 from core.settings import EngineSettings, Look, Policy
-from tests.support.model_folders import make_folder, settings, weights
+from tests.support.model_folders import load_model, make_folder, settings, weights
 
 pytestmark = pytest.mark.usefixtures("quick_layout")
 PARTS = ("unet", "vae", "text_encoder")
@@ -47,9 +48,8 @@ def change_weights(folder: Path, part: str, change: Callable[[dict[str, Tensor]]
     save_file(tensors, weights(folder, part), {"format": "pt"})
 
 
-def loaded_parts(chosen: EngineSettings) -> models.Loaded:
-    description = describe(chosen.model)
-    return models.load_parts(description, models.resolve(chosen, description))
+def loaded_parts(chosen: EngineSettings) -> LoadedParts:
+    return load_parts(resolve(chosen))
 
 
 # ------------------------------------------------------------------------------------------------- what can be loaded
@@ -91,7 +91,7 @@ def test_the_vae_is_called_as_diffusers_calls_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("policy", Policy)
 def test_the_bank_has_places_unless_it_is_off(tiny: Path, policy: Policy) -> None:
-    layout = models.load(settings(tiny, policy=policy)).layout
+    layout = load_model(settings(tiny, policy=policy)).layout
     assert bool(layout) == (policy is not Policy.OFF)
     assert sum(name.endswith(".key") for name in layout) == (0 if policy is Policy.OFF else 13)
 
@@ -100,28 +100,28 @@ def test_the_bank_has_places_unless_it_is_off(tiny: Path, policy: Policy) -> Non
 def test_weights_of_a_variant_are_found(folder: Path, part: str) -> None:
     file = weights(folder, part)
     file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
-    models.load(settings(folder))
+    load_model(settings(folder))
 
 
 def test_plain_weights_go_before_a_variants(folder: Path) -> None:
     file = weights(folder, "unet")
     file.with_name(f"{file.stem}.fp16.safetensors").write_bytes(b"never read")
-    models.load(settings(folder))
+    load_model(settings(folder))
 
 
 def test_a_text_encoder_with_projection_is_taken(folder: Path) -> None:
     edit(folder / "text_encoder" / "config.json", architectures=["CLIPTextModelWithProjection"])
-    models.load(settings(folder))
+    load_model(settings(folder))
 
 
 def test_model_index_is_not_needed_and_further_weights_do_not_matter(folder: Path) -> None:
     assert not (folder / "model_index.json").exists()
     change_weights(folder, "unet", lambda tensors: tensors.update(extra=torch.zeros(1)))
-    models.load(settings(folder))
+    load_model(settings(folder))
 
 
 def test_nothing_is_printed(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    models.load(settings(tiny))
+    load_model(settings(tiny))
     assert capfd.readouterr() == ("", "")
 
 
@@ -228,21 +228,21 @@ def test_nonsense_in_the_description_is_named(folder: Path, said: str, named: st
 )
 def test_each_kind_of_place_can_be_named(folder: Path, place: str) -> None:
     (folder / "streamv2v.json").write_text(json.dumps({"fusion": {"places": [place]}}))
-    layout = models.load(settings(folder)).layout
+    layout = load_model(settings(folder)).layout
     assert [name for name in layout if name.endswith(".feature")] == [f"{place}.feature"]
 
 
 def test_matches_between_tokens_need_up_blocks(folder: Path) -> None:
     (folder / "streamv2v.json").write_text('{"fusion": {"subtoken": 4}}')
-    message = refused(folder, models.load)
+    message = refused(folder, load_model)
     assert "fusion.subtoken: fusion place 'mid_block." in message
     (folder / "streamv2v.json").write_text('{"fusion": {"places": ["up_blocks.2"], "subtoken": 4}}')
-    models.load(settings(folder))
+    load_model(settings(folder))
 
 
 def test_a_place_that_is_none_is_named(folder: Path) -> None:
     (folder / "streamv2v.json").write_text('{"fusion": {"places": ["mid_block"]}}')
-    message = refused(folder, models.load)
+    message = refused(folder, load_model)
     assert "streamv2v.json: fusion.places: fusion place 'mid_block' is none of" in message
     assert "cannot run" not in message
 
@@ -265,7 +265,7 @@ def test_a_missing_part_is_named(folder: Path, part: str) -> None:
 
 def test_a_missing_scheduler_is_named(folder: Path) -> None:
     shutil.rmtree(folder / "scheduler")
-    assert "scheduler_config.json" in refused(folder, models.load)
+    assert "scheduler_config.json" in refused(folder, load_model)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -298,14 +298,14 @@ def test_json_that_is_no_text_is_named(folder: Path) -> None:
 def test_truncated_weights_are_named(folder: Path, part: str, content: bytes | None) -> None:
     file = weights(folder, part)
     file.write_bytes(file.read_bytes()[:-1000] if content is None else content)
-    assert f"{folder / part}" in refused(folder, models.load)
+    assert f"{folder / part}" in refused(folder, load_model)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_missing_weight_is_named(folder: Path, part: str) -> None:
     name = sorted(load_file(weights(folder, part)))[3]
     change_weights(folder, part, lambda tensors: tensors.pop(name))
-    message = refused(folder, models.load)
+    message = refused(folder, load_model)
     assert "1 weights are missing" in message
     assert name.removeprefix("text_model.") in message
 
@@ -314,7 +314,7 @@ def test_a_missing_weight_is_named(folder: Path, part: str) -> None:
 def test_a_weight_of_wrong_shape_is_refused(folder: Path, part: str) -> None:
     name = sorted(load_file(weights(folder, part)))[3]
     change_weights(folder, part, lambda tensors: tensors.update({name: torch.zeros(3, 5, 7)}))
-    assert part in refused(folder, models.load)
+    assert part in refused(folder, load_model)
 
 
 @pytest.mark.parametrize(
@@ -343,23 +343,23 @@ def rewritten_unet(folder: Path, **config: Any) -> None:
 
 def test_an_inpainting_model_is_refused(folder: Path) -> None:
     rewritten_unet(folder, in_channels=9)
-    assert "inpainting" in refused(folder, models.load)
+    assert "inpainting" in refused(folder, load_model)
 
 
 def test_text_of_another_width_is_refused(folder: Path) -> None:
     rewritten_unet(folder, cross_attention_dim=32)
-    assert "cross_attention_dim is 32" in refused(folder, models.load)
+    assert "cross_attention_dim is 32" in refused(folder, load_model)
 
 
 def test_an_sdxl_like_unet_is_refused(folder: Path) -> None:
     time_ids = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
     rewritten_unet(folder, **time_ids, projection_class_embeddings_input_dim=64)
-    assert "addition_embed_type is 'text_time': models with further conditions (SDXL)" in refused(folder, models.load)
+    assert "addition_embed_type is 'text_time': models with further conditions (SDXL)" in refused(folder, load_model)
 
 
 def test_an_lcm_with_a_guidance_embedding_is_refused(folder: Path) -> None:
     rewritten_unet(folder, time_cond_proj_dim=32)
-    assert "time_cond_proj_dim is 32: models with a guidance embedding" in refused(folder, models.load)
+    assert "time_cond_proj_dim is 32: models with a guidance embedding" in refused(folder, load_model)
 
 
 def test_a_unet_that_cannot_be_called_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,12 +368,12 @@ def test_a_unet_that_cannot_be_called_is_refused(folder: Path, monkeypatch: pyte
 
     monkeypatch.setattr("core.algorithm.unet.layout", broken)
     said = "its UNet cannot run at latents of 8x8: mat1 and mat2 shapes cannot be multiplied"
-    assert said in refused(folder, models.load)
+    assert said in refused(folder, load_model)
 
 
 def test_without_a_bank_nothing_is_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.algorithm.unet.layout", None)
-    assert models.load(settings(folder, policy=Policy.OFF)).layout == {}
+    assert load_model(settings(folder, policy=Policy.OFF)).layout == {}
 
 
 @pytest.mark.parametrize("text", ["{", "{}", None])
@@ -384,7 +384,7 @@ def test_a_broken_tokenizer_is_named(folder: Path, text: str | None) -> None:
         (folder / "tokenizer").mkdir()
     else:
         file.write_text(text)
-    assert "tokenizer: cannot be loaded" in refused(folder, models.load)
+    assert "tokenizer: cannot be loaded" in refused(folder, load_model)
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_a_broken_tokenizer_is_named(folder: Path, text: str | None) -> None:
 )
 def test_a_noise_schedule_that_is_none_is_named(folder: Path, values: dict[str, Any], named: str) -> None:
     edit(folder / "scheduler" / "scheduler_config.json", **values)
-    message = refused(folder, models.load)
+    message = refused(folder, load_model)
     assert named in message
     assert "scheduler_config.json" in message
 
@@ -414,7 +414,7 @@ def test_the_noise_schedule_is_that_of_diffusers(folder: Path, kind: str) -> Non
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     edit(folder / "scheduler" / "scheduler_config.json", beta_schedule=kind)
-    ours = models.betas_schedule(describe(str(folder))).alphas_cumprod
+    ours = betas_schedule(describe(str(folder))).alphas_cumprod
     theirs = DDIMScheduler(beta_schedule=kind, beta_start=0.00085, beta_end=0.012).alphas_cumprod
     torch.testing.assert_close(ours.float(), theirs, atol=1e-6, rtol=1e-4)
 
@@ -422,7 +422,7 @@ def test_the_noise_schedule_is_that_of_diffusers(folder: Path, kind: str) -> Non
 @pytest.mark.parametrize("device", ["warp-drive", "", "meta", "cuda:99"])
 def test_a_device_that_is_not_there_is_a_setting_to_mend(tiny: Path, device: str) -> None:
     with pytest.raises(SettingsError, match="use cpu"):
-        models.load(settings(tiny, device=device))
+        load_model(settings(tiny, device=device))
 
 
 def test_a_size_that_the_vae_cannot_divide_is_refused(folder: Path) -> None:
@@ -433,5 +433,5 @@ def test_a_size_that_the_vae_cannot_divide_is_refused(folder: Path) -> None:
     deep |= {"num_encoder_blocks": (1,) * 6, "num_decoder_blocks": (1,) * 6}
     AutoencoderTiny(**deep).save_pretrained(folder / "vae")
     with pytest.raises(ModelError, match="multiples of 32; 80x64 is none"):
-        models.load(settings(folder, width=80))
-    assert models.load(settings(folder, width=96)).latent == (4, 2, 3)
+        load_model(settings(folder, width=80))
+    assert load_model(settings(folder, width=96)).latent == (4, 2, 3)

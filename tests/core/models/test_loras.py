@@ -29,7 +29,7 @@ from tests.support.lora_files import (
     kohya,
     random_change,
 )
-from tests.support.model_folders import parts_of, settings
+from tests.support.model_folders import load_model, parts_of, settings
 
 pytestmark = pytest.mark.usefixtures("quick_layout")
 
@@ -141,7 +141,7 @@ def test_a_lora_fits_every_dtype_and_place(folder: Path, tmp_path: Path, dtype: 
     place = "down_blocks.0.attentions.0.transformer_blocks.0"
     (folder / "streamv2v.json").write_text(json.dumps({"fusion": {"places": [place]}}))
     lora = Lora(str(kohya(random_change(folder, 7), tmp_path / "a.safetensors")))
-    model = models.load(settings(folder, dtype=dtype, loras=(lora,)))
+    model = load_model(settings(folder, dtype=dtype, loras=(lora,)))
     assert f"{place}.feature" in model.layout
     assert all(p.dtype is getattr(torch, dtype) for p in model.weights.values())
 

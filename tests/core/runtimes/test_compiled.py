@@ -17,12 +17,11 @@ from torch import Tensor
 from core.algorithm.net import Picture
 from core.engine import Engine
 from core.errors import SettingsError
-from core.models import loading as models
-from core.runtimes import compiled
+from core.runtimes import choice, compiled
 from core.runtimes.stages import STAGES
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime
 from tests.support.lora_files import kohya, random_change
-from tests.support.model_folders import layout_once, make_folder
+from tests.support.model_folders import layout_once, load_model, make_folder
 from tests.support.small_models import smallest_unet
 
 SIZE = 64
@@ -242,8 +241,7 @@ def test_what_auto_took_and_cannot_be_compiled_runs_eager_and_says_so(
     heard: list[str] = []
     monkeypatch.setattr(torch, "compile", broken)
     settings = EngineSettings(str(folder), SIZE, SIZE, steps=1, policy=Policy.OFF)
-    quickest = {Runtime.AUTO: Runtime.COMPILED}
-    monkeypatch.setattr(models, "_quickest", lambda given, _: (quickest.get(given.runtime, given.runtime), "a GPU"))
+    monkeypatch.setattr(choice, "_quickest", lambda *_: (Runtime.COMPILED, "a GPU"))
     engine = Engine(settings, Look("ink"), lambda text, fraction: heard.append(text))
     assert engine.settings.runtime is Runtime.EAGER
     assert engine.translate(picture(0)) is not None
@@ -257,6 +255,6 @@ def test_compiled_code_is_kept_between_starts(folder: Path, monkeypatch: pytest.
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", told)  # and so it is put back afterwards
     if not told:
         monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    models.load(EngineSettings(str(folder), SIZE, SIZE, policy=Policy.OFF, runtime=Runtime.COMPILED))
+    load_model(EngineSettings(str(folder), SIZE, SIZE, policy=Policy.OFF, runtime=Runtime.COMPILED))
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == (told or str(compiled.code_folder()))
     assert compiled.code_folder().parts[-2:] == ("streamv2v-camera", "compiled")

@@ -419,8 +419,11 @@ def test_bench_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: 
         def translate(self, picture: Any) -> Any:
             return picture
 
-    lab = bench.Lab(lambda settings, look, told: Engine(settings), lambda _: None, lambda *_: 1.0, lambda _: (0, 0))  # type: ignore[arg-type, return-value]
-    threads = fake(monkeypatch, bench, "_real_lab", lab)
+    def build(settings: EngineSettings, look: Look, report: Any) -> Any:
+        return Engine(settings)
+
+    lab = bench.Instruments(build, lambda _: None, lambda *_: 1.0, lambda _: (0, 0))
+    threads = fake(monkeypatch, bench, "_real_instruments", lab)
     argv = ["bench", "--steps", "1,2", "--bank", "off", "--size", "64x64", "--frames", "3"]
     assert cli.main(argv) == 0
     lines = capsys.readouterr().out.splitlines()

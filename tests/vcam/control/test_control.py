@@ -533,7 +533,7 @@ def test_the_client_knows_all_that_the_daemon_offers(server: Server, daemon: Con
     assert client.profiles(tmp_path) == daemon.profiles()
     link = client.panel_link(tmp_path)
     assert ask(server, "GET", link.removeprefix(f"http://127.0.0.1:{server.port}")).status == 200
-    assert "running" in client.describe(client.status(tmp_path))
+    assert "running" in client.status_text(client.status(tmp_path))
 
 
 def test_the_state_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

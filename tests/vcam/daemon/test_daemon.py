@@ -26,7 +26,7 @@ from tests.support.patience import PATIENCE_S, until
 from tests.support.pictures import RAW, SIZE, plain
 from tests.support.profile_files import write_profile
 from tests.support.running_daemon import RunningDaemon
-from vcam import client, commands, fit
+from vcam import client, commands
 from vcam.commands import (
     ChangeLook,
     Forget,
@@ -44,7 +44,7 @@ from vcam.commands import (
 from vcam.daemon import cards
 from vcam.daemon import instance_lock as single
 from vcam.daemon import publisher as stage
-from vcam.daemon.cards import Halt, card_for, describe
+from vcam.daemon.cards import Halt, card_for, daemon_state, draw_card
 from vcam.daemon.daemon import RunParts, run
 from vcam.devices import cameras, choose, sinks
 from vcam.errors import CommandError, ProfileError, VcamError
@@ -52,7 +52,7 @@ from vcam.frames import EngineFacts, EnginePhase, Picture, TranslatorState
 from vcam.settings.engine import EngineOptions
 from vcam.settings.profiles import Profile
 from vcam.settings.run_options import RunOptions, settings_for
-from vcam.settings.selection import listed
+from vcam.settings.selection import profile_list
 from vcam.worker.limits import Limits
 
 PROFILES = {
@@ -128,7 +128,7 @@ def test_it_shows_a_card_first_then_translations_and_ends_with_a_farewell(tmp_pa
         assert status.bank_bytes == 1000
         assert status.engine_pid in [child.pid for child in psutil.Process().children()]
         assert at_work.daemon.status().longest_interval_ms > 0
-    assert (at_work.sink.last == fit.draw_card(cards.FAREWELL, SIZE)).all()
+    assert (at_work.sink.last == draw_card(cards.FAREWELL, SIZE)).all()
     report = at_work.done.result()
     assert report.publish_interval_ms["max"] == at_work.daemon.status().longest_interval_ms
     assert report.captured >= report.translated > 0
@@ -149,7 +149,7 @@ def test_it_ends_after_the_frames_that_were_asked_for(tmp_path: Path) -> None:
 
 def test_profiles_are_used_by_name_and_in_turn(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
-        ids = [profile["id"] for profile in listed(at_work.daemon.choice)]
+        ids = [profile["id"] for profile in profile_list(at_work.daemon.choice)]
         assert set(PROFILES) < set(ids), "the user's own and those shipped"
         at_work.tell(UseProfile("WILD"))
         assert at_work.daemon.status().profile == "wild"
@@ -157,7 +157,7 @@ def test_profiles_are_used_by_name_and_in_turn(tmp_path: Path) -> None:
         assert at_work.daemon.status().profile == ids[ids.index("wild") - 1]
         at_work.tell(NextProfile())
         assert at_work.daemon.status().profile == "wild"
-        assert [profile["id"] for profile in listed(at_work.daemon.choice) if profile["current"]] == ["wild"]
+        assert [profile["id"] for profile in profile_list(at_work.daemon.choice) if profile["current"]] == ["wild"]
 
 
 def test_a_prompt_and_a_look_change_what_is_asked_of_the_engine(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_profile_edited_to_nonsense_is_refused_and_mended_is_taken(tmp_path: P
 def test_panic_shows_nothing_at_once_until_resumed(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
         at_work.tell(Panic())
-        panic = fit.draw_card(cards.PANIC, SIZE)
+        panic = draw_card(cards.PANIC, SIZE)
         at_work.until(lambda: (at_work.sink.last == panic).all())
         sent = len(at_work.sink.sent)
         while len(at_work.sink.sent) < sent + 30:
@@ -237,7 +237,7 @@ def test_panic_shows_nothing_at_once_until_resumed(tmp_path: Path) -> None:
 def test_pause_shows_its_card_and_the_engine_rests(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
         at_work.tell(Pause())
-        paused = fit.draw_card(card_for("paused", "", None), SIZE)
+        paused = draw_card(card_for("paused", "", None), SIZE)
         at_work.until(lambda: (at_work.sink.last == paused).all())
         translated, sent = at_work.daemon.status().translated, len(at_work.sink.sent)
         at_work.until(lambda: len(at_work.sink.sent) > sent + 10)
@@ -297,7 +297,7 @@ def test_without_readers_engine_and_camera_rest_until_one_comes(tmp_path: Path) 
         assert at_work.daemon.status().reason == "no program looks at the camera"
         rests = at_work.source.rests
         at_work.until(lambda: at_work.source.rests > rests)
-        resting = fit.draw_card(card_for("resting", "", None), SIZE)
+        resting = draw_card(card_for("resting", "", None), SIZE)
         at_work.until(lambda: (at_work.sink.last == resting).all())
         translated, sent = at_work.daemon.status().translated, len(at_work.sink.sent)
         at_work.until(lambda: len(at_work.sink.sent) > sent + 20)
@@ -338,7 +338,7 @@ def test_a_camera_in_trouble_shows_the_card_and_comes_back(tmp_path: Path) -> No
         at_work.source.trouble = "the camera is unplugged"
         at_work.until_state("waiting")
         assert at_work.daemon.status().reason == "the camera is unplugged"
-        card = fit.draw_card(card_for("waiting", "the camera is unplugged", None), SIZE)
+        card = draw_card(card_for("waiting", "the camera is unplugged", None), SIZE)
         at_work.until(lambda: (at_work.sink.last == card).all())
         at_work.source.trouble = ""
         at_work.until(lambda: at_work.shows_translation)
@@ -486,7 +486,7 @@ def test_port_0_is_any_free_one_and_everybody_is_told_which(tmp_path: Path, caps
         assert status.panel_port >= 1024
         address = f"http://127.0.0.1:{status.panel_port}/"
         assert client.panel_link(tmp_path).startswith(address)
-        assert f"at port {status.panel_port};" in client.describe(status)
+        assert f"at port {status.panel_port};" in client.status_text(status)
     told = capsys.readouterr().err
     assert f"vcam: panel: {address}" in told
     assert "taken" not in told
@@ -573,8 +573,8 @@ def test_sources_by_word(tmp_path: Path) -> None:
     ],
 )
 def test_which_state_goes_over_which(arguments: Any, state: str) -> None:
-    assert describe(*arguments)[0] == state
-    assert card_for(*describe(*arguments)).title
+    assert daemon_state(*arguments)[0] == state
+    assert card_for(*daemon_state(*arguments)).title
 
 
 def test_changed_looks_are_looks() -> None:

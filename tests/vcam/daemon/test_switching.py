@@ -15,7 +15,7 @@ from vcam.commands import ChangeEngine, Reload, Toggle, UseProfile, UseSource
 from vcam.devices.source_switch import SourceSwitch
 from vcam.errors import CommandError
 from vcam.settings.run_options import settings_for
-from vcam.settings.selection import listed
+from vcam.settings.selection import profile_list
 
 
 def test_of_many_switches_the_last_one_wins(tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ def test_toggle_and_reload(tmp_path: Path) -> None:
         run.tell(Toggle())
         run.until(lambda: run.daemon.status().state == "running")
         write_profile(run.folder, "p9", "a new prompt")
-        assert "p9" not in [one["id"] for one in listed(run.daemon.choice)]
+        assert "p9" not in [one["id"] for one in profile_list(run.daemon.choice)]
         run.tell(Reload())
-        assert "p9" in [one["id"] for one in listed(run.daemon.choice)]
+        assert "p9" in [one["id"] for one in profile_list(run.daemon.choice)]
         texts = [one["text"] for one in run.daemon.log()]
         assert [one for one in texts if one in ("toggle", "reload")] == ["toggle", "toggle", "reload"]
 

@@ -20,9 +20,11 @@ from vcam.cli import main as cli
 from vcam.doctor import checks, machine
 from vcam.doctor import examine as doctor
 from vcam.doctor.checks import Finding, Loopback, Mark
-from vcam.doctor.machine import Loading, Module, Websocket
+from vcam.doctor.machine import KernelModule, ObsWebsocket, PackageReport
 
-WELL = Module(loaded=True, version="0.15.3", available=True, at_boot=True, options='card_label="StreamV2V Camera"')
+WELL = KernelModule(
+    loaded=True, version="0.15.3", available=True, at_boot=True, options='card_label="StreamV2V Camera"'
+)
 LOADS = {"numpy": "", "torch": "", "onnxruntime": ""}
 
 
@@ -70,27 +72,27 @@ def test_our_own_requirements_are_found_and_met() -> None:
 
 
 def test_loading_and_runtimes() -> None:
-    assert checks.check_loading(Loading(LOADS)).mark is Mark.GOOD
-    assert "status -4" in checks.check_loading(Loading({}, failure="status -4")).found
-    assert "no libGL" in checks.check_loading(Loading({**LOADS, "cv2": "ImportError: no libGL"})).found
-    assert checks.check_runtimes(Loading(LOADS, providers=("CPUExecutionProvider",))).found == "eager, onnx"
-    card = Loading(LOADS, (("H100", 80 << 30),), "13.0", triton=True)
+    assert checks.check_loading(PackageReport(LOADS)).mark is Mark.GOOD
+    assert "status -4" in checks.check_loading(PackageReport({}, failure="status -4")).found
+    assert "no libGL" in checks.check_loading(PackageReport({**LOADS, "cv2": "ImportError: no libGL"})).found
+    assert checks.check_runtimes(PackageReport(LOADS, providers=("CPUExecutionProvider",))).found == "eager, onnx"
+    card = PackageReport(LOADS, (("H100", 80 << 30),), "13.0", triton=True)
     assert checks.check_runtimes(card).found == "eager, compiled"
-    assert checks.check_runtimes(Loading({"torch": "broken"}, card.devices, triton=True)).mark is Mark.BAD
+    assert checks.check_runtimes(PackageReport({"torch": "broken"}, card.devices, triton=True)).mark is Mark.BAD
 
 
 @pytest.mark.parametrize(
     ("driver", "told", "mark", "words"),
     [
-        (("H100", "580.1"), Loading(LOADS, (("H100", 80 << 30),), "13.0"), Mark.GOOD, "H100 (80 GiB), CUDA 13.0"),
-        (None, Loading(LOADS), Mark.GOOD, "on the CPU"),
-        (None, Loading(LOADS, mps=True), Mark.GOOD, "Metal"),
-        (("", ""), Loading(LOADS), Mark.NOTE, "nvidia-smi does not answer"),
-        (("RTX", "500"), Loading(LOADS), Mark.NOTE, "without CUDA"),
-        (("RTX", "400"), Loading(LOADS, (), "13.0"), Mark.NOTE, "cannot use it"),
+        (("H100", "580.1"), PackageReport(LOADS, (("H100", 80 << 30),), "13.0"), Mark.GOOD, "H100 (80 GiB), CUDA 13.0"),
+        (None, PackageReport(LOADS), Mark.GOOD, "on the CPU"),
+        (None, PackageReport(LOADS, mps=True), Mark.GOOD, "Metal"),
+        (("", ""), PackageReport(LOADS), Mark.NOTE, "nvidia-smi does not answer"),
+        (("RTX", "500"), PackageReport(LOADS), Mark.NOTE, "without CUDA"),
+        (("RTX", "400"), PackageReport(LOADS, (), "13.0"), Mark.NOTE, "cannot use it"),
     ],
 )
-def test_gpu(driver: tuple[str, str] | None, told: Loading, mark: Mark, words: str) -> None:
+def test_gpu(driver: tuple[str, str] | None, told: PackageReport, mark: Mark, words: str) -> None:
     found = checks.check_gpu(driver, told, "linux")
     assert found.mark is mark
     assert words in found.found
@@ -100,15 +102,15 @@ def test_gpu(driver: tuple[str, str] | None, told: Loading, mark: Mark, words: s
     ("module", "kernel", "mark", "words"),
     [
         (WELL, (6, 12), Mark.GOOD, "0.15.3 is loaded"),
-        (Module(True, "0.12.7", True, True, WELL.options), (6, 1), Mark.GOOD, "0.12.7"),
-        (Module(True, "0.12.7", True, True, WELL.options), (6, 8), Mark.NOTE, "0.15.3 is advised"),
-        (Module(True, "0.15.3", True, False, WELL.options), (6, 8), Mark.NOTE, "not set up for the next start"),
-        (Module(True, "0.15.3", True, True, "video_nr=10"), (6, 8), Mark.NOTE, "not set up for the next start"),
-        (Module(False, "", True, False, ""), (6, 8), Mark.NOTE, "not loaded (Secure Boot"),
-        (Module(False, "", False, False, ""), (6, 8), Mark.NOTE, "not installed"),
+        (KernelModule(True, "0.12.7", True, True, WELL.options), (6, 1), Mark.GOOD, "0.12.7"),
+        (KernelModule(True, "0.12.7", True, True, WELL.options), (6, 8), Mark.NOTE, "0.15.3 is advised"),
+        (KernelModule(True, "0.15.3", True, False, WELL.options), (6, 8), Mark.NOTE, "not set up for the next start"),
+        (KernelModule(True, "0.15.3", True, True, "video_nr=10"), (6, 8), Mark.NOTE, "not set up for the next start"),
+        (KernelModule(False, "", True, False, ""), (6, 8), Mark.NOTE, "not loaded (Secure Boot"),
+        (KernelModule(False, "", False, False, ""), (6, 8), Mark.NOTE, "not installed"),
     ],
 )
-def test_module(module: Module, kernel: tuple[int, int], mark: Mark, words: str) -> None:
+def test_module(module: KernelModule, kernel: tuple[int, int], mark: Mark, words: str) -> None:
     found = checks.check_module(module, kernel, True, wanted=False)
     assert (found.mark, words in found.found) == (mark, True), found
     if not module.loaded:
@@ -168,10 +170,10 @@ def test_cameras() -> None:
 
 
 def test_obs_port_files_disk_and_the_run() -> None:
-    assert checks.check_obs(False, "127.0.0.1", 4455, Websocket(False)).mark is Mark.NOTE
-    assert "Enable" in checks.check_obs(True, "127.0.0.1", 4455, Websocket(False)).remedy
-    assert "not as OBS" in checks.check_obs(True, "127.0.0.1", 4455, Websocket(True)).found
-    assert "with a password" in checks.check_obs(True, "127.0.0.1", 4455, Websocket(True, True, "5.5", True)).found
+    assert checks.check_obs(False, "127.0.0.1", 4455, ObsWebsocket(False)).mark is Mark.NOTE
+    assert "Enable" in checks.check_obs(True, "127.0.0.1", 4455, ObsWebsocket(False)).remedy
+    assert "not as OBS" in checks.check_obs(True, "127.0.0.1", 4455, ObsWebsocket(True)).found
+    assert "with a password" in checks.check_obs(True, "127.0.0.1", 4455, ObsWebsocket(True, True, "5.5", True)).found
     assert marks([checks.check_port(8787, taken, ours) for taken, ours in ((False, None), (True, 8788))]) == [
         Mark.GOOD,
         Mark.GOOD,
@@ -231,9 +233,9 @@ def made(root: Path, files: dict[str, str | bytes]) -> Path:
 
 
 def test_the_module_is_found_loaded_installed_or_not_at_all(tmp_path: Path) -> None:
-    assert machine.loopback_module(tmp_path, "6.1") == Module(False, "", False, False, "")
+    assert machine.loopback_module(tmp_path, "6.1") == KernelModule(False, "", False, False, "")
     made(tmp_path, {"lib/modules/6.1/updates/dkms/v4l2loopback.ko.xz": "x"})
-    assert machine.loopback_module(tmp_path, "6.1") == Module(False, "", True, False, "")
+    assert machine.loopback_module(tmp_path, "6.1") == KernelModule(False, "", True, False, "")
     made(
         tmp_path,
         {
@@ -242,7 +244,7 @@ def test_the_module_is_found_loaded_installed_or_not_at_all(tmp_path: Path) -> N
             "etc/modprobe.d/b.conf": 'options snd x=1\noptions v4l2loopback card_label="StreamV2V Camera"\n',
         },
     )
-    assert machine.loopback_module(tmp_path, "6.1") == Module(
+    assert machine.loopback_module(tmp_path, "6.1") == KernelModule(
         True, "0.12.7", True, True, 'card_label="StreamV2V Camera"'
     )
 
@@ -313,17 +315,17 @@ def websocket_server(hello: str) -> Iterator[int]:
 def test_obs_is_known_by_its_hello() -> None:
     hello = {"op": 0, "d": {"obsWebSocketVersion": "5.5.2", "rpcVersion": 1, "authentication": {"salt": "x"}}}
     with websocket_server(json.dumps(hello)) as port:
-        assert machine.obs_websocket("127.0.0.1", port) == Websocket(True, True, "5.5.2", True)
+        assert machine.obs_websocket("127.0.0.1", port) == ObsWebsocket(True, True, "5.5.2", True)
         assert machine.port_taken(port)
     with websocket_server("good day") as port:
-        assert machine.obs_websocket("127.0.0.1", port) == Websocket(True)
+        assert machine.obs_websocket("127.0.0.1", port) == ObsWebsocket(True)
 
 
 def test_a_port_where_nobody_listens() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound, so that nobody else takes it; not listening
         port = held.getsockname()[1]
-        assert machine.obs_websocket("127.0.0.1", port, 0.2) == Websocket(False)
+        assert machine.obs_websocket("127.0.0.1", port, 0.2) == ObsWebsocket(False)
         assert not machine.port_taken(port)
 
 
@@ -354,7 +356,7 @@ def test_the_command_ends_with_1_if_something_needed_is_broken(
 ) -> None:
     monkeypatch.setenv("VCAM_CONFIG_FOLDER", str(tmp_path))
     monkeypatch.setenv("VCAM_STATE_FOLDER", str(tmp_path))
-    monkeypatch.setattr(machine, "loading", lambda: Loading(LOADS, providers=("CPUExecutionProvider",)))
+    monkeypatch.setattr(machine, "load_packages", lambda: PackageReport(LOADS, providers=("CPUExecutionProvider",)))
     if harm:
         made(tmp_path, {"profiles/wild.toml": "name = 7\n"})
     assert cli.main(["doctor", "--json"]) == status

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from core.errors import SettingsError
 from core.settings import EngineSettings, Look, Policy, Runtime
 from tests.support.clock import Clock
-from vcam.offline.bench import HEAD, WARM_UP_FRAMES, Lab, Row, Told, bench, settings_to_measure, table
+from vcam.offline.bench import HEAD, WARM_UP_FRAMES, Instruments, ReportProgress, Row, bench, settings_to_measure, table
 
 
 class FakeEngine:
     """Loads in 3 s, compiles in 5 s; the first three calls take 1 s each, then 10 ms, every tenth 30 ms."""
 
-    def __init__(self, clock: Clock, settings: EngineSettings, told: Told) -> None:
+    def __init__(self, clock: Clock, settings: EngineSettings, told: ReportProgress) -> None:
         told("loading", 0.5)
         clock.now += 3
         told("compiling", 0.6)
@@ -38,13 +38,13 @@ def test_warm_up_counts_apart() -> None:
     clock = Clock()
     heard: list[Row] = []
     settings = EngineSettings(steps=2, width=64, height=128, policy=Policy.MERGE, device="cpu")
-    lab = Lab(
+    instruments = Instruments(
         engine=lambda settings, look, told: FakeEngine(clock, settings, told),
         flops=lambda settings: 2_000_000_000,
         peak=lambda device, dtype: 1e12,
         memory=lambda device: (300, 400),
     )
-    report = bench([settings], Look(), frames=100, stages=True, lab=lab, clock=clock, each=heard.append)
+    report = bench([settings], Look(), frames=100, stages=True, instruments=instruments, clock=clock, each=heard.append)
     (row,) = report.rows
     assert heard == [row]
     assert (row.steps, row.bank, row.width, row.height, row.frames) == (2, "merge", 64, 128, 100)

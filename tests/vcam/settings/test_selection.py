@@ -11,7 +11,7 @@ from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.settings.engine import EngineOptions
 from vcam.settings.profiles import LoadedProfiles, Profile
 from vcam.settings.run_options import RunOptions
-from vcam.settings.selection import first_choice, listed, neighbour, prompts, with_engine, with_profile
+from vcam.settings.selection import first_choice, neighbour, profile_list, prompts, with_engine, with_profile
 
 PROFILES = {
     id: Profile(id, id.title(), look=Look(prompt=f"{id} prompt", strength=0.7), engine=engine)
@@ -40,7 +40,7 @@ def test_another_profile_brings_its_look_and_its_engine_and_the_strength_that_wa
     after = with_profile(before, "INK", [])
     assert (after.look.prompt, after.look.strength, after.settings.width) == ("ink prompt", 0.2, 128)
     assert before.profile.id == "clay"
-    assert [one["id"] for one in listed(after) if one["current"]] == ["ink"]
+    assert [one["id"] for one in profile_list(after) if one["current"]] == ["ink"]
     assert prompts(after) == ["ink prompt", "clay prompt", "ink prompt", "neon prompt"]
 
 

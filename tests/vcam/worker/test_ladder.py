@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.models import loading as models
-from core.models.description import describe
+from core.models.description import ModelDescription
+from core.runtimes import choice
+from core.runtimes.choice import resolve
 from core.runtimes.tensorrt import readiness
+from core.runtimes.tensorrt.plans import CachedPlan, Machine, PlanKey, PlanManifest, TensorRtState, Verdict
 from core.settings import EngineSettings, Look, Lora, Runtime
 from tests.support import fake_engine
 from tests.support.fake_children import ScriptedChild
@@ -164,13 +166,18 @@ def test_translating_a_file_says_which_runtime_runs_instead(tmp_path: Path, caps
 
 
 def test_auto_takes_tensorrt_only_with_an_engine_that_was_verified(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking = {True: "its engine was not compared with eager yet", False: ""}
-    monkeypatch.setattr(models, "find_spec", lambda name: object())  # Triton
+    verdict = [Verdict.UNVERIFIED]
+    machine = Machine("10.16.1.11", "a GPU", "8.9", "580")
+    key = PlanKey.of(machine, "0123", EngineSettings())
+
+    def look(description: ModelDescription, settings: EngineSettings) -> TensorRtState:
+        return TensorRtState("", key, CachedPlan(Path(), PlanManifest(key, "embedded", {}, verdict=verdict[0])))
+
+    monkeypatch.setattr(choice, "find_spec", lambda name: object())  # Triton
     monkeypatch.setattr(readiness, "may_run", lambda device: True)
-    monkeypatch.setattr(readiness, "why_not", lambda device, dtype: "")
-    monkeypatch.setattr(readiness, "state", lambda description, settings, *, verified: lacking[verified])
-    embedded, gpu = describe("embedded"), EngineSettings(device="cuda", dtype="float16")
-    assert models.resolve(gpu, embedded).runtime is Runtime.COMPILED
-    assert models.resolve(replace(gpu, runtime=Runtime.TENSORRT), embedded).runtime is Runtime.TENSORRT
-    lacking[True] = ""
-    assert models.resolve(gpu, embedded).runtime is Runtime.TENSORRT
+    monkeypatch.setattr(readiness, "look", look)
+    gpu = EngineSettings(device="cuda", dtype="float16")
+    assert resolve(gpu).runtime is Runtime.COMPILED
+    assert resolve(replace(gpu, runtime=Runtime.TENSORRT)).runtime is Runtime.TENSORRT
+    verdict[0] = Verdict.VERIFIED
+    assert resolve(gpu).runtime is Runtime.TENSORRT

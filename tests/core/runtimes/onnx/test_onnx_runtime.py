@@ -15,8 +15,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from core.engine import Engine
 from core.errors import ModelError, SettingsError
-from core.models import loading as models
-from core.models.description import EMBEDDED, describe
+from core.models.description import EMBEDDED
+from core.runtimes.choice import resolve
 from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime
 from tests.support.model_folders import make_folder, parts_of, replace_parts
 from tests.support.small_models import TEXT_WIDTH
@@ -73,13 +73,12 @@ def test_knows_the_same_words() -> None:
 
 
 def test_auto_takes_the_graphs_where_they_fit(tmp_path: Path) -> None:
-    embedded = describe("embedded")
     cpu = EngineSettings(device="cpu")
-    assert models.resolve(cpu, embedded).runtime is Runtime.ONNX
-    assert models.resolve(EngineSettings(device="cpu", dtype="bfloat16"), embedded).runtime is Runtime.EAGER
+    assert resolve(cpu).runtime is Runtime.ONNX
+    assert resolve(EngineSettings(device="cpu", dtype="bfloat16")).runtime is Runtime.EAGER
     lora = EngineSettings(device="cpu", loras=(Lora("x.safetensors"),))
-    assert models.resolve(lora, embedded).runtime is Runtime.EAGER
-    assert models.resolve(EngineSettings(device="cpu", runtime=Runtime.EAGER), embedded).runtime is Runtime.EAGER
+    assert resolve(lora).runtime is Runtime.EAGER
+    assert resolve(EngineSettings(device="cpu", runtime=Runtime.EAGER)).runtime is Runtime.EAGER
 
 
 @pytest.mark.parametrize(
@@ -155,9 +154,7 @@ def equals_eager(folder: Path, steps: int = 2) -> None:
 
 
 def test_an_exported_model_equals_eager(exported: Path) -> None:
-    assert models.resolve(EngineSettings(model=str(exported), device="cpu"), describe(str(exported))).runtime is (
-        Runtime.ONNX
-    )
+    assert resolve(EngineSettings(model=str(exported), device="cpu")).runtime is (Runtime.ONNX)
     equals_eager(exported)
 
 

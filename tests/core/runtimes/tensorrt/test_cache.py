@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from core.errors import PlanError
 from core.runtimes.tensorrt import cache as engines
-from core.runtimes.tensorrt.cache import Entry, Key, Machine, Verdict
 from core.runtimes.tensorrt.operators import refused
+from core.runtimes.tensorrt.plans import CachedPlan, Machine, PlanKey, Verdict
 from core.settings import EngineSettings
 from vcam.cli.main import main
 from vcam.doctor import checks
@@ -24,11 +24,11 @@ from vcam.doctor import checks
 HERE = Machine("10.16.1.11", "NVIDIA GeForce RTX 4090", "8.9", "580.65")
 
 
-def key(**changes: object) -> Key:
-    return replace(engines.key(HERE, "0123", EngineSettings(dtype="float16")), **changes)  # type: ignore[arg-type]
+def key(**changes: object) -> PlanKey:
+    return replace(PlanKey.of(HERE, "0123", EngineSettings(dtype="float16")), **changes)  # type: ignore[arg-type]
 
 
-def keep(cache: Path, wanted: Key, data: bytes = b"an engine") -> Entry:
+def keep(cache: Path, wanted: PlanKey, data: bytes = b"an engine") -> CachedPlan:
     return engines.keep(wanted, "sd15", {"frame.engine": data}, {"val_1": "unet.conv_in.weight"}, 61.04, cache)
 
 
@@ -39,7 +39,7 @@ def test_what_was_kept_is_found_by_its_key_alone(tmp_path: Path) -> None:
     assert found.manifest is not None
     assert (found.problem, found.manifest.model, found.manifest.verdict) == ("", "sd15", Verdict.UNVERIFIED)
     assert found.manifest.constants == {"val_1": "unet.conv_in.weight"}
-    assert engines.read_engine(found, "frame.engine") == b"an engine"
+    assert engines.read_file(found, "frame.engine") == b"an engine"
     others = (
         {"weights": "4567"},
         {"steps": 1},
@@ -56,13 +56,13 @@ def test_an_engine_that_was_changed_is_not_loaded(tmp_path: Path) -> None:
     entry = keep(tmp_path, key())
     (entry.folder / "frame.engine").write_bytes(b"evil code")
     with pytest.raises(PlanError, match=r"was changed since it was built, and is not loaded; vcam engines build"):
-        engines.read_engine(entry, "frame.engine")
+        engines.read_file(entry, "frame.engine")
     (entry.folder / "frame.engine").write_bytes(b"short")
     found = engines.find(key(), tmp_path)
     assert found is not None
     assert found.problem == "frame.engine has 5 bytes of 9"
     with pytest.raises(PlanError, match="5 bytes of 9"):
-        engines.read_engine(found, "frame.engine")
+        engines.read_file(found, "frame.engine")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_engine_that_was_found_wrong_is_not_loaded_again(tmp_path: Path) -> N
     entry = engines.judge(keep(tmp_path, key()), Verdict.WRONG, "worst of 12 frames 9.1 dB from eager")
     assert entry.problem == "wrong: worst of 12 frames 9.1 dB from eager"
     with pytest.raises(PlanError, match=r"9\.1 dB from eager; vcam engines build"):
-        engines.read_engine(entry, "frame.engine")
+        engines.read_file(entry, "frame.engine")
     assert engines.judge(entry, Verdict.VERIFIED, "41 dB").problem == ""
 
 
@@ -109,13 +109,13 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path: Path, monkeypat
     with pytest.raises(PlanError, match=r"the disk is full: an engine takes 0 MiB, \d+ MiB are free.*engines clean"):
         keep(tmp_path, key(), b"the new one")
     monkeypatch.undo()
-    assert engines.read_engine(before, "frame.engine") == b"the old one"
+    assert engines.read_file(before, "frame.engine") == b"the old one"
     assert [path.name for path in tmp_path.iterdir()] == [before.folder.name]
 
 
 def test_an_engine_is_replaced_whole(tmp_path: Path) -> None:
     keep(tmp_path, key(), b"the old one")
-    assert engines.read_engine(keep(tmp_path, key(), b"the new one"), "frame.engine") == b"the new one"
+    assert engines.read_file(keep(tmp_path, key(), b"the new one"), "frame.engine") == b"the new one"
     assert len(list(tmp_path.iterdir())) == 1
 
 

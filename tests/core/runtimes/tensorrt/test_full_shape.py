@@ -20,8 +20,9 @@ from core.algorithm.prompts import PromptEncoder
 from core.algorithm.schedule import Prediction, Schedule, ScheduleKind, row_coefficients, timesteps
 from core.algorithm.stream import SamplingParameters
 from core.algorithm.unet import layout
-from core.models import loading as models
 from core.models.description import ModelDescription
+from core.models.loading import LoadedParts
+from core.resolved import Resolved
 from core.runtimes.tensorrt import graphs
 from core.runtimes.tensorrt import runtime as tensorrt
 from core.settings import EngineSettings, Guidance, Policy
@@ -38,7 +39,7 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     wanted = EngineSettings(width=128, height=128, steps=1, policy=Policy.FIFO, device="cpu", dtype="float32")
     loaded, description = full_shape(), ModelDescription("sd15", tmp_path)
     shape = tensorrt.plan_shape(loaded, wanted, (10, 16))
-    frame = tensorrt.frame_module(loaded, description, wanted)
+    frame = tensorrt.frame_module(loaded, Resolved(description, wanted))
     example = tensorrt.example_tensors(loaded, frame, wanted, shape)
     state = stream.initial_state(loaded.layout, 1, 1, Guidance.NONE, loaded.latent, torch.float32, loaded.device)
     sampling = full_sampling(loaded)
@@ -69,7 +70,7 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
         assert np.abs(develop().astype(int) - expected).max() <= 1
 
 
-def full_shape() -> models.Loaded:
+def full_shape() -> LoadedParts:
     """Random parts of Stable Diffusion 1.5's shape: its UNet's and TAESD's configurations are diffusers' defaults."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768).eval().requires_grad_(False)
@@ -79,12 +80,11 @@ def full_shape() -> models.Loaded:
     encoder = PromptEncoder(lambda prompt: torch.zeros(1, 77, 768), lambda word: True)
     schedule = Schedule(scaled_linear_alphas(), ScheduleKind.LCM)
     device, bank = torch.device("cpu"), layout(unet.config, None, 16, 16)
-    return models.Loaded(
-        unet, vae, encoder, schedule, bank, (4, 16, 16), torch.float32, device, {}, {}, PictureDecoder(vae)
-    )
+    decode = PictureDecoder(vae)
+    return LoadedParts(unet, vae, encoder, schedule, bank, (4, 16, 16), torch.float32, device, {}, {}, decode)
 
 
-def full_sampling(loaded: models.Loaded) -> SamplingParameters:
+def full_sampling(loaded: LoadedParts) -> SamplingParameters:
     chosen = timesteps(ScheduleKind.LCM, 1, 0.5)
     generator = torch.Generator().manual_seed(0)
     noise, text = torch.randn(1, 4, 16, 16, generator=generator), torch.randn(2, 77, 768, generator=generator)

@@ -16,14 +16,15 @@ import torch
 from core import errors
 from core.algorithm.net import Picture
 from core.engine import Engine
-from core.models import loading as models
-from core.models.description import describe
+from core.runtimes.choice import for_plan, resolve
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt import make as making
 from core.runtimes.tensorrt import readiness
 from core.runtimes.tensorrt import runtime as tensorrt
+from core.runtimes.tensorrt.plans import CachedPlan, Verdict
 from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime
+from core.verify import psnr
 from tests.support import trt_stand_in
 from tests.support.lazy_device import lazy_device
 from tests.support.model_folders import make_folder
@@ -91,9 +92,9 @@ def apart(one: Engine, other: Engine, picture: Picture) -> int:
 
 def equals_eager(wanted: EngineSettings) -> None:
     look = Look(prompt="ink person", interval=2, similarity_threshold=0.3)
-    made = making.ensure(wanted, silent)
+    made = making.ensure(for_plan(wanted), silent)
     assert made.manifest is not None
-    assert made.manifest.verdict is engines.Verdict.VERIFIED, made
+    assert made.manifest.verdict is Verdict.VERIFIED, made
     eager, ours = (film(Engine(replace(wanted, runtime=one), look), 12) for one in (Runtime.EAGER, Runtime.TENSORRT))
     assert len(eager) == len(ours) == 12
     assert eager[-1].std() > 5
@@ -140,15 +141,15 @@ def test_by_the_real_library_too_it_shows_what_eager_shows(
         pytest.skip(f"TensorRT: {why}")
     monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(tmp_path))
     wanted = settings(folder, policy=policy, slots=2 if policy is Policy.FIFO else 1, device="cuda")
-    made = making.ensure(wanted, silent)
+    made = making.ensure(for_plan(wanted), silent)
     assert made.manifest is not None
-    assert made.manifest.verdict is engines.Verdict.VERIFIED, made
+    assert made.manifest.verdict is Verdict.VERIFIED, made
     look, lora = Look(prompt="ink person", interval=1, similarity_threshold=0.3), lora_file(tmp_path / "a.safetensors")
     ours, eager = (
         film(Engine(replace(wanted, runtime=one), look), 12, (Lora(str(lora), 1.0),))
         for one in (Runtime.TENSORRT, Runtime.EAGER)
     )
-    assert min(map(making.psnr, ours, eager)) > 35
+    assert min(map(psnr, ours, eager)) > 35
 
 
 @SLOW
@@ -158,9 +159,9 @@ def test_by_the_real_library_too_it_shows_what_eager_shows(
     ids=["in-place", "merge"],
 )
 def test_in_half_precision_it_is_as_near_to_eager_as_it_must_be(folder: Path, changes: dict[str, object]) -> None:
-    made = making.ensure(settings(folder, dtype="float16", **changes), silent)
+    made = making.ensure(for_plan(settings(folder, dtype="float16", **changes)), silent)
     assert made.manifest is not None
-    assert made.manifest.verdict is engines.Verdict.VERIFIED, made
+    assert made.manifest.verdict is Verdict.VERIFIED, made
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_in_whatever_order_a_device_works_it_shows_what_eager_shows(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Policy
 ) -> None:
     wanted = settings(folder, policy=policy, slots=2 if policy is Policy.FIFO else 1)
-    making.ensure(wanted, silent)
+    making.ensure(for_plan(wanted), silent)
     look = Look(prompt="ink person", interval=1, similarity_threshold=0.3)
     lora = Lora(str(lora_file(tmp_path / "one.safetensors")), 1.0)
     expected = film(Engine(replace(wanted, runtime=Runtime.EAGER), look), 12, (lora,))
@@ -204,14 +205,14 @@ def test_another_lora_refits_the_engine_and_builds_nothing(
     assert apart(with_lora, ours, picture) > 1
 
 
-def built(folder: Path) -> tuple[EngineSettings, engines.Entry]:
+def built(folder: Path) -> tuple[EngineSettings, CachedPlan]:
     """The cheapest engine there is."""
     wanted = settings(folder, policy=Policy.OFF, steps=1)
-    return wanted, making.ensure(wanted, silent)
+    return wanted, making.ensure(for_plan(wanted), silent)
 
 
 def test_a_wrong_engine_is_marked_and_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted, entry = built(folder)
+    wanted, plan = built(folder)
     run = trt_stand_in.IExecutionContext.execute_async_v3
 
     def noisy(context: trt_stand_in.IExecutionContext, stream_handle: int) -> bool:
@@ -221,17 +222,16 @@ def test_a_wrong_engine_is_marked_and_not_taken(folder: Path, monkeypatch: pytes
         return done
 
     monkeypatch.setattr(trt_stand_in.IExecutionContext, "execute_async_v3", noisy)
-    judged = making.verify(entry, wanted, silent)
+    judged = making.verify(plan, for_plan(wanted), silent)
     assert judged.manifest is not None
-    assert judged.manifest.verdict is engines.Verdict.WRONG
+    assert judged.manifest.verdict is Verdict.WRONG
     assert "dB from eager" in judged.problem
-    description = describe(str(folder))
-    assert models.resolve(wanted, description).runtime is not Runtime.TENSORRT
+    assert resolve(wanted).runtime is not Runtime.TENSORRT
     with pytest.raises(errors.PlanError, match="wrong: worst of"):
-        tensorrt.on_engine(judged, description, wanted)
+        tensorrt.load(for_plan(wanted))
     monkeypatch.setattr(trt_stand_in.IExecutionContext, "execute_async_v3", run)
-    assert making.verify(judged, wanted, silent).problem == ""
-    assert models.resolve(wanted, description).runtime is Runtime.TENSORRT
+    assert making.verify(judged, for_plan(wanted), silent).problem == ""
+    assert resolve(wanted).runtime is Runtime.TENSORRT
 
 
 @SLOW
@@ -243,26 +243,26 @@ def test_a_build_can_be_stopped_and_tells_how_far_it_is(folder: Path) -> None:
 
     wanted = settings(folder, policy=Policy.OFF, steps=1, width=128)
     with pytest.raises(errors.BuildCancelled):
-        making.build(wanted, report, lambda: "50 %" not in told[-1])
+        making.build(for_plan(wanted), report, lambda: "50 %" not in told[-1])
     assert "building the TensorRT engine: Building engine 25 %" in told
-    assert engines.find(readiness.key(describe(str(folder)), wanted)) is None
+    assert for_plan(wanted).tensorrt.plan is None
     assert not list(engines.cache_folder().glob(".part-*"))
 
 
 def test_an_engine_of_another_version_is_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted, entry = built(folder)
-    data = engines.read_engine(entry, tensorrt.FRAME)
+    wanted, plan = built(folder)
+    data = engines.read_file(plan, tensorrt.FRAME)
     monkeypatch.setitem(sys.modules, "tensorrt", trt_stand_in.module("11.4.0.106"))
     with pytest.raises(errors.PlanError, match=r"does not load the engine: the engine was built by 10\.16\.1\.11"):
         building.deserialize(data)
-    assert models.resolve(wanted, describe(str(folder))).runtime is not Runtime.TENSORRT
-    (problem,) = {one.problem for one in engines.listing(readiness.machine("cpu")) if one.folder == entry.folder}
+    assert resolve(wanted).runtime is not Runtime.TENSORRT
+    (problem,) = {one.problem for one in engines.listing(readiness.machine("cpu")) if one.folder == plan.folder}
     assert problem == "built for tensorrt 10.16.1.11, here 11.4.0.106"
 
 
 def test_the_stand_in_keeps_the_rules(folder: Path) -> None:
-    _, entry = built(folder)
-    engine: Any = building.deserialize(engines.read_engine(entry, tensorrt.FRAME))
+    _, plan = built(folder)
+    engine: Any = building.deserialize(engines.read_file(plan, tensorrt.FRAME))
     context = engine.create_execution_context()
     with pytest.raises(trt_stand_in.BrokenRule, match="no address was set"):
         context.execute_async_v3(0)

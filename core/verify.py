@@ -1,0 +1,59 @@
+"""Comparing what a runtime shows with what the eager runtime shows, frame by frame."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from core.algorithm.net import Picture
+from core.engine import Engine
+from core.errors import PlanError
+from core.resolved import Resolved
+from core.runtimes.choice import on_runtime
+from core.settings import Guidance, Look, Runtime
+
+FRAMES = 12
+_LEAST_PSNR = {"float64": 40.0, "float32": 40.0, "float16": 30.0, "bfloat16": 25.0}  # dB, of the worst frame
+
+
+class Comparison(NamedTuple):
+    """The result of a comparison. right: whether the runtime may be trusted; told: the figures, as a clause."""
+
+    right: bool
+    told: str
+
+
+def psnr(one: Picture, other: Picture) -> float:
+    """Return the peak signal-to-noise ratio of two uint8 pictures in dB; infinite where they are equal."""
+    error = float(np.square(one.astype(np.float64) - other).mean())
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def compare(resolved: Resolved, frames: int = FRAMES) -> Comparison:
+    """Compare the runtime with eager over a short film; both engines are built, one after the other.
+
+    Raises PlanError where the runtime does not run and another would stand in; ModelError, SettingsError.
+    """
+    torch.cuda.empty_cache()  # what an export took, if it was here
+    eager = _film(on_runtime(resolved, Runtime.EAGER, "to compare with"), frames)
+    found = _film(resolved, frames)
+    worst, needed = min(map(psnr, eager, found)), _LEAST_PSNR[resolved.settings.dtype]
+    told = f"worst of {len(found)} frames {worst:.1f} dB from eager, {needed:g} dB needed"
+    return Comparison(len(eager) == len(found) and worst >= needed, told)
+
+
+def _film(resolved: Resolved, frames: int) -> list[Picture]:
+    """Translate a picture that drifts; the bank is read from the second frame on."""
+    settings = resolved.settings
+    guidance = 1.0 if settings.guidance is Guidance.NONE else 1.5
+    engine = Engine(resolved, Look(prompt="a person talking", interval=2, guidance=guidance))
+    if engine.settings.runtime is not resolved.runtime:  # or eager would be compared with itself
+        raise PlanError(engine.trouble or f"the {resolved.runtime} runtime cannot run this; vcam engines build --again")
+    coarse = np.random.default_rng(0).integers(0, 256, (settings.height // 16 + 2, settings.width // 16 + 4, 3))
+    scene = coarse.astype(np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+    views = [scene[8 : 8 + settings.height, 3 * i : 3 * i + settings.width] for i in range(frames)]
+    shown = [engine.translate(np.ascontiguousarray(view)) for view in views]
+    return [picture for picture in [*shown, *engine.drain()] if picture is not None]
