@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 if TYPE_CHECKING:
     from core.algorithm.net import Picture
+    from core.algorithm.stream import Step
     from core.engine import Engine
     from core.settings import EngineSettings, Policy
 
@@ -68,21 +69,25 @@ def engine(run: Run, settings: EngineSettings, **look: Any) -> Engine:
 def paper_engine(run: Run, settings: EngineSettings) -> Engine:
     """Return an engine whose bank is the paper's way: lists and concatenation, in eager PyTorch."""
     from benchmarks.paper_way import PaperNet
-    from core.algorithm import stream
+    from core.runtimes.parts import PartsStep
     from core.settings import Policy, Runtime
 
     plain = run.settings(settings.steps, Policy.OFF, runtime=Runtime.EAGER)
     one = engine(run, plain)
-    parts = one._step.args[0]  # type: ignore[attr-defined]
-    net = PaperNet(
-        parts.net.unet,
-        policy=settings.policy,
-        slots=settings.slots,
-        interval=INTERVAL,
-        strength=STRENGTH,
-        threshold=THRESHOLD,
-    )
-    one._step = functools.partial(stream.by_parts, parts._replace(net=net))
+
+    def by_lists(step: Step) -> Step:
+        assert isinstance(step, PartsStep)
+        net = PaperNet(
+            step.parts.net.unet,  # type: ignore[attr-defined]
+            policy=settings.policy,
+            slots=settings.slots,
+            interval=INTERVAL,
+            strength=STRENGTH,
+            threshold=THRESHOLD,
+        )
+        return PartsStep(step.parts._replace(net=net))
+
+    one.wrap_step(by_lists)
     return one
 
 

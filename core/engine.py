@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.algorithm import bank as banks
 from core.algorithm import prompts, schedule, stream
 from core.algorithm.net import Picture
+from core.algorithm.stream import SamplingParameters, Step, StreamState
 from core.errors import PlanError, SettingsError
 from core.models import host_memory as host
 from core.models import loras
@@ -41,20 +43,22 @@ class Engine:
         """
         resolved = settings if isinstance(settings, Resolved) else resolve(settings)
         self._model, self._state, self._step, self.trouble = _opened(resolved, report)
-        self.resolved = self._model.resolved
-        self.settings = self.resolved.settings
-        self._originals = self._model.originals
-        self.bank_bytes = sum(ring.nbytes for ring in self._state.tensors.bank.values())
-        self._decay = _Decay(0, 0)
         self._skip = _Skip()
-        self._imagining = False
-        self._turned = 0.0  # degrees that the noise of imagine() has wandered
-        self._calls = 0
-        self._decoding: Future[Picture] | None = None
-        self._last: Picture | None = None
-        self._blend = prompts.constant(self._model.encoder(look.prompt))
-        self._sampling = self._parameters_of(look)
+        self._imagination = _Imagination()
+        self._flight = _InFlight()
+        self._sampling = self._sampling_of(look)
+        self._transition = _Transition(prompts.constant(self._model.encoder(look.prompt)))
         self.look = look
+
+    @property
+    def resolved(self) -> Resolved:
+        """The settings, resolved for this machine, with the LoRAs that are in the weights now."""
+        return self._model.resolved
+
+    @property
+    def settings(self) -> EngineSettings:
+        """The settings in use: no `auto` is left in them."""
+        return self.resolved.settings
 
     @property
     def tensorrt(self) -> TensorRtState:
@@ -71,52 +75,63 @@ class Engine:
         """How many frames a result is behind its picture."""
         return self.settings.steps - (1 if self._model.beside is None else 0)
 
+    @property
+    def bank_bytes(self) -> int:
+        """How many bytes the bank takes."""
+        rows = len(stream.net_rows(self.settings.guidance, self.settings.steps))
+        return banks.bank_bytes(self._model.layout, rows, self.settings.ring_slots, self._model.dtype)
+
     def set_look(self, look: Look, frames: int = 0) -> None:
-        """The look from the next frame on; prompts blend over `frames` frames.
+        """Use the look from the next frame on; prompts blend over `frames` frames.
 
         Raises SettingsError, and then changes nothing.
         """
-        sampling = self._parameters_of(look)
+        sampling = self._sampling_of(look)
         target = self._model.encoder(look.prompt)
         if look.prompt != self.look.prompt:
             self._switch_bank(look.on_switch, frames)
         self._sampling, self.look = sampling, look
-        self._blend = prompts.blend_towards(self._blend, target, frames)
+        self._transition = self._transition.towards(target, frames)
         self._skip = _Skip()
 
     def use_loras(self, given: tuple[Lora, ...], frames: int = 0) -> None:
-        """Other LoRAs from the next frame on, in the weights that are loaded; nothing is built, the stream goes on.
+        """Use other LoRAs from the next frame on, in the weights that are loaded; nothing is built, the stream goes on.
 
         The prompts' embeddings blend over `frames` frames where the text encoder is changed too. Raises SettingsError
-        where the runtime's weights are fixed or the RAM is too small, core.errors.ModelError; then nothing
-        has changed.
+        where the runtime's weights are fixed or the RAM is too small, ModelError; then nothing has changed.
         """
         if self._model.put is None:
             raise SettingsError(f"the {self.settings.runtime} runtime cannot change LoRAs while it runs; use eager")
-        settings = dataclasses.replace(self.settings, loras=given)
-        host.check_switch(settings, self._model.weights, self._originals, host.free_ram())
-        change = loras.switch(self._model.weights, self._originals, given)
-        with on_device(self.settings.device):
+        model, settings = self._model, dataclasses.replace(self.settings, loras=given)
+        host.check_switch(settings, model.weights, model.originals, host.free_ram())
+        change = loras.switch(model.weights, model.originals, given)
+        with on_device(settings.device):
             self._model.put(change.values)
-        self._originals = change.originals
-        self.settings = settings
+        resolved = dataclasses.replace(model.resolved, settings=settings)
+        self._model = dataclasses.replace(model, resolved=resolved, originals=change.originals)
         if any(name.startswith("text_encoder.") for name in change.values):
-            self._model.encoder.forget()
-            self._blend = prompts.blend_towards(self._blend, self._model.encoder(self.look.prompt), frames)
-        self._sampling = self._parameters_of(self.look)  # the layers make other keys and values of the same text
+            model.encoder.forget()
+            self._transition = self._transition.towards(model.encoder(self.look.prompt), frames)
+        self._sampling = self._sampling_of(self.look)  # the layers make other keys and values of the same text
         self._switch_bank(self.look.on_switch, frames)
         self._skip = _Skip()
 
     def stages(self, picture: Picture, repeats: int = 20) -> dict[str, float]:
-        """Milliseconds of each stage of a frame, run by itself (core.runtimes.stages.STAGES); nothing of the stream
-        changes.
+        """Measure each stage of a frame by itself: milliseconds by core.runtimes.stages.STAGES.
 
-        Empty where the runtime's frame cannot be taken apart.
+        Nothing of the stream changes. Empty where the runtime's frame cannot be taken apart.
         """
-        sampling = self._sampling._replace(text=self._blend.text)
-        with on_device(self.settings.device):
-            runs = stages.of_step(self._step, sampling, self._state, picture)
+        sampling = self._sampling._replace(text=self._transition.blend.text)
+        with on_device(self.settings.device), torch.inference_mode():
+            runs = self._step.stages(sampling, self._state, picture)
             return stages.measured_ms(runs, self._model.device, repeats)
+
+    def wrap_step(self, change: Callable[[Step], Step]) -> None:
+        """Take frames by `change(step)` from now on.
+
+        So a benchmark measures another bank in the same engine, and a test watches the calls.
+        """
+        self._step = change(self._step)
 
     def prepare(self, texts: Iterable[str]) -> None:
         """Encode prompts ahead, so that a switch to them costs nothing."""
@@ -124,7 +139,7 @@ class Engine:
             self._model.encoder(text)
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """The prompt's words that this model does not know and ignores."""
+        """Return the prompt's words that this model does not know and ignores."""
         return self._model.encoder.unknown_words(prompt)
 
     def forget(self) -> None:
@@ -134,36 +149,37 @@ class Engine:
 
     @torch.inference_mode()
     def translate(self, picture: Picture) -> Picture | None:
-        """The translation of the picture given `delay` calls ago, None in the first `delay` calls.
+        """Return the translation of the picture given `delay` calls ago, None in the first `delay` calls.
 
         picture: RGB uint8 [height, width, 3] of the settings' size; ValueError for anything else.
         """
         self._check(picture)
-        self._turn_to(imagining=False)
+        self._switch_input(imagined=False)
         similar = self._skip.similar(picture, self.look)
         shown = self._skip.result
         if similar and shown is not None and self._skip.ready(self.delay, self.look):
             self._skip = self._skip._replace(repeats=self._skip.repeats + 1)
             return shown.copy()
-        changing = self._blend.share < 1 or not self._decay.over
+        changing = not self._transition.over
         own = picture.copy()  # the caller's may be used again, or be read-only
         result = self._advance(own)
         if result is not None and not result.any():
-            # black all over, as what is no number becomes: in the bank it would spoil every picture to come
+            # black all over is what NaN becomes: in the bank it would spoil every picture to come
             self._state = stream.with_empty_bank(self._state)
         still = -1 if changing else self._skip.still + 1 if similar else 0
-        self._last = own
+        self._flight = self._flight._replace(last=own)
         self._skip = _Skip(own, None if result is None else result.copy(), still)
         return result
 
     @torch.inference_mode()
     def drain(self) -> Iterator[Picture]:
-        """The translations still in flight, oldest first; afterwards the stream starts anew."""
-        if self._last is None:
+        """Yield the translations still in flight, oldest first; afterwards the stream starts anew."""
+        last = self._flight.last
+        if last is None:
             return
         try:
             for _ in range(self.delay):
-                result = self._advance(self._last)
+                result = self._advance(last)
                 if result is not None:
                     yield result
         finally:  # also where the caller takes only some of them
@@ -171,52 +187,53 @@ class Engine:
 
     @torch.inference_mode()
     def imagine(self) -> Picture | None:
-        """Text-to-image streaming: the next picture of the prompt, without any input; None in the first `delay` calls.
+        """Return the next picture of the prompt, without any input (text-to-image streaming).
 
-        After `translate` (and `translate` after this) the stream starts anew: what was in flight is not shown.
-        Raises SettingsError where the model can only translate.
+        None in the first `delay` calls. After `translate` (and `translate` after this) the stream starts anew: what was
+        in flight is not shown. Raises SettingsError where the model can only translate.
         """
         own = self.resolved.description
         if not own.text_to_image:
             raise SettingsError(f"model {own.name!r} only translates pictures; text-to-image needs an SD 1.5 model")
-        self._turn_to(imagining=True)
+        self._switch_input(imagined=True)
         noise = self._noise(self.look.seed)
-        turn = torch.tensor(np.deg2rad(self._turned))
-        self._turned += self.look.wander
-        # a turn from one noise towards another keeps the variance, so every moment is noise as good as the first
-        noise = noise * turn.cos() + self._noise(self.look.seed + 1) * turn.sin()
+        angle = torch.tensor(np.deg2rad(self._imagination.degrees))
+        self._imagination = self._imagination.wandered(self.look.wander)
+        # a rotation from one noise towards another keeps the variance, so every moment is noise as good as the first
+        noise = noise * angle.cos() + self._noise(self.look.seed + 1) * angle.sin()
         sampling = self._sampling._replace(rows=self._rows(1.0), noise=noise)
         return self._advance(None, sampling)
 
-    def _turn_to(self, *, imagining: bool) -> None:
-        if self._imagining != imagining:
-            self._imagining = imagining
+    def _switch_input(self, *, imagined: bool) -> None:
+        if self._imagination.active != imagined:
+            self._imagination = self._imagination._replace(active=imagined)
             self._start_anew()
 
     def _start_anew(self) -> None:
-        self._calls, self._last, self._decoding = 0, None, None
+        self._flight = _InFlight()
         self.forget()
 
-    def _advance(self, picture: Picture | None, sampling: stream.SamplingParameters | None = None) -> Picture | None:
-        sampling = self._decay.apply(self._sampling if sampling is None else sampling)._replace(text=self._blend.text)
+    def _advance(self, picture: Picture | None, sampling: SamplingParameters | None = None) -> Picture | None:
+        sampling = self._transition.apply(self._sampling if sampling is None else sampling)
         with _threads(self._model.threads), on_device(self.settings.device):
-            develop, self._state = self._step(sampling, self._state, picture)
-        self._blend, self._decay = self._blend.next(), self._decay.next()
-        self._calls += 1
+            pending, self._state = self._step(sampling, self._state, picture)
+        self._transition = self._transition.next()
+        decoding, calls = self._flight.decoding, self._flight.calls + 1
+        self._flight = self._flight._replace(calls=calls)
         if self._model.beside is None:
-            return develop() if self._calls > self.delay else None
-        before, self._decoding = self._decoding, self._model.beside.submit(develop)
+            return pending() if calls > self.delay else None
+        self._flight = self._flight._replace(decoding=self._model.beside.submit(pending))
         # the first calls decode what is no picture yet
-        return before.result() if before is not None and self._calls > self.delay else None
+        return decoding.result() if decoding is not None and calls > self.delay else None
 
-    def _parameters_of(self, look: Look) -> stream.SamplingParameters:
+    def _sampling_of(self, look: Look) -> SamplingParameters:
         own = self.resolved.description
         if look.guidance != 1 and self.settings.guidance is Guidance.NONE:
             raise SettingsError(
                 f"guidance is {look.guidance:g}, but the engine was built without; set guidance of the engine to "
                 "self-negative, onetime-negative or full"
             )
-        return stream.SamplingParameters(
+        return SamplingParameters(
             rows=self._rows(look.strength),
             noise=self._noise(look.seed),
             prediction=self._model.schedule.prediction,
@@ -233,11 +250,9 @@ class Engine:
         )
 
     def _rows(self, strength: float) -> schedule.RowCoefficients:
-        noise_schedule = self._model.schedule
-        chosen = schedule.timesteps(
-            noise_schedule.kind, self.settings.steps, strength, len(noise_schedule.alphas_cumprod)
-        )
-        return schedule.row_coefficients(noise_schedule, chosen, self._model.dtype, self._model.device)
+        own = self._model.schedule
+        chosen = schedule.timesteps(own.kind, self.settings.steps, strength, len(own.alphas_cumprod))
+        return schedule.row_coefficients(own, chosen, self._model.dtype, self._model.device)
 
     def _noise(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
@@ -248,7 +263,7 @@ class Engine:
         if on_switch is OnSwitch.FLUSH:
             self.forget()
         elif on_switch is OnSwitch.DECAY:
-            self._decay = _Decay(0, frames or _DECAY_FRAMES)
+            self._transition = self._transition._replace(decay=_Decay(0, frames or _DECAY_FRAMES))
 
     def _check(self, picture: Picture) -> None:
         wanted = (self.settings.height, self.settings.width, 3)
@@ -258,7 +273,7 @@ class Engine:
             raise ValueError(f"the picture is {picture.dtype} {picture.shape}; it must be uint8 {wanted}")
 
 
-def _opened(resolved: Resolved, report: Report) -> tuple[Model, stream.StreamState, stream.Step, str]:
+def _opened(resolved: Resolved, report: Report) -> tuple[Model, StreamState, Step, str]:
     """Return the model, the state of a stream before its first frame, its step, and Engine.trouble.
 
     Where the TensorRT plan does not run, the next best runtime stands in.
@@ -274,7 +289,7 @@ def _opened(resolved: Resolved, report: Report) -> tuple[Model, stream.StreamSta
     return *_begun(chosen, report), trouble
 
 
-def _begun(resolved: Resolved, report: Report) -> tuple[Model, stream.StreamState, stream.Step]:
+def _begun(resolved: Resolved, report: Report) -> tuple[Model, StreamState, Step]:
     """Return the model on the resolved runtime, the state before the first frame, and its step.
 
     Where `auto` chose a runtime that does not work here, eager stands in.
@@ -298,13 +313,13 @@ def _begun(resolved: Resolved, report: Report) -> tuple[Model, stream.StreamStat
     except SettingsError as error:
         if resolved.asked is not Runtime.AUTO or resolved.runtime is Runtime.EAGER:
             raise
-        why = str(error)
+        why = f"{error}; so that is what is done"
     return _begun(on_runtime(resolved, Runtime.EAGER, why), report)
 
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """PyTorch's own operations run on `count` threads; None leaves them alone."""
+    """Let PyTorch's own operations run on `count` threads meanwhile; None leaves them alone."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else count)
     try:
@@ -313,8 +328,25 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Decay:
+class _Imagination(NamedTuple):
+    """Text-to-image streaming: whether it runs, and how many degrees its noise has wandered."""
+
+    active: bool = False
+    degrees: float = 0.0
+
+    def wandered(self, degrees: float) -> _Imagination:
+        return self._replace(degrees=self.degrees + degrees)
+
+
+class _InFlight(NamedTuple):
+    """What a stream has under way: frames taken so far, the picture being decoded, the last picture given."""
+
+    calls: int = 0
+    decoding: Future[Picture] | None = None
+    last: Picture | None = None
+
+
+class _Decay(NamedTuple):
     """A bank's way out after a switch: old features lose their pull, and every frame is kept."""
 
     done: int
@@ -322,16 +354,35 @@ class _Decay:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to do."""
         return self.done >= self.frames
 
-    def apply(self, sampling: stream.SamplingParameters) -> stream.SamplingParameters:
+    def apply(self, sampling: SamplingParameters) -> SamplingParameters:
         if self.over:
             return sampling
         return sampling._replace(interval=1, fusion_strength=sampling.fusion_strength * self.done / self.frames)
 
     def next(self) -> _Decay:
         return self if self.over else _Decay(self.done + 1, self.frames)
+
+
+class _Transition(NamedTuple):
+    """What goes on for some frames after a switch: the prompt's blend, and the bank's decay."""
+
+    blend: prompts.Blend
+    decay: _Decay = _Decay(0, 0)
+
+    @property
+    def over(self) -> bool:
+        return self.blend.share >= 1 and self.decay.over
+
+    def apply(self, sampling: SamplingParameters) -> SamplingParameters:
+        return self.decay.apply(sampling)._replace(text=self.blend.text)
+
+    def towards(self, target: Tensor, frames: int) -> _Transition:
+        return self._replace(blend=prompts.blend_towards(self.blend, target, frames))
+
+    def next(self) -> _Transition:
+        return _Transition(self.blend.next(), self.decay.next())
 
 
 class _Skip(NamedTuple):
@@ -346,11 +397,11 @@ class _Skip(NamedTuple):
     repeats: int = 0
 
     def similar(self, picture: Picture, look: Look) -> bool:
-        """Whether `picture` is as good as the last one."""
+        """Return whether `picture` is as good as the last one."""
         if look.skip_difference == 0 or self.picture is None:
             return False
         return bool(np.abs(picture.astype(np.int16) - self.picture).mean() < look.skip_difference)
 
     def ready(self, delay: int, look: Look) -> bool:
-        """Whether the result may be shown again: it is `delay` frames old, so all those must have been the same."""
+        """Return whether the result may be shown again: it is `delay` frames old, all of which must have been alike."""
         return self.still >= delay and self.repeats < look.skip_limit

@@ -4,6 +4,7 @@ $ErrorActionPreference = "Stop"
 $Root = Split-Path -Parent $PSScriptRoot
 $Venv = Join-Path $Root ".venv"
 $Py = Join-Path $Venv "Scripts\python.exe"
+$env:PYTHONSAFEPATH = "1" # no Python that is started here executes what lies in the folder one stands in
 
 function Stop-With([string] $Message) {
     [Console]::Error.WriteLine("error: $Message")

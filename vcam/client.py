@@ -11,11 +11,11 @@ import os
 import socket
 import stat
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core import folders
 from vcam.commands import Command, Status, to_json
 from vcam.errors import ClientError
 
@@ -29,14 +29,7 @@ def state_folder() -> Path:
     """Where the running daemon leaves its address, token and lock (VCAM_STATE_FOLDER overrides); need not exist."""
     if folder := os.environ.get("VCAM_STATE_FOLDER"):
         return Path(folder)
-    name = "streamv2v-camera"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", tempfile.gettempdir())) / name
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / name
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(runtime) / name
-    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / name
+    return folders.state()
 
 
 def private_folder(path: Path) -> Path:

@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from core import folders
+from vcam.addresses import without_secrets
+
 LOG_FILE = "vcam.log"
 LARGEST = 1_000_000  # bytes of one file
 KEPT = 3  # files before it
@@ -30,9 +33,7 @@ def log_folder() -> Path:
     """Where the log lies (VCAM_LOG_FOLDER, else the system's usual place); it need not exist."""
     if told := os.environ.get("VCAM_LOG_FOLDER"):
         return Path(told)
-    import platformdirs
-
-    return platformdirs.user_log_path("streamv2v-camera", appauthor=False)
+    return folders.log()
 
 
 def announce(text: str) -> None:
@@ -99,7 +100,7 @@ class _Formatter(logging.Formatter):
 
 def redacted(text: str) -> str:
     """Return the text with whatever follows password, token, ticket or the like taken out."""
-    return _SECRETS.sub(r"\1***", text)
+    return _SECRETS.sub(r"\1***", without_secrets(text))
 
 
 @contextlib.contextmanager

@@ -20,8 +20,8 @@ from core.algorithm.bank import Bank, Features, Reading, gather_tokens, normaliz
 class BankCall(NamedTuple):
     """What travels with one UNet call: the bank, how to read it, and the features seen, which the layers fill in.
 
-    cross: cross-attention layer -> its keys and values of the text, [rows, words, 2*channels]; a layer that it does not
-    name works out its own.
+    cross: cross-attention layer -> its keys and values of the text, [rows, words, 2*channels]; a layer that is not in
+    it works out its own.
     """
 
     bank: Bank
@@ -31,38 +31,38 @@ class BankCall(NamedTuple):
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
-    """Multi-head attention: query [rows, m, channels], keys and values [rows, n, channels] -> [rows, m, channels]."""
+    """Apply multi-head attention: query [rows, m, channels], keys and values [rows, n, channels] -> as query."""
     # [rows, heads, n, channels/heads]
     q, k, v = (t.reshape(t.shape[0], t.shape[1], heads, -1).transpose(1, 2) for t in (query, keys, values))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def extend(now: Tensor, ring: Tensor, fresh: Tensor) -> Tensor:
-    """[K_now ; K_bank]: now [rows, tokens, channels], ring [rows, slots, tokens, channels] -> [rows, n, channels]."""
+    """Return [K_now ; K_bank] along tokens: now [rows, tokens, channels], ring [rows, slots, tokens, channels]."""
     return torch.cat([now, read(ring, now, fresh)], dim=1)
 
 
 def fuse(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor) -> Tensor:
-    """Each token moves towards its most similar token of the bank, where their cosine is over the threshold.
+    """Move each token towards its most similar token of the bank, where their cosine is over the threshold.
 
     own [rows, tokens, channels], ring [rows, slots, tokens, channels], strength and threshold [rows].
     """
     banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
     similarity = normalized(own) @ normalized(banked).transpose(1, 2)  # [rows, tokens, slots*tokens]
     best, index = similarity.max(dim=-1)
-    return _drawn(own, gather_tokens(banked, index), best, strength, threshold)
+    return _moved(own, gather_tokens(banked, index), best, strength, threshold)
 
 
-def _drawn(own: Tensor, match: Tensor, similarity: Tensor, strength: Tensor, threshold: Tensor) -> Tensor:
-    """`own` moved towards its match, where the two are alike; similarity [rows, tokens]."""
+def _moved(own: Tensor, match: Tensor, similarity: Tensor, strength: Tensor, threshold: Tensor) -> Tensor:
+    """Return `own` moved towards its match, where the two are alike; similarity [rows, tokens]."""
     mixed = torch.lerp(own, match, strength[:, None, None])
     return torch.where((similarity > threshold[:, None])[..., None], mixed, own)
 
 
 class SubtokenGrid(NamedTuple):
-    """Where matches may also lie: between the tokens, which are a grid of height x width.
+    """The points between tokens where a match may lie; the tokens are a grid of height x width.
 
-    shares [points, 9]: how much of a token and its eight neighbours makes up each point (`subtoken_shares`).
+    shares [points, 9]: how much a token and each of its eight neighbours adds to each point (`subtoken_shares`).
     """
 
     shares: Tensor
@@ -71,37 +71,37 @@ class SubtokenGrid(NamedTuple):
 
 
 def subtoken_shares(parts: int) -> Tensor:
-    """The bilinear shares [points, 9] of a token and its neighbours, at steps of 1/parts of a token, up to a half."""
+    """Return the bilinear shares [points, 9] of a token and its neighbours at steps of 1/parts of a token."""
     steps = torch.arange(-(parts // 2), parts // 2 + 1) / parts
     line = (1 - (steps[:, None] - torch.arange(-1, 2)).abs()).clamp_min(0)  # [steps, 3]
     return (line[:, None, :, None] * line[None, :, None, :]).reshape(-1, 9)  # [steps*steps, 3*3]
 
 
-def fuse_subtoken(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor, between: SubtokenGrid) -> Tensor:
-    """As `fuse`, but the match may lie between tokens: what moved by less than a token is found where it was.
+def fuse_subtoken(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor, grid: SubtokenGrid) -> Tensor:
+    """Fuse as `fuse` does, but let the match lie between tokens, so that motion by less than a token is followed.
 
-    Ours, not the paper's: as video codecs compensate motion of parts of a pixel, the most similar token is found first,
-    then the point around it where the bilinear mix of the bank is most similar.
+    Ours, not the paper's; video codecs compensate motion by parts of a pixel in the same way. The most similar token is
+    found first, then the point around it where the bilinear mix of the bank's tokens is most similar.
     """
     banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
     direction = normalized(own)
     index = (direction @ normalized(banked).transpose(1, 2)).argmax(dim=-1)  # [rows, tokens]
     rows, tokens, channels = own.shape
-    nine = _neighbours(ring.shape[1], between)[index]  # [rows, tokens, 9]
+    nine = _neighbours(ring.shape[1], grid)[index]  # [rows, tokens, 9]
     around = gather_tokens(banked, nine.flatten(1)).reshape(rows, tokens, 9, channels)
-    near, shares = around.float(), between.shares.float()  # squares of half precision may overflow
+    near, shares = around.float(), grid.shares.float()  # squares of half precision may overflow
     products = (near @ near.transpose(2, 3)).flatten(2)  # [rows, tokens, 81]
     lengths = products @ (shares[:, :, None] * shares[:, None]).flatten(1).T  # squared, [rows, tokens, points]
     dots = (near @ direction.float()[..., None])[..., 0] @ shares.T  # [rows, tokens, points]
     best, point = (dots * lengths.clamp_min(1e-12).rsqrt()).max(dim=-1)
-    match = (between.shares.to(around.dtype)[point][:, :, None] @ around)[:, :, 0]  # [rows, tokens, channels]
-    return _drawn(own, match, best, strength, threshold)
+    match = (grid.shares.to(around.dtype)[point][:, :, None] @ around)[:, :, 0]  # [rows, tokens, channels]
+    return _moved(own, match, best, strength, threshold)
 
 
-def _neighbours(slots: int, between: SubtokenGrid) -> Tensor:
-    """Of every token of a ring, itself and its neighbours in its slot, [slots*tokens, 9]; edges are repeated."""
-    height, width = between.height, between.width
-    device, step = between.shares.device, torch.arange(-1, 2, device=between.shares.device)
+def _neighbours(slots: int, grid: SubtokenGrid) -> Tensor:
+    """Return the indices of each token of a ring and its neighbours in its slot, [slots*tokens, 9]; edges repeat."""
+    height, width = grid.height, grid.width
+    device, step = grid.shares.device, torch.arange(-1, 2, device=grid.shares.device)
     y = (torch.arange(height, device=device)[:, None] + step).clamp(0, height - 1)  # [height, 3]
     x = (torch.arange(width, device=device)[:, None] + step).clamp(0, width - 1)  # [width, 3]
     there = (y[:, None, :, None] * width + x[None, :, None, :]).reshape(1, height * width, 9)
@@ -109,22 +109,22 @@ def _neighbours(slots: int, between: SubtokenGrid) -> Tensor:
     return (first + there).flatten(0, 1)
 
 
-def fuse_at(place: str, own: Tensor, call: BankCall, between: SubtokenGrid | None = None) -> Tensor:
-    """`own` [rows, tokens, channels] fused with the bank at `place`; what flows on is also what is banked."""
+def fuse_at(place: str, own: Tensor, call: BankCall, grid: SubtokenGrid | None = None) -> Tensor:
+    """Return `own` [rows, tokens, channels] fused with the bank at `place`; what is returned is also banked."""
     name = f"{place}.feature"
     ring = call.bank.get(name)
     if ring is None:
         fused = own
-    elif between is None:
+    elif grid is None:
         fused = fuse(own, ring, call.reading.strength, call.reading.threshold)
     else:
-        fused = fuse_subtoken(own, ring, call.reading.strength, call.reading.threshold, between)
+        fused = fuse_subtoken(own, ring, call.reading.strength, call.reading.threshold, grid)
     call.seen[name] = fused
     return fused
 
 
 def project(attn: Attention, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value, each [rows, tokens, channels]; one matrix product where diffusers has fused the weights."""
+    """Return query, key and value, each [rows, tokens, channels]; by one product where the weights are fused."""
     if attn.fused_projections:
         query, key, value = attn.to_qkv(hidden).chunk(3, dim=-1)
         return query, key, value
@@ -132,7 +132,7 @@ def project(attn: Attention, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def keys_values(attn: Attention, text: Tensor) -> Tensor:
-    """A cross-attention's keys and values, side by side: text [rows, words, width] -> [rows, words, 2*channels]."""
+    """Return a cross-attention's keys and values of text [rows, words, width], joined: [rows, words, 2*channels]."""
     return torch.cat([attn.to_k(text), attn.to_v(text)], dim=-1)
 
 
@@ -152,7 +152,7 @@ class SelfAttention:
         temb: Tensor | None = None,
         bank_call: BankCall | None = None,
     ) -> Tensor:
-        """hidden_states [rows, tokens, channels] -> the same shape."""
+        """Attend: hidden_states [rows, tokens, channels] -> the same shape."""
         assert bank_call is not None
         query, key, value = project(attn, hidden_states)
         key_name, value_name = f"{self.layer}.key", f"{self.layer}.value"
@@ -180,7 +180,7 @@ class CrossAttention:
         temb: Tensor | None = None,
         bank_call: BankCall | None = None,
     ) -> Tensor:
-        """hidden_states [rows, tokens, channels], encoder_hidden_states [rows, words, width] -> as hidden_states."""
+        """Attend to the text: hidden_states [rows, tokens, channels], text [rows, words, width] -> as hidden_states."""
         text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         ready = None if bank_call is None else bank_call.cross.get(self.layer)
         key, value = (keys_values(attn, text) if ready is None else ready).chunk(2, dim=-1)
@@ -197,7 +197,7 @@ class FusedTransformerBlock(nn.Module):
         self.block = block
 
     def forward(self, hidden_states: Tensor, *, cross_attention_kwargs: dict[str, Any], **kwargs: Any) -> Tensor:
-        """hidden_states [rows, tokens, channels] -> the same shape."""
+        """Attend: hidden_states [rows, tokens, channels] -> the same shape."""
         out = self.block(hidden_states, cross_attention_kwargs=cross_attention_kwargs, **kwargs)
         return fuse_at(self.place, out, cross_attention_kwargs["bank_call"])
 
@@ -210,7 +210,7 @@ class FusedUpBlock(nn.Module):
     shares: Tensor | None
 
     def __init__(self, place: str, block: nn.Module, parts: int = 1) -> None:
-        """parts: matches may lie between tokens, at steps of 1/parts of one (`fuse_subtoken`); 1: on tokens only."""
+        """Take the block over; parts: matches lie at steps of 1/parts of a token (`fuse_subtoken`), 1: on tokens."""
         super().__init__()
         self.place = place
         self.block = block
@@ -219,7 +219,7 @@ class FusedUpBlock(nn.Module):
 
     @property
     def resnets(self) -> nn.ModuleList:
-        """The inner block's, whose number diffusers asks for."""
+        """The inner block's residual layers, whose number diffusers asks for."""
         return self.block.resnets  # type: ignore[return-value]
 
     def forward(
@@ -232,7 +232,7 @@ class FusedUpBlock(nn.Module):
         cross_attention_kwargs: dict[str, Any],
         **attention: Any,
     ) -> Tensor:
-        """hidden_states [rows, channels, height, width] -> as the inner block."""
+        """Run the inner block on hidden_states [rows, channels, height, width] and fuse its output."""
         if self.attends:
             attention["cross_attention_kwargs"] = cross_attention_kwargs
         else:
@@ -246,6 +246,6 @@ class FusedUpBlock(nn.Module):
         )
         # contiguous: a banked view would hand its strides on to the ring, and a compiled call would be compiled again
         tokens = out.flatten(2).transpose(1, 2).contiguous()  # [rows, height*width, channels]
-        between = None if self.shares is None else SubtokenGrid(self.shares, *out.shape[2:])
-        fused = fuse_at(self.place, tokens, cross_attention_kwargs["bank_call"], between)
+        grid = None if self.shares is None else SubtokenGrid(self.shares, *out.shape[2:])
+        fused = fuse_at(self.place, tokens, cross_attention_kwargs["bank_call"], grid)
         return fused.transpose(1, 2).reshape(out.shape)

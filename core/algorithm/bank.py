@@ -22,7 +22,7 @@ Layout = dict[str, tuple[int, int]]  # name -> (tokens, channels)
 
 
 class Reading(NamedTuple):
-    """How each row of a call reads its bank, as tensors so that a change is no other graph.
+    """How each row of a call reads its bank; tensors, so that a change needs no other graph.
 
     fresh: bool [rows], the row has no past yet and reads its own features. strength and threshold: float [rows], paper
     section 4.2; a threshold above 1 fuses nothing.
@@ -34,7 +34,7 @@ class Reading(NamedTuple):
 
 
 def empty(layout: Layout, rows: int, slots: int, dtype: torch.dtype, device: torch.device) -> Bank:
-    """A bank of zeros; its rows must be read as fresh until they have been filled."""
+    """Return a bank of zeros; its rows must be read as fresh until they have been filled."""
     return {
         name: torch.zeros(rows, slots, tokens, channels, dtype=dtype, device=device)
         for name, (tokens, channels) in layout.items()
@@ -42,43 +42,43 @@ def empty(layout: Layout, rows: int, slots: int, dtype: torch.dtype, device: tor
 
 
 def slot_count(bank: Bank) -> int:
-    """How many slots its rings have; 0 without a bank."""
+    """Return how many slots the rings have; 0 without a bank."""
     return next(iter(bank.values())).shape[1] if bank else 0
 
 
 def bank_bytes(layout: Layout, rows: int, slots: int, dtype: torch.dtype) -> int:
-    """Bytes that `empty` will take."""
+    """Return how many bytes `empty` will take."""
     return sum(math.prod(shape) for shape in layout.values()) * rows * slots * dtype.itemsize
 
 
 def read(ring: Tensor, now: Tensor, fresh: Tensor) -> Tensor:
-    """The ring as one bag of tokens `[rows, slots*tokens, channels]`; a fresh row's bag is its own features.
+    """Return all tokens of the ring, `[rows, slots*tokens, channels]`; a fresh row gets its own features repeated.
 
-    A softmax over a bag that repeats the row's own keys equals plain attention, so a start needs no other graph.
+    A softmax over repetitions of the row's own keys equals plain attention, so a start needs no other graph.
     """
     return torch.where(fresh[:, None, None, None], now[:, None], ring).flatten(1, 2)
 
 
 def write(bank: Bank, seen: Features, slots: Tensor) -> Bank:
-    """The bank with `seen` in the slots marked by `slots` (bool [rows, slots])."""
+    """Return the bank with `seen` in the slots marked by `slots` (bool [rows, slots])."""
     mask = slots[:, :, None, None]
     return {name: torch.where(mask, seen[name][:, None], ring) for name, ring in bank.items()}
 
 
 def slot_mask(slots: int, writes: Sequence[Sequence[int]]) -> Tensor:
-    """The bool [rows, slots] mask of the slots that each row writes."""
+    """Return the bool [rows, slots] mask of the slots that each row writes."""
     return torch.tensor([[slot in row for slot in range(slots)] for row in writes], dtype=torch.bool)
 
 
 def permutation(seed: int, frame: int, tokens: int) -> Tensor:
-    """The random order of 2*tokens tokens for one frame's merge: first half sources, second half destinations."""
+    """Return the random order of 2*tokens tokens for one frame's merge: sources, then as many destinations."""
     # the same for every row and layer, so that a frame is merged alike at whatever time its row is computed
     generator = torch.Generator().manual_seed((seed * 1_000_003 + frame) % 2**63)
     return torch.randperm(2 * tokens, generator=generator)
 
 
 def merge(bank: Bank, seen: Features, orders: Mapping[int, Tensor]) -> Bank:
-    """Dynamic merging (paper, section 4.3): bank and current tokens are merged into one compact slot.
+    """Merge bank and current tokens into one compact slot: dynamic merging (paper, section 4.3).
 
     bank: rings with one slot. orders: tokens -> int64 [rows, 2*tokens], a permutation per row. Each source is averaged
     into the destination of most similar key; values and features follow their layer's keys, and a place that is no
@@ -97,7 +97,7 @@ def merge(bank: Bank, seen: Features, orders: Mapping[int, Tensor]) -> Bank:
 
 
 def guide_name(name: str, bank: Mapping[str, Tensor]) -> str:
-    """The entry by whose similarity `name` is merged: its attention layer's keys, or itself."""
+    """Return the entry by whose similarity `name` is merged: its attention layer's keys, or itself."""
     place = name.rpartition(".")[0]
     for guide in (f"{place}.key", f"{place}.attn1.key"):
         if guide in bank:
@@ -106,13 +106,12 @@ def guide_name(name: str, bank: Mapping[str, Tensor]) -> str:
 
 
 def _match_tokens(keys: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(sources, destinations, target, count): token indices, the destination of each source, and group sizes."""
+    """Return (sources, destinations, target, count): token indices, each source's destination, and group sizes."""
     tokens = keys.shape[1] // 2
     sources, destinations = order[:, :tokens], order[:, tokens:]
     directions = normalized(keys)
-    similarity = gather_tokens(directions, sources) @ gather_tokens(directions, destinations).transpose(
-        1, 2
-    )  # [rows, sources, dest.]
+    source, destination = gather_tokens(directions, sources), gather_tokens(directions, destinations)
+    similarity = source @ destination.transpose(1, 2)  # [rows, sources, destinations]
     target = similarity.argmax(dim=-1)
     ones = torch.ones_like(target, dtype=_wide(keys.dtype))
     # scatter_add and a division: scatter_reduce(mean) exports to a wrong ONNX graph
@@ -128,7 +127,7 @@ def _average(both: Tensor, sources: Tensor, destinations: Tensor, target: Tensor
 
 
 def normalized(tokens: Tensor) -> Tensor:
-    """Tokens [..., channels] of length one; worked out in float32 at least, for squares of half precision overflow."""
+    """Return the tokens [..., channels] at length one; in float32 at least, for squares of half precision overflow."""
     return F.normalize(tokens.to(_wide(tokens.dtype)), dim=-1).to(tokens.dtype)
 
 
@@ -137,12 +136,12 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """tokens [rows, n, channels] at index [rows, m] -> [rows, m, channels]."""
+    """Return tokens [rows, n, channels] at index [rows, m] -> [rows, m, channels]."""
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
 class BankUpdate(NamedTuple):
-    """What becomes of the bank after a call, whose row r worked on the frame of age ages[r].
+    """What a call does to the bank; its row r worked on the frame of age ages[r].
 
     Ages are frames since the bank was emptied; a negative one is a row that holds no frame yet. writes: the slots that
     each row's frame takes. merged: the rows to be merged. positions: the slot that each row takes next.
@@ -157,7 +156,7 @@ class BankUpdate(NamedTuple):
 def next_update(
     slots: int, positions: tuple[int, ...], ages: Sequence[int], *, policy: Policy, interval: int
 ) -> BankUpdate:
-    """The turn of a bank of so many slots, 0 for none; positions[r] is the slot that row r takes next.
+    """Return the update of a bank of so many slots, 0 for none; positions[r] is the slot that row r takes next.
 
     Age 0 fills every slot; afterwards every interval-th frame is kept: the ring's oldest slot takes it (`fifo`), or it
     is merged into the compact slot (`merge`).
@@ -174,24 +173,24 @@ def next_update(
     return BankUpdate(ages, tuple(filled), tuple(row for row, now in enumerate(due) if now), positions)
 
 
-def apply_update(bank: Bank, seen: Features, now: BankUpdate, seed: int) -> Bank:
-    """The bank after that turn; seed is of the random order in which tokens are merged."""
-    if any(now.writes):
+def apply_update(bank: Bank, seen: Features, update: BankUpdate, seed: int) -> Bank:
+    """Return the bank after that update; seed: of the random order in which tokens are merged."""
+    if any(update.writes):
         device = next(iter(bank.values())).device
-        bank = write(bank, seen, slot_mask(slot_count(bank), now.writes).to(device))
-    if now.merged:
-        bank = _merge_rows(bank, seen, now, seed)
+        bank = write(bank, seen, slot_mask(slot_count(bank), update.writes).to(device))
+    if update.merged:
+        bank = _merge_rows(bank, seen, update, seed)
     return bank
 
 
 def merge_orders(bank: Bank, seed: int, frames: Sequence[int]) -> dict[int, Tensor]:
-    """For `merge`: tokens -> int64 [rows, 2*tokens], the permutation of each of those frames, one a row."""
+    """Return for `merge`: tokens -> int64 [rows, 2*tokens], the permutation of each of those frames, one a row."""
     tokens = {ring.shape[2] for ring in bank.values()}
     return {n: torch.stack([permutation(seed, frame, n) for frame in frames]) for n in tokens}
 
 
-def _merge_rows(bank: Bank, seen: Features, now: BankUpdate, seed: int) -> Bank:
-    index = torch.tensor(now.merged, device=next(iter(bank.values())).device)
-    given = merge_orders(bank, seed, [now.ages[row] for row in now.merged])
+def _merge_rows(bank: Bank, seen: Features, update: BankUpdate, seed: int) -> Bank:
+    index = torch.tensor(update.merged, device=next(iter(bank.values())).device)
+    given = merge_orders(bank, seed, [update.ages[row] for row in update.merged])
     part = merge({n: t[index] for n, t in bank.items()}, {n: seen[n][index] for n in bank}, given)
     return {name: ring.index_copy(0, index, part[name]) for name, ring in bank.items()}

@@ -1,7 +1,7 @@
 """One frame as a pure function of tensors: the arithmetic of every runtime, what is captured, compiled and exported.
 
 All that may change between two frames is a tensor of fixed shape (`FrameInputs`), and so is all that a stream remembers
-(`StreamTensors`): one graph serves every frame. core.algorithm.stream says which inputs a frame gets.
+(`StreamTensors`): one graph serves every frame. core.algorithm.stream works out which inputs a frame gets.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class FrameScalars(NamedTuple):
-    """The small ones of the inputs, in their order there."""
+    """The small inputs of a frame: one value each, or one for each row; fields as in FrameInputs, in that order."""
 
     scale: Tensor
     residual: Tensor
@@ -34,16 +34,20 @@ class FrameScalars(NamedTuple):
     reading: Reading
     write: Tensor
 
+    def named(self) -> dict[str, Tensor]:
+        """Return every tensor by its name; those of `reading` by their own."""
+        plain = {"scale": self.scale, "residual": self.residual, "presence": self.presence}
+        return plain | self.reading._asdict() | {"write": self.write}
+
 
 class FrameInputs(NamedTuple):
     """All that may change between two frames. Floating tensors have the latents' dtype.
 
     noise [rows, channels, h, w] is the one fixed noise of each row. text [net_rows, words, width]: the prompt for each
-    row of the UNet call, then the negative prompt for the rows that guidance adds. cross:
-    core.algorithm.unet.cross_attention of
-    that text, or empty, and then each call works it out. scale and residual [1]: of the guidance. presence [1]: what
-    the picture's latents are multiplied by, 1, or 0 where pictures are imagined without an input. write: bool
-    [net_rows, slots], the slots that take this frame.
+    row of the UNet call, then the negative prompt for the rows that guidance adds. cross: what the cross-attention
+    layers make of that text (core.algorithm.unet.BankedUNet.cross_attention), or empty, and then each call works it
+    out. scale and residual [1]: of the guidance. presence [1]: what the picture's latent is multiplied by: 1, or 0
+    where a picture is imagined without one. write: bool [net_rows, slots], the slots that take this frame.
     """
 
     rows: RowCoefficients
@@ -56,9 +60,14 @@ class FrameInputs(NamedTuple):
     reading: Reading
     write: Tensor
 
+    @property
+    def scalars(self) -> FrameScalars:
+        """The small ones among them."""
+        return FrameScalars(self.scale, self.residual, self.presence, self.reading, self.write)
+
 
 class StreamTensors(NamedTuple):
-    """The tensors that a stream remembers.
+    """The tensors that a stream remembers from frame to frame.
 
     in_flight and origins [rows-1, channels, h, w]: the clean estimates of the frames between two steps, and the latents
     that residual guidance compares them with. bank: rings [net_rows, slots, tokens, channels], empty without a bank.
@@ -71,6 +80,19 @@ class StreamTensors(NamedTuple):
     sources: Tensor
 
 
+class DenoisedBatch(NamedTuple):
+    """What one call of the stream batch gives.
+
+    clean [1, channels, h, w]: the finished latent, of rows-1 calls ago. in_flight and origins: as in StreamTensors,
+    after the call. seen: the features of every row.
+    """
+
+    clean: Tensor
+    in_flight: Tensor
+    origins: Tensor
+    seen: Features
+
+
 class PictureEncoder(nn.Module):
     """picture RGB uint8 [height, width, 3] -> latent [1, channels, h, w], by a diffusers VAE."""
 
@@ -80,8 +102,8 @@ class PictureEncoder(nn.Module):
         self.scaling, self.dtype = float(vae.config.scaling_factor), vae.dtype
 
     def forward(self, picture: Tensor) -> Tensor:
-        """uint8 [height, width, 3] -> [1, channels, h, w]."""
-        # cast first and last: with bytes TensorRT does nothing else
+        """Return the latent [1, channels, h, w] of a picture uint8 [height, width, 3]."""
+        # cast first and last: a cast is all that TensorRT does with bytes
         values = picture.to(self.dtype).permute(2, 0, 1)[None] / 127.5 - 1
         encoded = self.vae.encode(values)
         latent: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
@@ -97,25 +119,25 @@ class PictureDecoder(nn.Module):
         self.scaling = float(vae.config.scaling_factor)
 
     def forward(self, latent: Tensor, source: Tensor | None = None) -> Tensor:
-        """[1, channels, h, w] -> uint8 [height, width, 3]; the source is not looked at."""
+        """Return the picture uint8 [height, width, 3] of a latent [1, channels, h, w]; the source is not looked at."""
         return _levels(self.vae.decode(latent / self.scaling).sample)
 
 
 class DetailedDecoder(PictureDecoder):
-    """latent and the picture that was translated -> picture, by a VAE and a detail stage."""
+    """A decoder with a detail stage behind it, which looks at the picture that was translated."""
 
     def __init__(self, vae: Any, detail: nn.Module) -> None:
         super().__init__(vae)
         self.sharpen = PictureSharpener(detail)
 
     def forward(self, latent: Tensor, source: Tensor | None = None) -> Tensor:
-        """[1, channels, h, w] and uint8 [height, width, 3], which must be there -> the same as the latter."""
+        """Return the picture uint8 [height, width, 3] of a latent and its source, of the same shape, which must be."""
         shown: Tensor = self.sharpen(super().forward(latent), source)
         return shown
 
 
 class PictureSharpener(nn.Module):
-    """Translation and source RGB uint8 [height, width, 3] -> the translation with its detail, the same."""
+    """A translation and its source, both RGB uint8 [height, width, 3], to the translation with its detail."""
 
     def __init__(self, detail: nn.Module) -> None:
         """detail: a core.algorithm.detail.Detail."""
@@ -124,19 +146,19 @@ class PictureSharpener(nn.Module):
         self.dtype = next(detail.parameters()).dtype
 
     def forward(self, picture: Tensor, source: Tensor) -> Tensor:
-        """Sides are multiples of 8."""
+        """Return the picture with its detail; sides are multiples of 8."""
         pair = (one.to(self.dtype).permute(2, 0, 1)[None] / 127.5 - 1 for one in (picture, source))
         return _levels(self.detail(*pair))
 
 
 def _levels(values: Tensor) -> Tensor:
-    """[1, 3, height, width], -1..1 -> uint8 [height, width, 3]."""
+    """Return the uint8 [height, width, 3] of a picture [1, 3, height, width], -1..1."""
     levels: Tensor = ((values[0].float() + 1) * 127.5).round().clamp(0, 255)
     return levels.permute(1, 2, 0).contiguous().to(torch.uint8)
 
 
 def next_sources(picture: Tensor, sources: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
-    """(the picture of the frame that is shown next, the sources after it); of `StreamTensors`.
+    """Return (the picture of the frame that is shown next, the sources after it), of `StreamTensors`.
 
     With a bank a source is steadied by the one before it, as features are by those of the bank.
     """
@@ -148,10 +170,7 @@ def next_sources(picture: Tensor, sources: Tensor, policy: Policy) -> tuple[Tens
 
 
 class FrameModule(nn.Module):
-    """A whole frame of the stream batch: (picture, inputs, tensors) -> (picture of rows-1 calls ago, tensors, seen).
-
-    Pictures are RGB uint8 [height, width, 3]. seen: the features that `BankMerge` takes, empty under other policies.
-    """
+    """A whole frame of the stream batch: encoder, UNet with its bank, decoder."""
 
     def __init__(
         self,
@@ -163,7 +182,7 @@ class FrameModule(nn.Module):
         guidance: Guidance,
         policy: Policy,
     ) -> None:
-        """net: a core.algorithm.unet.BankedUNet; without a bank its tensors's bank is empty."""
+        """Take the parts over; net: a core.algorithm.unet.BankedUNet, whose bank may be empty."""
         super().__init__()
         self.encode = encode
         self.net = net
@@ -175,34 +194,42 @@ class FrameModule(nn.Module):
     def forward(
         self, picture: Tensor, inputs: FrameInputs, tensors: StreamTensors
     ) -> tuple[Tensor, StreamTensors, Features]:
-        """(picture, tensors after, seen); nothing of what is given is changed."""
-        latent = self.encode(picture) * inputs.presence
-        clean, origins, seen = denoise(
-            partial(self.net, cross=inputs.cross),
-            inputs,
-            tensors.bank,
-            torch.cat([latent, tensors.in_flight]),
-            torch.cat([latent, tensors.origins]),
-            prediction=self.prediction,
-            guidance=self.guidance,
-        )
-        bank = banks.write(tensors.bank, seen, inputs.write)
+        """Return (picture of rows-1 calls ago, tensors after this frame, features for `BankMerge`).
+
+        Nothing given is changed. Pictures are RGB uint8 [height, width, 3]. The features are empty where the policy
+        does not merge.
+        """
         source, sources = next_sources(picture, tensors.sources, self.policy)
-        after = StreamTensors(clean[:-1], origins[:-1], bank, sources)
-        kept = {name: seen[name] for name in bank} if self.policy is Policy.MERGE else {}
-        return self.decode(clean[-1:], source), after, kept
+        shown, done = self.translate(picture, inputs, tensors, source)
+        bank = banks.write(tensors.bank, done.seen, inputs.write)
+        kept = {name: done.seen[name] for name in bank} if self.policy is Policy.MERGE else {}
+        return shown, StreamTensors(done.in_flight, done.origins, bank, sources), kept
+
+    def translate(
+        self, picture: Tensor, inputs: FrameInputs, tensors: StreamTensors, source: Tensor
+    ) -> tuple[Tensor, DenoisedBatch]:
+        """Return (picture of rows-1 calls ago, what the UNet call gave); the bank is left as it is.
+
+        source: the picture given rows-1 calls ago, for a detail stage.
+        """
+        done = self.denoise(self.encode(picture) * inputs.presence, inputs, tensors)
+        return self.decode(done.clean, source), done
+
+    def denoise(self, latent: Tensor, inputs: FrameInputs, tensors: StreamTensors) -> DenoisedBatch:
+        """Return `denoise_batch` of this frame's UNet."""
+        net = partial(self.net, cross=inputs.cross)
+        return denoise_batch(net, inputs, tensors, latent, prediction=self.prediction, guidance=self.guidance)
 
 
 class BankMerge(nn.Module):
-    """Dynamic merging (core.algorithm.bank.merge) of the rows of a bank that are given; run apart, for few frames need
-    it.
-
-    bank: rings [rows, 1, tokens, channels], seen: [rows, tokens, channels], of those rows only. orders: tokens -> int64
-    [rows, 2*tokens], core.algorithm.bank.permutation of each row's frame. The rings after it come back.
-    """
+    """Dynamic merging (core.algorithm.bank.merge) of some rows of a bank; run apart, for few frames need it."""
 
     def forward(self, bank: Bank, seen: Features, orders: Mapping[int, Tensor]) -> Bank:
-        """The rings after the merge; nothing of what is given is changed."""
+        """Return the rings after the merge; nothing given is changed.
+
+        bank: rings [rows, 1, tokens, channels], seen: [rows, tokens, channels], of those rows only. orders: tokens ->
+        int64 [rows, 2*tokens], core.algorithm.bank.permutation of each row's frame.
+        """
         return banks.merge(bank, seen, orders)
 
 
@@ -234,6 +261,28 @@ def example_inputs(
     )
 
 
+def denoise_batch(
+    net: Net,
+    inputs: FrameInputs,
+    tensors: StreamTensors,
+    latent: Tensor,
+    *,
+    prediction: Prediction,
+    guidance: Guidance,
+) -> DenoisedBatch:
+    """Take one denoising step of every frame in flight, the latent [1, channels, h, w] being the newest of them."""
+    clean, origins, seen = denoise(
+        net,
+        inputs,
+        tensors.bank,
+        torch.cat([latent, tensors.in_flight]),
+        torch.cat([latent, tensors.origins]),
+        prediction=prediction,
+        guidance=guidance,
+    )
+    return DenoisedBatch(clean[-1:], clean[:-1], origins[:-1], seen)
+
+
 def denoise(
     net: Net,
     inputs: FrameInputs,
@@ -244,7 +293,7 @@ def denoise(
     prediction: Prediction,
     guidance: Guidance,
 ) -> tuple[Tensor, Tensor, Features]:
-    """One denoising step of each row: (clean estimates, origins, features seen).
+    """Take one denoising step of each row; return (clean estimates, origins, features seen).
 
     clean and origins [rows, channels, h, w]: what each row starts from.
     """
@@ -260,7 +309,7 @@ def denoise(
 def _estimate(
     prediction: Prediction, guidance: Guidance, inputs: FrameInputs, noisy: Tensor, predicted: Tensor, origins: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(clean latents by the guided prediction, origins of the frames)."""
+    """Return (clean latents by the guided prediction, origins of the frames)."""
     count, rows = noisy.shape[0], inputs.rows
     if guidance is Guidance.NONE:
         return schedules.x0(prediction, rows, noisy, predicted), origins

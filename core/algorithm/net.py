@@ -1,4 +1,4 @@
-"""The one call that every runtime offers."""
+"""The UNet call that every model offers, and the type of a picture."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Picture = NDArray[np.uint8]  # RGB [height, width, 3]
 
 
 class Net(Protocol):
-    """(latents, timesteps, text, bank, reading) -> (prediction, features seen)."""
+    """A UNet that reads a bank: (latents, timesteps, text, bank, reading) -> (prediction, features seen)."""
 
     def __call__(
         self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
     ) -> tuple[Tensor, Features]:
-        """latents [rows, channels, h, w], timesteps [rows], text [rows, words, width] -> (prediction, features seen).
+        """Predict: latents [rows, channels, h, w], timesteps [rows], text [rows, words, width].
 
-        The prediction has the latents' shape and is what the scheduler's prediction_type says. With an empty bank it
-        is the stock UNet's.
+        Return (prediction, features seen). The prediction has the latents' shape and is of the kind that the
+        scheduler's prediction_type names. With an empty bank it is the stock UNet's.
         """
         ...

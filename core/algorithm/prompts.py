@@ -14,16 +14,16 @@ _CACHED = 256  # prompts; one of SD 1.5 takes 118 kB in fp16
 
 
 class PromptEncoder:
-    """Prompts to embeddings [1, words, width]; what was encoded is kept."""
+    """Encodes prompts as embeddings [1, words, width], and keeps what it has encoded."""
 
     def __init__(self, embed: Callable[[str], Tensor], known: Callable[[str], bool]) -> None:
-        """embed: a prompt's embedding. known: whether the text encoder has a token for a word."""
+        """Encode by `embed`; known: whether the text encoder has a token for a word."""
         self._embed = embed
         self._known = known
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
 
     def __call__(self, prompt: str) -> Tensor:
-        """The prompt's embedding; text beyond the encoder's length is cut off, as diffusers does."""
+        """Return the prompt's embedding; text beyond the encoder's length is cut off, as diffusers does."""
         if prompt in self._cache:
             self._cache.move_to_end(prompt)
             return self._cache[prompt]
@@ -34,17 +34,17 @@ class PromptEncoder:
         return embedding
 
     def forget(self) -> None:
-        """Drop what was encoded: the text encoder is another."""
+        """Drop what was encoded: the text encoder has changed."""
         self._cache.clear()
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """The words that the text encoder ignores; none where it reads bytes, as SD 1.5's does."""
+        """Return the words that the text encoder ignores; none where it reads bytes, as SD 1.5's does."""
         words = dict.fromkeys(re.findall(r"\w+(?:['-]\w+)*", prompt))
         return [word for word in words if not self._known(word)]
 
 
 def clip_encoder(tokenizer: Any, text_encoder: Any, dtype: torch.dtype) -> PromptEncoder:
-    """An encoder of transformers' tokenizer and CLIPTextModel."""
+    """Return an encoder by transformers' tokenizer and CLIPTextModel."""
     length = text_encoder.config.max_position_embeddings
     unknown = None if tokenizer.unk_token == tokenizer.eos_token else tokenizer.unk_token_id
 
@@ -61,7 +61,7 @@ def clip_encoder(tokenizer: Any, text_encoder: Any, dtype: torch.dtype) -> Promp
 
 
 class Blend(NamedTuple):
-    """On the way from one prompt's embeddings to another's; done counts to frames."""
+    """The way from one prompt's embedding to another's; `done` counts up to `frames`."""
 
     origin: Tensor
     target: Tensor
@@ -70,7 +70,7 @@ class Blend(NamedTuple):
 
     @property
     def share(self) -> float:
-        """0..1, how far on the way."""
+        """How far on the way, 0..1."""
         return 1.0 if self.done >= self.frames else self.done / self.frames
 
     @property
@@ -79,15 +79,15 @@ class Blend(NamedTuple):
         return self.target if self.share >= 1 else torch.lerp(self.origin, self.target, self.share)
 
     def next(self) -> Blend:
-        """One frame later."""
+        """Return the blend one frame later."""
         return self if self.share >= 1 else self._replace(done=self.done + 1)
 
 
 def constant(text: Tensor) -> Blend:
-    """No blending: that embedding."""
+    """Return a blend that stays at that embedding."""
     return Blend(text, text, 0, 0)
 
 
 def blend_towards(blend: Blend, target: Tensor, frames: int) -> Blend:
-    """From where the blend is now to the target in `frames` frames; 0 is at once. The first step is taken already."""
+    """Return a blend from where this one is to the target in `frames` frames, the first step taken; 0 is at once."""
     return Blend(blend.text, target, min(1, frames), frames)

@@ -40,7 +40,7 @@ class Schedule:
 
 
 class RowCoefficients(NamedTuple):
-    """One entry a denoising step: timesteps [rows] int64; the others [rows, 1, 1, 1]."""
+    """The noise schedule at each row's timestep: timesteps [rows] int64; the others [rows, 1, 1, 1]."""
 
     timesteps: Tensor
     alpha: Tensor  # square root of alphas_cumprod: how much picture
@@ -49,12 +49,12 @@ class RowCoefficients(NamedTuple):
     out: Tensor
 
     def row(self, row: int) -> RowCoefficients:
-        """The rows with that one only."""
+        """Return the coefficients of that row only."""
         return RowCoefficients(*(t[row : row + 1] for t in self))
 
 
 def timesteps(kind: ScheduleKind, steps: int, strength: float, train_timesteps: int = 1000) -> list[int]:
-    """The timesteps of `steps` denoising steps, falling, the first of them at about strength * train_timesteps.
+    """Return the timesteps of `steps` denoising steps, falling, the first at about strength * train_timesteps.
 
     LCM: as diffusers' LCMScheduler with original_inference_steps=50. Turbo: trailing spacing, as sd-turbo was trained.
     Raises SettingsError where the strength leaves too few timesteps.
@@ -76,7 +76,7 @@ def timesteps(kind: ScheduleKind, steps: int, strength: float, train_timesteps: 
 def row_coefficients(
     schedule: Schedule, chosen: list[int], dtype: torch.dtype, device: torch.device
 ) -> RowCoefficients:
-    """The coefficients of those timesteps."""
+    """Return the coefficients of those timesteps."""
     t = torch.tensor(chosen)
     kept = schedule.alphas_cumprod[t]
     scaled = t.double() * _TIMESTEP_SCALING
@@ -90,12 +90,12 @@ def row_coefficients(
 
 
 def add_noise(step: RowCoefficients, clean: Tensor, noise: Tensor) -> Tensor:
-    """The clean latents [rows, channels, h, w] at each row's timestep."""
+    """Return the clean latents [rows, channels, h, w] with the noise of each row's timestep."""
     return step.alpha * clean + step.sigma * noise
 
 
 def epsilon(kind: Prediction, step: RowCoefficients, noisy: Tensor, predicted: Tensor) -> Tensor:
-    """The noise in `noisy` that a prediction of that kind means."""
+    """Return the noise in `noisy` that a prediction of that kind means."""
     if kind is Prediction.EPSILON:
         return predicted
     if kind is Prediction.V:
@@ -104,7 +104,7 @@ def epsilon(kind: Prediction, step: RowCoefficients, noisy: Tensor, predicted: T
 
 
 def x0(kind: Prediction, step: RowCoefficients, noisy: Tensor, predicted: Tensor) -> Tensor:
-    """The clean latents that a prediction of that kind means."""
+    """Return the clean latents that a prediction of that kind means."""
     if kind is Prediction.EPSILON:
         return (noisy - step.sigma * predicted) / step.alpha
     if kind is Prediction.V:
@@ -113,5 +113,5 @@ def x0(kind: Prediction, step: RowCoefficients, noisy: Tensor, predicted: Tensor
 
 
 def boundary(step: RowCoefficients, noisy: Tensor, estimate: Tensor) -> Tensor:
-    """The consistency function's output for the estimate of the clean latent."""
+    """Return the consistency function's output for an estimate of the clean latent."""
     return step.out * estimate + step.skip * noisy

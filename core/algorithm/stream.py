@@ -1,32 +1,31 @@
-"""The stream batch and the sequential loop: StreamState in, StreamState out.
+"""The stream batch: a stream's state and the frame that comes next in, its state after that frame out.
 
 In a stream batch (StreamDiffusion, arXiv 2312.12491, section 3.1) every row of one UNet call is another denoising
-step, of another frame: at call i, row r works on frame i - r. In the sequential loop one frame goes through all its
-steps, one call each. Each row has its own bank.
+step, of another frame: at call i, row r works on frame i - r. Each row has its own bank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from core.algorithm import bank as banks
 from core.algorithm.bank import BankUpdate, Layout, Reading
-from core.algorithm.frame import FrameInputs, FrameScalars, StreamTensors, denoise, next_sources
+from core.algorithm.frame import FrameInputs, FrameScalars, StreamTensors, denoise_batch
 from core.algorithm.net import Net, Picture
 from core.algorithm.schedule import Prediction, RowCoefficients
 from core.settings import Guidance, Policy
 
-PendingPicture = Callable[[], Picture]
+PendingPicture = Callable[[], Picture]  # waits for a result and returns it
+Stages = Mapping[str, Callable[[], Any]]  # the name of a frame's stage -> what runs it once, by itself
 _NEVER = 2.0  # a cosine is never over this: nothing is fused
 
 
 class SamplingParameters(NamedTuple):
-    """All that a look means for the arithmetic of one frame.
+    """What a look means for the arithmetic of one frame.
 
     noise [rows, channels, h, w] is the one fixed noise of each row. text and negative_text [1, words, width].
     """
@@ -47,7 +46,7 @@ class SamplingParameters(NamedTuple):
 
 
 class StreamState(NamedTuple):
-    """All that a stream remembers.
+    """Everything that a stream remembers from frame to frame.
 
     positions: the slot that each UNet row's ring takes next. frame_index: frames since the bank was emptied.
     """
@@ -58,46 +57,29 @@ class StreamState(NamedTuple):
 
 
 class Step(Protocol):
-    """How a runtime takes one frame of a stream; a core.runtimes.model.Model opens one for each stream."""
+    """How a runtime translates one frame of a stream; core.runtimes.model.Model.open makes one for each stream."""
 
     def __call__(
         self, sampling: SamplingParameters, state: StreamState, picture: Picture | None
     ) -> tuple[PendingPicture, StreamState]:
-        """(what gives the picture of rows-1 calls ago, state); without a picture one is imagined, from noise alone.
+        """Return the translation of the picture given rows-1 calls ago, still pending, and the state after this frame.
 
-        picture: RGB uint8 [height, width, 3]. The state that is given must not be used again: a runtime may work on its
-        tensors in place. What gives the picture is called before the next step, or not at all, unless the model's
-        `beside` says that it may run meanwhile.
+        picture: RGB uint8 [height, width, 3]; None imagines one, from noise alone. Do not use the given state again: a
+        runtime may work on its tensors in place. Call the pending picture before the next step or not at all, unless
+        the model's `beside` allows both at once.
+        """
+        ...
+
+    def stages(self, sampling: SamplingParameters, state: StreamState, picture: Picture) -> Stages:
+        """Return what runs each stage of a frame by itself; empty where the runtime cannot take a frame apart.
+
+        The stream goes on as if no stage had been run.
         """
         ...
 
 
-class ModelParts(NamedTuple):
-    """A model whose parts run apart: RGB uint8 [height, width, 3] to latent [1, channels, h, w], the UNet, and back.
-
-    decode takes the latent, and the picture that it came from, uint8 [height, width, 3]; that is empty for a frame that
-    is imagined.
-    """
-
-    encode: Callable[[Picture], Tensor]
-    net: Net
-    decode: Callable[[Tensor, Tensor], Picture]
-
-
-def by_parts(
-    parts: ModelParts, sampling: SamplingParameters, state: StreamState, picture: Picture | None
-) -> tuple[PendingPicture, StreamState]:
-    """Step, of a model whose parts run apart."""
-    latent = torch.zeros_like(sampling.noise[:1]) if picture is None else parts.encode(picture)
-    waiting = state.tensors.sources
-    given = torch.empty(0, dtype=torch.uint8) if picture is None else torch.from_numpy(picture).to(waiting.device)
-    source, sources = next_sources(given, waiting, sampling.policy)
-    clean, state = step(parts.net, sampling, state, latent)
-    return partial(parts.decode, clean, source), state._replace(tensors=state.tensors._replace(sources=sources))
-
-
 def net_rows(guidance: Guidance, rows: int) -> tuple[int, ...]:
-    """The denoising row of each row of the UNet call; guidance adds rows for the negative prompt."""
+    """Return the denoising row of each row of the UNet call; guidance adds rows for the negative prompt."""
     plain = tuple(range(rows))
     match guidance:
         case Guidance.FULL:
@@ -118,7 +100,7 @@ def initial_state(
     device: torch.device,
     sources: tuple[int, int] | None = None,
 ) -> StreamState:
-    """A stream that has seen nothing; latent is (channels, h, w), an empty layout means no bank.
+    """Return the state of a stream before its first frame; latent: (channels, h, w), an empty layout: no bank.
 
     sources: (height, width) of the pictures that are remembered for a detail stage; None without one.
     """
@@ -131,101 +113,72 @@ def initial_state(
 
 
 def with_empty_bank(state: StreamState) -> StreamState:
-    """The state with an empty bank: the next frame is the bank's first."""
+    """Return the state with an empty bank: the next frame is the bank's first."""
     return state._replace(positions=(0,) * len(state.positions), frame_index=0)
 
 
 def bank_update(sampling: SamplingParameters, state: StreamState) -> BankUpdate:
-    """What the frame that comes next does to the bank."""
-    ages = [state.frame_index - row for row in net_rows(sampling.guidance, sampling.noise.shape[0])]
+    """Return what the next frame does to the bank."""
     slots = banks.slot_count(state.tensors.bank)
-    return banks.next_update(slots, state.positions, ages, policy=sampling.policy, interval=sampling.interval)
+    return banks.next_update(
+        slots, state.positions, row_ages(sampling, state), policy=sampling.policy, interval=sampling.interval
+    )
+
+
+def row_ages(sampling: SamplingParameters, state: StreamState) -> list[int]:
+    """Return the age, in frames since the bank was emptied, of the frame that each UNet row works on next."""
+    return [state.frame_index - row for row in net_rows(sampling.guidance, sampling.noise.shape[0])]
 
 
 def text_rows(sampling: SamplingParameters) -> Tensor:
-    """The text of each UNet row [net_rows, words, width]: the prompt's, then the negative prompt's."""
+    """Return the text of each UNet row [net_rows, words, width]: the prompt's, then the negative prompt's."""
     count = sampling.noise.shape[0]
     negatives = len(net_rows(sampling.guidance, count)) - count
     return torch.cat([sampling.text.expand(count, -1, -1), sampling.negative_text.expand(negatives, -1, -1)])
 
 
 def frame_scalars(
-    sampling: SamplingParameters, slots: int, now: BankUpdate, device: torch.device, *, imagined: bool = False
+    sampling: SamplingParameters, slots: int, update: BankUpdate, device: torch.device, *, imagined: bool = False
 ) -> FrameScalars:
-    """The small inputs of a frame whose turn is `now`; imagined: there is no picture that it comes from."""
+    """Return the small inputs of a frame; imagined: it comes from no picture."""
     like = torch.empty(0, dtype=sampling.noise.dtype, device=device)
-    fresh = torch.tensor([age <= 0 for age in now.ages], device=device)
-    strength = like.new_full((len(now.ages),), sampling.fusion_strength)
-    threshold = like.new_tensor([_NEVER if age <= 0 else sampling.threshold for age in now.ages])
+    fresh = torch.tensor([age <= 0 for age in update.ages], device=device)
+    strength = like.new_full((len(update.ages),), sampling.fusion_strength)
+    threshold = like.new_tensor([_NEVER if age <= 0 else sampling.threshold for age in update.ages])
     return FrameScalars(
         scale=like.new_tensor([sampling.scale]),
         residual=like.new_tensor([sampling.residual]),
         presence=like.new_tensor([0.0 if imagined else 1.0]),
         reading=Reading(fresh, strength, threshold),
-        write=banks.slot_mask(slots, now.writes).to(device),
+        write=banks.slot_mask(slots, update.writes).to(device),
     )
 
 
 def frame_inputs(
-    sampling: SamplingParameters, state: StreamState, now: BankUpdate, *, imagined: bool = False
+    sampling: SamplingParameters, state: StreamState, update: BankUpdate, *, imagined: bool = False
 ) -> FrameInputs:
-    """What the frame that comes next is given; now is its turn, imagined: there is no picture that it comes from."""
+    """Return all inputs of the next frame, `cross` left empty; imagined: it comes from no picture."""
     slots = banks.slot_count(state.tensors.bank)
-    return FrameInputs(
-        sampling.rows,
-        sampling.noise,
-        text_rows(sampling),
-        {},
-        *frame_scalars(sampling, slots, now, sampling.noise.device, imagined=imagined),
-    )
+    scalars = frame_scalars(sampling, slots, update, sampling.noise.device, imagined=imagined)
+    return FrameInputs(sampling.rows, sampling.noise, text_rows(sampling), {}, *scalars)
 
 
-def next_state(state: StreamState, tensors: StreamTensors, now: BankUpdate) -> StreamState:
-    """The state after a frame that left the tensors so."""
-    return StreamState(tensors, now.positions, state.frame_index + 1)
+def next_state(state: StreamState, tensors: StreamTensors, update: BankUpdate) -> StreamState:
+    """Return the state after a frame: its tensors, and the bank's positions after the update."""
+    return StreamState(tensors, update.positions, state.frame_index + 1)
 
 
 def step(net: Net, sampling: SamplingParameters, state: StreamState, latent: Tensor) -> tuple[Tensor, StreamState]:
-    """One call of the stream batch: a latent [1, channels, h, w] in, the clean one of rows-1 calls ago out."""
-    tensors = state.tensors
-    clean, origins, state = _advance(
-        net, sampling, state, torch.cat([latent, tensors.in_flight]), torch.cat([latent, tensors.origins])
-    )
-    return clean[-1:], state._replace(tensors=state.tensors._replace(in_flight=clean[:-1], origins=origins[:-1]))
-
-
-def sequential(
-    net: Net, sampling: SamplingParameters, states: Sequence[StreamState], latent: Tensor
-) -> tuple[Tensor, tuple[StreamState, ...]]:
-    """All steps of one frame, one call each; states[r] is a one-row stream for step r.
-
-    Equals what `step` gives rows-1 calls later.
-    """
-    clean, origin = latent, latent
-    done = []
-    for row, state in enumerate(states):
-        one = sampling._replace(rows=sampling.rows.row(row), noise=sampling.noise[row : row + 1])
-        # only row 0 runs the one-time negative, so later steps guide as the self-negative does
-        if sampling.guidance is Guidance.ONETIME_NEGATIVE and row > 0:
-            one = one._replace(guidance=Guidance.SELF_NEGATIVE)
-        clean, origin, state = _advance(net, one, state, clean, origin)
-        done.append(state)
-    return clean, tuple(done)
-
-
-def _advance(
-    net: Net, sampling: SamplingParameters, state: StreamState, clean: Tensor, origins: Tensor
-) -> tuple[Tensor, Tensor, StreamState]:
-    """One denoising step of each row: (clean estimates, origins, state)."""
-    now, bank = bank_update(sampling, state), state.tensors.bank
-    clean, origins, seen = denoise(
+    """Run one call of the stream batch: a latent [1, channels, h, w] in, the clean one of rows-1 calls ago out."""
+    update, bank = bank_update(sampling, state), state.tensors.bank
+    done = denoise_batch(
         net,
-        frame_inputs(sampling, state, now),
-        bank,
-        clean,
-        origins,
+        frame_inputs(sampling, state, update),
+        state.tensors,
+        latent,
         prediction=sampling.prediction,
         guidance=sampling.guidance,
     )
-    tensors = state.tensors._replace(bank=banks.apply_update(bank, seen, now, sampling.seed))
-    return clean, origins, next_state(state, tensors, now)
+    bank = banks.apply_update(bank, done.seen, update, sampling.seed)
+    tensors = state.tensors._replace(in_flight=done.in_flight, origins=done.origins, bank=bank)
+    return done.clean, next_state(state, tensors, update)

@@ -1,4 +1,4 @@
-"""The one call (core.algorithm.net.Net) on a diffusers UNet: stock modules, with the bank as arguments and results."""
+"""core.algorithm.net.Net by a diffusers UNet: stock modules, with the bank as arguments and results."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class BankedUNet(nn.Module):
     """A diffusers UNet whose self-attention and named places read a bank; it takes over the given UNet."""
 
     def __init__(self, unet: UNet2DConditionModel, places: Iterable[str] | None, parts: int = 1) -> None:
-        """places: names of attention layers, transformer blocks or up blocks, None for `default_places`. Raises
-        PlaceError for any other name.
+        """Take the UNet over; places: names of attention layers, transformer or up blocks, None: `default_places`.
 
-        parts: as in core.algorithm.attention.FusedUpBlock; other than 1 it needs places that are up blocks.
+        parts: as in core.algorithm.attention.FusedUpBlock; other than 1 it needs places that are up blocks. Raises
+        PlaceError for any other name.
         """
         super().__init__()
         wanted = set(default_places(unet) if places is None else places)
@@ -66,7 +66,7 @@ class BankedUNet(nn.Module):
         reading: Reading,
         cross: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Features]:
-        """See core.algorithm.net.Net; cross: `cross_attention` of the text, where it is at hand."""
+        """See core.algorithm.net.Net; cross: `cross_attention` of the text, where the caller has it."""
         seen: Features = {}
         call = BankCall(bank, reading, seen, cross or {})
         (prediction,) = self.unet(
@@ -79,15 +79,15 @@ class BankedUNet(nn.Module):
         return prediction, seen
 
     def text_layers(self) -> list[nn.Module]:
-        """The layers that `cross_attention` runs."""
+        """Return the layers that `cross_attention` runs."""
         attentions = (module for module in self.unet.modules() if isinstance(module, Attention))
         crossing = (one for one in attentions if isinstance(one.processor, CrossAttention))
         return [layer for attention in crossing for layer in (attention.to_k, attention.to_v)]
 
     def cross_attention(self, text: Tensor) -> dict[str, Tensor]:
-        """What every cross-attention layer makes of the text [rows, words, width], good for as long as it stays.
+        """Return layer -> its keys and values [rows, words, 2*channels] of the text [rows, words, width].
 
-        Layer -> its keys and values [rows, words, 2*channels].
+        They serve every frame until the text or the weights change.
         """
         attentions = (module for module in self.unet.modules() if isinstance(module, Attention))
         return {
@@ -98,12 +98,12 @@ class BankedUNet(nn.Module):
 
 
 class TimeTable(nn.Module):
-    """Looks a timestep's embedding up: timesteps int64 [rows] -> [rows, width]."""
+    """Looks up a timestep's embedding: timesteps int64 [rows] -> [rows, width]."""
 
     table: Tensor
 
     def __init__(self, table: Tensor) -> None:
-        """table [timesteps, width]."""
+        """Look up in a table [timesteps, width]."""
         super().__init__()
         self.register_buffer("table", table, persistent=False)
 
@@ -112,37 +112,37 @@ class TimeTable(nn.Module):
         return self.table[timesteps]
 
 
-class _AsItIs(nn.Module):
-    """Where diffusers would embed a timestep that has been looked up."""
+class _Embedded(nn.Module):
+    """Stands where diffusers embeds a timestep: what was looked up is embedded already."""
 
     def forward(self, embedding: Tensor, condition: Tensor | None = None) -> Tensor:
         return embedding
 
 
 def tabulate_time(unet: UNet2DConditionModel, timesteps: int) -> Callable[[], None]:
-    """Let the UNet look its time embeddings up, for timesteps 0 to timesteps-1; what it predicts stays the same.
+    """Let the UNet look up its time embeddings, for timesteps 0 to timesteps-1; what it predicts stays the same.
 
-    What comes back works the table out anew, after the weights have changed.
+    Return a function that works the table out again, for when the weights have changed.
     """
     project, embed = unet.time_proj, unet.time_embedding
     every, dtype = torch.arange(timesteps, device=unet.device), unet.dtype
 
     @torch.no_grad()
-    def worked_out() -> Tensor:
+    def embeddings() -> Tensor:
         embedding: Tensor = embed(project(every).to(dtype))
         return embedding
 
-    table = TimeTable(worked_out())
-    unet.time_proj, unet.time_embedding = table, _AsItIs()  # type: ignore[assignment]
+    table = TimeTable(embeddings())
+    unet.time_proj, unet.time_embedding = table, _Embedded()  # type: ignore[assignment]
 
-    def again() -> None:
-        table.table.copy_(worked_out())
+    def tabulate_again() -> None:
+        table.table.copy_(embeddings())
 
-    return again
+    return tabulate_again
 
 
 class PlainUNet(nn.Module):
-    """A diffusers UNet as it is: no bank is read, nothing is seen."""
+    """A diffusers UNet without a bank: nothing is read, no features are returned."""
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class PlainUNet(nn.Module):
 
 
 def self_attentions(unet: UNet2DConditionModel) -> list[str]:
-    """The names of the self-attention layers (attn1), in the order in which they run."""
+    """Return the names of the self-attention layers (attn1), in the order in which they run."""
     names = [name.removesuffix(".processor") for name in unet.attn_processors if ".attn1." in name]
     # diffusers lists up blocks before the mid block but runs them after
     order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
@@ -165,13 +165,16 @@ def self_attentions(unet: UNet2DConditionModel) -> list[str]:
 
 
 def default_places(unet: UNet2DConditionModel) -> tuple[str, ...]:
-    """Where the paper fuses (section 4.2): the attention outputs of the mid block and of the first two up blocks."""
+    """Return where the paper fuses (section 4.2): attention outputs of the mid block and the first two up blocks."""
     low = ("mid_block.", "up_blocks.0.", "up_blocks.1.")
     return tuple(name for name in self_attentions(unet) if name.startswith(low))
 
 
 def layout(config: Mapping[str, Any], places: Iterable[str] | None, height: int, width: int) -> Layout:
-    """The shapes of the bank of a UNet of that configuration at latents of height x width, without any weights."""
+    """Return the shapes of a UNet's bank at latents of height x width, from its configuration alone.
+
+    Raises PlaceError.
+    """
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(dict(config))
         net = BankedUNet(unet, places)

@@ -1,4 +1,4 @@
-"""How much arithmetic a frame is, by its shapes alone: the floor under its time on a machine of a measured peak."""
+"""Counts a frame's arithmetic by its shapes: divided by a machine's measured peak, it is the least time of a frame."""
 
 from __future__ import annotations
 

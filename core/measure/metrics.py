@@ -1,4 +1,4 @@
-"""How steady, how consistent, how strong and how clean a translation is: measured on the source and the result.
+"""Measures how steady, consistent, strong and clean a translation is, on the source and the result.
 
 Pictures are RGB uint8 [height, width, 3]; a sequence is any iterable of them, read once, two pictures held at a time.
 The result has the source's size, and its picture i shows the source's picture i (drop the stream's delay first).
@@ -53,7 +53,7 @@ def clip_embed(folder_or_name: str) -> Embed:
 
 
 def pair_warp_error(before: Pixels, now: Pixels, seen: Motion) -> float | None:
-    """Mean square difference (0..255 squared) of `now` and `before` warped, over visible pixels and channels.
+    """Return the mean square difference (0..255 squared) of `now` and `before` warped, over visible pixels.
 
     None when less than 1 % of the picture is visible in both (a cut).
     """
@@ -87,7 +87,7 @@ def descriptor(picture: Pixels) -> Floats:
 
 
 def _cells(bins: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Weighted counts of bins 0..8 in 8x8 cells of a 128x128 picture: [8 * 8 * 9]."""
+    """Return weighted counts of bins 0..8 in 8x8 cells of a 128x128 picture: [8 * 8 * 9]."""
     row, column = np.divmod(np.arange(128 * 128), 128)
     cell = (row // 16) * 8 + column // 16
     index = cell * 9 + bins.astype(np.intp).ravel()
@@ -101,7 +101,7 @@ def cosine(a: Floats, b: Floats) -> float:
 
 
 def picture_edit_strength(source: Pixels, output: Pixels) -> float:
-    """How far one output is from its source: mean CIE 1976 colour difference (Delta E*ab) over pixels.
+    """Return how far one output is from its source: mean CIE 1976 colour difference (Delta E*ab) over pixels.
 
     Both are first area-averaged to a short side of at most 256 pixels, so that single-pixel noise counts little. 0:
     identical; about 2: just visible; 100: black against white.
@@ -111,7 +111,7 @@ def picture_edit_strength(source: Pixels, output: Pixels) -> float:
 
 
 def picture_edit_structure(source: Pixels, output: Pixels) -> float:
-    """How much of the structure was changed: 1 - SSIM (Wang et al. 2004) of lightness; 0 identical, 1 unrelated.
+    """Return how much of the structure was changed: 1 - SSIM (Wang et al. 2004) of lightness; 0 identical, 1 unrelated.
 
     Gaussian window of sigma 1.5, constants for a range of 100 (L*), at a short side of at most 256 pixels.
     """
@@ -153,7 +153,7 @@ class GhostSums:
     pixels: int = 0
 
     def add(self, source: Pixels, output_before: Pixels, output: Pixels, seen: Motion) -> None:
-        """Take one pair in."""
+        """Add one pair of pictures."""
         mirrored = 2 * seen.back
         x, y = places(mirrored)
         moving = seen.visible & (square(seen.back) > MOVING**2)
@@ -164,7 +164,7 @@ class GhostSums:
         planes = [
             before,  # what stood here before: the ghost
             warped(before, mirrored),  # as far from its right place on the other side: the control
-            *_looks(source),
+            *_edit_basis(source),
             _lightness(output),
         ]
         table = np.stack([_sharp(p)[moving] for p in planes]).astype(np.float64)  # [planes, moving pixels]
@@ -182,8 +182,8 @@ class GhostSums:
         return float(weights[0] - weights[1])
 
 
-def _looks(source: Pixels) -> list[Floats]:
-    """Return what a clean edit may be made of: smooth and stepwise functions of the source's colours, and its edges."""
+def _edit_basis(source: Pixels) -> list[Floats]:
+    """Return what a clean edit may consist of: smooth and stepwise functions of the source's colours, and its edges."""
     lab = cv2.cvtColor(source.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     light = lab[..., 0]
     edges = cv2.Laplacian(light, cv2.CV_32F, ksize=3)
@@ -206,7 +206,7 @@ def _sharp(plane: npt.NDArray[Any]) -> Floats:
 
 @dataclass(frozen=True)
 class Measures:
-    """What `measure` found; each figure is the mean over the film, defined at the function of the same name.
+    """All figures of a film; each is a mean over the film, defined at the function of the same name.
 
     warp_error_input is the floor: the warp error of the unedited source. None: nothing to measure it on (one picture;
     for ghosting: too little motion).
@@ -229,13 +229,16 @@ def measure(
     embed: Embed = descriptor,
     done: Callable[[int], None] = lambda frames: None,
 ) -> Measures:
-    """All figures in one pass with flat memory; `done` is told the pictures so far. Raises MetricError."""
+    """Measure all figures in one pass, two pictures held at a time. Raises MetricError.
+
+    done: called after each picture with how many there were.
+    """
     flow = flow or dis_flow()
     errors, floors, cosines = _Mean(), _Mean(), _Mean()
     strengths, structures = _Mean(), _Mean()
     ghosts = GhostSums()
     before: tuple[Pixels, Pixels, Floats] | None = None
-    for s, o in _together(source, output):
+    for s, o in _paired(source, output):
         strengths.add(picture_edit_strength(s, o))
         structures.add(picture_edit_structure(s, o))
         vector = embed(o)
@@ -259,22 +262,22 @@ def measure(
 
 
 def warp_error(source: Iterable[Pixels], output: Iterable[Pixels], flow: OpticalFlow | None = None) -> float | None:
-    """Flicker: MSE (0..255 squared, lower is steadier) between an output and the one before warped to it.
+    """Return the flicker: MSE (0..255 squared, lower is steadier) between an output and the one before warped to it.
 
     The warp follows the flow of the *source*; only pixels visible in both count (`motion`); mean over pairs of
     pictures. The warp error of the paper (StreamV2V, section 5.1; after Lai et al., ECCV 2018). `warp_error(source,
-    source)` is the floor: what flow, interpolation and the camera's noise leave. Doing nothing is rewarded: read it
-    beside `edit_strength`.
+    source)` is the floor: what flow, interpolation and the camera's noise leave. An output
+    equal to the source scores best: read it beside `edit_strength`.
     """
     flow = flow or dis_flow()
     errors = _Mean()
-    for (s0, o0), (s1, o1) in pairwise(_together(source, output)):
+    for (s0, o0), (s1, o1) in pairwise(_paired(source, output)):
         errors.add(pair_warp_error(o0, o1, motion(s0, s1, flow)))
     return errors.value()
 
 
 def frame_consistency(output: Iterable[Pixels], embed: Embed = descriptor) -> float | None:
-    """Mean cosine of the features of consecutive outputs, times 100 (100: all the same).
+    """Return the mean cosine of the features of consecutive outputs, times 100 (100: all the same).
 
     With `clip_embed` this is the paper's CLIP score. By default it is *not*: features are those of `descriptor`,
     which need no download; such figures compare with each other only.
@@ -286,17 +289,17 @@ def frame_consistency(output: Iterable[Pixels], embed: Embed = descriptor) -> fl
 
 
 def edit_strength(source: Iterable[Pixels], output: Iterable[Pixels]) -> float:
-    """How far the output is from the source: `picture_edit_strength` (mean Delta E*ab), mean over pictures."""
+    """Return how far the output is from the source: `picture_edit_strength` (Delta E*ab), mean over pictures."""
     strengths = _Mean()
-    for s, o in _together(source, output):
+    for s, o in _paired(source, output):
         strengths.add(picture_edit_strength(s, o))
     return strengths.value() or 0.0
 
 
 def edit_structure(source: Iterable[Pixels], output: Iterable[Pixels]) -> float:
-    """How much structure was changed: `picture_edit_structure` (1 - SSIM), mean over pictures."""
+    """Return how much structure was changed: `picture_edit_structure` (1 - SSIM), mean over pictures."""
     structures = _Mean()
-    for s, o in _together(source, output):
+    for s, o in _paired(source, output):
         structures.add(picture_edit_structure(s, o))
     return structures.value() or 0.0
 
@@ -316,7 +319,7 @@ def ghosting(source: Iterable[Pixels], output: Iterable[Pixels], flow: OpticalFl
     """
     flow = flow or dis_flow()
     sums = GhostSums()
-    for (s0, o0), (s1, o1) in pairwise(_together(source, output)):
+    for (s0, o0), (s1, o1) in pairwise(_paired(source, output)):
         sums.add(s1, o0, o1, motion(s0, s1, flow))
     return sums.share()
 
@@ -336,7 +339,7 @@ class _Mean:
         return self.total / self.count if self.count else None
 
 
-def _together(source: Iterable[Pixels], output: Iterable[Pixels]) -> Iterator[tuple[Pixels, Pixels]]:
+def _paired(source: Iterable[Pixels], output: Iterable[Pixels]) -> Iterator[tuple[Pixels, Pixels]]:
     ours, theirs = iter(source), iter(output)
     count = 0
     while True:

@@ -1,4 +1,4 @@
-"""Where everything went from one picture to the next: optical flow, and what of it can be trusted.
+"""Optical flow from one picture to the next, and where it can be trusted.
 
 Pictures are RGB uint8 [height, width, 3].
 """
@@ -28,7 +28,7 @@ class OpticalFlow(Protocol):
 
 
 def dis_flow() -> OpticalFlow:
-    """OpenCV's dense inverse search flow (Kroeger et al., ECCV 2016), preset medium, on grey levels; no download."""
+    """Return OpenCV's dense inverse search flow (Kroeger et al., ECCV 2016), preset medium, on grey levels."""
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def flow(a: Pixels, b: Pixels) -> Floats:
@@ -39,7 +39,7 @@ def dis_flow() -> OpticalFlow:
 
 
 def raft_flow(weights: Path | None = None) -> OpticalFlow:
-    """RAFT (Teed and Deng, ECCV 2020) of torchvision with weights that are on this machine; never downloads.
+    """Return RAFT (Teed and Deng, ECCV 2020) of torchvision with weights that are on this machine; never download.
 
     weights: a state dict file of `raft_large` or `raft_small`; None looks in torch's own cache. Raises MetricError.
     """
@@ -85,10 +85,10 @@ def raft_flow(weights: Path | None = None) -> OpticalFlow:
 
 
 class Motion(NamedTuple):
-    """How one source picture came from the one before.
+    """The motion from one source picture to the next.
 
-    back: flow from now to before, float32 [height, width, 2]. visible: bool [height, width], what can be seen in
-    both, so that `before` warped by `back` should look like `now` there.
+    back: flow from now to before, float32 [height, width, 2]. visible: bool [height, width], which pixels can be seen
+    in both; there `before` warped by `back` should look like `now`.
     """
 
     back: Floats
@@ -111,21 +111,21 @@ def motion(before: Pixels, now: Pixels, flow: OpticalFlow) -> Motion:
 
 
 def warped(picture: npt.NDArray[Any], back: Floats) -> Floats:
-    """`picture` brought along a flow back to it: result[p] = picture[p + back[p]], bilinear, float32."""
+    """Warp a picture by a flow back to it: result[p] = picture[p + back[p]], bilinear, float32."""
     x, y = places(back)
     source = picture.astype(np.float32)
     return cast(Floats, cv2.remap(source, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
 def places(back: Floats) -> tuple[Floats, Floats]:
-    """Where a flow back points to: x and y in pixels, each float32 [height, width]."""
+    """Return where a flow back points to: x and y in pixels, each float32 [height, width]."""
     height, width = back.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     return x + back[..., 0], y + back[..., 1]
 
 
 def square(flow: Floats) -> Floats:
-    """Its length squared, float32 [height, width]."""
+    """Return the flow's length squared, float32 [height, width]."""
     return np.asarray((flow * flow).sum(axis=2), np.float32)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core import folders
+
 SOURCE = "source.json"  # in a finished folder: what it was made of
 
 
@@ -69,9 +71,7 @@ def models_folder() -> Path:
     """Where fetched models lie (VCAM_MODELS_FOLDER, else the system's usual place for data); it need not exist."""
     if told := os.environ.get("VCAM_MODELS_FOLDER"):
         return Path(told)
-    import platformdirs
-
-    return platformdirs.user_data_path("streamv2v-camera", appauthor=False) / "models"
+    return folders.data() / "models"
 
 
 def in_gb(count: int) -> str:

@@ -173,9 +173,9 @@ def _texts(key: str, value: object) -> tuple[str, ...]:
 def _detail_widths(folder: Path, value: object) -> dict[str, int]:
     """Check the widths of a detail stage, whose weights must be there."""
     if not isinstance(value, dict) or not all(type(wide) is int and 0 < wide <= 512 for wide in value.values()):
-        raise SettingsError(f"detail is {value!r}; it must be an object of widths, whole numbers from 1 to 512")
+        raise ValueError(f"detail is {value!r}; it must be an object of widths, whole numbers from 1 to 512")
     if strangers := sorted(value.keys() - DETAIL_WIDTHS):
-        raise SettingsError(f"unknown key detail.{strangers[0]}; detail has {', '.join(DETAIL_WIDTHS)}")
+        raise ValueError(f"unknown key detail.{strangers[0]}; detail has {', '.join(DETAIL_WIDTHS)}")
     if value and not (folder / DETAIL / "model.safetensors").is_file():
         raise ModelError(f"{folder}: {DETAIL}/model.safetensors is missing; fetch the model again")
     return value

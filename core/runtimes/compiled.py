@@ -1,8 +1,8 @@
 """The `compiled` runtime: the whole frame (core.algorithm.frame.FrameModule) by torch.compile, on CUDA as one graph.
 
-All that a graph reads and writes lies in tensors that are made once and stay where they are: the picture, the inputs,
-the tensors, the result. A frame copies into them what is new, runs the graph, and copies the result out; it waits for
-the device once, for that copy. Merging runs after it, beside the copy and whatever the caller does next.
+All that the graph reads and writes lies in tensors that are made once and stay where they are: the picture, the inputs,
+the stream's tensors, the result. A frame copies into them what is new, runs the graph, and copies the result out; it
+waits for the device once, for that copy. Merging runs after it, beside the copy and whatever the caller does next.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from core import folders
 from core.algorithm import bank as banks
 from core.algorithm import stream, unet
 from core.algorithm.attention import SelfAttention
@@ -27,14 +28,12 @@ from core.algorithm.frame import (
     BankMerge,
     FrameInputs,
     FrameModule,
-    FrameScalars,
     PictureEncoder,
     StreamTensors,
-    denoise,
     example_inputs,
 )
 from core.algorithm.net import Picture
-from core.algorithm.stream import PendingPicture, SamplingParameters, Step, StreamState
+from core.algorithm.stream import PendingPicture, SamplingParameters, Stages, Step, StreamState
 from core.algorithm.unet import BankedUNet
 from core.errors import SettingsError
 from core.models import loras
@@ -42,10 +41,10 @@ from core.models.description import one_line
 from core.models.loading import LoadedParts, banked, load_parts
 from core.progress import BUILDING, Report
 from core.resolved import Resolved
-from core.runtimes.capture import DevicePolicy, device_policy
-from core.runtimes.copies import StagedInput
+from core.runtimes.copies import DevicePolicy, StagedInput, device_policy
+from core.runtimes.inputs import DeviceInputs
 from core.runtimes.model import Model
-from core.runtimes.stages import Runs, busy_update
+from core.runtimes.stages import sample_update
 
 _T = TypeVar("_T")
 
@@ -57,26 +56,26 @@ def load(
     backend: str = "inductor",
     mode: str | None = None,
 ) -> Model:
-    """The model, whose frame is compiled when a stream is opened. Raises ModelError, SettingsError.
+    """Load the model; its frame is compiled when a stream is opened. Raises ModelError, SettingsError.
 
     backend and mode are torch.compile's.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(code_folder()))
     loaded, settings = load_parts(resolved), resolved.settings
-    quick = optimized_frame(loaded, resolved)
+    optimized = optimized_frame(loaded, resolved)
     _, length, width = loaded.encoder("").shape
     opened: weakref.WeakSet[CompiledStep] = weakref.WeakSet()
 
     def put(values: Mapping[str, Tensor]) -> None:
-        loras.put(quick.weights, values)
-        quick.weights_changed()
+        loras.put(optimized.weights, values)
+        optimized.weights_changed()
         for step in opened:
             step.weights_changed()
 
     def open_stream(state: StreamState) -> Step:
         size = (settings.height, settings.width)
         try:
-            step = CompiledStep(quick.frame, state, size, (length, width), report, backend, mode)
+            step = CompiledStep(optimized.frame, state, size, (length, width), report, backend, mode)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # of PyTorch's compiler: there is no common class below this one
@@ -86,21 +85,22 @@ def load(
         opened.add(step)
         return step
 
-    return Model.of_parts(resolved, loaded._replace(weights=quick.weights), open_stream, put)
+    return Model.of_parts(resolved, loaded._replace(weights=optimized.weights), open_stream, put)
 
 
 def code_folder() -> Path:
-    """Where compiled code is kept for the next start, unless TORCHINDUCTOR_CACHE_DIR says; it need not exist."""
-    import platformdirs
+    """Return the folder that keeps compiled code for the next start, unless TORCHINDUCTOR_CACHE_DIR names another.
 
-    return platformdirs.user_cache_path("streamv2v-camera", appauthor=False) / "compiled"
+    It need not exist.
+    """
+    return folders.cache() / "compiled"
 
 
 class OptimizedFrame(NamedTuple):
     """A model's whole frame in the form that is quickest on a GPU.
 
-    weights: core.models.loras.named_weights, of which those of the fused projections are views. weights_changed: to be
-    called after they did.
+    weights: core.models.loras.named_weights; those of the fused projections are views of the fused ones.
+    weights_changed: to be called after values were written into the weights.
     """
 
     frame: FrameModule
@@ -109,9 +109,9 @@ class OptimizedFrame(NamedTuple):
 
 
 def optimized_frame(loaded: LoadedParts, resolved: Resolved) -> OptimizedFrame:
-    """The loaded parts as one frame: self-attentions project by one matrix each, time embeddings are looked up.
+    """Return the loaded parts as one frame: self-attentions project by one matrix, time embeddings are looked up.
 
-    It takes the parts over; the results stay the same.
+    The parts are taken over; what they compute stays the same.
     """
     net, settings = banked(loaded.unet, resolved), resolved.settings
     frame = FrameModule(
@@ -125,12 +125,12 @@ def optimized_frame(loaded: LoadedParts, resolved: Resolved) -> OptimizedFrame:
     frame.eval().to(device=loaded.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     fused = _fuse_projections(net)
     weights = {name: fused.get(weight, weight) for name, weight in loaded.weights.items()}
-    again = unet.tabulate_time(net.unet, len(loaded.schedule.alphas_cumprod))
-    return OptimizedFrame(frame.requires_grad_(False), weights, again)
+    tabulate_again = unet.tabulate_time(net.unet, len(loaded.schedule.alphas_cumprod))
+    return OptimizedFrame(frame.requires_grad_(False), weights, tabulate_again)
 
 
 def _fuse_projections(net: BankedUNet) -> dict[Tensor, Tensor]:
-    """Let each self-attention have one matrix for query, key and value: the weight it had -> the view it is now."""
+    """Give each self-attention one matrix for query, key and value; return old weight -> its view of the new one."""
     views: dict[Tensor, Tensor] = {}
     for module in net.modules():
         if isinstance(module, Attention) and isinstance(module.processor, SelfAttention):
@@ -154,70 +154,74 @@ class CompiledStep:
         backend: str,
         mode: str | None,
     ) -> None:
-        """state: of the stream; its tensors are worked on in place. size: (height, width), words: (words, width)."""
+        """Compile for that stream, whose tensors are worked on in place.
+
+        size: (height, width) of the pictures. words: (words, width) of the text.
+        """
         device = state.tensors.in_flight.device
         self._tensors = state.tensors
         picture, shown = (torch.zeros(*size, 3, dtype=torch.uint8, device=device) for _ in range(2))
         self._inputs = example_inputs(frame.net, state.tensors, len(state.positions), words)  # type: ignore[arg-type]
-        self._was: tuple[SamplingParameters, FrameScalars] | None = None
-        compiled = self._compiled = partial(_compiled, backend=backend, mode=mode)
         self._frame = frame
-        policy = self._policy = device_policy(device)
-        capture = policy.capture
+        self._compiled = partial(_compiled, backend=backend, mode=mode)
+        self._policy = device_policy(device)
         with torch.inference_mode():
             report("compiling the frame: minutes at first, seconds once it is kept", BUILDING)
-            run = partial(compiled(_translate), frame, picture, self._inputs, self._tensors, shown)
-            self._translate: Callable[[], Features] = capture(run)
-            self._condition = capture(partial(_condition, frame, self._inputs))
+            run = partial(self._compiled(_translate), frame, picture, self._inputs, self._tensors, shown)
+            self._translate: Callable[[], Features] = self._policy.capture(run)
+            write_cross = self._policy.capture(partial(_write_cross, frame, self._inputs))
+            self._orders: dict[int, list[StagedInput]] = {}
             self._merges: list[Callable[[Features], None]] = []
             if seen := self._translate():
                 report("compiling the merge of the bank", 0.75)
                 self._orders = _orders(self._tensors.bank)
-                merge = compiled(_merge)
-                rows = range(len(state.positions))
-                self._merges = [_merger(merge, self._tensors.bank, self._orders, row, seen, policy) for row in rows]
-                for merged in self._merges:
-                    merged(seen)
-            _blank(self._tensors)
-        self._scalars = [StagedInput(buffer) for buffer in _flat(_scalars(self._inputs))]
-        self._copies = policy.copies(picture, shown)
+                self._merges = self._compiled_merges(seen)
+            _clear(self._tensors)
+        write_text = partial(_write_text, self._inputs, write_cross)
+        scalars = self._inputs.scalars.named()
+        self._device_inputs = DeviceInputs(self._inputs.rows._asdict(), self._inputs.noise, scalars, write_text)
+        self._copies = self._policy.copies(picture, shown)
+
+    def _compiled_merges(self, seen: Features) -> list[Callable[[Features], None]]:
+        """Return what merges each row, by code that is compiled once and has run."""
+        merge, rows = self._compiled(_merge), range(len(next(iter(seen.values()))))
+        merges = [_row_merge(merge, self._tensors.bank, self._orders, row, seen, self._policy) for row in rows]
+        for run in merges:
+            run(seen)
+        return merges
 
     def __call__(
         self, sampling: SamplingParameters, state: StreamState, picture: Picture | None
     ) -> tuple[PendingPicture, StreamState]:
         """See core.algorithm.stream.Step."""
-        now = stream.bank_update(sampling, state)
+        update, slots = stream.bank_update(sampling, state), banks.slot_count(self._tensors.bank)
+        scalars = stream.frame_scalars(sampling, slots, update, torch.device("cpu"), imagined=picture is None)
         with torch.inference_mode():
-            self._copies.take(picture)
-            self._refresh(sampling, now, imagined=picture is None)
+            self._copies.upload(picture)
+            self._device_inputs.refresh(sampling, scalars.named())
             seen = self._translate()
-            develop = self._copies.give()
-            self._merge(sampling, now, seen)
-        return develop, stream.next_state(state, self._tensors, now)
+            pending = self._copies.download()
+            self._merge(sampling, update, seen)
+        return pending, stream.next_state(state, self._tensors, update)
 
-    def stages(self, sampling: SamplingParameters, state: StreamState, picture: Picture) -> Runs:
-        """core.runtimes.stages.Runs: each stage compiled, and on CUDA captured, by itself; it compiles for a while."""
-        device, now, tensors = self._inputs.noise.device, busy_update(sampling, state), self._tensors
+    def stages(self, sampling: SamplingParameters, state: StreamState, picture: Picture) -> Stages:
+        """See core.algorithm.stream.Step; compiles (and on CUDA captures) each stage by itself, which takes a while."""
+        device, update, tensors = self._inputs.noise.device, sample_update(sampling, state), self._tensors
         given = torch.from_numpy(picture).to(device)
-        frame, capture = self._frame, self._policy.capture
-        scalars = stream.frame_scalars(sampling, banks.slot_count(tensors.bank), now, device)
-        inputs = FrameInputs(
-            sampling.rows, sampling.noise, stream.text_rows(sampling), dict(self._inputs.cross), *scalars
-        )
-        net = partial(frame.net, cross=inputs.cross)
+        frame, compiled, capture = self._frame, self._compiled, self._policy.capture
+        scalars = stream.frame_scalars(sampling, banks.slot_count(tensors.bank), update, device)
+        text, cross = stream.text_rows(sampling), dict(self._inputs.cross)
+        inputs = FrameInputs(sampling.rows, sampling.noise, text, cross, *scalars)
         with torch.inference_mode():
-            encode = capture(partial(self._compiled(frame.encode), given))
-            clean = encode()
-            batch, origins = (torch.cat([clean, waiting]) for waiting in (tensors.in_flight, tensors.origins))
-            kinds = {"prediction": frame.prediction, "guidance": frame.guidance}
-            unet = capture(partial(self._compiled(denoise), net, inputs, tensors.bank, batch, origins, **kinds))
-            seen = unet()[2]
+            encode = capture(partial(compiled(frame.encode), given))
+            latent = encode()
+            unet = capture(partial(compiled(frame.denoise), latent, inputs, tensors))
+            seen = unet().seen
             bank = {name: ring.clone() for name, ring in tensors.bank.items()}
-            keep = [capture(partial(self._compiled(_write), bank, seen, inputs.write))] if any(now.writes) else []
-            orders = _orders(bank)
-            merge = self._compiled(_merge)
-            keep += [partial(_merger(merge, bank, orders, row, seen, self._policy), seen) for row in now.merged]
-            decode = capture(partial(self._compiled(frame.decode), clean, given))
+            keep = [capture(partial(compiled(_write), bank, seen, inputs.write))] if any(update.writes) else []
+            orders, merge = _orders(bank), compiled(_merge)
+            keep += [partial(_row_merge(merge, bank, orders, row, seen, self._policy), seen) for row in update.merged]
+            decode = capture(partial(compiled(frame.decode), latent, given))
             shown = decode()
         return {
             "copy in": lambda: given.copy_(torch.from_numpy(picture)),
@@ -229,39 +233,20 @@ class CompiledStep:
         }
 
     def weights_changed(self) -> None:
-        """What was worked out from the text is so again with the next frame."""
-        self._was = None
+        """Work out with the next frame what the layers make of the text."""
+        self._device_inputs.weights_changed()
 
-    def _refresh(self, sampling: SamplingParameters, now: BankUpdate, *, imagined: bool) -> None:
-        """Bring what has changed since the last frame into the inputs."""
-        slots, cpu = banks.slot_count(self._tensors.bank), torch.device("cpu")
-        scalars = stream.frame_scalars(sampling, slots, now, cpu, imagined=imagined)
-        before, held = self._was or (None, None), self._inputs
-        was, turned = before
-        if was is None or sampling.rows is not was.rows:
-            for buffer, value in zip(held.rows, sampling.rows, strict=True):
-                buffer.copy_(value)
-        if was is None or sampling.noise is not was.noise:
-            held.noise.copy_(sampling.noise)
-        if was is None or sampling.text is not was.text or sampling.negative_text is not was.negative_text:
-            held.text.copy_(stream.text_rows(sampling))
-            self._condition()
-        for staged, value, old in zip(self._scalars, _flat(scalars), _flat(turned or scalars), strict=True):
-            if turned is None or not torch.equal(value, old):
-                staged.put(value)
-        self._was = sampling, scalars
-
-    def _merge(self, sampling: SamplingParameters, now: BankUpdate, seen: Features) -> None:
-        for row in now.merged:
-            for tokens, order in banks.merge_orders(self._tensors.bank, sampling.seed, [now.ages[row]]).items():
-                self._orders[tokens][row].put(order)
+    def _merge(self, sampling: SamplingParameters, update: BankUpdate, seen: Features) -> None:
+        for row in update.merged:
+            for tokens, order in banks.merge_orders(self._tensors.bank, sampling.seed, [update.ages[row]]).items():
+                self._orders[tokens][row].set(order)
             self._merges[row](seen)
 
 
 def _translate(
     frame: FrameModule, picture: Tensor, inputs: FrameInputs, tensors: StreamTensors, shown: Tensor
 ) -> Features:
-    """The frame, in place."""
+    """Run the frame, in place."""
     result, after, seen = frame(picture, inputs, tensors)
     shown.copy_(result)
     tensors.in_flight.copy_(after.in_flight)
@@ -274,19 +259,19 @@ def _translate(
 
 
 def _write(bank: Bank, seen: Features, slots: Tensor) -> None:
-    """The frame into its slots, in place."""
+    """Write the features into the slots, in place."""
     for name, ring in banks.write(bank, seen, slots).items():
         bank[name].copy_(ring)
 
 
 def _merge(bank: Bank, seen: Features, orders: Mapping[int, Tensor]) -> None:
-    """The merge of one row, in place."""
+    """Merge one row, in place."""
     merged = BankMerge()(bank, seen, orders)
     for name, ring in bank.items():
         ring.copy_(merged[name])
 
 
-def _merger(
+def _row_merge(
     merge: Callable[..., None],
     bank: Bank,
     orders: Mapping[int, list[StagedInput]],
@@ -294,21 +279,29 @@ def _merger(
     seen: Features,
     policy: DevicePolicy,
 ) -> Callable[[Features], None]:
-    """What merges that row; `seen` always lies where it lies now, or else it comes anew."""
+    """Return what merges that row of the bank with the features that it is given.
+
+    seen: features to capture with; where results are static they lie at these addresses in every frame.
+    """
     rings = {name: ring[row : row + 1] for name, ring in bank.items()}
     own = {tokens: rows[row].buffer for tokens, rows in orders.items()}
 
-    def now(seen: Features) -> None:
+    def run(seen: Features) -> None:
         merge(rings, {name: seen[name][row : row + 1] for name in rings}, own)
 
     if not policy.static_results:
-        return now
-    again = policy.capture(partial(now, seen))
-    return lambda _: again()
+        return run
+    replay = policy.capture(partial(run, seen))
+    return lambda _: replay()
 
 
-def _condition(frame: FrameModule, inputs: FrameInputs) -> None:
-    """The cross-attentions' keys and values of the text, in place."""
+def _write_text(inputs: FrameInputs, write_cross: Callable[[], None], text: Tensor) -> None:
+    inputs.text.copy_(text)
+    write_cross()
+
+
+def _write_cross(frame: FrameModule, inputs: FrameInputs) -> None:
+    """Work out the cross-attentions' keys and values of the text, in place."""
     found: dict[str, Tensor] = frame.net.cross_attention(inputs.text)  # type: ignore[operator]
     for layer, value in found.items():
         inputs.cross[layer].copy_(value)
@@ -325,7 +318,7 @@ def _compiled(function: Callable[..., _T], *, backend: str, mode: str | None) ->
 
 
 def _orders(bank: Bank) -> dict[int, list[StagedInput]]:
-    """tokens -> for each row int64 [1, 2*tokens], the order in which its tokens are merged."""
+    """Return tokens -> for each row int64 [1, 2*tokens], the order in which its tokens are merged."""
     rings = {ring.shape[2]: ring for ring in bank.values()}
     return {
         tokens: [StagedInput(torch.arange(2 * tokens, device=ring.device)[None]) for _ in range(ring.shape[0])]
@@ -333,15 +326,7 @@ def _orders(bank: Bank) -> dict[int, list[StagedInput]]:
     }
 
 
-def _scalars(inputs: FrameInputs) -> FrameScalars:
-    return FrameScalars(inputs.scale, inputs.residual, inputs.presence, inputs.reading, inputs.write)
-
-
-def _flat(scalars: FrameScalars) -> list[Tensor]:
-    return [scalars.scale, scalars.residual, scalars.presence, *scalars.reading, scalars.write]
-
-
-def _blank(tensors: StreamTensors) -> None:
-    """As it was before the first frame."""
+def _clear(tensors: StreamTensors) -> None:
+    """Set everything to zero, as before the first frame: compiling has run the frame."""
     for tensor in (tensors.in_flight, tensors.origins, tensors.sources, *tensors.bank.values()):
         tensor.zero_()

@@ -7,7 +7,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from core.algorithm import stream
 from core.algorithm.frame import PictureDecoder, PictureEncoder
 from core.algorithm.net import Picture
 from core.algorithm.unet import PlainUNet
@@ -15,18 +14,19 @@ from core.models import loras
 from core.models.loading import banked, load_parts
 from core.resolved import Resolved
 from core.runtimes.model import Model
+from core.runtimes.parts import ModelParts, PartsStep
 
 
 def load(resolved: Resolved) -> Model:
     """Load the model. Raises ModelError, SettingsError."""
     loaded = load_parts(resolved)
-    parts = stream.ModelParts(
+    parts = ModelParts(
         encode=partial(_encode, PictureEncoder(loaded.vae), loaded.device),
         net=banked(loaded.unet, resolved) if loaded.layout else PlainUNet(loaded.unet),
         decode=partial(_decode, loaded.decode, loaded.device),
     )
     put = partial(loras.put, loaded.weights)
-    return Model.of_parts(resolved, loaded, lambda state: partial(stream.by_parts, parts), put)
+    return Model.of_parts(resolved, loaded, lambda state: PartsStep(parts), put)
 
 
 def _encode(encode: PictureEncoder, device: torch.device, picture: Picture) -> Tensor:

@@ -22,7 +22,7 @@ import pytest
 from core.settings import EngineSettings
 from tests.support.patience import PATIENCE_S, until
 from vcam.daemon.daemon import Daemon, RunParts, run
-from vcam.devices import cameras, sinks
+from vcam.devices import cameras, choose, sinks
 from vcam.devices.webcam import Webcam
 from vcam.errors import VcamError
 from vcam.frames import Frame, Picture
@@ -174,6 +174,62 @@ def test_an_unplugged_camera_is_told_and_taken_again_when_it_is_back() -> None:
         assert camera.trouble == ""
     finally:
         camera.close()
+
+
+def plain(colour: tuple[int, int, int]) -> Picture:
+    return np.full((SIZE[1], SIZE[0], 3), colour, np.uint8)
+
+
+def shows(frame: Frame | None, colour: tuple[int, int, int]) -> bool:
+    return frame is not None and int(np.abs(frame.picture.astype(int) - colour).max()) <= 12
+
+
+def test_of_two_cameras_of_one_name_the_other_never_goes_live_instead() -> None:
+    nodes = [device.path for device in v4l2.devices() if device.name == "Twin Camera"]
+    if len(nodes) < 2:
+        pytest.skip('no two loopback devices are called "Twin Camera"')
+    writers = [sinks.VirtualCamera(SIZE, 10, device=path) for path in nodes]
+    with publishing(writers[1], plain(COLOURS[1])):
+        with publishing(writers[0], plain(COLOURS[0])):
+            names = {str(one.path): one.name for one in cameras.list_cameras()}
+            assert [names[path] for path in nodes] == ["Twin Camera", "Twin Camera (2)"]
+            second = Webcam("Twin Camera (2)", SIZE, 10)
+            read_until(second, lambda frame: shows(frame, COLOURS[1]))
+            second.close()
+            camera = Webcam("Twin Camera", SIZE, 10)
+            read_until(camera, lambda frame: shows(frame, COLOURS[0]))
+        v4l2.set_control(nodes[0], "sustain_framerate", 0)  # else the driver repeats the last picture
+        writers[0].close()
+        seen: list[Frame | None] = []
+
+        def silent() -> bool:
+            seen.append(camera.read(0.5))
+            return camera.trouble != ""
+
+        until(silent, "the first camera's end was not noticed")
+        seen += [camera.read(0.5) for _ in range(20)]
+        assert not [frame for frame in seen if shows(frame, COLOURS[1])]
+        v4l2.heal(nodes[0])
+        again = sinks.VirtualCamera(SIZE, 10, device=nodes[0])
+        with publishing(again, plain(COLOURS[3])):
+            read_until(camera, lambda frame: shows(frame, COLOURS[3]))
+        camera.close()
+        again.close()
+    writers[1].close()
+
+
+def test_a_relay_that_is_the_only_camera_is_listed_and_taken_by_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = physical()
+    relays = [camera for camera in cameras.list_cameras() if camera.virtual]
+    assert path in [camera.path for camera in relays if not camera.idle]
+    assert sinks.OUR_NAME not in [camera.name for camera in relays]
+    monkeypatch.setattr(cameras, "list_cameras", lambda: relays)
+    source = choose.choose_source("auto", (320, 240), 15)
+    try:
+        until(lambda: source.read(0.5) is not None, f"no pictures: {source.trouble}")
+        assert source.name == "Physical Camera"
+    finally:
+        source.close()
 
 
 def test_the_whole_way_from_the_physical_camera_to_another_program(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +18,14 @@ from vcam.frames import Picture
 from vcam.worker.factories import ReportProgress
 
 FACTORY = "tests.support.fake_engine:make"  # for WorkerTranslator and daemon.Parts
+
+GATE = "FAKE_ENGINE_GATE"  # in the environment: the file that must be there for what is slow to go on
+
+
+def wait_at_the_gate() -> None:
+    gate = Path(os.environ[GATE])
+    while not gate.exists():
+        time.sleep(0.01)
 
 
 class FakeEngine:
@@ -67,7 +76,7 @@ class FakeEngine:
         if given and given[0].path == "refuse":
             raise SettingsError("LoRA refuse: there is no such file")
         if given and given[0].path == "slow":
-            time.sleep(1)
+            wait_at_the_gate()
         self.settings = replace(self.settings, loras=given)
 
     def prepare(self, prompts: Iterable[str]) -> None:
@@ -81,7 +90,7 @@ class FakeEngine:
 
 
 def make(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> FakeEngine:
-    """A good one; the model "absent" cannot be had, "broken" and "buggy" raise, "slow-start" takes its time."""
+    """A good one; the model "absent" cannot be had, "broken" and "buggy" raise, "slow-start" waits at the gate."""
     report("loading", 0.5)
     if settings.model == "absent":
         raise SettingsError("there is no model 'absent'; there are: fake")
@@ -92,5 +101,5 @@ def make(settings: EngineSettings, look: Look, threads: int, report: ReportProgr
     if settings.model == "dies":
         os._exit(7)
     if settings.model == "slow-start":
-        time.sleep(1)
+        wait_at_the_gate()
     return FakeEngine(settings, look, 0.1 if settings.model == "busy" else 0.0)

@@ -32,7 +32,8 @@ class FakeSink:
     """Remembers each picture's time, tick and colour, and the last picture itself.
 
     point: x and y of the colour that is kept, the middle's unless given. at_send: called with the number of each
-    picture after it was taken: it may raise, or move the clock. trouble: why every picture is refused now.
+    picture after it was taken: it may raise, or move the clock. trouble: why every picture is refused now. incomplete:
+    what is said at the end of a recording that is not whole.
     """
 
     name = "fake sink"
@@ -48,7 +49,7 @@ class FakeSink:
         self._point = point or (size[0] // 2, size[1] // 2)
         self.sent: list[Sent] = []
         self.last: Picture = np.zeros((size[1], size[0], 3), np.uint8)
-        self.trouble, self.closed = "", False
+        self.trouble, self.incomplete, self.closed = "", "", False
 
     def send(self, picture: Picture, tick: int) -> None:
         assert picture.shape == (self.size[1], self.size[0], 3)
@@ -61,6 +62,8 @@ class FakeSink:
 
     def close(self) -> None:
         self.closed = True
+        if self.incomplete:
+            raise VcamError(self.incomplete)
 
     @property
     def colour(self) -> Colour:

@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from core.runtimes.capture import DevicePolicy
-from core.runtimes.copies import DeviceCopies
+from core.runtimes.copies import DeviceCopies, DevicePolicy
 
 
 class Stream:
@@ -70,7 +69,7 @@ class LazyDevice(TorchFunctionMode):
         self._at_once = False
 
     def way(self, device: torch.device) -> DevicePolicy:
-        """core.runtimes.capture.device_policy, of this device."""
+        """core.runtimes.copies.device_policy, of this device."""
         return DevicePolicy(self.captured, DeviceCopies, static_results=True)
 
     def stream(self, device: object = None) -> Stream:

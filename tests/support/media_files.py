@@ -49,8 +49,12 @@ def film(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
     aspect: Fraction | None = None,
+    pieces: Sequence[tuple[float, float]] | None = None,
 ) -> Path:
-    """Write a film with PyAV; `times` (s) gives it an uneven rate, `sound` names the sound's codec."""
+    """Write a film with PyAV; `times` (s) gives it an uneven rate, `sound` names the sound's codec.
+
+    pieces: where the sound begins and ends, in seconds, several times; from 0 to the end of the film unless given.
+    """
     if isinstance(pictures, int):
         pictures = [numbered(i, *size) for i in range(pictures)]
     rate = Fraction(rate)
@@ -79,21 +83,51 @@ def film(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if listened is not None:
-            _hum(container, listened, len(pictures) / rate, sound_rate)
+            for begins, ends in pieces or [(0.0, float(len(pictures) / rate))]:
+                _hum(container, listened, begins, ends, sound_rate)
+            container.mux(listened.encode(None))
     return path
 
 
-def _hum(container: Any, stream: Any, seconds: Fraction, rate: int) -> None:
-    count = int(seconds * rate)
+def _hum(container: Any, stream: Any, begins: float, ends: float, rate: int) -> None:
+    count = int(ends * rate) - int(begins * rate)
     wave = np.sin(np.arange(count) * 2 * np.pi * 440 / rate)
     samples = (np.stack([wave, wave]) * 8000).astype(np.int16)
     size = stream.frame_size or 1024
     for start in range(0, count, size):
         piece = samples[:, start : start + size].T.reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="s16", layout="stereo")
-        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+        frame.sample_rate, frame.pts, frame.time_base = rate, int(begins * rate) + start, Fraction(1, rate)
         container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
+
+
+def cut(source: Path, target: Path, begins: float) -> Path:
+    """Write `source` from second `begins` on without encoding it again: packets before that are hidden (edit list)."""
+    with av.open(str(source)) as whole, av.open(str(target), "w") as part:
+        made = {stream.index: part.add_stream_from_template(stream) for stream in whole.streams}
+        for packet in whole.demux():
+            if packet.dts is None or packet.pts is None or packet.pts * Fraction(packet.time_base) < begins - 1:
+                continue
+            ticks = round(Fraction(begins) / packet.time_base)
+            packet.pts, packet.dts, packet.stream = packet.pts - ticks, packet.dts - ticks, made[packet.stream.index]
+            part.mux(packet)
+    return target
+
+
+def joined(target: Path, *parts: Path) -> Path:
+    """Write MPEG-TS films one after the other: the clock starts again with each."""
+    target.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return target
+
+
+def without_sound_packets(path: Path, every: int = 7, pid: int = 0x101) -> Path:
+    """Take every so many of an MPEG-TS file's 188 bytes of sound away."""
+    data = path.read_bytes()
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    heard = [n for n, packet in enumerate(packets) if (packet[1] & 0x1F) << 8 | packet[2] == pid]
+    gone = set(heard[every // 2 :: every])
+    path.write_bytes(b"".join(packet for n, packet in enumerate(packets) if n not in gone))
+    return path
 
 
 def image(path: Path, pixels: np.ndarray) -> Path:
@@ -107,7 +141,7 @@ def image(path: Path, pixels: np.ndarray) -> Path:
 
 def sound_of(path: Path) -> tuple[list[str], float, float]:
     """The codecs of a film's sound, and its first and last second."""
-    with av.open(str(path)) as container:
+    with av.open(str(path.absolute())) as container:
         codecs = [s.codec_context.name for s in container.streams.audio]
         if not codecs:
             return [], 0.0, 0.0

@@ -19,13 +19,14 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.random_model import carry_pictures, tokenizer
 from core.algorithm import unet as unets
 from core.algorithm.bank import Layout
-from core.algorithm.stream import ModelParts, by_parts
+from core.algorithm.stream import Step
 from core.engine import Engine
 from core.models.description import describe
 from core.resolved import Resolved
 from core.runtimes.choice import resolve
 from core.runtimes.load import load
 from core.runtimes.model import Model
+from core.runtimes.parts import ModelParts, PartsStep
 from core.settings import EngineSettings
 from tests.support.small_models import TEXT_WIDTH, small_unet
 
@@ -69,14 +70,22 @@ def load_model(settings: EngineSettings) -> Model:
 
 def parts_of(engine: Engine) -> ModelParts:
     """The parts of an engine whose model's parts run apart."""
-    parts = engine._step.args[0]  # type: ignore[attr-defined]
-    assert isinstance(parts, ModelParts)
-    return parts
+    steps: list[Step] = []
+
+    def seen(step: Step) -> Step:
+        steps.append(step)
+        return step
+
+    engine.wrap_step(seen)
+    (step,) = steps
+    assert isinstance(step, PartsStep)
+    return step.parts
 
 
 def replace_parts(engine: Engine, **parts: Any) -> None:
     """Put others in the place of some of them."""
-    engine._step = functools.partial(by_parts, parts_of(engine)._replace(**parts))
+    changed = PartsStep(parts_of(engine)._replace(**parts))
+    engine.wrap_step(lambda step: changed)
 
 
 def small_text_encoder(width: int, *, layers: int, heads: int) -> CLIPTextModel:

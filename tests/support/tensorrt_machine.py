@@ -189,7 +189,7 @@ class Camera:
     def picture(self) -> bytes:
         """What was published last, as JPEG."""
         session = json.loads((self.machine.state / client.SESSION_FILE).read_text())
-        connection = http.client.HTTPConnection("127.0.0.1", session["port"], timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", session["port"], timeout=PATIENCE_S)
         connection.request("GET", "/api/v1/picture.jpg", headers={"Authorization": f"Bearer {session['token']}"})
         data = connection.getresponse().read()
         connection.close()

@@ -80,7 +80,11 @@ def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPars
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
-    run.add_argument("--source", metavar="SOURCE", help="auto, camera, camera:NAME, a video file, or pattern (auto)")
+    run.add_argument(
+        "--source",
+        metavar="SOURCE",
+        help="auto, camera, camera:NAME, a number, an address (rtsp://...), a video file, or pattern (auto)",
+    )
     run.add_argument("--sink", metavar="SINK", help="auto, camera, a file such as out.mp4, or none (auto)")
     _add_look(run)
     run.add_argument("--strength", type=float, metavar="X", help="0.02 to 1: how far from the input (the profile's)")

@@ -32,18 +32,6 @@ def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     return {"list": _list, "build": _build, "verify": _verify, "clean": _clean}[args.action](args)
 
 
-def count() -> tuple[str, str, int, int]:
-    """(why TensorRT cannot run here, its version, engines verified, engines of no use)."""
-    from core.runtimes.tensorrt import cache as engines
-
-    machine, why = _machine()
-    if machine is None:
-        return why, "", 0, 0
-    found = engines.listing(machine)
-    good = [one for one in found if not one.problem and one.manifest and one.manifest.verdict == "verified"]
-    return "", machine.tensorrt, len(good), sum(bool(one.problem) for one in found)
-
-
 def plan_record(plan: CachedPlan) -> dict[str, Any]:
     """An engine for a program: what it is for, its state (verified, unverified, wrong or unusable), and why."""
     manifest = plan.manifest
@@ -80,8 +68,9 @@ def _line(plan: CachedPlan) -> str:
 
 def _list(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from core.runtimes.tensorrt import cache as engines
+    from core.runtimes.tensorrt import readiness
 
-    machine, why = _machine()
+    machine, why = readiness.this_machine()
     found = engines.listing(machine)
     lines = [_line(plan) for plan in found] or [f"no engines in {engines.cache_folder()}"]
     if why:
@@ -92,15 +81,6 @@ def _list(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
         "engines": [plan_record(e) for e in found],
     }
     return data, "\n".join(lines), 0
-
-
-def _machine() -> tuple[Any, str]:
-    """This machine as engines know it, or why TensorRT cannot run here."""
-    from core.runtimes.tensorrt import readiness
-
-    device = readiness.device()
-    why = readiness.why_not(device, "float16")
-    return (None, why) if why else (readiness.machine(device), "")
 
 
 def _needed() -> None:
@@ -149,8 +129,9 @@ def _verify(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
 
 def _clean(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from core.runtimes.tensorrt import cache as engines
+    from core.runtimes.tensorrt import readiness
 
-    machine, why = _machine()
+    machine, why = readiness.this_machine()
     sizes = {plan.folder: plan.size for plan in engines.listing(machine)}
     gone = engines.clean(machine, everything=args.all)
     freed = sum(sizes[plan.folder] for plan in gone)

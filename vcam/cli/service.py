@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from core import folders
 from vcam.errors import ServiceError
+from vcam.settings.config import config_folder
 
 UNIT = "streamv2v-camera.service"
 AGENT = "org.streamv2v.camera"
@@ -26,12 +28,14 @@ Run = Callable[[Sequence[str]], tuple[int, str]]
 class Service:
     """How a system starts a program at login: a file, and the commands that make it known, forget it and ask for it.
 
+    folder: where the program is run: one of ours, because a program may take what lies where it stands for its own.
     running: what `ask` says in its answer while the service runs.
     """
 
     kind: str
     path: Path
     content: bytes
+    folder: Path
     install: tuple[tuple[str, ...], ...]
     remove: tuple[tuple[str, ...], ...]
     ask: tuple[str, ...]
@@ -51,8 +55,8 @@ class ServiceStatus:
 # ------------------------------------------------------------------------------------------ the files: pure functions
 
 
-def systemd_unit(command: Sequence[str]) -> str:
-    """The unit's text for a command line."""
+def systemd_unit(command: Sequence[str], folder: Path) -> str:
+    """Return the unit's text for a command line that is run in `folder`."""
     line = " ".join(_quoted(word) for word in command)
     return f"""[Unit]
 Description=StreamV2V Camera
@@ -61,6 +65,7 @@ After=graphical-session.target
 
 [Service]
 ExecStart={line}
+WorkingDirectory={_escaped(str(folder))}
 Restart=on-failure
 RestartSec=3
 TimeoutStopSec=20
@@ -72,16 +77,22 @@ WantedBy=default.target
 
 def _quoted(word: str) -> str:
     """A word as systemd reads it back: quoted, specifiers and variables made plain."""
-    plain = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    plain = _escaped(word.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$"))
     return f'"{plain}"'
 
 
-def launchd_agent(command: Sequence[str]) -> bytes:
-    """The agent's property list for a command line."""
+def _escaped(path: str) -> str:
+    """Return the text with systemd's specifiers made plain; a path is neither quoted nor split."""
+    return path.replace("%", "%%")
+
+
+def launchd_agent(command: Sequence[str], folder: Path) -> bytes:
+    """Return the agent's property list for a command line that is run in `folder`."""
     return plistlib.dumps(
         {
             "Label": AGENT,
             "ProgramArguments": list(command),
+            "WorkingDirectory": str(folder),
             "RunAtLoad": True,
             "KeepAlive": {"SuccessfulExit": False},
             "ThrottleInterval": 10,
@@ -90,8 +101,8 @@ def launchd_agent(command: Sequence[str]) -> bytes:
     )
 
 
-def logon_task(command: Sequence[str], user: str) -> str:
-    """The task's XML for a command line; user: DOMAIN\\name."""
+def logon_task(command: Sequence[str], user: str, folder: Path) -> str:
+    """Return the task's XML for a command line that is run in `folder`; user: DOMAIN\\name."""
     arguments = subprocess.list2cmdline(list(command[1:]))
     return f"""<?xml version="1.0" encoding="UTF-16"?>
 <Task version="1.2" xmlns="http://schemas.microsoft.com/windows/2004/02/mit/task">
@@ -115,7 +126,11 @@ def logon_task(command: Sequence[str], user: str) -> str:
     <Enabled>true</Enabled>
   </Settings>
   <Actions Context="Author">
-    <Exec><Command>{escape(command[0])}</Command><Arguments>{escape(arguments)}</Arguments></Exec>
+    <Exec>
+      <Command>{escape(command[0])}</Command>
+      <Arguments>{escape(arguments)}</Arguments>
+      <WorkingDirectory>{escape(str(folder))}</WorkingDirectory>
+    </Exec>
   </Actions>
 </Task>
 """
@@ -124,13 +139,14 @@ def logon_task(command: Sequence[str], user: str) -> str:
 # ------------------------------------------------------------------------------------------------------- the systems
 
 
-def linux_service(command: Sequence[str], config_home: Path) -> Service:
+def linux_service(command: Sequence[str], config_home: Path, folder: Path) -> Service:
     """The systemd user unit."""
     systemctl = ("systemctl", "--user")
     return Service(
         kind="systemd user unit",
         path=config_home / "systemd" / "user" / UNIT,
-        content=systemd_unit(command).encode(),
+        content=systemd_unit(command, folder).encode(),
+        folder=folder,
         install=((*systemctl, "daemon-reload"), (*systemctl, "enable", "--now", UNIT)),
         remove=((*systemctl, "disable", "--now", UNIT),),
         ask=(*systemctl, "is-active", UNIT),
@@ -138,13 +154,14 @@ def linux_service(command: Sequence[str], config_home: Path) -> Service:
     )
 
 
-def mac_service(command: Sequence[str], home: Path, uid: int) -> Service:
+def mac_service(command: Sequence[str], home: Path, uid: int, folder: Path) -> Service:
     """The launchd agent."""
     path = home / "Library" / "LaunchAgents" / f"{AGENT}.plist"
     return Service(
         kind="launchd agent",
         path=path,
-        content=launchd_agent(command),
+        content=launchd_agent(command, folder),
+        folder=folder,
         install=(("launchctl", "bootstrap", f"gui/{uid}", str(path)),),
         remove=(("launchctl", "bootout", f"gui/{uid}/{AGENT}"),),
         ask=("launchctl", "print", f"gui/{uid}/{AGENT}"),
@@ -158,7 +175,8 @@ def windows_service(command: Sequence[str], folder: Path, user: str) -> Service:
     return Service(
         kind="logon task",
         path=path,
-        content=logon_task(command, user).encode("utf-16"),
+        content=logon_task(command, user, folder).encode("utf-16"),
+        folder=folder,
         install=(("schtasks", "/Create", "/F", "/TN", TASK, "/XML", str(path)), ("schtasks", "/Run", "/TN", TASK)),
         remove=(("schtasks", "/End", "/TN", TASK), ("schtasks", "/Delete", "/F", "/TN", TASK)),
         ask=("schtasks", "/Query", "/TN", TASK, "/FO", "LIST"),
@@ -168,16 +186,15 @@ def windows_service(command: Sequence[str], folder: Path, user: str) -> Service:
 
 def this_systems_service() -> Service:
     """The service of the system that this runs on; it starts `vcam run` as config.toml says."""
-    command = (_python(), "-m", "vcam", "run")
+    command = (_python(), "-P", "-m", "vcam", "run")
+    folder = config_folder()
     if sys.platform == "win32":
-        from vcam.settings.config import config_folder
-
         user = f"{os.environ.get('USERDOMAIN', '.')}\\{os.environ.get('USERNAME', '')}"
-        return windows_service(command, config_folder(), user)
+        return windows_service(command, folder, user)
     if sys.platform == "darwin":
-        return mac_service(command, Path.home(), os.getuid())
-    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return linux_service(command, config_home)
+        return mac_service(command, folders.home(), os.getuid(), folder)
+    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or folders.home() / ".config")
+    return linux_service(command, config_home, folder)
 
 
 def _python() -> str:
@@ -195,7 +212,8 @@ def install(service: Service, run: Run | None = None) -> None:
     if service.path.exists():
         _forget(service, run)
     try:
-        service.path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (service.path.parent, service.folder):
+            folder.mkdir(parents=True, exist_ok=True)
         service.path.write_bytes(service.content)
     except OSError as error:
         raise ServiceError(f"{service.path} cannot be written: {error.strerror}") from error

@@ -50,9 +50,10 @@ def _run(args: argparse.Namespace) -> int:
     note_unknown_words(args.prompt or profile.look.prompt, model)
 
     from vcam.daemon.daemon import run
+    from vcam.devices.decoder_lines import libjpeg_in_log
     from vcam.log_file import kept, log_folder
 
-    with kept(log_folder()):
+    with kept(log_folder()), libjpeg_in_log():
         report = run(options)
     interval, latency = report.publish_interval_ms, report.latency_ms
     print_outcome(

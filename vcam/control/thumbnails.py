@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
+from core import folders
 from core.settings import EngineSettings, Look
 from vcam.control.jpeg import jpeg
 from vcam.devices.test_pattern import draw_person
@@ -24,9 +25,7 @@ TranslatePicture = Callable[[EngineSettings, Look, Picture], Future[Picture]]
 
 def thumbnails_folder() -> Path:
     """Return the folder that keeps them; it need not exist."""
-    import platformdirs
-
-    return platformdirs.user_cache_path("streamv2v-camera", appauthor=False) / "thumbnails"
+    return folders.cache() / "thumbnails"
 
 
 class Thumbnails:

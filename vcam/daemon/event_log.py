@@ -9,6 +9,7 @@ import traceback
 from collections import deque
 from typing import Any
 
+from vcam.addresses import without_secrets
 from vcam.log_file import JOURNAL, announce
 from vcam.settings.toml_schema import one_line
 
@@ -34,7 +35,7 @@ class EventLog:
 
     def note(self, text: str) -> None:
         """Add a line for the panel."""
-        self._lines.append({"at": round(time.time(), 3), "text": one_line(text)})
+        self._lines.append({"at": round(time.time(), 3), "text": without_secrets(one_line(text))})
         self.count += 1
 
     def say(self, text: str) -> None:

@@ -23,7 +23,7 @@ TIMEOUT_S = 0.5  # a read that fails this late was waited for in vain
 Clock = Callable[[], float]
 
 
-class Capture(Protocol):
+class DeviceCapture(Protocol):
     """What CaptureThread needs of cv2.VideoCapture."""
 
     def isOpened(self) -> bool:
@@ -36,7 +36,7 @@ class Capture(Protocol):
         """Let it go."""
 
 
-def open_capture(path: str | int, size: tuple[int, int], fps: float) -> Capture:
+def open_capture(path: str | int, size: tuple[int, int], fps: float) -> DeviceCapture:
     """Open a camera with OpenCV at about `size` and `fps`, MJPEG where it offers it; blocks as long as it takes."""
     backend = {"linux": cv2.CAP_V4L2, "win32": cv2.CAP_DSHOW, "darwin": cv2.CAP_AVFOUNDATION}.get(sys.platform, 0)
     capture = cv2.VideoCapture(path, backend)
@@ -56,7 +56,7 @@ class CaptureThread(threading.Thread):
     slot: the newest picture (RGB) and when it came. failure: why it ended: "open", "read" or a reason in words.
     """
 
-    def __init__(self, opener: Callable[[], Capture], clock: Clock) -> None:
+    def __init__(self, opener: Callable[[], DeviceCapture], clock: Clock) -> None:
         super().__init__(name="vcam-camera", daemon=True)
         self.slot: LatestSlot[tuple[Picture, float]] = LatestSlot()
         self.opened = threading.Event()
@@ -85,7 +85,7 @@ class CaptureThread(threading.Thread):
         finally:
             self.ended.set()
 
-    def _read(self, capture: Capture) -> None:
+    def _read(self, capture: DeviceCapture) -> None:
         if not capture.isOpened():
             self.failure = "open"
             return

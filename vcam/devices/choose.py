@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vcam.addresses import is_address
 from vcam.devices import cameras, sinks
+from vcam.devices.network import NetworkStream
 from vcam.devices.test_pattern import PatternSource
 from vcam.devices.video_loop import VideoLoop
 from vcam.devices.webcam import Webcam
-from vcam.errors import VcamError
+from vcam.errors import DeviceError, VcamError
 from vcam.frames import FrameSink, FrameSource
 from vcam.log_file import announce
 
 
 def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource:
-    """Open the source `wanted`: auto, camera, camera:NAME, a camera's number, pattern or a file.
+    """Open the source `wanted`: auto, camera, camera:NAME, a camera's number, pattern, an address or a file.
 
     auto takes the first physical camera, else the first virtual one at work, else the test picture, and says which.
     size, fps: of a camera or the test picture. Raises DeviceError.
@@ -28,11 +30,13 @@ def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource
         return PatternSource(size, fps)
     if wanted == "pattern":
         return PatternSource(size, fps)
+    if is_address(wanted):
+        return NetworkStream(wanted)
     path = Path(wanted)
     try:
         there = path.exists()
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise VcamError(f"source {wanted[:60]!r} cannot be opened ({error.strerror})") from error
+        raise DeviceError(f"source {wanted[:60]!r} cannot be opened ({error.strerror})") from error
     if wanted.isdecimal() and not there:
         return Webcam(wanted, size, fps)
     if wanted == "camera" or wanted.startswith("camera:"):

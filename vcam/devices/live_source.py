@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from vcam.devices.capture import Capture, CaptureThread, Clock
+from vcam.devices.capture import CaptureThread, Clock, DeviceCapture
 from vcam.devices.health import OPEN_LIMIT_S, Condition, judge, opened, opening
 from vcam.errors import VcamError
 from vcam.frames import Frame
@@ -26,7 +26,7 @@ class LiveDevice(Protocol):
     def has_lens(self) -> bool:
         """Whether black and frozen pictures mean that something is wrong with it."""
 
-    def find(self) -> Callable[[], Capture]:
+    def find(self) -> Callable[[], DeviceCapture]:
         """Look it up; return what opens it, which may block. Raises DeviceError that says what is missing."""
 
     def gives_pictures(self) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vcam.errors import DeviceError
+from vcam.errors import DeviceError, VideoError
 from vcam.frames import FrameSink, Picture
 
 if sys.platform == "linux":
@@ -142,68 +143,86 @@ class VideoFile:
     """An H.264 video file, one picture a beat, under its final name only once it is complete.
 
     Where a beat was left out the picture before lasts longer, so that time in the file is time on the clock: to
-    encode it again would make a machine that is late later still. It is written in fragments of a second: what is on
-    the disk plays, whatever ends the program. Raises DeviceError if the file cannot be written.
+    encode it again would make a machine that is late later still. What was written plays, to within two seconds of
+    the end, whatever ends the program. Raises VideoError if the file cannot be written.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
         import av
 
+        from vcam.video.disk import errors_of, part_of
+        from vcam.video.film_writing import while_writing
+        from vcam.video.media import address
+
         width, height = size
         if width % 2 or height % 2:
             raise DeviceError(f"size is {width}x{height}; a video file needs an even width and height")
         self.name, self.size = str(path), size
-        self._path = path
-        self._part = path.with_name(f".{path.stem}.part{path.suffix}")
-        self._av = av
+        self._path, self._part = path, part_of(path)
+        self._errors = functools.partial(errors_of, path)
+        self._first: int | None = None
+        self._refused: VideoError | None = None  # why the newest picture is not in the file
+        rate = Fraction(fps).limit_denominator(1001)
+        self._beat_s = 1 / rate
         try:
-            self._container: Any = av.open(str(self._part), "w", options=_fragments(path))
-            rate = Fraction(fps).limit_denominator(1001)
-            self._beat_s = 1 / rate
-            self._stream: Any = self._container.add_stream("libx264", rate=rate)
-            self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-            # superfast: the encoder shares the cores with the engine, and must keep the pace
-            self._stream.options = {"preset": "superfast", "crf": "20"}
-            self._stream.gop_size = max(1, round(fps))  # a fragment begins with a picture of its own
-            self._container.start_encoding()
-        except (OSError, av.FFmpegError, ValueError) as error:
+            with self._errors():
+                options = while_writing(path.suffix.lower())
+                self._container = av.open(address(self._part), "w", options=options)
+                self._stream: Any = self._container.add_stream("libx264", rate=rate)
+                self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+                # superfast: the encoder shares the cores with the engine, and must keep the pace; zerolatency: it
+                # holds no picture back that would be lost with the program
+                self._stream.options = {"preset": "superfast", "crf": "20", "tune": "zerolatency"}
+                self._container.start_encoding()
+        except VideoError:
             with contextlib.suppress(OSError):
                 self._part.unlink()
-            raise DeviceError(f"{path} cannot be written: {_reason(error)}") from error
-        self._first: int | None = None
+            raise
 
     def send(self, picture: Picture, tick: int) -> None:
         """Encode the picture at the time of beat `tick`, counted from the first one."""
+        from av import VideoFrame
+
         self._first = tick if self._first is None else self._first
         try:
-            frame = self._av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
-            frame.pts, frame.time_base = tick - self._first, self._beat_s
-            self._container.mux(self._stream.encode(frame))
-        except (OSError, self._av.FFmpegError) as error:
-            raise DeviceError(f"{self._path} cannot be written: {_reason(error)}") from error
+            with self._errors():
+                frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+                frame.pts, frame.time_base = tick - self._first, self._beat_s
+                self._write(frame)
+        except VideoError as error:
+            self._refused = error
+            raise
+        self._refused = None
+
+    def _write(self, frame: Any) -> None:
+        for packet in self._stream.encode(frame):
+            packet.duration = packet.duration or 1
+            self._container.mux(packet)
 
     def close(self) -> None:
-        """Finish the file and give it its name.
+        """Finish the file and give it its name; raise VideoError for one that cannot be finished: where it is kept."""
+        from vcam.video.disk import keep_incomplete
 
-        Raises DeviceError if it could not be finished; it plays under the name that it had until here.
-        """
+        if self._first is None:
+            with contextlib.suppress(VideoError, OSError), self._errors():
+                self._container.close()
+            self._part.unlink(missing_ok=True)
+            return
         try:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
-            if self._first is not None:
+            with self._errors():
+                try:
+                    self._write(None)
+                finally:
+                    self._container.close()
+                if self._refused is not None:
+                    raise self._refused
                 self._part.replace(self._path)
-            else:
-                self._part.unlink()
-        except (OSError, self._av.FFmpegError) as error:
-            reason = f"{self._path} could not be completed: {_reason(error)}; what there is of it: {self._part}"
-            raise DeviceError(reason) from error
-
-
-def _fragments(path: Path) -> dict[str, str]:
-    """Return the container's options that make what is on the disk playable at any time."""
-    if path.suffix.lower() == ".mkv":
-        return {"cluster_time_limit": "1000", "flush_packets": "1"}
-    return {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
+        except VideoError as error:
+            kept = self._part
+            with contextlib.suppress(OSError):  # it is found under the hidden name then
+                kept = keep_incomplete(self._part, self._path)
+            why = str(error).partition("cannot be written: ")[2]
+            raise DeviceError(f"{self._path} could not be completed: {why}; what was written is in {kept}") from error
 
 
 def _reason(error: Exception) -> str:

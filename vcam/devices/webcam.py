@@ -19,7 +19,7 @@ from vcam.devices.cameras import (
     present_identities,
     seen_with,
 )
-from vcam.devices.capture import Capture, Clock, open_capture
+from vcam.devices.capture import Clock, DeviceCapture, open_capture
 from vcam.devices.health import OPEN_LIMIT_S, Condition
 from vcam.devices.live_source import LiveSource
 from vcam.errors import DeviceError
@@ -27,7 +27,7 @@ from vcam.errors import DeviceError
 if sys.platform == "linux":
     from vcam.devices import v4l2
 
-Opener = Callable[[str | int, tuple[int, int], float], Capture]
+Opener = Callable[[str | int, tuple[int, int], float], DeviceCapture]
 _LOG = logging.getLogger("vcam.camera")
 
 
@@ -67,7 +67,7 @@ class _CameraDevice:
         wanted: str,
         cameras: Callable[[], list[Camera]],
         identities: Callable[[], frozenset[str]],
-        opener: Callable[[str | int], Capture],
+        opener: Callable[[str | int], DeviceCapture],
     ) -> None:
         self._wanted, self._cameras, self._identities, self._opener = wanted, cameras, identities, opener
         self._chosen: ChosenCamera | None = None
@@ -76,7 +76,7 @@ class _CameraDevice:
     def name(self) -> str:
         return self._chosen.camera.name if self._chosen else self._wanted or "camera"
 
-    def find(self) -> Callable[[], Capture]:
+    def find(self) -> Callable[[], DeviceCapture]:
         """Take the camera that was used before, under whatever number it has now, else the one that is wanted."""
         cameras = self._cameras()
         if self._chosen is None:

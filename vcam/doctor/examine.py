@@ -8,12 +8,12 @@ import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core import folders
+from core.errors import StreamV2VError
 from vcam.doctor import checks, machine
 from vcam.doctor.checks import Finding, Mark
-from vcam.errors import ConfigError, VcamError
 
 if TYPE_CHECKING:
     from vcam.settings.config import ObsSettings
@@ -29,7 +29,7 @@ def examine() -> list[Finding]:
 
     try:
         config, problem = load_config(), ""
-    except ConfigError as error:
+    except StreamV2VError as error:
         config, problem = Config(), str(error)
     told = machine.load_packages()
     model = config.engine.model or DEFAULT_MODEL
@@ -97,9 +97,14 @@ def _model(name: str) -> Finding:
 
 
 def _tensorrt() -> Finding:
-    from vcam.cli.engines import count
+    from core.runtimes.tensorrt import cache, readiness
 
-    return checks.check_tensorrt(*count())
+    machine_here, why = readiness.this_machine()
+    if machine_here is None:
+        return checks.check_tensorrt(why, "", 0, 0)
+    plans = cache.listing(machine_here)
+    good = [one for one in plans if not one.problem and one.manifest and one.manifest.verdict == "verified"]
+    return checks.check_tensorrt("", machine_here.tensorrt, len(good), sum(bool(one.problem) for one in plans))
 
 
 def _cameras() -> list[Finding]:
@@ -186,8 +191,8 @@ def _disk() -> Finding:
     from vcam.client import state_folder
     from vcam.settings.config import config_folder
 
-    folders = (Path.home(), config_folder(), state_folder())
-    return checks.check_disk({str(folder): machine.free_bytes(folder) for folder in folders})
+    places = (folders.home(), config_folder(), state_folder())
+    return checks.check_disk({str(place): machine.free_bytes(place) for place in places})
 
 
 def _running() -> Finding:
@@ -200,5 +205,5 @@ def _status() -> Any:
 
     try:
         return client.status()
-    except VcamError:
+    except StreamV2VError:
         return None

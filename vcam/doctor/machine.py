@@ -74,7 +74,7 @@ class PackageReport:
 def load_packages(timeout_s: float = 180.0) -> PackageReport:
     """Load the big packages in another process."""
     try:
-        done = subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, timeout=timeout_s)
+        done = subprocess.run([sys.executable, "-P", "-c", _LOAD], capture_output=True, text=True, timeout=timeout_s)
     except (OSError, subprocess.TimeoutExpired) as error:
         return PackageReport({}, failure=str(error))
     if done.returncode != 0:
@@ -94,7 +94,7 @@ def load_packages(timeout_s: float = 180.0) -> PackageReport:
 def outlook(model: str, timeout_s: float = 180.0) -> tuple[bool | None, str]:
     """Whether the model fits into the memory, None where that cannot be told, and a sentence; in another process."""
     try:
-        command = [sys.executable, "-c", _OUTLOOK, model]
+        command = [sys.executable, "-P", "-c", _OUTLOOK, model]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, str(error)

@@ -12,7 +12,6 @@ KEY = "streamv2v"
 """In a custom event's data: the command, as an object or as text."""
 PREFIX = "streamv2v:"
 """Begins the names of items, filters and throw-away sources that are commands: "StreamV2V: use ink"."""
-PROMPT_SOURCE = "StreamV2V Prompt"
 SOURCE_NAME = "StreamV2V Camera"
 
 

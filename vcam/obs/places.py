@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core import folders
 from vcam.settings.config import ObsSettings
 
 PORT = 4455
@@ -29,10 +30,10 @@ class Address:
 
 def config_folders(home: Path | None = None) -> list[Path]:
     """Return OBS's settings folders on this machine: OBS_CONFIG_FOLDER, or the ordinary one, Flatpak's, Snap's."""
-    home = home or Path.home()
     if told := os.environ.get("OBS_CONFIG_FOLDER"):
-        places = [Path(told)]
-    elif sys.platform == "win32":
+        return [Path(told)] if Path(told).is_dir() else []
+    home = home or folders.home()
+    if sys.platform == "win32":
         places = [Path(os.environ.get("APPDATA", home / "AppData" / "Roaming")) / "obs-studio"]
     elif sys.platform == "darwin":
         places = [home / "Library" / "Application Support" / "obs-studio"]

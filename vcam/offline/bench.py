@@ -28,10 +28,15 @@ WARM_UP_FRAMES = 5  # beside those that fill the pipe: kernels are chosen and me
 
 
 class MeasuredEngine(Protocol):
-    """What is measured: core.engine.Engine. settings: as resolved, no `auto` in it."""
+    """What is measured: core.engine.Engine."""
 
-    settings: EngineSettings
-    bank_bytes: int
+    @property
+    def settings(self) -> EngineSettings:
+        """The settings as resolved, no `auto` in them."""
+
+    @property
+    def bank_bytes(self) -> int:
+        """Bytes that the bank takes."""
 
     def stages(self, picture: NDArray[np.uint8], /) -> dict[str, float]:
         """Milliseconds of each stage of a frame, run by itself; empty where the runtime cannot."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core import folders
 from core.settings import Runtime
 from vcam.commands import OnFailure, verbs
 from vcam.errors import ConfigError, OptionError
@@ -74,10 +75,7 @@ def config_folder() -> Path:
     """Where the user's settings lie (VCAM_CONFIG_FOLDER, else the system's usual place); it need not exist."""
     if told := os.environ.get("VCAM_CONFIG_FOLDER"):
         return Path(told)
-    import platformdirs
-
-    # roaming: %APPDATA% on Windows; ~/.config on Linux, ~/Library/Application Support on macOS
-    return platformdirs.user_config_path("streamv2v-camera", appauthor=False, roaming=True)
+    return folders.config()
 
 
 def load_config(path: Path | None = None) -> Config:

@@ -203,7 +203,7 @@ def _wait_for_host(app: QApplication) -> int:
     """Wait for a tray host and begin again in a fresh process: Qt looks for one only once."""
     words = "vcam: this desktop shows no tray icons yet; waiting for it (Ctrl-C ends)"
     QTimer.singleShot(0, lambda: print(words, file=sys.stderr, flush=True))  # once Ctrl-C does end it
-    command = [sys.executable, "-c", _PROBE]
+    command = [sys.executable, "-P", "-c", _PROBE]
     timer = QTimer()
     found: list[bool] = []
 
@@ -216,7 +216,7 @@ def _wait_for_host(app: QApplication) -> int:
     timer.start(int(HOST_S * 1000))
     status = _until_quit(app)
     if found:
-        os.execv(sys.executable, [sys.executable, "-m", "vcam", "tray"])
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "vcam", "tray"])
     return status
 
 

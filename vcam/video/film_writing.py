@@ -333,11 +333,11 @@ class _Slots:
 
     def say(self, note: Note) -> None:
         """Say what a container without times made of the film's."""
+        left_out = f", {self._left_out} of them left out" if self._left_out else ""
         if self._uneven:
             note(
                 f"{self._target}: the pictures of {self._source} come at an uneven rate, which .avi cannot hold: "
-                f"written at {float(self._rate):g} a second, {self._left_out} of them left out; .mkv or .mp4 keep the "
-                "times"
+                f"written at {float(self._rate):g} a second{left_out}; .mkv or .mp4 keep the times"
             )
 
 

@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
@@ -45,6 +45,7 @@ from vcam.video.timeline import packets_in_time, timeline_of
 _LOOKED_AT = 200  # packets of the pictures whose times tell the rate
 _HIGHEST_RATE = 240  # pictures per second; a "rate" above is the resolution of a clock
 _MEAN_TOLERANCE = 0.1  # share by which the mean may differ from the rate that the file names
+_INEXACT = Fraction(1, 10)  # of an interval, that a clock may be wrong
 # places for pictures per second in a file without times: enough for the first and last second to be right
 _FEWEST_SLOTS, _MOST_SLOTS = Fraction(10), Fraction(60)
 _DECODING_BYTES = 256 << 20  # of pictures that a decoder's threads may hold in flight
@@ -101,8 +102,8 @@ def probe_film(path: Path) -> Media:
         if stream.width and stream.height:
             check_size(path, stream.width, stream.height)
         _decodes(stream)
-        start_s = _start_s(stream, streams)
-        frame, times = _beginning(container, stream, streams, start_s)
+        seen = _beginning(container, stream, streams)
+        frame = seen.frame
         if frame is None:
             raise VideoError(f"{path}: not one picture can be decoded; the file is cut off or damaged")
         orientation = _orientation(frame)
@@ -111,7 +112,7 @@ def probe_film(path: Path) -> Media:
         aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
         tick = Fraction(stream.time_base or Fraction(1, 90000))
         seconds = _duration_s(container, stream)
-        rate, constant_rate, even = _rates(times, stream.guessed_rate or stream.average_rate, tick)
+        rate, constant_rate, even = _rates(seen.times, stream.guessed_rate or stream.average_rate, tick)
         return Media(
             path=path,
             kind=Kind.VIDEO,
@@ -128,31 +129,46 @@ def probe_film(path: Path) -> Media:
             primaries=int(frame.color_primaries),
             transfer=int(frame.color_trc),
             pixel_aspect=1 / aspect if orientation.transpose else aspect,
-            start_s=start_s,
+            start_s=seen.start_s(stream.index),
             tick=tick,
         )
 
 
-def _beginning(
-    container: InputContainer, stream: VideoStream, streams: list[Any], start_s: Fraction
-) -> tuple[VideoFrame | None, list[Fraction]]:
-    """Return the first picture that decodes, and the times at which the first ones are shown, in order."""
+@dataclass
+class _Beginning:
+    """What the first packets tell: the first picture that decodes, the times of pictures, where each stream begins."""
+
     frame: VideoFrame | None = None
-    times: list[Fraction] = []
-    packets = packets_in_time(container, streams, timeline_of(container, start_s))
+    times: list[Fraction] = field(default_factory=list)
+    starts: dict[int, Fraction] = field(default_factory=dict)
+
+    def start_s(self, pictures: int) -> Fraction:
+        """Return the time that counts as zero: where the first stream begins, of what is before zero the pictures."""
+        first = min(self.starts.values(), default=Fraction(0))
+        return first if first > 0 else min(Fraction(0), self.starts.get(pictures, Fraction(0)))
+
+
+def _beginning(container: InputContainer, stream: VideoStream, streams: list[Any]) -> _Beginning:
+    """Read the first packets. What the container says of starts is guessed where there are few."""
+    seen = _Beginning()
+    timeline = timeline_of(container, Fraction(0))
     with contextlib.suppress(av.error.FFmpegError):  # said when the film is read
-        for packet in packets:
-            if packet.stream.index != stream.index:
-                continue
+        for packet in packets_in_time(container, streams, timeline):
+            index = packet.stream.index
             shown = packet.dts if packet.pts is None else packet.pts
             if shown is not None and not packet.is_discard:
-                times.append(shown * Fraction(packet.time_base))
-            if frame is None:
+                time = shown * Fraction(packet.time_base)
+                if not timeline.leaps:
+                    seen.starts[index] = min(time, seen.starts.get(index, time))
+                if index == stream.index:
+                    seen.times.append(time)
+            if index == stream.index and seen.frame is None:
                 with contextlib.suppress(av.error.FFmpegError):
-                    frame = next(iter(stream.decode(packet)), None)
-            elif len(times) >= _LOOKED_AT:
+                    seen.frame = next(iter(stream.decode(packet)), None)
+            if seen.frame is not None and len(seen.times) >= _LOOKED_AT:
                 break
-    return frame, sorted(times)
+    seen.times.sort()
+    return seen
 
 
 def _rates(times: list[Fraction], named: Fraction | None, tick: Fraction) -> tuple[Fraction, Fraction, bool]:
@@ -164,8 +180,8 @@ def _rates(times: list[Fraction], named: Fraction | None, tick: Fraction) -> tup
         return rate, rate, True
     mean = (len(times) - 1) / (times[-1] - times[0])
     rate = nominal if nominal and abs(mean / nominal - 1) < _MEAN_TOLERANCE else _simple(mean)
-    # a tick for the rounding of each of two times
-    even = all(abs(gap * rate - 1) <= 2 * tick * rate for gap in gaps)
+    inexact = min(2 * tick * rate, _INEXACT)  # a tick for the rounding of each of two times
+    even = all(abs(gap * rate - 1) <= inexact for gap in gaps)
     if even:
         return rate, rate * ceil(_FEWEST_SLOTS / rate), True
     usual = 1 / gaps[len(gaps) // 10]
@@ -176,22 +192,13 @@ def _simple(rate: Fraction) -> Fraction:
     return Fraction(rate).limit_denominator(1001) or Fraction(1, 1001)
 
 
-def _start_s(stream: VideoStream, streams: list[Any]) -> Fraction:
-    """Return the time that counts as zero: where the first stream begins; hidden packets before it do not count."""
-    starts = [s.start_time * Fraction(s.time_base) for s in streams if s.start_time is not None and s.time_base]
-    first = min(starts, default=Fraction(0))
-    if first > 0 or stream.start_time is None or stream.time_base is None:
-        return max(Fraction(0), first)
-    return min(Fraction(0), stream.start_time * Fraction(stream.time_base))
-
-
 def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
     """Return the seconds of the pictures, None when the file tells the length of the longest stream at best."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
     if clock := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
         hours, minutes, seconds = clock.groups()
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration and not container.streams.audio else None
 
 

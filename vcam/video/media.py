@@ -78,9 +78,6 @@ class Orientation(NamedTuple):
     flip: bool = False
 
 
-UPRIGHT = Orientation()
-
-
 @dataclass(frozen=True)
 class Media:
     """What is known of a film, a picture or a folder of pictures before all of it is read.

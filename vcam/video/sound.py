@@ -23,11 +23,11 @@ from vcam.video.media import Media, Note, reason
 from vcam.video.timeline import packets_in_time, timeline_of
 
 # Sound that is copied as it is; other sound is encoded again. None: whatever the container's own table takes.
-# AVI stores no times: sound must come without a gap there, so that its silences have to be filled in.
+# AVI stores no times, and MOV none of plain samples: there sound must come without a gap, its silences filled in.
 _COPIED_SOUND: dict[str, frozenset[str] | None] = {
     ".mp4": frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}),
     ".m4v": frozenset({"aac", "mp3", "ac3", "eac3", "alac"}),
-    ".mov": frozenset({"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_f32le"}),
+    ".mov": frozenset({"aac", "mp3", "ac3", "eac3", "alac"}),
     ".mkv": None,
     ".webm": frozenset({"opus", "vorbis"}),
     ".avi": frozenset(),
@@ -35,6 +35,7 @@ _COPIED_SOUND: dict[str, frozenset[str] | None] = {
 _FRAGMENTED = (".mp4", ".m4v", ".mov")  # containers that are told how AAC is coded before its first packet
 _HIDES_BEGINNINGS = (".mp4", ".m4v", ".mov")  # containers that hide what a decoder needs before the first sample
 _OWN_DELAY = ("opus",)  # codecs whose packets before zero every container knows to hide
+_PLAIN = {".avi": "pcm_s16le", ".mov": "pcm_s16le"}  # for sound that is not compressed
 _SOUND_ENCODERS = {".webm": "libopus", ".avi": "libmp3lame"}
 _SOUND_RATES = {"libopus": (48000,), "libmp3lame": (32000, 44100, 48000), "aac": (16000, 22050, 32000, 44100, 48000)}
 # silence where more than 50 ms are missing, a cut where as much is too much, from zero on
@@ -220,8 +221,8 @@ def _track(stream: AudioStream, codec: str, output: OutputContainer, suffix: str
     copied = _COPIED_SOUND[suffix]
     if plan is Plan.COPY and codec in (output.supported_codecs if copied is None else copied):
         return _Copied(stream, output.add_stream_from_template(stream), suffix)
-    plain = suffix == ".avi" and codec.startswith("pcm_")
-    name = "pcm_s16le" if plain else _SOUND_ENCODERS.get(suffix, "aac")
+    plain = suffix in _PLAIN and codec.startswith("pcm_")
+    name = _PLAIN[suffix] if plain else _SOUND_ENCODERS.get(suffix, "aac")
     rates = _SOUND_RATES.get(name, (stream.rate or 48000,))
     rate = min(rates, key=lambda r: abs(r - (stream.rate or 48000)))
     made = cast(AudioStream, output.add_stream(name, rate=rate))

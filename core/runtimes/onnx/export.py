@@ -1,6 +1,6 @@
-"""The export of a model folder's graphs, which the `onnx` runtime runs; needs onnx and onnxscript.
+"""Exports a model folder's graphs, which the `onnx` runtime runs; needs onnx and onnxscript.
 
-The graphs hold no weights: they are made from random ones, so that every constant that is a weight is known by its
+The graphs hold no weights: they are made from random ones, so that every constant that is a weight is recognised by its
 bytes, and new weights of the same shapes need no new graphs.
 """
 
@@ -30,7 +30,7 @@ from core.models.description import DETAIL, ModelDescription, describe, fingerpr
 from core.runtimes.onnx import folding
 from core.runtimes.onnx import runtime as onnx
 
-_PROBE = 64  # latents' height and width where the layout is measured: may be halved six times
+_PROBE = 64  # latents' height and width where the layout is measured; it can be halved six times
 
 
 class _Encoder(nn.Module):
@@ -73,7 +73,7 @@ class _Text(nn.Module):
 
 
 class _UNet(nn.Module):
-    """The one call with its bank as a list: (latents, timesteps, text, fresh, strength, threshold, *rings)."""
+    """core.algorithm.net.Net on plain tensors: (latents, timesteps, text, fresh, strength, threshold, rings)."""
 
     def __init__(self, net: nn.Module, names: list[str]) -> None:
         super().__init__()
@@ -100,10 +100,8 @@ def export(folder: Path) -> None:
     description = describe(str(folder))
     if part_config(folder, "vae")["_class_name"] != "AutoencoderTiny":
         raise ModelError(f"{folder / 'vae'}: only an AutoencoderTiny can be exported; use --runtime eager")
-    with (
-        _random_weights(folder, set(graphs_of(description).values())) as likeness,
-        tempfile.TemporaryDirectory() as made,
-    ):
+    parts = set(graphs_of(description).values())
+    with _random_weights(folder, parts) as likeness, tempfile.TemporaryDirectory() as made:
         _export(description, likeness, Path(made))
         (folder / onnx.FOLDER).mkdir(exist_ok=True)
         for written in sorted(Path(made).iterdir(), key=lambda path: path.name == onnx.MANIFEST):
@@ -115,7 +113,7 @@ def export(folder: Path) -> None:
 
 @contextmanager
 def _random_weights(folder: Path, parts: set[str]) -> Iterator[Path]:
-    """Make a copy of the model folder with other weights of the same names and shapes, no two numbers alike."""
+    """Yield a copy of the model folder with random weights of the same names and shapes."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
@@ -133,7 +131,7 @@ def _random_weights(folder: Path, parts: set[str]) -> Iterator[Path]:
 
 
 def _export(description: ModelDescription, folder: Path, out: Path) -> None:
-    """folder: of the model to export, out: where the files go."""
+    """Export the model of `folder` to files in `out`."""
     vae, plain, text_encoder = (models.part(folder, name, torch.float32) for name in ("vae", "unet", "text_encoder"))
     layout = unet.layout(plain.config, description.places, _PROBE, _PROBE)
     graphs = graphs_of(description)
@@ -190,7 +188,7 @@ def _write_detail(write: _Write, sharpen: PictureSharpener) -> None:
 
 
 def _write_unet(write: _Write, plain: Any, places: tuple[str, ...] | None, parts: int, text: tuple[int, int]) -> None:
-    """text: words and width of the text's embedding."""
+    """Write the UNet; text: words and width of the text's embedding."""
     auto = torch.export.Dim.AUTO
     # 18 halves to 9 and 5: diffusers then sizes each upsampling by its skip connection, which is right for every size
     rows, size = 2, 18
@@ -240,7 +238,7 @@ def _graph(module: nn.Module, args: Any, dynamic: Any, inputs: list[str], output
 
 
 def _refer(graph: Any, weights: Mapping[str, NDArray[np.float32]]) -> list[str]:
-    """Make the graph's weights references, by names of core.runtimes.onnx.runtime.named; returns these."""
+    """Make the graph's weights references, and return their names (core.runtimes.onnx.runtime.named)."""
     from onnx import TensorProto
 
     names = {value.tobytes(): name for name, value in weights.items()}

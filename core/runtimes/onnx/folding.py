@@ -1,8 +1,8 @@
 """Chains of convolutions without a nonlinearity between them, folded into one convolution each; exactly.
 
 An AutoencoderTiny whose outer levels have no blocks is such a chain there: its full-resolution features, which take
-most of the time on a CPU, need not be computed. One convolution equals the chain but where the chain pads features
-with zeros, so that the outermost rows and columns are computed by the chain itself, on narrow strips.
+most of the time on a CPU, need not be computed. One convolution equals the chain except where the chain pads features
+with zeros; so the outermost rows and columns are computed by the chain itself, on narrow strips.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Chain:
 
     @property
     def stride(self) -> int:
-        """Of the one convolution that equals the chain."""
+        """The stride of the one convolution that equals the chain."""
         return math.prod(conv.stride for conv in self.convs)
 
     def to_json(self) -> dict[str, Any]:
@@ -52,7 +52,10 @@ class Chain:
 
 
 def compose(chain: Chain, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """(weight, bias) float32 of the one convolution: [out * upsampling^2, in, width, width], phases last in `out`."""
+    """Return (weight, bias) of the one convolution, float32 [out * upsampling^2, in, width, width].
+
+    The phases of the upsampling come last in `out`.
+    """
 
     def one(conv: Conv) -> tuple[Tensor, Tensor]:
         weight = weights[conv.weight].double()
@@ -86,12 +89,12 @@ def _kernel(chain: Chain) -> int:
 
 
 def _reach(chain: Chain) -> int:
-    """How many pixels of the input the one convolution looks at to either side."""
+    """Return how many pixels of the input the one convolution looks at to either side."""
     return -(-(_kernel(chain) // 2) // chain.upsampling)
 
 
 def _field(chain: Chain, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Return the indices that outputs first..last look at: of each convolution's input, from the last to the first."""
+    """Yield the first and last index that outputs first..last look at, of each convolution's input, the last first."""
     for conv in reversed(chain.convs):
         half = conv.kernel // 2
         first, last = first * conv.stride - half, last * conv.stride + half
@@ -99,14 +102,14 @@ def _field(chain: Chain, first: int, last: int) -> Iterator[tuple[int, int]]:
 
 
 class Edges(NamedTuple):
-    """Of one side: how many outputs the one convolution gets wrong, and how much of the input decides them."""
+    """One side's edge: how many outputs the one convolution gets wrong, and how many inputs decide them."""
 
     outputs: int
     inputs: int
 
 
 def edges(chain: Chain) -> tuple[Edges, Edges]:
-    """Those at the low and at the high side, for inputs whose size the stride divides."""
+    """Return the edges at the low and at the high side, for inputs whose size the stride divides."""
     size = 64 * chain.stride  # any that is larger than both edges together
     sizes = [size * chain.upsampling]
     for conv in chain.convs:
@@ -126,7 +129,7 @@ def edges(chain: Chain) -> tuple[Edges, Edges]:
 
 
 class Folded(nn.Module):
-    """Equals the chain of modules that it was made of."""
+    """A chain of modules as one convolution, with the same results."""
 
     def __init__(self, chain: Chain, original: nn.Sequential, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -137,7 +140,7 @@ class Folded(nn.Module):
         self.edges = edges(chain)
 
     def forward(self, picture: Tensor) -> Tensor:
-        """picture [1, channels, height, width], height and width multiples of the chain's stride."""
+        """Convolve a picture [1, channels, height, width]; height and width are multiples of the chain's stride."""
         inner = self._inner(picture)
         height, width = inner.shape[2:]
         low, high = self.edges
@@ -164,9 +167,9 @@ class Folded(nn.Module):
 
 
 def fold(layers: nn.Sequential, prefix: str) -> tuple[nn.Sequential, dict[str, Chain]]:
-    """Return the layers with every chain folded that is cheaper so, and the chains by the names of their modules.
+    """Fold every chain of the layers that is cheaper so; return the layers, and the chains by their modules' names.
 
-    prefix: the name of `layers`, which the chains' weights are named by.
+    prefix: the name of `layers`, with which the names of the chains' weights begin.
     """
     children = list(layers.named_children())
     folded: list[nn.Module] = []
@@ -224,7 +227,7 @@ def _plain(conv: nn.Conv2d) -> bool:
 
 
 def _pays(chain: Chain, modules: Sequence[nn.Module]) -> bool:
-    """Whether the one convolution is quicker than the chain, by how much either multiplies."""
+    """Return whether the one convolution is quicker than the chain, by the multiplications of both."""
     convs = [module for module in modules if isinstance(module, nn.Conv2d)]
     shrunk = [math.prod(conv.stride for conv in chain.convs[: n + 1]) for n in range(len(convs))]
     apart = sum(conv.weight.numel() * (chain.upsampling / by) ** 2 for conv, by in zip(convs, shrunk, strict=True))

@@ -1,4 +1,4 @@
-"""The `onnx` runtime: the same calls as ONNX graphs on the CPU, by ONNX Runtime.
+"""The `onnx` runtime: encoder, UNet and decoder as ONNX graphs on the CPU, by ONNX Runtime.
 
 A model folder's `onnx/` holds four graphs without weights (encoder, unet, decoder, text_encoder), good for every size,
 number of steps and of slots, and graphs.json, which says what they need (core.runtimes.onnx.export writes them). The
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,13 +22,14 @@ from torch import Tensor
 from core.algorithm.bank import Bank, Features, Layout, Reading
 from core.algorithm.net import Net, Picture
 from core.algorithm.prompts import PromptEncoder
-from core.algorithm.stream import ModelParts, by_parts, net_rows
+from core.algorithm.stream import net_rows
 from core.errors import ModelError, SettingsError
 from core.models.description import DETAIL, ModelDescription, fingerprint, graphs_of, has_graphs
 from core.models.loading import betas_schedule
 from core.resolved import Resolved
 from core.runtimes.model import Model
 from core.runtimes.onnx.folding import Chain, compose
+from core.runtimes.parts import ModelParts, PartsStep
 from core.settings import EngineSettings, Policy
 
 FOLDER = "onnx"
@@ -51,8 +51,8 @@ def load(resolved: Resolved) -> Model:
     if settings.loras:
         raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
     manifest = read_manifest(description)
-    share = _share(settings, torch.get_num_threads())
-    sessions = _sessions(description, manifest, share.threads)
+    threads = _divided(settings, torch.get_num_threads())
+    sessions = _sessions(description, manifest, threads.sessions)
     unet = sessions["unet"]
     channels = int(unet.get_inputs()[0].shape[1])
     factor = int(manifest["factor"])
@@ -60,32 +60,32 @@ def load(resolved: Resolved) -> Model:
     layout = _layout(manifest["layout"], latent[1], latent[2])
     parts = ModelParts(
         encode=_encode(sessions["encoder"]),
-        net=_net(unet, layout, ThreadPoolExecutor(share.workers, "unet"), share.workers),
+        net=_net(unet, layout, ThreadPoolExecutor(threads.workers, "unet"), threads.workers),
         decode=_decode(sessions["decoder"], sessions.get(DETAIL)),
     )
     return Model(
         resolved=resolved,
-        open=lambda state: partial(by_parts, parts),
+        open=lambda state: PartsStep(parts),
         encoder=_text(folder, sessions["text_encoder"], int(manifest["length"])),
         schedule=betas_schedule(description),
         layout={} if settings.policy is Policy.OFF else layout,
         latent=latent,
         dtype=torch.float32,
         device=torch.device("cpu"),
-        beside=ThreadPoolExecutor(1, "decode") if share.beside else None,
+        beside=ThreadPoolExecutor(1, "decode") if threads.beside else None,
         threads=1,  # between the calls there is little to do, and PyTorch's threads wait for each other by spinning
     )
 
 
-class _Share(NamedTuple):
-    """The CPU's threads: of each graph's session, rows side by side, and whether decoding runs beside all this."""
+class _Threads(NamedTuple):
+    """The CPU's threads: of each graph's session, of rows side by side, and whether decoding runs beside both."""
 
-    threads: dict[str, int]
+    sessions: dict[str, int]
     workers: int
     beside: bool
 
 
-def _share(settings: EngineSettings, threads: int) -> _Share:
+def _divided(settings: EngineSettings, threads: int) -> _Threads:
     rows = len(net_rows(settings.guidance, settings.steps))
     # the UNet's many small operations gain less by threads than its rows do by running side by side
     unet = max(1, threads // (rows + 1))
@@ -93,7 +93,7 @@ def _share(settings: EngineSettings, threads: int) -> _Share:
     beside = settings.steps == 1 and threads > 1
     decoder = max(1, threads - unet) if beside else threads
     each = {"encoder": threads, "unet": unet, "decoder": decoder, "text_encoder": threads, DETAIL: decoder}
-    return _Share(each, min(rows, threads), beside)
+    return _Threads(each, min(rows, threads), beside)
 
 
 def read_manifest(description: ModelDescription) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from core import folders
 from core.errors import PlanError
 from core.runtimes.tensorrt.plans import VERSION, CachedPlan, Machine, PlanKey, PlanManifest, Verdict
 
@@ -32,11 +33,9 @@ _REBUILD = "vcam engines build makes it anew"
 
 def cache_folder() -> Path:
     """Return where plans are kept (VCAM_ENGINES_FOLDER, else the system's cache); the folder need not exist."""
-    import platformdirs
-
     if folder := os.environ.get("VCAM_ENGINES_FOLDER"):
         return Path(folder)
-    return platformdirs.user_cache_path("streamv2v-camera", appauthor=False) / "engines"
+    return folders.cache() / "engines"
 
 
 def find(wanted: PlanKey, cache: Path | None = None) -> CachedPlan | None:

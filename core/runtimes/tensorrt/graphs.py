@@ -1,9 +1,9 @@
-"""A whole frame, and the merging of a bank, as ONNX graphs of fixed shapes, with nothing in them that TensorRT refuses.
+"""A whole frame, and the merging of a bank, as ONNX graphs of fixed shapes that TensorRT takes.
 
-What a stream remembers goes in and comes out by name. Two forms of the bank:
-`beside`: the features seen come out, and whoever runs the graph copies those of kept frames into the rings.
+What a stream remembers goes in and comes out by name. The bank has two forms:
+`beside`: the features seen come out, and the caller copies those of kept frames into the rings.
 `in place`: the graph writes this frame's keys and values into a spare slot of each ring (TensorScatter, at the ring's
-own address), and attention reads the ring as one bag, which spares the concatenation.
+own address), and attention reads the whole ring, which saves the concatenation.
 Needs onnx and onnxscript.
 """
 
@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 
 from core.algorithm.attention import BankCall, SelfAttention, fuse_at, project
 from core.algorithm.bank import Layout, Reading, guide_name, normalized
-from core.algorithm.frame import FrameInputs, FrameModule, StreamTensors, denoise
+from core.algorithm.frame import FrameInputs, FrameModule, StreamTensors
 from core.algorithm.schedule import RowCoefficients
 from core.errors import PlanError
 from core.runtimes.tensorrt.operators import refused
@@ -37,9 +36,9 @@ IN_PLACE_SINCE = (10, 15)  # TensorRT's version that takes it
 
 
 class InPlaceReading(NamedTuple):
-    """How each row of a call reads and writes rings in place; the first three as core.algorithm.bank.Reading.
+    """How each row of a call reads and writes rings in place; the first three as in core.algorithm.bank.Reading.
 
-    at: int64 [rows], the token of the ring where this frame's features go. allowed: bool [rows, slots+1], the slots
+    at: int64 [rows], the slot of the ring where this frame's features go. allowed: bool [rows, slots+1], the slots
     that attention sees.
     """
 
@@ -52,7 +51,7 @@ class InPlaceReading(NamedTuple):
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX file, and which weight each of its constants is: initializer -> name, or name.T for one turned."""
+    """An ONNX file, and which weight each of its constants is: initializer -> name, or name.T for a transposed one."""
 
     path: Path
     inputs: tuple[str, ...]
@@ -70,9 +69,9 @@ def _weights_of(path: Path) -> Path:
 
 
 def named_inputs(picture: Tensor, inputs: FrameInputs, tensors: StreamTensors, *, detailed: bool) -> dict[str, Tensor]:
-    """Every tensor that a frame is given, by the name that it has in the graph.
+    """Return every tensor that a frame is given, by its name in the graph.
 
-    detailed: whether the model has a detail stage; `source` is then the picture of the frame that is shown.
+    detailed: the model has a detail stage, and `source` is the picture of the frame that is shown.
     """
     plain = {"picture": picture, "noise": inputs.noise, "text": inputs.text}
     plain |= {"source": picture} if detailed else {}
@@ -85,8 +84,9 @@ def named_inputs(picture: Tensor, inputs: FrameInputs, tensors: StreamTensors, *
 
 
 class FrameGraph(nn.Module):
-    """core.algorithm.frame.FrameModule on the tensors of `named_inputs`: picture, in_flight, origins, then the features
-    seen.
+    """core.algorithm.frame.FrameModule on plain tensors, those of `named_inputs`.
+
+    Gives the picture, in_flight and origins after the frame, then the features seen.
     """
 
     def __init__(self, frame: FrameModule, names: Sequence[str], reading: type[Reading] | type[InPlaceReading]) -> None:
@@ -98,7 +98,6 @@ class FrameGraph(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         given = dict(zip(self.names, tensors, strict=True))
-        frame = self.frame
         bank, cross = (
             {name.removeprefix(part): value for name, value in given.items() if name.startswith(part)}
             for part in ("bank.", "cross.")
@@ -115,21 +114,14 @@ class FrameGraph(nn.Module):
             reading=reading,
             write=reading.fresh,  # not used here: the rings are written by whoever runs the graph
         )
-        latent = frame.encode(given["picture"]) * inputs.presence
-        clean, origins, seen = denoise(
-            partial(frame.net, cross=cross),
-            inputs,
-            bank,
-            torch.cat([latent, given["in_flight"]]),
-            torch.cat([latent, given["origins"]]),
-            prediction=frame.prediction,
-            guidance=frame.guidance,
-        )
-        return frame.decode(clean[-1:], given.get("source")), clean[:-1], origins[:-1], *(seen[name] for name in bank)
+        source = given.get("source", given["picture"])
+        remembered = StreamTensors(given["in_flight"], given["origins"], bank, source[None][:0])
+        shown, done = self.frame.translate(given["picture"], inputs, remembered, source)
+        return shown, done.in_flight, done.origins, *(done.seen[name] for name in bank)
 
 
 class InPlaceAttention:
-    """A diffusers attention processor: this frame's keys and values into the ring, then attention over all of it."""
+    """A diffusers attention processor: writes this frame's keys and values into the ring, and attends to all of it."""
 
     def __init__(self, layer: str, fuses: bool) -> None:
         self.layer = layer
@@ -144,7 +136,7 @@ class InPlaceAttention:
         temb: Tensor | None = None,
         bank_call: BankCall | None = None,
     ) -> Tensor:
-        """hidden_states [rows, tokens, channels] -> the same shape."""
+        """Attend: hidden_states [rows, tokens, channels] -> the same shape."""
         assert bank_call is not None
         placed: Any = bank_call.reading
         query, key, value = project(attn, hidden_states)
@@ -174,10 +166,10 @@ def _scatter(ring: Tensor, now: Tensor, at: Tensor) -> Tensor:
 
 
 class MergeGraph(nn.Module):
-    """core.algorithm.bank.merge of one row: (order int64 [2*tokens] of each size, rings [1, 1, t, c], seen [1, t, c])
-    -> rings.
+    """core.algorithm.bank.merge of one row, on plain tensors.
 
-    The sums are products with a one-hot matrix: TensorRT has no scatter that adds.
+    Takes an order int64 [2*tokens] of each size, then rings [1, 1, tokens, channels], then seen [1, tokens, channels];
+    gives the rings. The sums are products with a one-hot matrix: TensorRT has no scatter that adds.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -213,9 +205,7 @@ class MergeGraph(nn.Module):
 
 @contextmanager
 def graph_attention(net: Any, *, in_place: bool) -> Iterator[type[Reading] | type[InPlaceReading]]:
-    """Meanwhile a core.algorithm.unet.BankedUNet is as the graph shall have it; what its calls take as their
-    reading.
-    """
+    """Give a core.algorithm.unet.BankedUNet the attention that its graph needs; yield the type of its `reading`."""
     if not in_place:
         yield Reading
         return
@@ -232,12 +222,12 @@ def graph_attention(net: Any, *, in_place: bool) -> Iterator[type[Reading] | typ
 
 
 def frame_outputs(layout: Layout) -> list[str]:
-    """The names of what a FrameGraph gives."""
+    """Return the names of what a FrameGraph gives."""
     return ["shown", "in_flight.after", "origins.after", *(f"seen.{name}" for name in layout)]
 
 
 def merge_inputs(layout: Layout, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """Examples of what a MergeGraph takes, by name."""
+    """Return examples of what a MergeGraph takes, by name."""
     sizes = sorted({tokens for tokens, _ in layout.values()})
     orders = {f"order.{n}": torch.arange(2 * n, device=device) for n in sizes}
     rings = {f"bank.{name}": torch.zeros(1, 1, *shape, dtype=dtype, device=device) for name, shape in layout.items()}
@@ -255,14 +245,14 @@ def export(
 ) -> Graph:
     """Write the module's graph to `path`, its weights beside it in `path`.data, for TensorRT of that version.
 
-    inputs: examples, whose shapes are the graph's. weights: those of which Graph.constants tells. Raises PlanError
+    inputs: examples, whose shapes are the graph's. weights: those that Graph.constants is to name. Raises PlanError
     where TensorRT would refuse the graph.
     """
     import onnx
 
     # clones: the exporter takes one tensor that is given twice for one input
     given = tuple(value.detach().clone() for value in inputs.values())
-    with torch.no_grad(), _unremarked():
+    with torch.no_grad(), _without_remarks():
         program = torch.onnx.export(
             module.eval(),
             given,
@@ -291,8 +281,8 @@ def export(
 
 
 @contextmanager
-def _unremarked() -> Iterator[None]:
-    """Without the exporter's remarks to its own developers; what goes wrong is raised."""
+def _without_remarks() -> Iterator[None]:
+    """Silence the exporter's remarks to its own developers meanwhile; what goes wrong is raised."""
     log = logging.getLogger("torch.onnx")
     before = log.level
     log.setLevel(logging.ERROR)
@@ -305,7 +295,7 @@ def _unremarked() -> Iterator[None]:
 
 
 def _constants(values: Iterable[Any], weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """Which weight each constant of the graph is, by its bytes."""
+    """Return which weight each constant of the graph is, by comparing bytes."""
     known: dict[str, str] = {}
     for name, value in weights.items():
         known[_digest(value)] = name
@@ -326,7 +316,7 @@ def _digest(value: Tensor) -> str:
 
 
 def _tidy(model: Any) -> None:
-    """Take out what TensorRT need not see: empty tensors that are joined to others, inputs that nobody reads."""
+    """Remove what TensorRT need not see: empty tensors joined to others, inputs that nothing reads."""
     graph = model.graph
     empty = {one.name for one in graph.initializer if 0 in one.dims}
     shapes = {one.name: one.type.tensor_type.shape for one in (*graph.input, *graph.value_info)}
@@ -347,7 +337,7 @@ def _tidy(model: Any) -> None:
 
 
 def _drop_unread(graph: Any) -> None:
-    """Without the nodes, constants, inputs and outputs that no output depends on; an empty output is none."""
+    """Remove the nodes, constants and inputs that no output depends on, and outputs that are empty."""
     shapes = {one.name: one.type.tensor_type.shape for one in graph.output}
     kept = [
         one

@@ -1,4 +1,4 @@
-"""Whether TensorRT takes a graph: checked against its published table of operators, before minutes go into a build."""
+"""Checks a graph against TensorRT's published table of operators, before minutes go into a build."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 _TABLE = Path(__file__).with_name("operators.json")
 _LARGEST_K = 3840  # TopK
-_CALLED = {"FLOAT": "FP32", "FLOAT16": "FP16", "BFLOAT16": "BF16"}  # ONNX's name: the table's
+_TABLE_NAMES = {"FLOAT": "FP32", "FLOAT16": "FP16", "BFLOAT16": "BF16"}  # ONNX's name: the table's
 _CONSTANT_INPUTS = {  # operator -> inputs that must be known when the engine is built
     **dict.fromkeys(("Squeeze", "Unsqueeze", "CumSum", "TopK", "OneHot"), (1,)),
     **dict.fromkeys(
@@ -20,9 +20,9 @@ _CONSTANT_INPUTS = {  # operator -> inputs that must be known when the engine is
 
 
 def refused(model: Any, version: tuple[int, int]) -> list[str]:
-    """Why TensorRT of that version refuses an ONNX model, a line for each reason; none where it takes it.
+    """Return why TensorRT of that version refuses an ONNX model, a line for each reason; none where it takes it.
 
-    model: an onnx.ModelProto with shapes inferred, whose weights need not be there.
+    model: an onnx.ModelProto with shapes inferred; its weights may be missing.
     """
     table = json.loads(_TABLE.read_text(encoding="utf-8"))
     low, high = table["opset"]
@@ -89,7 +89,7 @@ def _restricted(node: Any, constants: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _constants(graph: Any) -> dict[str, Any]:
-    """The small integers that are known: initializers and Constant nodes."""
+    """Return the values that the graph itself holds: initializers and Constant nodes."""
     from onnx import numpy_helper
 
     found = {}
@@ -105,21 +105,21 @@ def _constants(graph: Any) -> dict[str, Any]:
 
 
 def _types(graph: Any) -> Iterator[tuple[str, str]]:
-    """Names -> types, as the table calls them."""
+    """Yield (name, type) of each tensor, as the table calls the types."""
     from onnx import TensorProto
 
-    def called(kind: int) -> str:
+    def table_name(kind: int) -> str:
         name = str(TensorProto.DataType.Name(kind))
-        return _CALLED.get(name, name)
+        return _TABLE_NAMES.get(name, name)
 
     for value in (*graph.input, *graph.output, *graph.value_info):
-        yield value.name, called(value.type.tensor_type.elem_type)
+        yield value.name, table_name(value.type.tensor_type.elem_type)
     for one in graph.initializer:
-        yield one.name, called(one.data_type)
+        yield one.name, table_name(one.data_type)
 
 
 def _unshaped(graph: Any) -> list[str]:
-    """The ends of the graph whose shape is not fixed."""
+    """Return a line for each input or output whose shape is not fixed."""
     return [
         f"{value.name}: its shape is not fixed"
         for value in (*graph.input, *graph.output)

@@ -67,6 +67,13 @@ def _driver() -> str:
         return f"CUDA {torch.version.cuda}"
 
 
+def this_machine() -> tuple[Machine | None, str]:
+    """Return this machine as plans know it; None, and why, where TensorRT cannot run here."""
+    where = device()
+    why = why_not(where, "float16")
+    return (None, why) if why else (machine(where), "")
+
+
 def device() -> str:
     """Return the device on which TensorRT would run here."""
     return "cuda" if torch.cuda.is_available() or "cpu" not in DEVICES else "cpu"

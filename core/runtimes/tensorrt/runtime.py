@@ -1,9 +1,8 @@
-"""The `tensorrt` runtime: one engine for the whole frame and one for merging, all tensors at fixed addresses.
+"""The `tensorrt` runtime: one plan for the whole frame and one for merging, all tensors at fixed addresses.
 
 The rings of the bank stay where they are. Where TensorRT writes them itself (`in place`, core.runtimes.tensorrt.graphs)
-each has
-a spare slot that takes every frame, and a kept frame moves the spare on; otherwise the features of kept frames are
-copied into their slots after the call. core.runtimes.tensorrt.make builds the engines.
+each has a spare slot that takes every frame, and a kept frame moves the spare on; otherwise the features of kept frames
+are copied into their slots after the call. core.runtimes.tensorrt.make builds the plans.
 """
 
 from __future__ import annotations
@@ -21,13 +20,14 @@ from core.algorithm import stream
 from core.algorithm.bank import BankUpdate, Layout
 from core.algorithm.frame import DetailedDecoder, FrameModule, PictureEncoder, example_inputs, next_sources
 from core.algorithm.net import Picture
-from core.algorithm.stream import PendingPicture, SamplingParameters, Step, StreamState
+from core.algorithm.schedule import RowCoefficients
+from core.algorithm.stream import PendingPicture, SamplingParameters, Stages, Step, StreamState
 from core.errors import PlanError
 from core.models import loras
 from core.models.loading import LoadedParts, banked, load_parts
 from core.resolved import Resolved
-from core.runtimes.capture import device_policy
-from core.runtimes.copies import StagedInput
+from core.runtimes.copies import StagedInput, device_policy
+from core.runtimes.inputs import DeviceInputs
 from core.runtimes.model import Model
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache, readiness
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 FRAME, MERGE = "frame.engine", "merge.engine"
 _AFTER = ".after"
+_SCALARS = ("scale", "residual", "presence", "fresh", "strength", "threshold", "at", "allowed")
 
 
 def load(resolved: Resolved) -> Model:
@@ -62,7 +63,7 @@ def load(resolved: Resolved) -> Model:
         loras.put(loaded.weights, values)
         refitted = refit(values)
         for step in opened:
-            step.weights_changed(engine=refitted)
+            step.weights_changed(in_plan=refitted)
 
     def refit(changed: Iterable[str]) -> bool:
         return _refit(built[0], constants, {name: loaded.weights[name] for name in changed}, loaded.device)
@@ -81,8 +82,9 @@ def load(resolved: Resolved) -> Model:
 def _refit(
     engine: trt.ICudaEngine, constants: Mapping[str, str], values: Mapping[str, Tensor], device: torch.device
 ) -> bool:
-    """The engine with these weights, by core.models.loras.named_weights' names; False: the text encoder's are no
-    engine's.
+    """Put new weights into the engine, named as by core.models.loras.named_weights; return whether it has any of them.
+
+    The text encoder's are not in it.
     """
     found = {}
     for constant, name in constants.items():
@@ -95,7 +97,7 @@ def _refit(
 
 @dataclass(frozen=True)
 class PlanShape:
-    """What an engine's tensors are made for: a stream's, and how its rings are kept."""
+    """What a plan's tensors are made for: the shape of a stream's bank, and whether its rings are written in place."""
 
     layout: Layout
     net_rows: int
@@ -104,7 +106,7 @@ class PlanShape:
 
 
 def plan_shape(loaded: LoadedParts, settings: EngineSettings, version: tuple[int, int]) -> PlanShape:
-    """The shape of those settings' engine, by TensorRT of that version."""
+    """Return the shape of those settings' plan, for TensorRT of that version."""
     fifo = settings.policy is Policy.FIFO
     rows = len(stream.net_rows(settings.guidance, settings.steps))
     in_place = fifo and bool(loaded.layout) and version >= IN_PLACE_SINCE
@@ -123,7 +125,7 @@ def frame_module(loaded: LoadedParts, resolved: Resolved) -> FrameModule:
 def example_tensors(
     loaded: LoadedParts, frame: FrameModule, settings: EngineSettings, shape: PlanShape
 ) -> dict[str, Tensor]:
-    """Every input of the frame's graph, of the right shape."""
+    """Return every input of the frame's graph, of the right shape."""
     guidance, device = settings.guidance, loaded.device
     state = stream.initial_state(
         shape.layout, settings.steps, shape.slots, guidance, loaded.latent, loaded.dtype, device
@@ -140,14 +142,14 @@ def example_tensors(
 
 @dataclass(frozen=True)
 class StreamRings:
-    """The bank of one stream. tensors: as the engine has them; views: [rows, slots, tokens, channels]."""
+    """The bank of one stream. tensors: as the plan takes them; views: the same as [rows, slots, tokens, channels]."""
 
     tensors: dict[str, Tensor]
     views: dict[str, Tensor]
 
 
 def stream_rings(shape: PlanShape, state: StreamState) -> StreamRings:
-    """The state's own rings; in place those of keys and values have a spare slot."""
+    """Return the state's own rings; or in place new ones, those of keys and values with a spare slot."""
     if not shape.in_place:
         return StreamRings(state.tensors.bank, state.tensors.bank)
     tensors, views = {}, {}
@@ -159,7 +161,7 @@ def stream_rings(shape: PlanShape, state: StreamState) -> StreamRings:
 
 
 def in_place_reading(reading: Any, ages: tuple[int, ...], positions: tuple[int, ...], slots: int) -> InPlaceReading:
-    """How rings in place are read and written by rows of those ages; positions: frames kept (see TensorRtStep)."""
+    """Return how rows of those ages read and write rings in place; positions: frames kept (see TensorRtStep)."""
     spares = [position % (slots + 1) for position in positions]
     allowed = [[age > 0 or slot == spare for slot in range(slots + 1)] for age, spare in zip(ages, spares, strict=True)]
     device = reading.fresh.device
@@ -169,10 +171,10 @@ def in_place_reading(reading: Any, ages: tuple[int, ...], positions: tuple[int, 
 
 
 class PlanExecution:
-    """An engine whose inputs and outputs lie at fixed addresses; `run` queues it on the current stream."""
+    """A TensorRT engine whose inputs and outputs lie at fixed addresses; `run` queues it on the current stream."""
 
     def __init__(self, engine: trt.ICudaEngine, tensors: Mapping[str, Tensor], device: torch.device) -> None:
-        """tensors: by name; those that are not given are made here.
+        """Bind the tensors given by name, and make the others.
 
         Raises PlanError where the engine was built for other shapes or types.
         """
@@ -196,7 +198,7 @@ class PlanExecution:
             self.tensors[name] = tensor
 
     def run(self) -> None:
-        """Raises PlanError."""
+        """Queue one run. Raises PlanError."""
         handle = torch.cuda.current_stream(self._device).cuda_stream if self._device.type == "cuda" else 0
         if not self._context.execute_async_v3(handle):
             raise PlanError("TensorRT could not run the engine; vcam engines verify, or --runtime auto")
@@ -206,7 +208,7 @@ class TensorRtStep:
     """core.algorithm.stream.Step by TensorRT; works on the state's tensors in place.
 
     With rings in place a state's positions count the frames kept, modulo slots*(slots+1): modulo slots+1 they are the
-    spare slot of keys and values, modulo slots the oldest of the features.
+    spare slot of keys and values, modulo slots the oldest slot of the features.
     """
 
     def __init__(
@@ -217,123 +219,107 @@ class TensorRtStep:
         cross_attention: Callable[[Tensor], dict[str, Tensor]],
         bank_policy: Policy,
     ) -> None:
-        """built: engines, of the frame and (if the bank merges) of the merge. cross_attention: as
-        core.algorithm.unet's.
+        """Run that stream's frames; built: the frame's TensorRT engine and, if the bank merges, the merge's.
+
+        cross_attention: as core.algorithm.unet.BankedUNet's. Raises PlanError.
         """
-        memory, self._shape = state.tensors, shape
-        self._cross_attention = cross_attention
-        self._bank_policy = bank_policy
-        device = memory.in_flight.device
+        tensors, self._shape = state.tensors, shape
+        device = tensors.in_flight.device
         self._rings = stream_rings(shape, state)
-        given = {"in_flight": memory.in_flight, "origins": memory.origins}
+        given = {"in_flight": tensors.in_flight, "origins": tensors.origins}
         given |= {f"bank.{name}": ring for name, ring in self._rings.tensors.items()}
         if shape.in_place:
             written = {name for name in shape.layout if not name.endswith(".feature")}
             given |= {f"seen.{name}": self._rings.tensors[name] for name in written}
-        self._tensors = memory._replace(bank={} if shape.in_place else memory.bank)
-        self._call = PlanExecution(built[0], given, device)
-        tensors = self._call.tensors
+        self._tensors = tensors._replace(bank={} if shape.in_place else tensors.bank)
+        self._bank_policy = bank_policy
+        self._execution = PlanExecution(built[0], given, device)
+        ours = self._execution.tensors
         self._merging = PlanExecution(built[1], {}, device) if len(built) > 1 else None
         policy = device_policy(device)
-        self._capture_run = policy.capture
-        self._capture()
-        small = ("scale", "residual", "presence", "fresh", "strength", "threshold", "at", "allowed")
-        self._scalars = {name: StagedInput(tensors[name]) for name in small if name in tensors}
+        self._capture = policy.capture
+        self._capture_runs()
+        self._inputs = _device_inputs(ours, cross_attention)
         orders = {} if self._merging is None else self._merging.tensors
         rows = len(state.positions)  # all of which may be merged after one frame
         self._orders = {name: StagedInput(value, rows) for name, value in orders.items() if name.startswith("order.")}
-        self._was: SamplingParameters | None = None
-        self._copies = policy.copies(tensors["picture"], tensors["shown"])
+        self._copies = policy.copies(ours["picture"], ours["shown"])
 
-    def weights_changed(self, *, engine: bool) -> None:
-        """What the text becomes is worked out with the next frame; engine: whether that has other weights too."""
-        self._was = None
-        if engine:  # TensorRT does not say that a captured graph sees other weights
-            self._capture()
+    def weights_changed(self, *, in_plan: bool) -> None:
+        """Work out with the next frame what the layers make of the text; in_plan: the plan has other weights too."""
+        self._inputs.weights_changed()
+        if in_plan:  # TensorRT does not say that a captured graph sees other weights
+            self._capture_runs()
 
-    def _capture(self) -> None:
+    def _capture_runs(self) -> None:
         own = self._tensors
         kept = (own.in_flight, own.origins, own.sources, *self._rings.tensors.values())
         with torch.inference_mode():
             before = [tensor.clone() for tensor in kept]
-            self._frame: Callable[[], None] = self._capture_run(self._run)
-            self._merge = self._capture_run(self._merging.run) if self._merging else None
+            self._frame: Callable[[], None] = self._capture(self._run)
+            self._merge = self._capture(self._merging.run) if self._merging else None
             torch._foreach_copy_(list(kept), before)  # capturing runs them
 
     def __call__(
         self, sampling: SamplingParameters, state: StreamState, picture: Picture | None
     ) -> tuple[PendingPicture, StreamState]:
         """See core.algorithm.stream.Step."""
-        now = self._turn(sampling, state)
+        update = self._bank_update(sampling, state)
+        scalars = self._scalars(sampling, state, update, imagined=picture is None)
         with torch.inference_mode():
-            self._copies.take(picture)
-            self._refresh(sampling, state, now, imagined=picture is None)
+            self._copies.upload(picture)
+            self._inputs.refresh(sampling, scalars)
             self._frame()
-            develop = self._copies.give()
-            self._keep(now)
-            for row in now.merged:
-                self._merge_row(row, banks.merge_orders(self._rings.views, sampling.seed, [now.ages[row]]))
-        return develop, stream.next_state(state, self._tensors, now)
+            pending = self._copies.download()
+            self._keep(update)
+            for row in update.merged:
+                self._merge_row(row, banks.merge_orders(self._rings.views, sampling.seed, [update.ages[row]]))
+        return pending, stream.next_state(state, self._tensors, update)
+
+    def stages(self, sampling: SamplingParameters, state: StreamState, picture: Picture) -> Stages:
+        """See core.algorithm.stream.Step; a plan cannot be taken apart."""
+        return {}
 
     def _run(self) -> None:
-        tensors, sources = self._call.tensors, self._tensors.sources
-        if "source" in tensors:
-            source, after = next_sources(tensors["picture"], sources, self._bank_policy)
-            tensors["source"].copy_(source)
+        ours, sources = self._execution.tensors, self._tensors.sources
+        if "source" in ours:
+            source, after = next_sources(ours["picture"], sources, self._bank_policy)
+            ours["source"].copy_(source)
             sources.copy_(after)
-        self._call.run()
+        self._execution.run()
         for name in ("in_flight", "origins"):
-            if name in self._call.tensors:
-                self._call.tensors[name].copy_(self._call.tensors[f"{name}{_AFTER}"])
+            if name in self._execution.tensors:
+                self._execution.tensors[name].copy_(self._execution.tensors[f"{name}{_AFTER}"])
 
-    def _turn(self, sampling: SamplingParameters, state: StreamState) -> BankUpdate:
-        shape = self._shape
-        ages = [state.frame_index - row for row in stream.net_rows(sampling.guidance, sampling.noise.shape[0])]
+    def _bank_update(self, sampling: SamplingParameters, state: StreamState) -> BankUpdate:
+        shape, ages = self._shape, stream.row_ages(sampling, state)
         slots = shape.slots * (shape.slots + 1) if shape.in_place else banks.slot_count(self._rings.views)
         return banks.next_update(slots, state.positions, ages, policy=sampling.policy, interval=sampling.interval)
 
-    def _refresh(self, sampling: SamplingParameters, state: StreamState, now: BankUpdate, *, imagined: bool) -> None:
-        """Bring what has changed since the last frame to the engine."""
-        was, tensors = self._was, self._call.tensors
-        scalars = stream.frame_scalars(sampling, 0, now._replace(writes=()), torch.device("cpu"), imagined=imagined)
-        reading: Any = scalars.reading
-        if self._shape.in_place:
-            reading = in_place_reading(reading, now.ages, state.positions, self._shape.slots)
-        small = {
-            "scale": scalars.scale,
-            "residual": scalars.residual,
-            "presence": scalars.presence,
-            **reading._asdict(),
-        }
-        for name, staged in self._scalars.items():
-            staged.put(small[name])
-        if was is None or sampling.rows is not was.rows:
-            for name, value in sampling.rows._asdict().items():
-                if f"rows.{name}" in tensors:
-                    tensors[f"rows.{name}"].copy_(value)
-        if was is None or sampling.noise is not was.noise:
-            tensors["noise"].copy_(sampling.noise)
-        if was is None or sampling.text is not was.text or sampling.negative_text is not was.negative_text:
-            text = stream.text_rows(sampling)
-            if "text" in tensors:  # few UNets take it elsewhere too
-                tensors["text"].copy_(text)
-            for layer, value in self._cross_attention(text).items():
-                tensors[f"cross.{layer}"].copy_(value)
-        self._was = sampling
+    def _scalars(
+        self, sampling: SamplingParameters, state: StreamState, update: BankUpdate, *, imagined: bool
+    ) -> dict[str, Tensor]:
+        """Return the frame's small inputs, on the host; which slots are written is worked out by `_keep`."""
+        nothing_written = update._replace(writes=())
+        scalars = stream.frame_scalars(sampling, 0, nothing_written, torch.device("cpu"), imagined=imagined)
+        if not self._shape.in_place:
+            return scalars.named()
+        reading = in_place_reading(scalars.reading, update.ages, state.positions, self._shape.slots)
+        return scalars.named() | reading._asdict()
 
-    def _keep(self, now: BankUpdate) -> None:
-        """Into the rings goes what TensorRT has not written there itself."""
+    def _keep(self, update: BankUpdate) -> None:
+        """Copy into the rings what TensorRT has not written there itself."""
         into: list[Tensor] = []
         out_of: list[Tensor] = []
-        for row, slots in enumerate(now.writes):
+        for row, slots in enumerate(update.writes):
             for name, view in self._rings.views.items() if slots else ():
                 count = view.shape[1]
                 chosen = sorted({slot % count for slot in slots})
-                source = self._call.tensors[f"seen.{name}"][row]
-                if count > self._shape.slots:  # the engine wrote the spare slot; a first frame goes to the others too
-                    spare = now.positions[row] % count
+                source = self._execution.tensors[f"seen.{name}"][row]
+                if count > self._shape.slots:  # the plan wrote the spare slot; a first frame goes to the others too
+                    spare = update.positions[row] % count
                     source = view[row, spare]
-                    chosen = [slot for slot in chosen if slot != spare] if now.ages[row] == 0 else []
+                    chosen = [slot for slot in chosen if slot != spare] if update.ages[row] == 0 else []
                 into += [view[row, slot] for slot in chosen]
                 out_of += [source] * len(chosen)
         if into:
@@ -344,10 +330,27 @@ class TensorRtStep:
         assert self._merge is not None
         views, tensors = self._rings.views, self._merging.tensors
         for tokens, order in orders.items():
-            self._orders[f"order.{tokens}"].put(order[0])
+            self._orders[f"order.{tokens}"].set(order[0])
         rings = [view[row] for view in views.values()]
-        seen = [self._call.tensors[f"seen.{name}"][row] for name in views]
+        seen = [self._execution.tensors[f"seen.{name}"][row] for name in views]
         places = [tensors[f"{kind}.{name}"][0] for kind in ("bank", "seen") for name in views]
         torch._foreach_copy_(places, rings + seen)
         self._merge()
         torch._foreach_copy_(rings, [tensors[f"merged.{name}"][0] for name in views])
+
+
+def _device_inputs(
+    tensors: Mapping[str, Tensor], cross_attention: Callable[[Tensor], dict[str, Tensor]]
+) -> DeviceInputs:
+    """Return what brings a frame's inputs into a plan's tensors; few plans have all of them."""
+    rows = {name: tensors[f"rows.{name}"] for name in RowCoefficients._fields if f"rows.{name}" in tensors}
+
+    def write_text(text: Tensor) -> None:
+        if "text" in tensors:  # few UNets take it elsewhere too
+            tensors["text"].copy_(text)
+        for layer, value in cross_attention(text).items():
+            tensors[f"cross.{layer}"].copy_(value)
+
+    return DeviceInputs(
+        rows, tensors["noise"], {name: tensors[name] for name in _SCALARS if name in tensors}, write_text
+    )

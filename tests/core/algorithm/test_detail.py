@@ -9,6 +9,7 @@ from core.algorithm import stream
 from core.algorithm.detail import Detail, steadied
 from core.algorithm.frame import DetailedDecoder, FrameModule, PictureEncoder, PictureSharpener, next_sources
 from core.algorithm.unet import BankedUNet
+from core.runtimes.parts import ModelParts, PartsStep
 from core.settings import Policy
 from tests.support.small_details import Source, small_autoencoder, small_detail
 from tests.support.small_models import DEVICE, LATENT, small_unet
@@ -56,7 +57,7 @@ def test_each_frame_is_shown_with_its_own_source(steps: int) -> None:
     state, apart = (
         stream.initial_state({}, steps, 1, own.guidance, LATENT, torch.float64, DEVICE, (SIZE, SIZE)) for _ in range(2)
     )
-    by_parts = stream.ModelParts(
+    parts = ModelParts(
         encode=lambda picture: encode(torch.from_numpy(picture)),
         net=net,
         decode=lambda latent, source: decode(latent, source).numpy(),
@@ -66,8 +67,8 @@ def test_each_frame_is_shown_with_its_own_source(steps: int) -> None:
         now = stream.bank_update(own, state)
         shown, tensors, _ = frame(picture, stream.frame_inputs(own, state, now), state.tensors)
         state = stream.next_state(state, tensors, now)
-        develop, apart = stream.by_parts(by_parts, own, apart, picture.numpy())
-        assert torch.equal(torch.from_numpy(develop()), shown)
+        pending, apart = PartsStep(parts)(own, apart, picture.numpy())
+        assert torch.equal(torch.from_numpy(pending()), shown)
         if number >= steps - 1:
             assert torch.equal(shown, given[number - steps + 1])
     assert state.tensors.sources.shape == (steps, SIZE, SIZE, 3)

@@ -24,6 +24,7 @@ from core.algorithm.unet import BankedUNet, PlainUNet, default_places, layout, s
 from core.errors import PlaceError, SettingsError
 from core.settings import Guidance, Policy
 from tests.support import reference as ref
+from tests.support.sequential import sequential
 from tests.support.small_models import (
     DEVICE,
     LATENT,
@@ -142,7 +143,7 @@ class Case:
         states = tuple(self.start(1, self.guidance if row == 0 else later) for row in range(self.steps))
         outputs = []
         for latent in latents:
-            clean, states = stream.sequential(self.net, self.sampling, states, latent[None])
+            clean, states = sequential(self.net, self.sampling, states, latent[None])
             outputs.append(clean[0])
         return outputs
 

@@ -113,7 +113,7 @@ def test_an_engine_of_tensorrt_keeps_the_nets_beside_it(tiny: Path, lora: Lora) 
 def test_originals_are_those_that_the_engine_keeps(tiny: Path, lora: Lora, tmp_path: Path, dtype: str) -> None:
     other = Lora(str(random_lora(tiny, tmp_path / "other.safetensors", f"unet.{ATTENTION}", f"unet.{CONVOLUTION}")))
     wanted = chosen(tiny, dtype=dtype, loras=(lora, other))
-    kept = sum(one.nbytes for one in Engine(wanted, Look("ink"))._originals.values())
+    kept = sum(one.nbytes for one in Engine(wanted, Look("ink"))._model.originals.values())
     assert kept > 0
     assert (
         host.originals(as_given(wanted))
@@ -174,7 +174,7 @@ def test_a_refused_switch_changes_nothing(tiny: Path, lora: Lora, monkeypatch: p
     with pytest.raises(SettingsError, match=r"needs 0 MB of RAM, but 0 MB are free"):
         engine.use_loras((lora,))
     assert all(torch.equal(before[name], tensor) for name, tensor in engine._model.weights.items())
-    assert (engine.settings.loras, engine._originals) == ((), {})
+    assert (engine.settings.loras, engine._model.originals) == ((), {})
     monkeypatch.setattr(host, "free_ram", lambda: GB)
     engine.use_loras((lora,))
     monkeypatch.setattr(host, "free_ram", lambda: 0)

@@ -30,6 +30,7 @@ from core.models.hub import DownloadProgress
 from core.settings import EngineSettings, Look, Lora
 from tests.support.hub_server import Hub
 from tests.support.model_folders import layout_once, load_model, make_folder, make_full_shapes
+from tests.support.patience import PATIENCE_S
 from vcam.cli import main as cli
 from vcam.worker.factories import core_engine
 
@@ -518,7 +519,7 @@ def test_the_program_as_it_is_asks_the_hub_that_the_environment_names(server: Hu
 
     environment = {**os.environ, "HF_ENDPOINT": constants.ENDPOINT, "VCAM_MODELS_FOLDER": str(tmp_path / "m")}
     command = [sys.executable, "-m", "vcam", "models", "download", "sd15-lcm", "--yes"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
     assert ended.returncode == 1
     assert "not found at the hub (revision 451f4fe16113bff5a5d2269ed5ad43b0592e9a14)" in ended.stderr
     assert "CreativeML OpenRAIL-M" in ended.stderr

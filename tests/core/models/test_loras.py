@@ -257,10 +257,13 @@ def test_a_switch_gives_the_weights_of_an_engine_built_with_those_and_none_the_f
         engine.use_loras(given)
         assert engine.settings.loras == given
         assert bits(engine) == bits(Engine(replace(chosen, loras=given), Look("ink")))
-    assert engine._originals.keys() == {"unet." + ATTENTION + ".weight", f"text_encoder.{text_name(engine)}.weight"}
+    assert engine._model.originals.keys() == {
+        "unet." + ATTENTION + ".weight",
+        f"text_encoder.{text_name(engine)}.weight",
+    }
     engine.use_loras(())
     assert bits(engine) == plain
-    assert engine._originals == {}
+    assert engine._model.originals == {}
 
 
 def text_name(engine: Engine) -> str:
@@ -301,9 +304,9 @@ def test_the_prompt_is_encoded_anew_where_the_text_encoder_is_another(tiny: Path
     embedding = engine._model.encoder("ink")
     engine.use_loras((files[1],))
     assert not torch.equal(engine._model.encoder("ink"), embedding)
-    assert torch.equal(engine._blend.target, engine._model.encoder("ink"))
+    assert torch.equal(engine._transition.blend.target, engine._model.encoder("ink"))
     engine.use_loras(())
-    assert torch.equal(engine._blend.target, embedding)
+    assert torch.equal(engine._transition.blend.target, embedding)
 
 
 def test_a_lora_that_cannot_be_changes_nothing(tiny: Path, files: tuple[Lora, Lora], tmp_path: Path) -> None:

@@ -138,7 +138,8 @@ def test_no_change_of_the_look_compiles_anything_again(folder: Path, policy: Pol
     one, other = (make(folder, runtime, **settings) for runtime in (Runtime.COMPILED, Runtime.EAGER))
     made = compilations()
     assert made == (1 if policy is Policy.FIFO else 2)  # the frame, and the merge of every row by the same code
-    frame, rings = one._step._tensors, [t.data_ptr() for t in one._step._tensors.bank.values()]  # type: ignore[attr-defined]
+    frame = one._state.tensors  # of the stream that was opened: every frame works on them
+    rings = [ring.data_ptr() for ring in frame.bank.values()]
     held: list[int] = []
     for number in range(200):
         if number % 20 == 10:

@@ -71,7 +71,7 @@ def test_nothing_is_written_over_while_it_is_on_its_way(monkeypatch: pytest.Monk
         seen = []
         device.begin()
         for value in range(2 * puts):
-            staged.put(torch.tensor([float(value)]))
+            staged.set(torch.tensor([float(value)]))
             device._queue(lambda: seen.append(float(staged.buffer)))
         device._current[-1].run(len(device._current[-1].queued))
     assert seen == list(map(float, range(2 * puts)))

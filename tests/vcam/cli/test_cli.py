@@ -16,6 +16,7 @@ from core.errors import ModelError
 from core.models import description
 from core.models.description import ModelDescription
 from core.settings import EngineSettings, Look, Policy
+from tests.support.patience import PATIENCE_S
 from vcam import client, commands
 from vcam.cli import arguments, verbs
 from vcam.cli import main as cli
@@ -537,7 +538,7 @@ def program(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
         text=True,
         cwd=ROOT,
         env=os.environ | environment,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -578,4 +579,4 @@ def test_reader_that_goes_is_no_error() -> None:
         assert child.stderr is not None
         child.stdout.close()
         assert child.stderr.read() == b""
-        assert child.wait(60) == 141
+        assert child.wait(PATIENCE_S) == 141

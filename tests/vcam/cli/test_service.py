@@ -36,22 +36,23 @@ class System:
 
 def services(folder: Path) -> list[Service]:
     return [
-        service.linux_service(COMMAND, folder),
-        service.mac_service(COMMAND, folder, 501),
-        service.windows_service(COMMAND, folder, "PC\\me"),
+        service.linux_service(COMMAND, folder, folder / "ours"),
+        service.mac_service(COMMAND, folder, 501, folder / "ours"),
+        service.windows_service(COMMAND, folder / "ours", "PC\\me"),
     ]
 
 
 def test_the_unit_quotes_what_systemd_would_read_otherwise() -> None:
-    text = service.systemd_unit(["/a b/100%/$HOME/py", "-m", 'say "x"'])
+    text = service.systemd_unit(["/a b/100%/$HOME/py", "-m", 'say "x"'], Path("/a b/100%"))
     assert 'ExecStart="/a b/100%%/$$HOME/py" "-m" "say \\"x\\""\n' in text
+    assert "WorkingDirectory=/a b/100%%\n" in text
     assert "Restart=on-failure" in text
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze to check the unit with")
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     path = tmp_path / service.UNIT
-    path.write_text(service.systemd_unit([sys.executable, "-m", "vcam", "run"]))
+    path.write_text(service.systemd_unit([sys.executable, "-P", "-m", "vcam", "run"], tmp_path))
     done = subprocess.run(["systemd-analyze", "--user", "verify", str(path)], capture_output=True, text=True)
     said = done.stdout + done.stderr
     if "Failed to initialize manager" in said or "XDG_RUNTIME_DIR" in said:
@@ -62,18 +63,20 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 
 
 def test_the_agent_is_a_property_list() -> None:
-    told = plistlib.loads(service.launchd_agent(COMMAND))
+    told = plistlib.loads(service.launchd_agent(COMMAND, Path("/ours")))
     assert told["ProgramArguments"] == list(COMMAND)
     assert told["RunAtLoad"] is True
+    assert told["WorkingDirectory"] == str(Path("/ours"))
     assert told["KeepAlive"] == {"SuccessfulExit": False}
 
 
 def test_the_task_is_xml_for_this_user_alone() -> None:
-    text = service.logon_task([r"C:\A & B\pythonw.exe", "-m", "vcam", "run", "a b"], "PC\\me & you")
+    text = service.logon_task([r"C:\A & B\pythonw.exe", "-m", "vcam", "run", "a b"], "PC\\me & you", Path("C:/A & B"))
     root = ET.fromstring(text.partition("\n")[2])
     space = "{http://schemas.microsoft.com/windows/2004/02/mit/task}"
     assert root.findtext(f".//{space}Exec/{space}Command") == r"C:\A & B\pythonw.exe"
     assert root.findtext(f".//{space}Exec/{space}Arguments") == '-m vcam run "a b"'
+    assert root.findtext(f".//{space}Exec/{space}WorkingDirectory") == str(Path("C:/A & B"))
     assert {one.text for one in root.iter(f"{space}UserId")} == {"PC\\me & you"}
     assert root.findtext(f".//{space}RunLevel") == "LeastPrivilege"
 
@@ -83,6 +86,7 @@ def test_it_is_installed_installed_again_and_removed(tmp_path: Path, index: int)
     one, system = services(tmp_path)[index], System()
     service.install(one, system)
     assert one.path.read_bytes() == one.content
+    assert (tmp_path / "ours").is_dir(), "where it is run must be there"
     assert system.asked == [" ".join(command) for command in one.install]
     system.asked.clear()
     service.install(one, system)
@@ -134,7 +138,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (told["installed"], told["running"]) == (True, True)
     path = tmp_path / "systemd" / "user" / service.UNIT
-    assert f'ExecStart="{sys.executable}" "-m" "vcam" "run"' in path.read_text()
+    assert f'ExecStart="{sys.executable}" "-P" "-m" "vcam" "run"' in path.read_text()
     assert cli.main(["service", "status"]) == 0
     assert "runs" in capsys.readouterr().out
     assert cli.main(["service", "remove"]) == 0

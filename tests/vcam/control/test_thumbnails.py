@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from core.settings import EngineSettings, Look
+from tests.support.patience import PATIENCE_S
 from vcam.control import thumbnails
 from vcam.control.previews import Previews
 from vcam.control.thumbnails import SIDE, Thumbnails
@@ -96,8 +97,8 @@ def test_a_try_that_nobody_waits_for_is_left_out_and_the_next_is_made() -> None:
     try:
         first, left, last = (previews.translate(settings, Look(seed=seed), picture) for seed in (1, 2, 3))
         assert left.cancel()
-        assert first.result(60)[9, 9].tolist() == [206, 205, 205]
-        assert last.result(60)[9, 9].tolist() == [208, 205, 205]
+        assert first.result(PATIENCE_S)[9, 9].tolist() == [206, 205, 205]
+        assert last.result(PATIENCE_S)[9, 9].tolist() == [208, 205, 205]
     finally:
         previews.close()
 
@@ -116,7 +117,7 @@ def test_where_no_process_can_be_started_it_is_told_and_the_next_try_is_made() -
     settings = EngineSettings(model="fake", width=64, height=64, steps=1)
     try:
         with pytest.raises(VcamError, match=r"cannot be tried now: .*temporarily unavailable"):
-            previews.translate(settings, Look(seed=1), picture).result(60)
-        assert previews.translate(settings, Look(seed=2), picture).result(60)[9, 9].tolist() == [207, 205, 205]
+            previews.translate(settings, Look(seed=1), picture).result(PATIENCE_S)
+        assert previews.translate(settings, Look(seed=2), picture).result(PATIENCE_S)[9, 9].tolist() == [207, 205, 205]
     finally:
         previews.close()

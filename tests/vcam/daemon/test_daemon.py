@@ -19,7 +19,8 @@ import pytest
 
 from core.settings import EngineSettings, Look, OnSwitch
 from tests.support.fake_camera import FakeCamera
-from tests.support.fake_engine import FACTORY
+from tests.support.fake_children import QUICK
+from tests.support.fake_engine import FACTORY, GATE
 from tests.support.fake_sink import FakeSink, near
 from tests.support.model_folders import make_folder
 from tests.support.patience import PATIENCE_S, until
@@ -53,7 +54,6 @@ from vcam.settings.engine import EngineOptions
 from vcam.settings.profiles import Profile
 from vcam.settings.run_options import RunOptions, settings_for
 from vcam.settings.selection import profile_list
-from vcam.worker.limits import Limits
 
 PROFILES = {
     "plain": "",
@@ -83,7 +83,7 @@ class Run(RunningDaemon):
             open_source=lambda options: self.source,
             open_sink=lambda options: self.sink,
             state_folder=lambda: tmp_path,
-            limits=Limits(first_wait_s=0.05, longest_wait_s=0.1, tries=2),
+            limits=replace(QUICK, tries=2),
             signals=False,
         )
         super().__init__(replace(options, profiles_folder=self.folder), replace(own, **parts))
@@ -114,6 +114,16 @@ def running(tmp_path: Path, options: RunOptions = OPTIONS, raw_allowed: bool = F
     assert at_work.source.closed
     assert raw_allowed or at_work.sink.times(RAW) == 0, "the raw camera was shown"
     assert not [c for c in psutil.Process().children() if "resource_tracker" not in " ".join(c.cmdline())]
+
+
+def test_a_recording_that_is_not_complete_is_no_success(tmp_path: Path) -> None:
+    at_work = Run(tmp_path, OPTIONS)
+    at_work.until(lambda: at_work.shows_translation)
+    at_work.sink.incomplete = "a.mp4 could not be completed: No space left on device"
+    with pytest.raises(VcamError, match=r"^a.mp4 could not be completed: No space left on device$"):
+        at_work.end()
+    at_work.thread.join(PATIENCE_S)
+    assert at_work.source.closed
 
 
 def test_it_shows_a_card_first_then_translations_and_ends_with_a_farewell(tmp_path: Path) -> None:
@@ -582,7 +592,7 @@ def test_changed_looks_are_looks() -> None:
 
 
 SCRIPT = """
-import json, sys
+import json, signal, sys, threading, time
 from pathlib import Path
 from core.settings import EngineSettings
 from vcam.commands import Pause
@@ -597,8 +607,13 @@ if __name__ == "__main__":
         settings_of=lambda profile, options: EngineSettings(model=model, width=64, height=64, steps=1),
         state_folder=lambda: folder,
     )
-    print("begin", flush=True)
-    report = run(RunOptions(source="pattern", sink=str(folder / "out.mp4"), size=(96, 64), port=18999), parts)
+    def tell() -> None:
+        while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            time.sleep(0.001)
+        print("begin", flush=True)  # from here on a signal ends it in order
+
+    threading.Thread(target=tell, daemon=True).start()
+    report = run(RunOptions(source="pattern", sink=str(folder / "out.mp4"), size=(96, 64), port=0), parts)
     print(json.dumps(report.to_json()), flush=True)
 """
 
@@ -619,7 +634,7 @@ def test_a_signal_ends_it_in_order_in_every_state(tmp_path: Path, when: str, num
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     model = {"starting": "slow-start", "failed": "absent"}.get(when, "fake")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), GATE: str(tmp_path / "never")}
     with subprocess.Popen(
         [sys.executable, script, str(tmp_path), model],
         stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -19,9 +19,11 @@ from vcam.devices import sinks
 from vcam.devices.sinks import NullSink, VideoFile, VirtualCamera, open_sink
 from vcam.errors import VcamError
 from vcam.frames import Picture
+from vcam.video import probe, read
 
 pyvirtualcam = pytest.importorskip("pyvirtualcam")
 SIZE = (64, 48)
+ROOT = Path(sinks.__file__).parents[2]
 
 
 def picture(grey: int, size: tuple[int, int] = SIZE) -> Picture:
@@ -230,13 +232,86 @@ def test_a_file_that_could_not_be_completed_does_not_get_its_name(tmp_path: Path
     def full(packets: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    container = sink._container
-    sink._container = SimpleNamespace(mux=full, close=container.close)
+    container: Any = sink._container
+    sink._container = cast(Any, SimpleNamespace)(mux=full, close=container.close)
     with pytest.raises(VcamError, match="cannot be written: No space left on device"):
         _send_until_it_fails(sink)
-    with pytest.raises(VcamError, match=r"could not be completed: No space left on device; what there is .*part"):
+    with pytest.raises(VcamError, match="could not be completed: No space left on device; free some space") as raised:
         sink.close()
-    assert not (tmp_path / "a.mp4").exists()
+    assert "a.incomplete.mp4" in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.incomplete.mp4"]
+
+
+RECORDER = """
+import sys
+from pathlib import Path
+import numpy as np
+from vcam.devices.sinks import VideoFile
+
+rng = np.random.default_rng(0)
+sink = VideoFile(Path(sys.argv[1]), (64, 48), 25)
+for tick in range(int(sys.argv[2])):
+    sink.send(rng.integers(0, 255, (48, 64, 3), np.uint8), tick)
+print("sent", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+@pytest.mark.parametrize("pictures", [60, 100, 137])
+def test_a_recording_whose_program_is_killed_plays_to_within_two_seconds_of_the_end(
+    tmp_path: Path, suffix: str, pictures: int
+) -> None:
+    command = [sys.executable, "-c", RECORDER, str(tmp_path / f"a{suffix}"), str(pictures)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as recorder:
+        assert recorder.stdout is not None
+        assert recorder.stdout.readline() == b"sent\n"
+        recorder.kill()
+    (left,) = tmp_path.iterdir()
+    assert pictures - 50 <= len(frames_of(left)[0]) <= pictures
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_a_recording_on_a_full_disk_is_kept_and_said(tmp_path: Path, suffix: str) -> None:
+    code = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from vcam.devices.sinks import VideoFile
+from vcam.errors import VcamError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+rng = np.random.default_rng(0)
+sink = VideoFile(Path(sys.argv[1]), (64, 48), 25)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+refused = 0
+for tick in range(300):
+    try:
+        sink.send(rng.integers(0, 255, (48, 64, 3), np.uint8), tick)
+    except VcamError as error:
+        refused += "another disk" in str(error)
+try:
+    sink.close()
+except VcamError as error:
+    print(refused > 0, error)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / f"a{suffix}")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("True ")
+    assert "could not be completed" in done.stdout
+    kept = tmp_path / f"a.incomplete{suffix}"
+    assert str(kept) in done.stdout
+    assert list(tmp_path.iterdir()) == [kept]
+    assert len(list(read(probe(kept), lambda text: None))) >= 20
+
+
+def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sink = open_sink("12:30.mp4", SIZE, 25)
+    sink.send(picture(90), 0)
+    sink.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["12:30.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from tests.support.clock import Clock
+from tests.support.patience import PATIENCE_S
 from vcam.devices import cameras as camera_list
 from vcam.devices import capture
 from vcam.devices.cameras import Camera, choose_camera
@@ -219,7 +220,7 @@ class World:
     def open(self, path: str | int, size: tuple[int, int], fps: float) -> Capture:
         self.opened.append(path)
         if self.open_blocks is not None:
-            self.open_blocks.wait(60)
+            self.open_blocks.wait(PATIENCE_S)
         self.captures.append(Capture(lambda: self.says(), self.opens))
         return self.captures[-1]
 
@@ -256,7 +257,7 @@ def test_pictures_come_in_rgb_and_are_counted() -> None:
     assert webcam.name == "HD Pro Webcam C920"
     assert webcam.trouble == ""
     webcam.close()
-    assert world.captures[0].released.wait(10)
+    assert world.captures[0].released.wait(PATIENCE_S)
 
 
 def test_a_camera_that_is_not_there_yet_is_waited_for() -> None:
@@ -407,7 +408,7 @@ def test_a_silent_camera_is_told_then_opened_anew() -> None:
 
 
 def _blocked(event: threading.Event) -> int | None:
-    event.wait(60)
+    event.wait(PATIENCE_S)
     return None
 
 
@@ -442,7 +443,7 @@ def test_a_frozen_camera_is_told_and_opened_anew() -> None:
     webcam = world.webcam()
     world.says = lambda: _tick(world, 100, 0.05)
     until(webcam, lambda frame: "the same picture again and again" in webcam.trouble, world)
-    assert world.captures[0].released.wait(10)
+    assert world.captures[0].released.wait(PATIENCE_S)
     greys = itertools.cycle(range(60, 160))
     world.says = lambda: _tick(world, next(greys), 0.05)
     until(webcam, a_frame, world)
@@ -477,7 +478,7 @@ def test_resting_lets_the_camera_go_and_reading_takes_it_again() -> None:
     until(webcam, a_frame, world)
     webcam.rest()
     webcam.rest()
-    assert world.captures[0].released.wait(10)
+    assert world.captures[0].released.wait(PATIENCE_S)
     assert len(world.opened) == 1
     until(webcam, a_frame, world)
     assert len(world.opened) == 2
@@ -532,6 +533,40 @@ def test_a_film_is_shown_over_and_over_at_its_own_rate(tmp_path: Path) -> None:
     assert [frame.index for frame in seen if frame] == list(range(20))
     source.close()
     assert source.read(0.1) is None
+
+
+@pytest.mark.parametrize("kind", ["restarts", "leaps ahead", "goes back"])
+def test_a_film_whose_clock_jumps_goes_on_at_its_rate(tmp_path: Path, kind: str) -> None:
+    first_s, second_s = {"restarts": (0, 0), "leaps ahead": (0, 500), "goes back": (500, 0)}[kind]
+    parts = [film_at(tmp_path / "a.ts", first_s), film_at(tmp_path / "b.ts", second_s)]
+    whole = tmp_path / "whole.ts"
+    whole.write_bytes(b"".join(part.read_bytes() for part in parts))
+    clock = Clock(10.0)
+    source = VideoLoop(whole, clock, clock.sleep)
+    seen = [source.read(1.0) for _ in range(100)]
+    times = [frame.captured_s for frame in seen if frame]
+    assert len(times) == 100, "it never waits for a clock that leapt"
+    assert max(np.diff(times)) <= 0.25
+    assert times[-1] - times[0] == pytest.approx(99 / 10, abs=1.0), "nothing is squeezed"
+    source.close()
+
+
+def film_at(path: Path, start_s: float, frames: int = 40, rate: int = 10) -> Path:
+    """A film whose clock begins at start_s."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg2video", rate=rate)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 400_000
+        for index in range(frames):
+            picture = np.full((48, 64, 3), 20 + 5 * index, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = index
+            for packet in stream.encode(frame):
+                packet.pts, packet.dts = packet.pts + start_s * rate, packet.dts + start_s * rate
+                container.mux(packet)
+        for packet in stream.encode(None):
+            packet.pts, packet.dts = packet.pts + start_s * rate, packet.dts + start_s * rate
+            container.mux(packet)
+    return path
 
 
 def test_late_frames_of_a_film_are_left_out_and_a_long_sleep_is_not_made_up_for(tmp_path: Path) -> None:

@@ -260,8 +260,8 @@ def test_obs_that_goes_is_waited_for(start: Start) -> None:
 
 def test_no_obs_is_quiet(start: Start) -> None:
     camera = start(1, page=False)
-    time.sleep(1.0)
-    assert camera.bridge.state == NOT_RUNNING
+    until(lambda: camera.bridge.state == NOT_RUNNING)
+    time.sleep(1.0)  # several tries
     assert camera.said == []
 
 
@@ -276,22 +276,23 @@ def test_obs_that_no_longer_answers_is_not_called_connected(start: Start, monkey
         until(lambda: camera.connected)
 
 
-def connected_by_another(camera: Camera, process: object) -> bool:
-    return camera.bridge._process is not process and camera.connected
+def has_another(camera: Camera, process: object) -> bool:
+    return camera.bridge._process is not process
 
 
-def test_a_bridge_that_is_killed_or_stopped_is_started_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "SILENT_S", 3.0)
+def test_a_bridge_that_is_killed_or_stopped_is_started_again(start: Start) -> None:
     obs = StandIn()
     with standing_in(obs) as port:
         camera = start(port, page=False)
-        camera.bridge._silent_s = 3.0
         for harm in (signal.SIGKILL, signal.SIGSTOP):
             until(lambda: camera.connected)
             process = camera.bridge._process
             assert process is not None
             process.send_signal(harm)
-            until(partial(connected_by_another, camera, process))
+            camera.bridge._silent_s = 1.0
+            until(partial(has_another, camera, process))
+            camera.bridge._silent_s = PATIENCE_S  # the next one may start as slowly as a busy machine likes
+        until(lambda: camera.connected)
         obs.tell("CustomEvent", streamv2v="next")
         until(lambda: camera.commands == [NextProfile()])
 

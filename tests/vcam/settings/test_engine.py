@@ -159,7 +159,7 @@ class Ways:
     def translate(self, asked: EngineOptions, size: tuple[int, int] | None) -> EngineSettings:
         size_words = ["--size", "{}x{}".format(*size)] if size else []
         taken = self.taken(translate, "translate", "translate", "a.mp4", "b.mp4", *self.words(asked), *size_words)
-        found: EngineSettings = taken[2]
+        found: EngineSettings = taken[0].settings
         return found
 
     def bench(self, asked: EngineOptions) -> EngineSettings:

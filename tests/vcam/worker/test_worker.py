@@ -21,7 +21,7 @@ from core.settings import EngineSettings, Look, Lora
 from tests.support import patience
 from tests.support.clock import Clock
 from tests.support.fake_children import QUICK, SMALL, ScriptedChild, engine_pid, frame
-from tests.support.fake_engine import FACTORY
+from tests.support.fake_engine import FACTORY, GATE
 from vcam.frames import Frame
 from vcam.worker.limits import Activity, AwakeClock, Limits, why_hung
 from vcam.worker.translator import EngineStarters, WorkerTranslator, engine_starters
@@ -34,10 +34,14 @@ def build() -> Iterator[Build]:
     made: list[WorkerTranslator] = []
 
     def make(
-        settings: EngineSettings = SMALL, prompt: str = "", limits: Limits = QUICK, **kw: object
+        settings: EngineSettings = SMALL,
+        prompt: str = "",
+        limits: Limits = QUICK,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> WorkerTranslator:
-        starters = engine_starters(FACTORY, limits=limits)
-        made.append(WorkerTranslator(settings, Look(prompt=prompt), starters, limits=limits, **kw))  # type: ignore[arg-type]
+        """clock: by which an engine's silence is measured."""
+        starters = engine_starters(FACTORY, limits=limits, clock=clock)
+        made.append(WorkerTranslator(settings, Look(prompt=prompt), starters, limits=limits))
         return made[-1]
 
     before = _children()
@@ -53,7 +57,19 @@ def _children() -> set[int]:
     return {child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())}
 
 
-def until(translator: WorkerTranslator, done: Callable[[Frame | None], bool], first: int = 0) -> list[Frame]:
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file without which an engine that is slow to start, or to fuse, does not go on."""
+    monkeypatch.setenv(GATE, str(tmp_path / "gate"))
+    return tmp_path / "gate"
+
+
+def until(
+    translator: WorkerTranslator,
+    done: Callable[[Frame | None], bool],
+    first: int = 0,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> list[Frame]:
     """Give frame after frame until `done` of what came back (or of None); all that came back."""
     results: list[Frame] = []
     numbers = itertools.count(first)
@@ -65,12 +81,20 @@ def until(translator: WorkerTranslator, done: Callable[[Frame | None], bool], fi
             results.append(result)
         return done(result)
 
-    patience.until(step, lambda: f"it did not happen; the state is {translator.state}", meanwhile=lambda: None)
+    patience.until(step, lambda: f"it did not happen; the state is {translator.state}", meanwhile=meanwhile)
     return results
 
 
 def a_picture(result: Frame | None) -> bool:
     return result is not None
+
+
+def until_it_hangs(translator: WorkerTranslator) -> None:
+    """Give an engine whose prompt is "hang" two pictures, and the third, over which it hangs."""
+    shown = itertools.count(1)
+    until(translator, lambda result: result is not None and next(shown) == 2)
+    translator.translate(frame(2))
+    assert not translator.ready
 
 
 def test_pictures_come_back_translated_with_their_own_number_and_time(build: Build) -> None:
@@ -101,18 +125,17 @@ def test_with_frames_in_flight_a_result_belongs_to_an_earlier_picture(build: Bui
         assert (result.picture == 255 - result.index % 200).all()
 
 
-def test_it_says_how_far_it_is_while_it_starts(build: Build) -> None:
+def test_it_says_how_far_it_is_while_it_starts(build: Build, gate: Path) -> None:
     translator = build(replace(SMALL, model="slow-start"))
     seen: list[tuple[str, float | None]] = []
 
-    def keep(result: Frame | None) -> bool:
+    def keep(result: Frame | None) -> Frame | None:
         seen.append((translator.state.phase, translator.state.progress))
-        return result is not None
+        return result
 
-    until(
-        translator,
-        keep,
-    )
+    until(translator, lambda result: keep(result) is None and translator.state.text == "loading")
+    gate.touch()
+    until(translator, lambda result: keep(result) is not None)
     starting = [progress for phase, progress in seen if phase == "starting"]
     assert len(starting) > 1
     assert starting == sorted(starting, key=lambda progress: progress or 0)
@@ -146,8 +169,7 @@ def test_a_look_that_the_engine_refuses_changes_nothing_and_is_told(build: Build
 def test_killed_again_and_again_it_comes_back(build: Build) -> None:
     translator = build()
     for kill in range(5):
-        until(translator, lambda result: result is not None and result.index > 20)
-        assert translator.state.text == ""
+        until(translator, lambda result: result is not None and translator.state.text == "")  # it is well again
         os.kill(engine_pid(translator), signal.SIGKILL)
         until(translator, lambda result: translator.state.phase == "restarting")
         assert "killed (SIGKILL): out of memory?" in translator.state.text
@@ -156,20 +178,32 @@ def test_killed_again_and_again_it_comes_back(build: Build) -> None:
 
 
 def test_hanging_it_is_ended_and_started_again(build: Build) -> None:
-    translator = build(prompt="hang", limits=replace(QUICK, frame_s=0.3))
-    until(translator, lambda result: "has not answered for" in translator.state.text)
+    clock = Clock()
+    translator = build(prompt="hang", limits=replace(QUICK, frame_s=2.0), clock=clock)
+    until_it_hangs(translator)
+    until(
+        translator,
+        lambda result: "has not answered for 2 s" in translator.state.text,
+        meanwhile=lambda: clock.sleep(0.5),
+    )
     assert translator.state.phase == "restarting"
     until(translator, a_picture)
 
 
 def test_orders_that_nobody_reads_block_nothing(build: Build) -> None:
-    translator = build(prompt="hang", limits=replace(QUICK, frame_s=2.0))
-    until(translator, a_picture)
-    for index in range(10):  # a slider that is moved, also while the engine hangs: more than a pipe holds
+    clock = Clock()
+    translator = build(prompt="hang", limits=replace(QUICK, frame_s=2.0), clock=clock)
+    until_it_hangs(translator)
+    for _ in range(10):  # a slider that is moved while the engine hangs: more than a pipe holds
         for seed in range(1000):
             translator.use(SMALL, Look(prompt="hang", seed=seed))
-        translator.translate(frame(index) if translator.ready else None)
-    until(translator, lambda result: "has not answered for" in translator.state.text)
+        translator.translate(None)
+    assert (translator.state.phase, translator.state.restarts) == ("running", 0)
+    until(
+        translator,
+        lambda result: "has not answered for 2 s" in translator.state.text,
+        meanwhile=lambda: clock.sleep(0.5),
+    )
 
 
 def test_of_the_looks_asked_for_while_it_works_the_newest_acts(build: Build) -> None:
@@ -222,13 +256,16 @@ def test_an_engine_that_cannot_start_is_given_up_with_the_reason(
     assert translator.state.restarts == restarts  # what cannot help is not tried again
 
 
-def test_other_settings_build_another_engine_beside_and_swap_at_its_first_picture(build: Build) -> None:
+def test_other_settings_build_another_engine_beside_and_swap_at_its_first_picture(build: Build, gate: Path) -> None:
     translator = build()
     until(translator, a_picture)
     first = engine_pid(translator)
     translator.use(replace(SMALL, width=96, model="slow-start"), Look())
-    results = until(translator, lambda result: result is not None and result.picture.shape[1] == 96)
-    assert len(results) > 3, "the old one works on while the new one loads"
+    shown = itertools.count(1)  # the old one works on while the new one loads
+    results = until(translator, lambda result: result is not None and next(shown) == 4)
+    assert "loading" in translator.state.text or "starting" in translator.state.text
+    gate.touch()
+    results += until(translator, lambda result: result is not None and result.picture.shape[1] == 96)
     assert {result.picture.shape[1] for result in results[:-1]} == {64}
     assert engine_pid(translator) != first
     assert not psutil.pid_exists(first)
@@ -256,11 +293,18 @@ def test_other_loras_are_taken_by_the_engine_there_is(build: Build) -> None:
     assert engine_pid(translator) != first
 
 
-def test_an_engine_that_fuses_for_long_does_not_hang(build: Build) -> None:
-    translator = build(limits=replace(QUICK, frame_s=0.5))
+def test_an_engine_that_fuses_for_long_does_not_hang(build: Build, gate: Path) -> None:
+    clock = Clock()
+    translator = build(limits=replace(QUICK, frame_s=0.5), clock=clock)
     until(translator, a_picture)
     first = engine_pid(translator)
     translator.use(replace(SMALL, loras=(Lora("slow"),)), Look())
+    translator.translate(frame(0))
+    for _ in range(10):
+        clock.sleep(0.5)
+        translator.translate(None)
+    assert (translator.state.phase, translator.state.restarts) == ("running", 0)
+    gate.touch()
     until(translator, lambda r: r is not None and apart(r) == (0, 10))
     assert engine_pid(translator) == first
     assert translator.state.restarts == 0
@@ -288,7 +332,7 @@ def test_settings_that_cannot_be_had_leave_the_engine_as_it_is(build: Build) -> 
     assert engine_pid(translator) == pid
 
 
-def test_going_back_before_the_other_is_ready_ends_the_other(build: Build) -> None:
+def test_going_back_before_the_other_is_ready_ends_the_other(build: Build, gate: Path) -> None:
     translator = build()
     until(translator, a_picture)
     pid = engine_pid(translator)

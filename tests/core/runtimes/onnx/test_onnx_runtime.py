@@ -283,10 +283,10 @@ def two_threads() -> Iterator[None]:
 def test_how_the_threads_are_shared(
     steps: int, guidance: Guidance, threads: int, expected: tuple[tuple[int, int, int], int, bool]
 ) -> None:
-    from core.runtimes.onnx.runtime import _share
+    from core.runtimes.onnx.runtime import _divided
 
-    share = _share(EngineSettings(steps=steps, guidance=guidance), threads)
-    assert (tuple(share.threads[graph] for graph in ("encoder", "unet", "decoder")), *share[1:]) == expected
+    threads_of = _divided(EngineSettings(steps=steps, guidance=guidance), threads)
+    assert (tuple(threads_of.sessions[graph] for graph in ("encoder", "unet", "decoder")), *threads_of[1:]) == expected
 
 
 @pytest.mark.usefixtures("two_threads")

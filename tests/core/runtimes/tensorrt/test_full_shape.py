@@ -23,6 +23,7 @@ from core.algorithm.unet import layout
 from core.models.description import ModelDescription
 from core.models.loading import LoadedParts
 from core.resolved import Resolved
+from core.runtimes.parts import ModelParts, PartsStep
 from core.runtimes.tensorrt import graphs
 from core.runtimes.tensorrt import runtime as tensorrt
 from core.settings import EngineSettings, Guidance, Policy
@@ -45,12 +46,12 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     sampling = full_sampling(loaded)
     views = list(np.random.default_rng(0).integers(0, 256, (12, 128, 128, 3), dtype=np.uint8))
     encode, decode = PictureEncoder(loaded.vae), PictureDecoder(loaded.vae)
-    parts = stream.ModelParts(lambda p: encode(torch.from_numpy(p)), frame.net, lambda x: decode(x).numpy())
+    parts = ModelParts(lambda p: encode(torch.from_numpy(p)), frame.net, lambda x: decode(x).numpy())
     eager, after = [], state
     with torch.inference_mode():
         for view in views:
-            develop, after = stream.by_parts(parts, sampling, after, view)
-            eager.append(develop())
+            pending, after = PartsStep(parts)(sampling, after, view)
+            eager.append(pending())
     assert eager[-1].std() > 2  # a picture, no grey
     with torch.no_grad():
         cross = frame.net.cross_attention(stream.text_rows(sampling))  # type: ignore[operator]
@@ -66,8 +67,8 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     engine: Any = trt_stand_in.engine_of(made.path)  # as good as tensorrt.ICudaEngine
     step = tensorrt.TensorRtStep([engine], shape, state, lambda _: cross, Policy.OFF)
     for view, expected in zip(views, eager, strict=True):
-        develop, state = step(sampling, state, view)
-        assert np.abs(develop().astype(int) - expected).max() <= 1
+        pending, state = step(sampling, state, view)
+        assert np.abs(pending().astype(int) - expected).max() <= 1
 
 
 def full_shape() -> LoadedParts:

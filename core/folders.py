@@ -1,0 +1,72 @@
+"""Where this program keeps its files: the system's usual places for this user."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from core.errors import SettingsError
+
+NAME = "streamv2v-camera"
+
+
+def home() -> Path:
+    """Return this user's home folder; raises SettingsError where the system knows none."""
+    try:
+        return Path.home()
+    except RuntimeError as error:  # an id without an account, and no HOME: a container, a service
+        raise SettingsError(
+            "this user has no home folder to keep settings and models in: set HOME to a folder that it may write to"
+        ) from error
+
+
+def config() -> Path:
+    """Return the folder for settings: ~/.config on Linux, Application Support on macOS, %APPDATA% on Windows."""
+    import platformdirs
+
+    _require_home()
+    return platformdirs.user_config_path(NAME, appauthor=False, roaming=True)
+
+
+def data() -> Path:
+    """Return the folder for what was fetched and must be kept."""
+    import platformdirs
+
+    _require_home()
+    return platformdirs.user_data_path(NAME, appauthor=False)
+
+
+def cache() -> Path:
+    """Return the folder for what can be made again."""
+    import platformdirs
+
+    _require_home()
+    return platformdirs.user_cache_path(NAME, appauthor=False)
+
+
+def log() -> Path:
+    """Return the folder for logs."""
+    import platformdirs
+
+    _require_home()
+    return platformdirs.user_log_path(NAME, appauthor=False)
+
+
+def state() -> Path:
+    """Return the folder for what tells that the program runs: one for all sessions of a user.
+
+    It does not follow XDG_RUNTIME_DIR or XDG_STATE_HOME: a login by ssh or su, or cron, has other ones or none, and
+    would not find what runs.
+    """
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home() / "AppData" / "Local") / NAME
+    if sys.platform == "darwin":
+        return home() / "Library" / "Application Support" / NAME
+    return home() / ".local" / "state" / NAME
+
+
+def _require_home() -> None:
+    """Raise SettingsError where platformdirs would answer a folder named ~ in the folder one stands in."""
+    if sys.platform != "win32":
+        home()
