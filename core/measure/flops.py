@@ -53,7 +53,7 @@ def frame_flops(resolved: Resolved) -> int:
         frame = FrameModule(
             encode,
             net,
-            DetailedDecoder(vae, Detail(**detail)) if detail else PictureDecoder(vae),
+            DetailedDecoder(vae, Detail(**dict(detail))) if detail else PictureDecoder(vae),
             prediction=Prediction.EPSILON,
             guidance=settings.guidance,
             policy=settings.policy,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +59,7 @@ class ModelDescription:
     interval: int = 4
     styles: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
-    detail: Mapping[str, int] = field(default_factory=dict)
+    detail: tuple[tuple[str, int], ...] = ()
 
 
 def available() -> list[str]:
@@ -170,7 +170,7 @@ def _texts(key: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _detail_widths(folder: Path, value: object) -> dict[str, int]:
+def _detail_widths(folder: Path, value: object) -> tuple[tuple[str, int], ...]:
     """Check the widths of a detail stage, whose weights must be there."""
     if not isinstance(value, dict) or not all(type(wide) is int and 0 < wide <= 512 for wide in value.values()):
         raise ValueError(f"detail is {value!r}; it must be an object of widths, whole numbers from 1 to 512")
@@ -178,7 +178,7 @@ def _detail_widths(folder: Path, value: object) -> dict[str, int]:
         raise ValueError(f"unknown key detail.{strangers[0]}; detail has {', '.join(DETAIL_WIDTHS)}")
     if value and not (folder / DETAIL / "model.safetensors").is_file():
         raise ModelError(f"{folder}: {DETAIL}/model.safetensors is missing; fetch the model again")
-    return value
+    return tuple(sorted(value.items()))
 
 
 def _check(own: ModelDescription) -> None:

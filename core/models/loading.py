@@ -94,7 +94,7 @@ def detail_stage(description: ModelDescription, dtype: torch.dtype, device: torc
     from safetensors.torch import load_file
 
     path = description.folder / DETAIL / "model.safetensors"
-    net = Detail(**description.detail)
+    net = Detail(**dict(description.detail))
     try:
         net.load_state_dict(load_file(path))
     except Exception as error:  # safetensors and torch raise whatever a broken file leads them to
