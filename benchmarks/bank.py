@@ -27,7 +27,7 @@ from core.engine import Engine  # noqa: E402
 from core.measure import metrics  # noqa: E402
 from core.models.description import describe  # noqa: E402
 from core.settings import EngineSettings, Look, Policy  # noqa: E402
-from vcam.settings.engine import engine_size  # noqa: E402
+from vcam.settings.engine_options import engine_size  # noqa: E402
 from vcam.video import probe, read, resized  # noqa: E402
 
 

@@ -43,14 +43,14 @@ class Face(NamedTuple):
 
 
 def faces(detector: Any, picture: Picture) -> list[Face]:
-    """All faces of a picture."""
+    """Find all faces of a picture."""
     _, rows = detector.detect(np.ascontiguousarray(to_bytes(np.clip(picture, 0, 1))[..., ::-1]))
     found = [] if rows is None else list(rows)
     return [Face(row[:2] + row[2:4] / 2, float(row[2]), row[4:14].reshape(5, 2)) for row in found]
 
 
 def moved(face: Face, others: list[Face]) -> float | None:
-    """The landmarks' mean distance, of the face's width, to those of the same face; None where there is none."""
+    """Return the landmarks' mean distance, of the face's width, to those of the same face; None where there is none."""
     near = [one for one in others if np.linalg.norm(one.middle - face.middle) < NEAR * face.width]
     errors = [float(np.linalg.norm(one.landmarks - face.landmarks, axis=1).mean()) / face.width for one in near]
     return min(errors, default=None)
@@ -74,19 +74,19 @@ def sources(clips: Path | None, photos: Path | None, each: int, size: int) -> di
 
 
 def style_of(prompt: str) -> str:
-    """The style whose name or another way of saying it is in the prompt."""
+    """Return the style whose name or another way of saying it is in the prompt."""
     ways = [(way, style) for style, names in STYLES.items() for way in (style, *names) if way in prompt.lower()]
     return max(ways, key=lambda found: len(found[0]))[1]
 
 
 def looks(folder: Path) -> dict[str, str]:
-    """The prompt of each shipped profile, by its file's name."""
+    """Return the prompt of each shipped profile, by its file's name."""
     read_ = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.toml"))}
     return {name: profile["look"]["prompt"] for name, profile in read_.items()}
 
 
 def makers(of: str, model: Path) -> Callable[[str, Picture], Picture]:
-    """What makes a picture from a prompt and a source."""
+    """Return what makes a picture from a prompt and a source."""
     if of == "teachers":
         return lambda prompt, picture: TEACHERS[style_of(prompt)](analyse(picture), 1.0)
     parts = load(model)

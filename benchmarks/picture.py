@@ -41,13 +41,13 @@ def energy(picture: Picture) -> float:
 
 
 def score(made: Picture, taught: Picture) -> Score:
-    """The picture as it is shown, in 8 bits."""
+    """Compare the picture as it is shown, in 8 bits."""
     shown, wanted = (f32(to_bytes(np.clip(one, 0, 1))) / 255 for one in (made, taught))
     return Score(energy(shown) / max(energy(wanted), 1e-6), float(np.abs(shown - wanted).mean()))
 
 
 def frames(folder: Path, size: int) -> dict[str, Picture]:
-    """The frame at two fifths of each film of the folder, its middle square."""
+    """Read the frame at two fifths of each film of the folder, its middle square."""
     found = {}
     for path in sorted(folder.glob("*.mp4")):
         film = cv2.VideoCapture(str(path))

@@ -5,6 +5,7 @@ Each name is imported when it is first used, so that `import core.settings` load
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,11 @@ __all__ = [
     "StreamV2VError",
     "resolve",
 ]
+
+# ONNX Runtime writes an identifier of this machine and a database into the user's cache folder while it is imported,
+# and huggingface_hub tells the hub what is loaded; both read these once, so they stand before any import of the two.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 _MODULES = {
     "Engine": "core.engine",

@@ -178,5 +178,5 @@ class Look:
 
 
 def names(kind: type) -> list[str]:
-    """The names of a dataclass's fields, in order."""
+    """Return the names of a dataclass's fields, in order."""
     return [f.name for f in fields(kind)]

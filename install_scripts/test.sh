@@ -15,5 +15,5 @@ fi
 for system in win32 darwin; do # what runs there alone; what runs elsewhere alone is unreachable there
     "$PY" -m mypy --platform "$system" --no-warn-unreachable --cache-dir ".mypy_cache/$system" core vcam
 done
-"$PY" -m pytest -m "not slow and not browser" -n logical --maxprocesses 4 --dist loadfile --cov --cov-report=term
+"$PY" -m pytest -m "not slow and not browser and not fuzz" -n logical --maxprocesses 4 --dist loadfile --cov --cov-report=term
 "$PY" -m pytest -m browser # one at a time: a browser takes all cores

@@ -13,7 +13,6 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from core import folders
-from vcam.addresses import without_secrets
 
 LOG_FILE = "vcam.log"
 LARGEST = 1_000_000  # bytes of one file
@@ -29,11 +28,27 @@ _SECRETS = re.compile(
 )
 
 
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'<>]*", re.IGNORECASE)
+_SECRET_PART = re.compile(r"(?i)((?:user|usr|login|pass|pwd|token|key|auth|secret)[a-z]*=)[^/&;]*")
+
+
 def log_folder() -> Path:
     """Where the log lies (VCAM_LOG_FOLDER, else the system's usual place); it need not exist."""
     if told := os.environ.get("VCAM_LOG_FOLDER"):
         return Path(told)
     return folders.log()
+
+
+def without_secrets(text: str) -> str:
+    """Return the text with each address in it shown without user, password and query, which may hold a token."""
+    return _ADDRESS.sub(lambda found: _shown(found[0]), text)
+
+
+def _shown(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    _, _, place = rest.rpartition("@")  # a password may hold what else ends it: rather too much is left out
+    path, *query = re.split(r"[?#]", place, maxsplit=1)
+    return f"{scheme}://" + _SECRET_PART.sub(r"\1***", path) + "?***" * len(query)
 
 
 def announce(text: str) -> None:

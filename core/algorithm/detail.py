@@ -21,7 +21,7 @@ LEAST = 0.2  # share of the new picture where nothing but noise is seen
 
 
 def steadied(picture: Tensor, before: Tensor) -> Tensor:
-    """The picture, less its sensor's noise where it is as it was before; both uint8 [height, width, 3]."""
+    """Return the picture, less its sensor's noise where it is as it was before; both uint8 [height, width, 3]."""
     was = before.float().permute(2, 0, 1)[None]
     change = picture.float().permute(2, 0, 1)[None] - was
     seen = F.avg_pool2d(F.avg_pool2d(change, 2).abs().mean(1, keepdim=True), 3, 1, 1)
@@ -52,7 +52,7 @@ class Detail(nn.Module):
             nn.init.zeros_(weight)
 
     def forward(self, picture: Tensor, source: Tensor) -> Tensor:
-        """The translation with its detail, both -1..1."""
+        """Return the translation with its detail, both -1..1."""
         full = F.relu(self.enter(torch.cat([picture, source], 1)))
         half = F.relu(self.to_half(full))
         quarter = F.relu(self.to_quarter(half))

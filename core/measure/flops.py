@@ -13,7 +13,7 @@ from core.algorithm import unet as unets
 from core.algorithm.detail import Detail
 from core.algorithm.frame import DetailedDecoder, FrameModule, PictureDecoder, PictureEncoder, example_inputs
 from core.algorithm.schedule import Prediction
-from core.models.description import part_config
+from core.models.folder_files import part_config
 from core.models.loading import quiet
 from core.resolved import Resolved
 from core.settings import Policy

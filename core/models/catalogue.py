@@ -96,7 +96,7 @@ _UNET, _TEXT = "unet/diffusion_pytorch_model", "text_encoder/model"
 
 
 def _half(source: tuple[str, str], part: str, size: int, sha256: str) -> File:
-    """The part's weights in float16."""
+    """Return the file of a part's weights in float16."""
     return File(*source, f"{part}.fp16.safetensors", f"{part}.safetensors", size, sha256)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from core.errors import ModelError, SettingsError
 from core.models.catalogue import ENTRIES, in_gb
+from core.models.folder_files import SCHEDULER_KEYS, check_keys, one_line, part_config, read_json, refuse_code, shown
 from core.settings import EngineSettings, Look, Policy
 
 EMBEDDED = Path(__file__).parents[1] / "embedded_model"
@@ -63,12 +64,12 @@ class ModelDescription:
 
 
 def available() -> list[str]:
-    """The names that need no folder; some are yet to be fetched (core.models.hub)."""
+    """Return the model names that need no folder; core.models.hub downloads those that are not here yet."""
     return sorted({*_BUILT_IN, *ENTRIES})
 
 
 def describe(name: str) -> ModelDescription:
-    """The description of a model by name or folder, also of one that is yet to be fetched; reads JSON only.
+    """Return the description of a model by name or folder, also of one not downloaded yet; reads JSON only.
 
     Raises ModelError.
     """
@@ -81,6 +82,7 @@ def describe(name: str) -> ModelDescription:
         raise ModelError(
             f"model {name!r} is neither a known name ({known}) nor a folder; give the path of a diffusers folder"
         )
+    refuse_code(folder)
     for part, kinds in _PARTS.items():
         _check_part(folder, part, kinds)
     if not (folder / "tokenizer").is_dir():
@@ -129,7 +131,7 @@ def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescri
             raise SettingsError(f"{key} is {table!r}; it must be an object")
     _check_keys(own, fusion, bank)
     if (folder / "scheduler" / "scheduler_config.json").exists() and "schedule" not in own:
-        trailing = read_json(folder / "scheduler" / "scheduler_config.json").get("timestep_spacing") == "trailing"
+        trailing = scheduler_config(folder).get("timestep_spacing") == "trailing"
         plain["schedule"] = "turbo" if trailing else "lcm"
     default = ModelDescription(name, folder)
     description = ModelDescription(
@@ -173,9 +175,9 @@ def _texts(key: str, value: object) -> tuple[str, ...]:
 def _detail_widths(folder: Path, value: object) -> tuple[tuple[str, int], ...]:
     """Check the widths of a detail stage, whose weights must be there."""
     if not isinstance(value, dict) or not all(type(wide) is int and 0 < wide <= 512 for wide in value.values()):
-        raise ValueError(f"detail is {value!r}; it must be an object of widths, whole numbers from 1 to 512")
+        raise SettingsError(f"detail is {value!r}; it must be an object of widths, whole numbers from 1 to 512")
     if strangers := sorted(value.keys() - DETAIL_WIDTHS):
-        raise ValueError(f"unknown key detail.{strangers[0]}; detail has {', '.join(DETAIL_WIDTHS)}")
+        raise SettingsError(f"unknown key detail.{strangers[0]}; detail has {', '.join(DETAIL_WIDTHS)}")
     if value and not (folder / DETAIL / "model.safetensors").is_file():
         raise ModelError(f"{folder}: {DETAIL}/model.safetensors is missing; fetch the model again")
     return tuple(sorted(value.items()))
@@ -208,10 +210,10 @@ def _check_part(folder: Path, part: str, kinds: Sequence[str]) -> None:
         raise ModelError(
             f"{folder}: {part}/config.json is missing; a diffusers folder with an SD 1.5-shaped {part} is needed"
         )
-    config = read_json(where / "config.json")
-    given = (config.get("_class_name"), config.get("architectures"))
-    if not any(value in (kind, [kind]) for value in given for kind in kinds):
-        raise ModelError(f"{where}: it is a {given[0] or given[1]}; it must be {' or '.join(kinds)}")
+    if not class_name(folder, part):
+        config = read_json(where / "config.json")
+        given = (config.get("_class_name"), config.get("architectures"))
+        raise ModelError(f"{where}: it is a {shown(given[0] or given[1])}; it must be {' or '.join(kinds)}")
     if not weight_files(where):
         pickles = sorted(p.name for pattern in _PICKLES for p in where.glob(pattern))
         if pickles:
@@ -226,12 +228,12 @@ def _stem(where: Path) -> str:
 
 
 def weight_files(where: Path) -> list[str]:
-    """The names of the safetensors files of a part's folder."""
+    """Return the names of the safetensors files in a part's folder."""
     return sorted(path.name for path in where.glob(f"{_stem(where)}*.safetensors"))
 
 
 def variant(where: Path) -> str | None:
-    """The variant in the weights' file name (`model.fp16.safetensors`), where there is no plain file."""
+    """Return the variant in the weights' file name (`model.fp16.safetensors`), None where there is a plain file."""
     files = weight_files(where)
     plain = [name for name in files if name.count(".") == 1]
     return None if plain else files[0].split(".")[1].split("-")[0]
@@ -253,44 +255,44 @@ class Stored(NamedTuple):
 
 
 def stored(where: Path) -> list[Stored]:
-    """The tensors that are loaded of a part's folder, by the headers of its files. Raises ModelError."""
-    return [
-        Stored(key, tensor["dtype"], math.prod(tensor["shape"]), tensor["data_offsets"][1] - tensor["data_offsets"][0])
-        for name in loaded_files(where)
-        for key, tensor in _header(where / name).items()
-        if key != "__metadata__"
-    ]
+    """Return the tensors that are loaded from a part's folder, by the headers of its files. Raises ModelError."""
+    return [tensor for name in loaded_files(where) for tensor in _tensors(where / name)]
+
+
+def _tensors(path: Path) -> list[Stored]:
+    try:
+        return [
+            Stored(key, str(one["dtype"]), math.prod(one["shape"]), one["data_offsets"][1] - one["data_offsets"][0])
+            for key, one in _header(path).items()
+            if key != "__metadata__"
+        ]
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ModelError(f"{path}: is no safetensors file; fetch the model again") from error
 
 
 def _header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: 8 bytes of length, then JSON (safetensors' README)."""
+    """Read the header of a safetensors file: 8 bytes of length, then JSON (safetensors' README). Raises ModelError."""
     try:
         with path.open("rb") as file:
             header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    except (OSError, ValueError, MemoryError, OverflowError) as error:
+    except (OSError, ValueError, MemoryError, OverflowError, RecursionError) as error:
         raise ModelError(f"{path}: is no safetensors file; fetch the model again") from error
     return header
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in the file. Raises ModelError."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON ({one_line(error)}); fetch the model again") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: it holds no JSON object; fetch the model again")
-    return value
+def scheduler_config(folder: Path) -> dict[str, Any]:
+    """Return the configuration of the folder's scheduler. Raises ModelError."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = read_json(path)
+    check_keys(path, config, SCHEDULER_KEYS)
+    return config
 
 
-def one_line(error: BaseException) -> str:
-    """The error's text as one line of at most 300 letters."""
-    return " ".join(str(error).split())[:300]
-
-
-def part_config(folder: Path, name: str) -> dict[str, Any]:
-    """The configuration of the folder's unet, vae or text_encoder. Raises ModelError."""
-    return read_json(folder / name / "config.json")
+def class_name(folder: Path, part: str) -> str:
+    """Return which of the classes that we know the part is of, "" if of none. Raises ModelError."""
+    config = part_config(folder, part)
+    given = (config.get("_class_name"), config.get("architectures"))
+    return next((kind for kind in _PARTS[part] if any(value in (kind, [kind]) for value in given)), "")
 
 
 def fingerprint(description: ModelDescription) -> str:

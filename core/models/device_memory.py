@@ -33,7 +33,8 @@ from core.algorithm.stream import net_rows
 from core.errors import PlaceError, SettingsError, ShapeError
 from core.models import host_memory as host
 from core.models.catalogue import in_gb
-from core.models.description import ModelDescription, one_line, part_config, stored
+from core.models.description import ModelDescription, stored
+from core.models.folder_files import one_line, part_config
 from core.models.loading import quiet
 from core.resolved import Resolved
 from core.settings import EngineSettings, Guidance, Policy

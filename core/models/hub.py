@@ -22,7 +22,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from core.errors import ModelError
 from core.models.catalogue import ENTRIES, SOURCE, CatalogueModel, File, in_gb, models_folder
-from core.models.description import DESCRIPTION, one_line
+from core.models.description import DESCRIPTION
+from core.models.folder_files import one_line
 
 _ACCEPTED = "accepted.json"  # beside the folders: whose licences the user has accepted
 _UNFINISHED = ".incomplete"  # the end of a file's name until all of it is here and checked
@@ -119,7 +120,7 @@ def ensure(model: str, report: DownloadReport) -> None:
 
 
 def fetch(entry: CatalogueModel, report: DownloadReport, sleep: Sleep = time.sleep) -> Path:
-    """The folder of the model, fetched unless it is here; goes on where a broken download stopped.
+    """Download the model unless it is here, and return its folder; a broken download is continued.
 
     Asks nobody: the caller knows that the licences are accepted. Raises ModelError; what has come stays.
     """
@@ -164,7 +165,7 @@ def _alone(entry: CatalogueModel) -> Iterator[None]:
 
 @contextmanager
 def _writing(where: Path) -> Iterator[None]:
-    """What the system refuses becomes a ModelError."""
+    """Turn an OSError of the body into a ModelError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -191,7 +192,7 @@ def _check_space(entry: CatalogueModel, part: Path, heads: Mapping[File, _Head])
 
 
 def _head(file: File) -> _Head:
-    """What the hub says of the file; raises ModelError where that is not what is known of it."""
+    """Ask the hub for the file's size and hash. Raises ModelError where they are not those of the catalogue."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(file.repository, file.path, revision=file.revision)
@@ -209,7 +210,7 @@ def _head(file: File) -> _Head:
 
 
 def _fetch(file: File, head: _Head, part: Path, report: Callable[[int], None], sleep: Sleep) -> None:
-    """The file at its place in the part folder, complete and of the right hash."""
+    """Download the file to its place in the part folder and check its hash. Raises ModelError."""
     target = part / file.target
     unfinished = target.with_name(target.name + _UNFINISHED)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -225,7 +226,7 @@ def _size(path: Path) -> int:
 
 
 def _receive(file: File, head: _Head, path: Path, report: Callable[[int], None]) -> None:
-    """The rest of the file, behind what is here of it."""
+    """Download the rest of the file and append it to what is here."""
     from huggingface_hub import utils
 
     client: Any = utils  # its lazy module has no types
@@ -257,7 +258,7 @@ def _receive(file: File, head: _Head, path: Path, report: Callable[[int], None])
 
 
 def _digest(path: Path, like: str) -> str:
-    """The file's sha256, or git's sha1 of it where `like` is as short as that."""
+    """Return the file's sha256, or git's sha1 of it where `like` is as short as a sha1."""
     kind = hashlib.sha256() if len(like) == 64 else hashlib.sha1(f"blob {path.stat().st_size}\0".encode())
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -274,7 +275,7 @@ class _Passing(ModelError):
 
 
 def _patiently(call: Callable[[], _T], came: Callable[[], int], sleep: Sleep) -> _T:
-    """What the call gives, tried again where its error may pass, as long as something comes or a few times more."""
+    """Call until it succeeds; a passing error is tried again while bytes keep coming, and a few times more."""
     failures = 0
     while True:
         before = came()
@@ -289,7 +290,7 @@ def _patiently(call: Callable[[], _T], came: Callable[[], int], sleep: Sleep) ->
 
 @contextmanager
 def _explained(file: File, unreachable: type[ModelError]) -> Iterator[None]:
-    """The client's errors as ModelErrors that say what to do; of which kind where nobody answers."""
+    """Turn the client's errors into ModelErrors that say what to do; `unreachable` where the hub does not answer."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -333,7 +334,7 @@ def _assemble(entry: CatalogueModel, part: Path) -> None:
 
 
 def _fuse(unet: Path, lora: Path) -> None:
-    """The LoRA added to the UNet's file. Done once, here, for then every runtime finds plain weights in the folder."""
+    """Add the LoRA to the UNet's file, once, so that every runtime finds plain weights in the folder."""
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 

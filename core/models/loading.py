@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +17,9 @@ from core.algorithm.prompts import PromptEncoder
 from core.algorithm.schedule import Prediction, Schedule, ScheduleKind
 from core.errors import ModelError, PlaceError, SettingsError
 from core.models import loras
-from core.models.description import DESCRIPTION, DETAIL, ModelDescription, one_line, part_config, read_json, variant
+from core.models.description import DESCRIPTION, DETAIL, ModelDescription, class_name, scheduler_config, variant
+from core.models.folder_files import known_config, one_line
+from core.models.tokenizer import load_tokenizer
 from core.resolved import Resolved
 from core.settings import Policy
 
@@ -70,7 +72,7 @@ def load_parts(resolved: Resolved, *, nets_on: torch.device | None = None) -> Lo
     unet, vae, text_encoder = (
         part(folder, name, dtype).eval().requires_grad_(False).to(place) for name, place in places.items()
     )
-    tokenizer = _tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     _check_shapes(folder, unet.config, vae.config, text_encoder.config)
     weights = loras.named_weights(unet, text_encoder)  # by the names before a bank wraps some of the layers
     fusion = loras.switch(weights, {}, settings.loras)
@@ -176,23 +178,36 @@ def _diffusers() -> Any:
 def part(folder: Path, name: str, dtype: torch.dtype) -> Any:
     """Load the folder's unet, vae or text_encoder; no weight may be missing. Raises ModelError."""
     where = folder / name
-    config = part_config(folder, name)
+    known = known_config(folder, name)
     if name == "text_encoder":
-        from transformers import CLIPTextModel
+        return _pretrained(_clip, where, dtype, known)
+    # diffusers reads the configuration by itself, and hands its class the arguments that it has: those of PART_KEYS
+    return _pretrained(lambda config: (getattr(_diffusers(), class_name(folder, name)), {}), where, dtype, known)
 
-        return _pretrained(CLIPTextModel, where, dtype, variant(where))
-    return _pretrained(getattr(_diffusers(), config["_class_name"]), where, dtype, variant(where))
+
+def _clip(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return transformers' text encoder and its configuration, made of the known keys alone."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel, {"config": CLIPTextConfig(**config)}
 
 
-def _pretrained(kind: Any, where: Path, dtype: torch.dtype, variant: str | None) -> Any:
+def _pretrained(
+    kind_of: Callable[[Mapping[str, Any]], tuple[Any, dict[str, Any]]],
+    where: Path,
+    dtype: torch.dtype,
+    config: Mapping[str, Any],
+) -> Any:
     try:
+        kind, given = kind_of(config)
         model, report = kind.from_pretrained(
             str(where),
             torch_dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
-            variant=variant,
+            variant=variant(where),
+            **given,
         )
     except Exception as error:  # the libraries raise whatever a broken file leads them to
         raise ModelError(
@@ -206,21 +221,9 @@ def _pretrained(kind: Any, where: Path, dtype: torch.dtype, variant: str | None)
     return model
 
 
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ModelError(
-            f"{folder / 'tokenizer'}: cannot be loaded ({one_line(error)}); fetch the model again"
-        ) from error
-
-
 def betas_schedule(description: ModelDescription) -> Schedule:
     """Return the model's noise schedule, by its scheduler_config.json. Raises ModelError."""
-    path = description.folder / "scheduler" / "scheduler_config.json"
-    config = read_json(path)
+    path, config = description.folder / "scheduler" / "scheduler_config.json", scheduler_config(description.folder)
     kind = config.get("beta_schedule", "linear")
     if kind not in ("linear", "scaled_linear"):
         raise ModelError(f"{path}: beta_schedule is {kind!r}; it must be linear or scaled_linear")

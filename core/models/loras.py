@@ -71,7 +71,7 @@ class Switch(NamedTuple):
 
 
 def named_weights(unet: nn.Module, text_encoder: nn.Module) -> dict[str, Tensor]:
-    """What a LoRA can change: `unet.` or `text_encoder.` and the part's own name -> the tensor that the part uses."""
+    """Return what a LoRA can change: `unet.` or `text_encoder.` and the part's own name -> the tensor in use."""
     parts = (("unet", unet), ("text_encoder", text_encoder))
     return {
         f"{part}.{name}.weight": module.weight
@@ -82,16 +82,16 @@ def named_weights(unet: nn.Module, text_encoder: nn.Module) -> dict[str, Tensor]
 
 
 def changed(names: Iterable[str], loras: Sequence[Lora]) -> set[str]:
-    """Those of named_weights' names whose weights the LoRAs change, by the headers of their files. Raises ModelError.
+    """Return those of named_weights' names whose weights the LoRAs change, by the headers of their files.
 
-    Of layers that are not among them nothing is said: `switch` refuses them.
+    Layers that are not among the names are left out here; `switch` refuses them. Raises ModelError.
     """
     layers = {layer for lora in loras for layer in _keys(Path(lora.path))}
     return {name for name in names if _layer_name(name.removesuffix(".weight")) in layers}
 
 
 def fused(weights: Mapping[str, Tensor], loras: Sequence[Lora]) -> Values:
-    """The weights that the LoRAs change, with them in: name -> tensor of the weight's dtype and place, which stays.
+    """Return the weights that the LoRAs change, with the LoRAs added, in new tensors of the same dtype and device.
 
     weights: by named_weights' names, what the runtimes hold or a file's. Raises ModelError.
     """
@@ -110,7 +110,7 @@ def switch(weights: Mapping[str, Tensor], originals: Mapping[str, Tensor], loras
 
 
 def _added(weights: Mapping[str, Tensor], loras: Sequence[Lora]) -> dict[str, list[_Added]]:
-    """What the LoRAs add to which weight, all of it fit to be added. Raises ModelError."""
+    """Return what the LoRAs add to each weight, all shapes checked. Raises ModelError."""
     layers = {_layer_name(name.removesuffix(".weight")): name for name in weights}
     added: dict[str, list[_Added]] = {}
     for lora in loras:
@@ -130,13 +130,13 @@ def _makers(
 
 @torch.no_grad()
 def put(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    """Copies the values over the weights, whose places in memory stay, so that a captured graph sees them."""
+    """Copy the values into the weights, which stay where they are in memory, so that a captured graph sees them."""
     for name, value in values.items():
         weights[name].copy_(value)
 
 
 def _layer_name(stem: str) -> str:
-    """A key without its end, as _targets names the layer."""
+    """Return the name that every form of LoRA file gets for a layer, by a key without its end."""
     name = stem.replace(".processor.", ".").replace(".", "_")
     name = re.sub(r"^(lora_|base_model_model_)", "", name)
     name = re.sub(r"^(text_encoder|te1?)_(text_model_)?", "te_", name)
@@ -147,11 +147,17 @@ def _layer_name(stem: str) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The file, whose tensors stay on the disk until they are used. Raises ModelError."""
-    if path.suffix != ".safetensors":
+    """Open the file; its tensors stay on the disk until they are used. Raises ModelError."""
+    if path.suffix.lower() != ".safetensors":
         raise ModelError(f"LoRA {path}: only .safetensors files are taken; pickled weights can run code")
     try:
-        with safe_open(path.expanduser(), framework="pt") as file:
+        full = path.expanduser()
+    except RuntimeError as error:
+        raise ModelError(
+            f"LoRA {path}: cannot be read: there is no home folder of that user; write the full path"
+        ) from error
+    try:
+        with safe_open(full, framework="pt") as file:
             yield file
     except FileNotFoundError as error:
         raise ModelError(f"LoRA {path}: there is no such file") from error
@@ -160,7 +166,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _keys(path: Path) -> dict[str, dict[str, str]]:
-    """The keys of a file's tensors: of each layer, by _layer_name's names, those of its `up`, `down` and `alpha`."""
+    """Return for each layer, by _layer_name's names, the keys of its `up`, `down` and `alpha` in the file."""
     found: dict[str, dict[str, str]] = {}
     with _opened(path) as file:
         keys = list(file.keys())
@@ -177,7 +183,7 @@ def _keys(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _read(path: Path, known: Set[str]) -> dict[str, _Layer]:
-    """The layers of a file, by _layer_name's names, all of which must be known."""
+    """Read the layers of a file, by _layer_name's names. Raises ModelError where one is not among `known`."""
     layers = _keys(path)
     if strangers := sorted(layers.keys() - known):
         raise ModelError(
@@ -188,7 +194,7 @@ def _read(path: Path, known: Set[str]) -> dict[str, _Layer]:
     if not ups or ups != downs:
         raise ModelError(f"LoRA {path}: {len(ups)} up and {len(downs)} down weights; fetch it again")
     with _opened(path) as file:
-        tensors = {key: file.get_tensor(key) for keys in layers.values() for key in keys.values()}
+        tensors = {key: _computable(file.get_tensor(key)) for keys in layers.values() for key in keys.values()}
         metadata = file.metadata() or {}
     common = _common_alphas(path, metadata)
     read = {}
@@ -201,6 +207,11 @@ def _read(path: Path, known: Set[str]) -> dict[str, _Layer]:
     return read
 
 
+def _computable(tensor: Tensor) -> Tensor:
+    """Return the tensor, of float8 (with which PyTorch does not compute) as float16, which holds each exactly."""
+    return tensor.half() if tensor.is_floating_point() and tensor.dtype.itemsize == 1 else tensor
+
+
 def _common_alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, float]:
     """`unet` and `te` -> the alpha of all layers, where diffusers wrote peft's configuration into the file."""
     try:
@@ -209,7 +220,7 @@ def _common_alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, float]:
             raise ModelError(f"LoRA {path}: alpha_pattern, use_rslora and use_dora are not supported")
         parts = (("unet", "unet"), ("te", "text_encoder"))
         return {part: float(config[key]) for part, owner in parts if (key := f"{owner}.lora_alpha") in config}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"LoRA {path}: its lora_adapter_metadata cannot be read ({error})") from error
 
 
@@ -226,7 +237,7 @@ def _check(path: Path, name: str, layer: _Layer, weight: Tensor) -> None:
 
 
 def _fused(base: Tensor, added: Sequence[_Added], like: Tensor) -> Tensor:
-    """The base with the changes added, rounded once; computed where `like` lies, in its dtype."""
+    """Return the base with the changes added and rounded once, on the device and in the dtype of `like`."""
     total = base.to(like.device, torch.promote_types(like.dtype, torch.float32)).flatten(1)  # [out, in*kernel]
     for layer, weight in added:
         up, down = layer.up.flatten(1).to(total), layer.down.flatten(1).to(total)

@@ -37,7 +37,7 @@ from core.algorithm.stream import PendingPicture, SamplingParameters, Stages, St
 from core.algorithm.unet import BankedUNet
 from core.errors import SettingsError
 from core.models import loras
-from core.models.description import one_line
+from core.models.folder_files import one_line
 from core.models.loading import LoadedParts, banked, load_parts
 from core.progress import BUILDING, Report
 from core.resolved import Resolved

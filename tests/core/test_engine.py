@@ -23,6 +23,8 @@ from core.algorithm.bank import Bank, Features, Reading
 from core.algorithm.net import Picture
 from core.engine import Engine
 from core.errors import SettingsError
+from core.progress import silent
+from core.runtimes.choice import resolve
 from core.runtimes.load import load
 from core.runtimes.model import Model
 from core.settings import EngineSettings, Guidance, Look, OnSwitch, Policy
@@ -634,7 +636,8 @@ def test_a_kl_folder_is_translated(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_engine_is_in_the_model(folder: Path) -> None:
-    model: Model = real_load(EngineSettings(model=str(folder), width=SIZE, height=SIZE, steps=1, policy=Policy.FIFO))
+    wanted = EngineSettings(model=str(folder), width=SIZE, height=SIZE, steps=1, policy=Policy.FIFO)
+    model: Model = real_load(resolve(wanted), silent)
     before = {id(value) for value in vars(model).values()}
     run(make(folder), range(3))
     assert {id(value) for value in vars(model).values()} == before

@@ -55,7 +55,7 @@ def test_the_engines_process_takes_nothing_from_there(poisoned: Path, tmp_path: 
 
 
 def test_the_doctors_processes_take_nothing_from_there(poisoned: Path) -> None:
-    found = machine.loading()
+    found = machine.load_packages()
     assert found.failure == ""
     assert set(found.loads.values()) == {""} or "poisoned" not in str(found.loads)
     machine.outlook("embedded")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,14 +78,20 @@ def room_graph(graph: Graph, package: str) -> Graph:
     return rooms
 
 
-def circle(graph: Graph) -> list[str]:
-    """Modules or rooms that import each other in a circle, the first of them once more at the end; empty without."""
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        found: list[str] = error.args[1]
-        return found[::-1]  # graphlib names who is imported first
-    return []
+def circles(graph: Graph) -> list[list[str]]:
+    """Modules or rooms of which each imports, over others, every other one of them; sorted."""
+
+    def reached(start: str) -> set[str]:
+        found, waiting = set[str](), [start]
+        while waiting:
+            new = graph.get(waiting.pop(), set()) - found
+            found |= new
+            waiting += new
+        return found
+
+    goals = {name: reached(name) for name in graph}
+    found = {tuple(sorted(other for other in goals[name] if name in goals[other])) for name in graph}
+    return sorted(list(names) for names in found if names)
 
 
 def floors(graph: Graph) -> int:

@@ -35,7 +35,7 @@ _RUNTIMES = "auto, eager, onnx, compiled or tensorrt"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; args.verb is one of vcam.cli.verbs.VERBS."""
+    """Build the whole command line; args.verb is one of vcam.cli.verbs.VERBS."""
     parser = argparse.ArgumentParser(
         prog="vcam",
         description="StreamV2V Camera: your webcam, translated by a prompt, without flicker, as a virtual camera.",
@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parser of each verb, by its name."""
+    """Return the parser of each verb, by its name."""
     (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     return dict(verbs.choices)
 
@@ -222,7 +222,7 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Puts each value as its check gives it in its place; raises OptionError, which names the option."""
+    """Put each value, as its check gives it, in its place; raises OptionError, which names the option."""
     from core.settings import Policy, Runtime
     from vcam.commands import OnFailure
     from vcam.settings.config import (
@@ -263,7 +263,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def profile_of(wanted: str | None, config: Config) -> Profile:
-    """The profile of that id or name, None: the usual one; raises ProfileError, which lists those there are."""
+    """Return the profile of that id or name (None: the usual one); raises ProfileError, which lists those there are."""
     from vcam.settings.profiles import find_profile, load_profiles
 
     profiles, problems = load_profiles()
@@ -271,7 +271,7 @@ def profile_of(wanted: str | None, config: Config) -> Profile:
 
 
 def look_of(args: argparse.Namespace, profile: Profile | None, model: str) -> Look:
-    """The profile's look, or the prompt at the model's own strength, changed by what the command line says."""
+    """Return the look: the profile's, or the prompt at the model's own strength, with what the command line changes."""
     from dataclasses import replace
 
     from core.models.description import describe

@@ -11,11 +11,11 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from core.settings import EngineSettings
+from core.settings import EngineSettings, names
 from vcam.cli.arguments import profile_of
 from vcam.errors import VcamError
 from vcam.settings.config import load_config
-from vcam.settings.engine import EngineOptions, engine_settings
+from vcam.settings.engine_options import EngineOptions, engine_settings
 from vcam.settings.run_options import DEFAULT_SIZE
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ KeepGoing = Callable[[], bool]  # whether a build shall go on
 
 
 def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
-    """Carries out args.action; its result for a program and for a person, and the exit status.
+    """Carry out args.action; return its result for a program and for a person, and the exit status.
 
     Raises VcamError, core.errors.ModelError, SettingsError.
     """
@@ -33,14 +33,14 @@ def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
 
 
 def plan_record(plan: CachedPlan) -> dict[str, Any]:
-    """An engine for a program: what it is for, its state (verified, unverified, wrong or unusable), and why."""
+    """Return a plan as a program reads it: what it is for, its state (such as verified or unusable), and why."""
     manifest = plan.manifest
     told: dict[str, Any] = {"engine": plan.folder.name, "bytes": plan.size, "problem": plan.problem}
     if manifest is None:
         return told | {"state": "unusable"}
     wrong = plan.problem and not plan.problem.startswith("wrong")
     key = asdict(manifest.key)
-    shape = {name: key[name] for name in ("width", "height", "steps", "slots", "policy", "guidance", "dtype")}
+    shape = {name: key[name] for name in names(EngineSettings) if name in key}
     return told | {
         "state": "unusable" if wrong else str(manifest.verdict),
         "model": manifest.model,
@@ -92,19 +92,19 @@ def _needed() -> None:
 
 def _build(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from core.runtimes.choice import for_plan
-    from core.runtimes.tensorrt import make as making
+    from core.runtimes.tensorrt import make_plan
     from core.runtimes.tensorrt.plans import Verdict
 
     _needed()
     resolved = for_plan(settings_of(args))
-    plan = _interruptible(partial(making.build if args.again else making.ensure, resolved, _report))
+    plan = _interruptible(partial(make_plan.build if args.again else make_plan.ensure, resolved, _report))
     if plan.verdict is Verdict.UNVERIFIED:
-        plan = making.verify(plan, resolved, _report)
+        plan = make_plan.verify(plan, resolved, _report)
     return plan_record(plan), _line(plan), 1 if plan.problem else 0
 
 
 def _interruptible(work: Callable[[KeepGoing], CachedPlan]) -> CachedPlan:
-    """What `work` gives, in a thread that is told to stop at Ctrl-C: TensorRT does not hear of that for minutes."""
+    """Carry out `work` in a thread that is told to stop at Ctrl-C; TensorRT itself would not notice for minutes."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as beside:
         made = beside.submit(work, lambda: not stop.is_set())
@@ -119,11 +119,11 @@ def _interruptible(work: Callable[[KeepGoing], CachedPlan]) -> CachedPlan:
 
 def _verify(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from core.runtimes.choice import for_plan
-    from core.runtimes.tensorrt import make as making
+    from core.runtimes.tensorrt import make_plan
 
     _needed()
     resolved = for_plan(settings_of(args))
-    plan = making.verify(making.there(resolved), resolved, _report, args.frames)
+    plan = make_plan.verify(make_plan.there(resolved), resolved, _report, args.frames)
     return plan_record(plan), _line(plan), 1 if plan.problem else 0
 
 

@@ -15,7 +15,7 @@ _READER_GONE = 141  # 128 + SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb and gives the exit status: 0; 1 after one line on stderr; 2 for wrong usage; 130 for Ctrl-C."""
+    """Run one verb and return the exit status: 0; 1 after one line on stderr; 2 for wrong usage; 130 for Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a console that cannot show a name still shows the rest
@@ -60,7 +60,7 @@ def _run_verb(argv: Sequence[str] | None) -> int:
 
 
 def _unexpected(error: Exception) -> str:
-    """The line for a failure that nobody foresaw; its traceback goes to a file."""
+    """Return the line for a failure that nobody foresaw; its traceback goes to a file."""
     import traceback
 
     what = f"{type(error).__name__}: {_line(error)}"

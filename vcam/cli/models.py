@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Does what `vcam models` was asked for: the JSON object and the text. Raises VcamError, ModelError."""
+    """Do what `vcam models` was asked for; return the JSON object and the text. Raises VcamError, ModelError."""
     if args.action == "list":
         return _listed()
     entry = _entry(args.action, args.name)
@@ -25,7 +25,7 @@ def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def agree_to_named(model: str | None) -> None:
-    """The licences of a model that the user named on the command line, shown once; asked for where somebody can answer.
+    """Show the licences of a model that the user named, once, and ask for them where somebody can answer.
 
     Raises VcamError where the answer is no, ModelError.
     """
@@ -129,7 +129,7 @@ def _somebody() -> bool:
 
 @contextmanager
 def _bar(name: str) -> Iterator[DownloadReport]:
-    """A progress bar on stderr from the first report on; on a stderr that is no terminal, a line for each tenth."""
+    """Show a progress bar on stderr from the first report on; without a terminal, a line for each tenth."""
     from tqdm import tqdm
 
     from core.models.catalogue import in_gb

@@ -39,7 +39,7 @@ def print_outcome(args: argparse.Namespace, data: dict[str, Any], text: str) -> 
 
 
 def print_result(args: argparse.Namespace, data: dict[str, Any], text: str) -> None:
-    """Prints the verb's result: `data` where --json was asked for, else `text`."""
+    """Print the verb's result: `data` where --json was asked for, else `text`."""
     if args.json:
         print(json.dumps(_plain(data)))
     elif text:
@@ -47,7 +47,7 @@ def print_result(args: argparse.Namespace, data: dict[str, Any], text: str) -> N
 
 
 def _plain(value: Any) -> Any:
-    """The value as strict JSON holds it: no NaN, no infinity, paths and fractions as text."""
+    """Return the value as strict JSON holds it: no NaN, no infinity, paths and fractions as text."""
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -76,7 +76,7 @@ WantedBy=default.target
 
 
 def _quoted(word: str) -> str:
-    """A word as systemd reads it back: quoted, specifiers and variables made plain."""
+    """Quote a word so that systemd reads it back as it is, specifiers and variables included."""
     plain = _escaped(word.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$"))
     return f'"{plain}"'
 
@@ -140,7 +140,7 @@ def logon_task(command: Sequence[str], user: str, folder: Path) -> str:
 
 
 def linux_service(command: Sequence[str], config_home: Path, folder: Path) -> Service:
-    """The systemd user unit."""
+    """Return the systemd user unit."""
     systemctl = ("systemctl", "--user")
     return Service(
         kind="systemd user unit",
@@ -155,7 +155,7 @@ def linux_service(command: Sequence[str], config_home: Path, folder: Path) -> Se
 
 
 def mac_service(command: Sequence[str], home: Path, uid: int, folder: Path) -> Service:
-    """The launchd agent."""
+    """Return the launchd agent."""
     path = home / "Library" / "LaunchAgents" / f"{AGENT}.plist"
     return Service(
         kind="launchd agent",
@@ -170,7 +170,7 @@ def mac_service(command: Sequence[str], home: Path, uid: int, folder: Path) -> S
 
 
 def windows_service(command: Sequence[str], folder: Path, user: str) -> Service:
-    """The logon task; folder: where its XML is kept."""
+    """Return the logon task; folder: where its XML is kept."""
     path = folder / "logon-task.xml"
     return Service(
         kind="logon task",
@@ -185,7 +185,7 @@ def windows_service(command: Sequence[str], folder: Path, user: str) -> Service:
 
 
 def this_systems_service() -> Service:
-    """The service of the system that this runs on; it starts `vcam run` as config.toml says."""
+    """Return the service of the system that this runs on; it starts `vcam run` as config.toml says."""
     command = (_python(), "-P", "-m", "vcam", "run")
     folder = config_folder()
     if sys.platform == "win32":
@@ -198,7 +198,7 @@ def this_systems_service() -> Service:
 
 
 def _python() -> str:
-    """This Python; on Windows the one that opens no window."""
+    """Return this Python; on Windows the one that opens no window."""
     windowless = Path(sys.executable).with_name("pythonw.exe")
     return str(windowless if sys.platform == "win32" and windowless.exists() else sys.executable)
 

@@ -24,7 +24,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 def _run(args: argparse.Namespace) -> int:
     from vcam.settings.config import load_config
-    from vcam.settings.engine import EngineOptions
+    from vcam.settings.engine_options import EngineOptions
     from vcam.settings.run_options import RunOptions, settings_for
 
     check(args)
@@ -70,7 +70,7 @@ def _translate(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from vcam.settings.config import load_config
-    from vcam.settings.engine import EngineOptions, engine_settings
+    from vcam.settings.engine_options import EngineOptions, engine_settings
 
     check(args)
     config = load_config()
@@ -113,7 +113,7 @@ def _bench(args: argparse.Namespace) -> int:
 
     from core.settings import Look
     from vcam.settings.config import load_config
-    from vcam.settings.engine import EngineOptions, engine_settings
+    from vcam.settings.engine_options import EngineOptions, engine_settings
 
     check(args)
     config = load_config()

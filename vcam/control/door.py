@@ -65,7 +65,7 @@ def open_port() -> tuple[socket.socket, Door]:
 
 def _short(path: Path) -> Path:
     """Return the path, or a short one that stands for it where the system could not bind it."""
-    if len(os.fsencode(path)) <= _LONGEST_PATH:
+    if sys.platform == "win32" or len(os.fsencode(path)) <= _LONGEST_PATH:
         return path
     folder = private_folder(Path(tempfile.gettempdir()) / f"streamv2v-camera-{os.getuid()}")
     return folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.sock"

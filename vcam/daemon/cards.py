@@ -142,7 +142,7 @@ def _arc(
 
 @functools.lru_cache(maxsize=4)
 def _still(title: str, detail: str, tone: str, size: tuple[int, int]) -> Picture:
-    """What does not move: background, words, sign."""
+    """Draw what does not move: background, words, sign."""
     width, height = size
     down = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     across = np.linspace(-1, 1, width, dtype=np.float32)[None, :, None]

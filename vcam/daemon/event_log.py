@@ -9,8 +9,7 @@ import traceback
 from collections import deque
 from typing import Any
 
-from vcam.addresses import without_secrets
-from vcam.log_file import JOURNAL, announce
+from vcam.log_file import JOURNAL, announce, without_secrets
 from vcam.settings.toml_schema import one_line
 
 LINES = 200

@@ -61,7 +61,7 @@ def camera_line(camera: Camera) -> str:
 
 
 def _cameras_on_linux() -> list[Camera]:
-    found = []
+    found: list[Camera] = []
     if sys.platform == "linux":
         for device in v4l2.devices():
             if not device.captures and not device.is_loopback:
@@ -88,7 +88,10 @@ def _cameras_elsewhere() -> list[Camera]:
 def present_identities() -> frozenset[str]:
     """Return the identities of what is there; quick, and opens nothing."""
     # to ask DirectShow or AVFoundation takes too long beside a picture
-    return v4l2.identities() if sys.platform == "linux" else frozenset()
+    found: frozenset[str] = frozenset()
+    if sys.platform == "linux":
+        found = v4l2.identities()
+    return found
 
 
 def told_apart(cameras: Iterable[Camera]) -> list[Camera]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vcam.addresses import is_address
 from vcam.devices import cameras, sinks
-from vcam.devices.network import NetworkStream
+from vcam.devices.network import NetworkStream, is_address
 from vcam.devices.test_pattern import PatternSource
 from vcam.devices.video_loop import VideoLoop
 from vcam.devices.webcam import Webcam

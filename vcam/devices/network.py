@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,16 +10,21 @@ from urllib.parse import urlsplit
 
 import cv2
 
-from vcam.addresses import without_secrets
 from vcam.devices.capture import Clock, DeviceCapture
 from vcam.devices.health import OPEN_LIMIT_S, Condition
 from vcam.devices.live_source import LiveSource
 from vcam.errors import DeviceError
+from vcam.log_file import without_secrets
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "udp", "tcp", "rtp")
 READ_LIMIT_S = 10.0  # without a byte, after which the connection is given up
 # What a stream may lead on to; not file: a playlist from the network shall not open files of this machine.
 _PROTOCOLS = "rtsp,rtsps,rtp,rtcp,srtp,udp,tcp,tls,http,https,httpproxy,crypto,rtmp,rtmps,rtmpt,srt"
+
+
+def is_address(text: str) -> bool:
+    """Return whether a source is the address of a stream, not a file's name."""
+    return re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
 
 
 def check_address(address: str) -> None:

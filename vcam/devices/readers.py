@@ -45,7 +45,7 @@ class Readers(Protocol):
 
 
 def watch(sink: FrameSink) -> Readers | None:
-    """The readers of the sink if it is a camera of this machine that can tell, else None."""
+    """Return the readers of the sink if it is a camera of this machine that can tell, else None."""
     from vcam.devices.sinks import VirtualCamera
 
     if sys.platform != "linux" or not isinstance(sink, VirtualCamera) or not sink.device.startswith("/dev/"):
@@ -71,7 +71,7 @@ class StreamEvents:
             raise
 
     def count(self) -> int:
-        """The count of the newest event."""
+        """Return the count of the newest event."""
         while True:
             event = bytearray(136)
             try:
@@ -166,7 +166,7 @@ class Presence:
 def look(
     before: Presence, readers: Readers, idle_after_s: float, now_s: float, shown_elsewhere_s: float = float("-inf")
 ) -> Presence:
-    """The presence as of now; idle_after_s: seconds without a look until the rest begins, 0: never.
+    """Return the presence as of now; idle_after_s: seconds without a look until the rest begins, 0: never.
 
     shown_elsewhere_s: when the picture was last looked at by other ways, such as the panel.
     """

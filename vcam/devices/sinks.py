@@ -90,7 +90,7 @@ def _open(pyvirtualcam: Any, size: tuple[int, int], fps: float, device: str | No
 
 
 def find_device() -> str:
-    """The path of the v4l2loopback device with our label; raises DeviceError that says what is missing."""
+    """Return the path of the v4l2loopback device with our label; raises DeviceError that says what is missing."""
     if sys.platform == "linux":
         found = v4l2.devices()
         for device in found:
@@ -235,7 +235,7 @@ def open_sink(
     fps: float,
     camera: Callable[[tuple[int, int], float], FrameSink] = VirtualCamera,
 ) -> FrameSink:
-    """The sink that `wanted` names: camera, none, or a file; raises DeviceError."""
+    """Open the sink that `wanted` names: camera, none, or a file; raises DeviceError."""
     if wanted == "none":
         return NullSink(size)
     if wanted == "camera":

@@ -55,7 +55,7 @@ def _arc(x: float, y: float, rx: float, ry: float, start: float, end: float) -> 
 
 @functools.lru_cache(maxsize=2)
 def _room(width: int, height: int) -> Picture:
-    """What stands still: wall, window with a view, shelf, plant, lamp."""
+    """Draw what stands still: wall, window with a view, shelf, plant, lamp."""
     down = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     across = np.linspace(0, 1, width, dtype=np.float32)[None, :, None]
     wall = np.array((214, 196, 168), np.float32) * (1.04 - 0.22 * down) * (1.05 - 0.18 * across)
@@ -125,7 +125,7 @@ def _talk(time_s: float) -> tuple[float, float]:
 
 
 def draw_person(time_s: float, size: tuple[int, int]) -> Picture:
-    """The test picture at a time (s) and size (width, height): RGB uint8 [height, width, 3], the same for the same."""
+    """Return the test picture at a time (s) and size (width, height): RGB uint8 [height, width, 3]."""
     width, height = size
     picture: Picture = _room(width, height).copy()
     canvas = _Canvas(picture)

@@ -44,7 +44,7 @@ class Device:
 
 
 def query(path: str, name: str = "") -> Device:
-    """What the node at `path` says about itself; raises OSError (EACCES, ENOENT, ...)."""
+    """Return what the node at `path` says about itself; raises OSError (EACCES, ENOENT, ...)."""
     with _opened(path) as fd:
         answer = bytearray(104)
         fcntl.ioctl(fd, _QUERYCAP, answer)

@@ -101,7 +101,7 @@ def _extra_of(line: str) -> str:
 
 
 def check_loading(told: PackageReport) -> Finding:
-    """The big packages load."""
+    """Check that the big packages load."""
     again = "delete .venv, then ./install_scripts/run.sh"
     if told.failure:
         return bad("loading", f"the packages cannot be loaded: {told.failure}", again)
@@ -112,7 +112,7 @@ def check_loading(told: PackageReport) -> Finding:
 
 
 def check_gpu(driver: tuple[str, str] | None, told: PackageReport, system: str) -> Finding:
-    """The GPU, as the driver and as PyTorch see it."""
+    """Judge the GPU, as the driver and as PyTorch see it."""
     if told.devices:
         names = ", ".join(f"{name} ({memory / 2**30:.0f} GiB)" for name, memory in told.devices)
         version = f", driver {driver[1]}" if driver and driver[1] else ""
@@ -139,7 +139,7 @@ _CUDA_TORCH = {
 
 
 def check_runtimes(told: PackageReport) -> Finding:
-    """What may run the model."""
+    """List what may run the model."""
     torch = not told.loads.get("torch", "absent")
     found = {
         "eager": torch,
@@ -164,7 +164,7 @@ def check_tensorrt(why_not: str, version: str, verified: int, useless: int) -> F
 
 
 def check_model(name: str, folder: Path | None, wrong: Sequence[str]) -> Finding:
-    """The files of the model are whole."""
+    """Check that the files of the model are whole."""
     if folder is None:
         return bad("model", f"{name}: {wrong[0]}", "in config.toml set engine.model, or leave it out")
     if wrong:
@@ -192,7 +192,7 @@ def check_cameras(cameras: Sequence[tuple[str, str]]) -> Finding:
 
 
 def check_camera(name: str, path: str, may_open: bool, group: str, users: Sequence[str]) -> Finding | None:
-    """What is wrong with one camera (Linux), None if nothing is."""
+    """Return what is wrong with one camera (Linux), None if nothing is."""
     if not may_open:
         join = JOIN_VIDEO if group in ("video", "") else f"sudo usermod -aG {group} $USER, then log out and in again"
         return bad(f"camera {name}", f"no permission for {path}", join)
@@ -264,7 +264,7 @@ def check_secure_boot(on: bool | None, loaded: bool) -> Finding:
 
 
 def check_windows_camera(names: Sequence[str], wanted: bool) -> Finding:
-    """A virtual camera is registered on Windows."""
+    """Check that a virtual camera is registered on Windows."""
     if OUR_NAME in names:
         return good("virtual camera", f"{OUR_NAME} (UnityCapture)")
     if "OBS Virtual Camera" in names:
@@ -299,7 +299,7 @@ def check_obs(there: bool, host: str, port: int, link: ObsWebsocket) -> Finding:
 
 
 def check_port(port: int, taken: bool, ours: int | None) -> Finding:
-    """The panel's port is free, or our own. ours: the port of the running camera."""
+    """Check that the panel's port is free, or our own. ours: the port of the running camera."""
     if ours is not None:
         return good("port", f"{ours}: the running camera's")
     if port == 0:
@@ -312,7 +312,7 @@ def check_port(port: int, taken: bool, ours: int | None) -> Finding:
 
 
 def check_files(name: str, folder: Path, count: int, problems: Sequence[str]) -> Finding:
-    """The user's files are valid: profiles, config.toml."""
+    """Check that the user's files are valid: profiles, config.toml."""
     if problems:
         return bad(name, "; ".join(problems), f"mend or delete it in {folder}")
     return good(name, f"{count} valid" if count else f"nothing set ({folder})")
@@ -330,7 +330,7 @@ def check_disk(folders: Mapping[str, int | None]) -> Finding:
 
 
 def check_running(state: str, reason: str) -> Finding:
-    """What the running camera says."""
+    """Judge what the running camera says."""
     if not state:
         return good("vcam run", "is not running")
     if state == "failed":

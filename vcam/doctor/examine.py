@@ -25,7 +25,7 @@ _PLAIN_SIGNS = {Mark.GOOD: "ok ", Mark.NOTE: "!  ", Mark.BAD: "BAD"}
 def examine() -> list[Finding]:
     """Look at everything; takes seconds, and never raises for what it finds."""
     from vcam.settings.config import Config, config_folder, load_config
-    from vcam.settings.engine import DEFAULT_MODEL
+    from vcam.settings.engine_options import DEFAULT_MODEL
 
     try:
         config, problem = load_config(), ""
@@ -54,7 +54,7 @@ def examine() -> list[Finding]:
 
 
 def to_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    """An object for JSON: ok, and the findings."""
+    """Return an object for JSON: ok, and the findings."""
     return {"ok": is_well(findings), "findings": [asdict(one) for one in findings]}
 
 
@@ -64,7 +64,7 @@ def is_well(findings: Sequence[Finding]) -> bool:
 
 
 def as_text(findings: Sequence[Finding], encoding: str | None = "utf-8") -> str:
-    """A line for each finding, with a mark, and one for what to do; marks as the encoding can show them."""
+    """Return a line for each finding, with a mark that the encoding can show, and one for what to do."""
     try:
         "".join(_SIGNS.values()).encode(encoding or "ascii")
         signs = _SIGNS

@@ -105,7 +105,7 @@ def outlook(model: str, timeout_s: float = 180.0) -> tuple[bool | None, str]:
 
 
 def requirements(distribution: str = "streamv2v-camera") -> list[str]:
-    """What this program says it needs, as pip writes it: of the checkout, else of what is installed."""
+    """Return what this program says it needs, as pip writes it: of the checkout, else of what is installed."""
     project = Path(__file__).parents[2] / "pyproject.toml"
     if project.is_file():
         import tomllib
@@ -128,7 +128,7 @@ def requirements(distribution: str = "streamv2v-camera") -> list[str]:
 
 
 def installed_version(package: str) -> str | None:
-    """The version of a package, None if it is not there."""
+    """Return the version of a package, None if it is not there."""
     from importlib import metadata
 
     try:
@@ -155,7 +155,7 @@ def nvidia_driver() -> tuple[str, str] | None:
 
 
 def broken_weights(path: Path) -> str:
-    """What is wrong with a safetensors file ("" if nothing): its size must be what its header says."""
+    """Return what is wrong with a safetensors file, "" if nothing: its size must be what its header says."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -173,7 +173,7 @@ def broken_weights(path: Path) -> str:
 
 
 def broken_model(folder: Path) -> list[str]:
-    """What is wrong with the files of a model's folder."""
+    """Return what is wrong with the files of a model's folder."""
     weights = sorted(folder.rglob("*.safetensors"))
     wrong = [said for path in weights if (said := broken_weights(path))]
     if not weights:
@@ -223,7 +223,7 @@ class KernelModule:
 
 
 def loopback_module(root: Path = Path("/"), release: str | None = None) -> KernelModule:
-    """What is known of v4l2loopback without being root. `root` holds sys, lib/modules and etc."""
+    """Return what is known of v4l2loopback without being root. `root` holds sys, lib/modules and etc."""
     loaded = (root / "sys/module/v4l2loopback").is_dir()
     version = _text(root / "sys/module/v4l2loopback/version")
     modules = root / "lib/modules" / (release or platform.release())
@@ -243,7 +243,7 @@ def secure_boot(root: Path = Path("/")) -> bool | None:
 
 
 def groups_of_device(path: str) -> str:
-    """The name of the group that owns a device, "" if it cannot be told."""
+    """Return the name of the group that owns a device, "" if it cannot be told."""
     if sys.platform != "win32":
         import grp
 

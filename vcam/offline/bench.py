@@ -1,4 +1,4 @@
-"""Measures the engine on this machine: one figure a setting, with what it was measured on."""
+"""Measure the engine on this machine: one figure a setting, with what it was measured on."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def bench(
     clock: Clock = time.perf_counter,
     each: Callable[[Row], None] = lambda row: None,
 ) -> BenchReport:
-    """Measures each of the settings over `frames` frames after its warm-up; `each` hears of every row at once.
+    """Measure each of the settings over `frames` frames after its warm-up; `each` hears of every row at once.
 
     stages: whether each stage is measured by itself too. threads: of the CPU, None leaves the choice to torch.
     Raises core.errors.ModelError, SettingsError.
@@ -168,7 +168,7 @@ def bench(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows for a terminal, under a head."""
+    """Return the rows for a terminal, under a head."""
     return "\n".join([HEAD, *(line(row) for row in rows)])
 
 
@@ -188,7 +188,7 @@ def line(row: Row) -> str:
 
 
 def machine(device: str) -> dict[str, object]:
-    """What the figures were measured on: processor, cores, GPU, system, versions."""
+    """Return what the figures were measured on: processor, cores, GPU, system, versions."""
     facts: dict[str, object] = {
         "processor": _processor(),
         "cores": cores(),
@@ -257,7 +257,7 @@ def _measured(
 def _built(
     settings: EngineSettings, look: Look, instruments: Instruments, clock: Clock
 ) -> tuple[MeasuredEngine, float, float]:
-    """The engine, and the seconds that it took to load and to compile."""
+    """Return the engine, and the seconds that it took to load and to compile."""
     from core.progress import BUILDING
 
     building: list[float] = []
@@ -274,7 +274,7 @@ def _built(
 
 
 def _times(engine: MeasuredEngine, pictures: Iterable[NDArray[np.uint8]], clock: Clock) -> list[float]:
-    """The seconds that each picture took."""
+    """Return the seconds that each picture took."""
     ends = [clock()]
     for picture in pictures:
         engine.translate(picture)
@@ -283,7 +283,7 @@ def _times(engine: MeasuredEngine, pictures: Iterable[NDArray[np.uint8]], clock:
 
 
 def _pictures(width: int, height: int) -> Iterator[NDArray[np.uint8]]:
-    """A moving picture, RGB uint8 [height, width, 3], made before it is asked for."""
+    """Return a moving picture, RGB uint8 [height, width, 3], made before it is asked for."""
     across, down = np.linspace(0, 255, width, dtype=np.float32), np.linspace(0, 255, height, dtype=np.float32)
     first = np.stack(np.broadcast_arrays(across[None], down[:, None], 128), axis=-1).astype(np.uint8)
     return itertools.cycle([np.ascontiguousarray(np.roll(first, 4 * n, axis=1)) for n in range(8)])
@@ -309,7 +309,7 @@ def _real_instruments(threads: int | None) -> Instruments:
 
 
 def held_bytes() -> int:
-    """The memory that this process holds; 0 where the system does not say."""
+    """Return the memory that this process holds; 0 where the system does not say."""
     if sys.platform == "win32":
         return 0
     try:

@@ -21,7 +21,7 @@ import numpy as np
 from core.settings import EngineSettings, Look, Runtime
 from vcam.errors import VcamError
 from vcam.offline.ahead import AHEAD, read_ahead
-from vcam.settings.engine import engine_size
+from vcam.settings.engine_options import engine_size
 from vcam.video import (
     IMAGE_SUFFIXES,
     Media,
@@ -51,17 +51,17 @@ class EngineLike(Protocol):
 
     @property
     def settings(self) -> EngineSettings:
-        """With what it was built, nothing left to choose."""
+        """Return with what it was built, nothing left to choose."""
 
     @property
     def delay(self) -> int:
-        """Pictures between one and its translation."""
+        """Return how many pictures lie between one and its translation."""
 
     def translate(self, picture: Pixels) -> Pixels | None:
-        """The translation of the picture given `delay` calls ago, None for the first `delay` calls."""
+        """Return the translation of the picture given `delay` calls ago, None for the first `delay` calls."""
 
     def drain(self) -> Iterator[Pixels]:
-        """The `delay` translations still in flight."""
+        """Yield the `delay` translations still in flight."""
 
 
 MakeEngine = Callable[[EngineSettings, Look], EngineLike]

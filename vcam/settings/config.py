@@ -11,7 +11,7 @@ from core import folders
 from core.settings import Runtime
 from vcam.commands import OnFailure, verbs
 from vcam.errors import ConfigError, OptionError
-from vcam.settings.engine import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
+from vcam.settings.engine_options import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
 from vcam.settings.toml_schema import (
     Check,
     choice,
@@ -79,7 +79,7 @@ def config_folder() -> Path:
 
 
 def load_config(path: Path | None = None) -> Config:
-    """Reads `path` (the usual config.toml if None, which need not exist); raises ConfigError."""
+    """Read `path` (the usual config.toml if None, which need not exist); raises ConfigError."""
     if path is None:
         path = config_folder() / "config.toml"
         if not path.exists():
@@ -104,7 +104,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def check_published_size(key: str, value: object) -> tuple[int, int]:
-    """The size of `parse_size` if a virtual camera can have it; raises OptionError."""
+    """Return the size of `parse_size` if a virtual camera can have it; raises OptionError."""
     width, height = value if isinstance(value, tuple) else (0, 0)
     if any(side < 64 or side > 4096 or side % 2 for side in (width, height)):
         raise OptionError(f"{key} is {width}x{height}; both sides must be even and between 64 and 4096")
@@ -112,14 +112,14 @@ def check_published_size(key: str, value: object) -> tuple[int, int]:
 
 
 def check_dtype(key: str, value: object) -> str:
-    """The type's name if the engine can compute in it; raises OptionError."""
+    """Return the type's name if the engine can compute in it; raises OptionError."""
     if value not in DTYPES:
         raise OptionError(f"{key} is {shown(value)}; it must be auto, float32, float16, bfloat16 or float64")
     return str(value)
 
 
 def check_device(key: str, value: object) -> str:
-    """The name if it looks like a torch device; raises OptionError."""
+    """Return the name if it looks like a torch device; raises OptionError."""
     kind, colon, index = str(value).partition(":")
     if kind not in DEVICES or (colon and not (index.isdecimal() and len(index) < 4)):
         raise OptionError(f"{key} is {shown(value)}; it must be auto, cpu, cuda, cuda:1, mps or xpu")
@@ -127,7 +127,7 @@ def check_device(key: str, value: object) -> str:
 
 
 def check_port(key: str, value: object) -> int:
-    """The port if the panel may ask for it; 0 leaves the choice to the system. Raises OptionError."""
+    """Return the port if the panel may ask for it; 0 leaves the choice to the system. Raises OptionError."""
     if isinstance(value, int) and not isinstance(value, bool) and (value == 0 or 1024 <= value <= 65_535):
         return value
     raise OptionError(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_type_hints
 from core.errors import SettingsError
 from core.settings import EngineSettings, Look, Lora, names
 from vcam.errors import OptionError, ProfileError
-from vcam.settings.engine import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
+from vcam.settings.engine_options import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
 from vcam.settings.toml_schema import (
     Check,
     check_values,
@@ -115,7 +115,7 @@ def load_profiles(user_folder: Path | None = None) -> LoadedProfiles:
 
 
 def find_profile(text: str, profiles: Mapping[str, Profile], problems: Iterable[ProfileError] = ()) -> Profile:
-    """The profile of that id or, failing that, of that name, in any case; raises ProfileError."""
+    """Return the profile of that id or, failing that, of that name, in any case; raises ProfileError."""
     wanted = text.strip().casefold()
     if wanted in profiles:
         return profiles[wanted]
@@ -134,14 +134,14 @@ def find_profile(text: str, profiles: Mapping[str, Profile], problems: Iterable[
 
 
 def check_id(id: str) -> str:
-    """The id itself, if a profile may have it; raises ProfileError (so that no id leaves the profile folder)."""
+    """Return the id if a profile may have it; raises ProfileError, so that no id leaves the folder of profiles."""
     if not _ID.fullmatch(id) or id in _DEVICES:
         raise ProfileError(f"profile id {shown(id)} cannot be used; {_ID_RULE}", id)
     return id
 
 
 def parse_profile(path: Path) -> Profile:
-    """Reads one profile; raises ProfileError.
+    """Read one profile; raises ProfileError.
 
     Paths in it (loras, a model's folder) are relative to the file.
     """
@@ -186,7 +186,7 @@ def _engine_of(values: Mapping[str, object], home: Path, name: str) -> dict[str,
 
 
 def to_toml(profile: Profile, folder: Path | None = None) -> str:
-    """The profile as the text of its file: what differs from the defaults; paths within `folder` relative to it.
+    """Return the profile as the text of its file: what differs from the defaults, paths in `folder` relative to it.
 
     Raises ProfileError if it holds what `parse_profile` would refuse.
     """
@@ -224,7 +224,7 @@ def to_toml(profile: Profile, folder: Path | None = None) -> str:
 
 
 def save_profile(profile: Profile, folder: Path | None = None) -> Path:
-    """Writes the profile into `folder` (the user's own if None) in one step and gives its path; raises ProfileError."""
+    """Write the profile into `folder` (the user's own if None) in one step and return its path; raises ProfileError."""
     folder = folder or user_profile_folder()
     path = folder / f"{check_id(profile.id)}.toml"
     content = to_toml(profile, folder)
@@ -298,7 +298,7 @@ def _relative(folder: Path | None, path: str) -> str:
 
 
 def _model(model: str, home: Path) -> str:
-    """A name stays as it is; what has a slash is a folder, relative to the profile."""
+    """Return a model's name as it is; what has a slash is a folder, relative to the profile."""
     return str(_beside(home, model)) if "/" in model or "\\" in model else model
 
 

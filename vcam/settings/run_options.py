@@ -11,7 +11,7 @@ from typing import Any
 from core.settings import EngineSettings
 from vcam.commands import OnFailure
 from vcam.settings.config import ObsSettings
-from vcam.settings.engine import NOTHING_ASKED, EngineOptions, engine_settings
+from vcam.settings.engine_options import NOTHING_ASKED, EngineOptions, engine_settings
 from vcam.settings.profiles import Profile
 
 DEFAULT_SIZE = (640, 480)
@@ -69,7 +69,7 @@ class RunReport:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """An object for JSON."""
+        """Return an object for JSON."""
         return asdict(self)
 
 
@@ -79,7 +79,7 @@ def settings_for(profile: Profile, options: RunOptions) -> EngineSettings:
 
 
 def engine_threads(options: RunOptions) -> int:
-    """The engine's CPU threads: all cores up to two, else all but one, which is left to camera and publisher."""
+    """Return the engine's CPU threads: all cores up to two, else all but one, for camera and publisher."""
     there = cores()
     return options.threads or (there if there <= 2 else there - 1)
 

@@ -9,7 +9,7 @@ from typing import Any
 from core.errors import StreamV2VError
 from core.settings import EngineSettings, Look, Policy
 from vcam.errors import CommandError, ProfileError, VcamError
-from vcam.settings.engine import AskedBy, names_asked_by
+from vcam.settings.engine_options import AskedBy, names_asked_by
 from vcam.settings.profiles import LoadedProfiles, Profile, find_profile
 from vcam.settings.run_options import DEFAULT_PROFILE, RunOptions
 
@@ -33,12 +33,12 @@ class Choice:
     look: Look
 
     def settings_of(self, profile: Profile) -> EngineSettings:
-        """The engine that a profile gets here."""
+        """Return the engine that a profile gets here."""
         return self.settings_for(profile, self.options)
 
 
 def first_choice(options: RunOptions, settings_for: SettingsFor, loaded: LoadedProfiles) -> Choice:
-    """What a run begins with; raises ProfileError, and VcamError if there are no profiles."""
+    """Return what a run begins with; raises ProfileError, and VcamError if there are no profiles."""
     profile = _first_profile(options, loaded)
     look = _look_of(profile, options)
     if options.prompt is not None:
@@ -64,7 +64,7 @@ def with_profile(choice: Choice, text: str, problems: Iterable[ProfileError]) ->
 
 
 def neighbour(choice: Choice, step: int) -> str:
-    """The id of the profile so many after the one in use, round and round."""
+    """Return the id of the profile `step` places after the one in use, round and round."""
     ids = list(choice.profiles)
     at = ids.index(choice.profile.id) if choice.profile.id in ids else -1
     return ids[(at + step) % len(ids)]
@@ -89,7 +89,7 @@ def with_engine(choice: Choice, changes: Mapping[str, Any]) -> Choice:
 
 
 def prompts(choice: Choice) -> list[str]:
-    """What may have to be shown soon: the prompt in use first, then every profile's."""
+    """Return what may have to be shown soon: the prompt in use first, then every profile's."""
     return [choice.look.prompt, *(one.look.prompt for one in choice.profiles.values())]
 
 

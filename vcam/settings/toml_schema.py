@@ -23,7 +23,7 @@ Check = Callable[[str, object], object]
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: on one line, and not longer than a line."""
+    """Return a value as an error shows it: on one line, and not longer than a line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     try:
@@ -34,13 +34,13 @@ def shown(value: object) -> str:
 
 
 def one_line(text: object) -> str:
-    """A text on one line of at most LONGEST_LINE characters, without control characters."""
+    """Return a text on one line of at most LONGEST_LINE characters, without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 3] + "..."
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Ends an error: "; did you mean ink?", or nothing if no known word is near."""
+    """Return the end of an error: "; did you mean ink?", or nothing if no known word is near."""
     by_small = {one.casefold(): one for one in known}
     near = difflib.get_close_matches(word.casefold()[:100], by_small, n=1)
     return f"; did you mean {by_small[near[0]]}?" if near else ""
@@ -53,7 +53,7 @@ def listed(words: Iterable[str], joint: str = "or") -> str:
 
 
 def text(longest: int, shortest: int = 1, fold: bool = False) -> Check:
-    """Checks for a text of `shortest` to `longest` characters on one line; blanks at its ends are taken off.
+    """Make a check for a text of `shortest` to `longest` characters on one line; blanks at its ends are taken off.
 
     fold: line ends and runs of blanks become one blank, so that a prompt may be written on several lines.
     """
@@ -81,7 +81,7 @@ def flag(key: str, value: object) -> bool:
 
 
 def whole(low: int, high: int) -> Check:
-    """Checks for a whole number, low <= value <= high."""
+    """Make a check for a whole number, low <= value <= high."""
 
     def check(key: str, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -92,7 +92,7 @@ def whole(low: int, high: int) -> Check:
 
 
 def number(low: float, high: float) -> Check:
-    """Checks for a finite number, low <= value <= high."""
+    """Make a check for a finite number, low <= value <= high."""
 
     def check(key: str, value: object) -> float:
         right = isinstance(value, int | float) and not isinstance(value, bool)
@@ -104,7 +104,7 @@ def number(low: float, high: float) -> Check:
 
 
 def choice(kind: type[StrEnum]) -> Check:
-    """Checks for one of an enumeration's words."""
+    """Make a check for one of an enumeration's words."""
 
     def check(key: str, value: object) -> StrEnum:
         words = [one.value for one in kind]
@@ -117,7 +117,7 @@ def choice(kind: type[StrEnum]) -> Check:
 
 
 def each(check_one: Check) -> Check:
-    """Checks all members of a list."""
+    """Make a check of all members of a list."""
 
     def check(key: str, value: object) -> list[object]:
         if not isinstance(value, list):
@@ -128,7 +128,7 @@ def each(check_one: Check) -> Check:
 
 
 def read_values(path: Path, schema: Mapping[str, Check]) -> dict[str, object]:
-    """The values of a TOML file by dotted key ("look.bank.interval"), each as its check in `schema` gave it.
+    """Return the values of a TOML file by dotted key ("look.bank.interval"), each as its check in `schema` gave it.
 
     Raises OptionError with one line that begins with the file's name.
     """
@@ -149,7 +149,7 @@ def check_values(values: Mapping[str, object], schema: Mapping[str, Check]) -> d
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file so that a reader, or a power cut, finds the old file or the new one; raises OSError."""
+    """Write a file so that a reader, or a power cut, finds the old file or the new one; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # not *.toml: a folder watcher must not take the half-written file for a profile
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")

@@ -32,7 +32,7 @@ from vcam.worker.messages import (
     UnknownWords,
     UseLoras,
 )
-from vcam.worker.pictures import SharedPictures
+from vcam.worker.shared_pictures import SharedPictures
 
 
 def main(

@@ -99,7 +99,7 @@ def building_engine(settings: EngineSettings, look: Look, threads: int, report: 
     tqdm.set_lock(threading.RLock())  # tqdm's own is shared by processes, and Python warns at its loss
     from core.errors import PlanError
     from core.runtimes.choice import for_plan
-    from core.runtimes.tensorrt.make import ensure
+    from core.runtimes.tensorrt.make_plan import ensure
 
     ensure(for_plan(settings), report)
     engine = core_engine(settings, look, threads, report)

@@ -29,7 +29,7 @@ from vcam.worker.messages import (
     UnknownWords,
     UseLoras,
 )
-from vcam.worker.pictures import SharedPictures
+from vcam.worker.shared_pictures import SharedPictures
 
 STARTING = LoadingProgress("starting", 0.02)
 FIRST_PICTURE = LoadingProgress("making the first picture", 0.9)

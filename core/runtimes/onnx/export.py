@@ -26,7 +26,8 @@ from core.algorithm.bank import Reading
 from core.algorithm.frame import PictureSharpener
 from core.errors import ModelError
 from core.models import loading as models
-from core.models.description import DETAIL, ModelDescription, describe, fingerprint, graphs_of, part_config
+from core.models.description import DETAIL, ModelDescription, describe, fingerprint, graphs_of
+from core.models.folder_files import part_config
 from core.runtimes.onnx import folding
 from core.runtimes.onnx import runtime as onnx
 

@@ -8,7 +8,6 @@ This file imports neither diffusers nor transformers, which saves seconds at eve
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -24,8 +23,10 @@ from core.algorithm.net import Net, Picture
 from core.algorithm.prompts import PromptEncoder
 from core.algorithm.stream import net_rows
 from core.errors import ModelError, SettingsError
-from core.models.description import DETAIL, ModelDescription, fingerprint, graphs_of, has_graphs
+from core.models.description import DETAIL, ONNX_GRAPHS, ModelDescription, fingerprint, graphs_of, has_graphs
+from core.models.folder_files import check_keys, one_line, read_json, whole
 from core.models.loading import betas_schedule
+from core.models.tokenizer import special_tokens
 from core.resolved import Resolved
 from core.runtimes.model import Model
 from core.runtimes.onnx.folding import Chain, compose
@@ -36,6 +37,32 @@ FOLDER = "onnx"
 MANIFEST = "graphs.json"
 VERSION = 2  # of what the graphs take and give, and of the manifest
 _REMEDY = "use --runtime eager, or export the graphs again (docs/models.md)"
+
+
+def _is_layout(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(level, list)
+        and len(level) == 2
+        and all(isinstance(one, int) and 0 <= one < 65_536 for one in level)
+        and level[0] < 16
+        for level in value.values()
+    )
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(names := value.get(graph), list) and all(isinstance(name, str) for name in names)
+        for graph in ONNX_GRAPHS
+    )
+
+
+_MANIFEST_KEYS = {
+    "factor": whole(1, 64),
+    "length": whole(1, 10_000),
+    "layout": (_is_layout, "an object of [times halved, channels]"),
+    "weights": (_are_names, "an object of lists of names, one for each graph"),
+    "folded": (lambda value: isinstance(value, dict), "an object"),
+}
 
 
 def load(resolved: Resolved) -> Model:
@@ -100,13 +127,15 @@ def read_manifest(description: ModelDescription) -> dict[str, Any]:
     """Return what core.runtimes.onnx.export wrote on the folder's graphs and what they need. Raises ModelError."""
     path = description.folder / FOLDER / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
-    if not isinstance(manifest, dict) or manifest.get("version") != VERSION:
+        manifest = read_json(path)
+    except ModelError as error:
+        told = str(error).rpartition(";")[0]
+        raise ModelError(f"{told}, so not of version {VERSION}; {_REMEDY}") from error
+    if manifest.get("version") != VERSION:
         raise ModelError(f"{path}: not of version {VERSION}; {_REMEDY}")
     if missing := {"made_for", "weights", "factor", "length", "layout", "folded"} - manifest.keys():
         raise ModelError(f"{path}: {', '.join(sorted(missing))} missing; {_REMEDY}")
+    check_keys(path, manifest, _MANIFEST_KEYS)
     if manifest["made_for"] != fingerprint(description):
         raise ModelError(f"{path}: the graphs were made for another configuration of this model; {_REMEDY}")
     return manifest
@@ -122,7 +151,14 @@ def _sessions(description: ModelDescription, manifest: Mapping[str, Any], thread
             graph: {name: named(name, weights[part]) for name in manifest["weights"][graph]}
             for graph, part in graphs.items()
         }
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of torch, where shapes do not fit
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+    ) as error:  # of torch, where shapes do not fit
         raise ModelError(
             f"{folder / FOLDER / MANIFEST}: does not fit the weights ({' '.join(str(error).split())}); {_REMEDY}"
         ) from error
@@ -132,6 +168,7 @@ def _sessions(description: ModelDescription, manifest: Mapping[str, Any], thread
 def _session(path: Path, weights: Mapping[str, NDArray[np.float32]], threads: int) -> Any:
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # core/__init__.py keeps it from being set up
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # idle threads that spin would take the cores from the camera and the publisher
@@ -243,15 +280,16 @@ def _decode(session: Any, detail: Any) -> Callable[[Tensor, Tensor], Picture]:
 def _text(folder: Path, session: Any, length: int) -> PromptEncoder:
     from tokenizers import Tokenizer
 
-    path = folder / "tokenizer"
+    path, special = folder / "tokenizer" / "tokenizer.json", special_tokens(folder)
     try:
-        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-        config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_file(str(path))
+        pad, unknown = (tokenizer.token_to_id(special[key]) for key in ("pad_token", "unk_token"))
+        if pad is None:
+            raise ValueError(f"it has no token {special['pad_token']}")
     except Exception as error:  # tokenizers raises plain Exception
-        raise ModelError(f"{path}: cannot be loaded ({error}); fetch the model again") from error
-    pad, unknown = (tokenizer.token_to_id(config[key]) for key in ("pad_token", "unk_token"))
+        raise ModelError(f"{path}: cannot be loaded ({one_line(error)}); fetch the model again") from error
     tokenizer.enable_truncation(length)
-    tokenizer.enable_padding(length=length, pad_id=pad, pad_token=config["pad_token"])
+    tokenizer.enable_padding(length=length, pad_id=pad, pad_token=special["pad_token"])
 
     def embed(prompt: str) -> Tensor:
         ids: NDArray[np.int64] = np.array([tokenizer.encode(prompt).ids], dtype=np.int64)

@@ -2,7 +2,7 @@
 
 The rings of the bank stay where they are. Where TensorRT writes them itself (`in place`, core.runtimes.tensorrt.graphs)
 each has a spare slot that takes every frame, and a kept frame moves the spare on; otherwise the features of kept frames
-are copied into their slots after the call. core.runtimes.tensorrt.make builds the plans.
+are copied into their slots after the call. core.runtimes.tensorrt.make_plan builds the plans.
 """
 
 from __future__ import annotations

@@ -26,8 +26,7 @@ from core.models.description import stored
 from core.progress import silent
 from core.runtimes.choice import for_plan
 from core.runtimes.tensorrt import cache as engines
-from core.runtimes.tensorrt import make as making
-from core.runtimes.tensorrt import readiness
+from core.runtimes.tensorrt import make_plan, readiness
 from core.settings import EngineSettings, Look, Lora, Runtime
 from tests.support import trt_stand_in
 from tests.support.model_folders import as_given, load_model, make_folder, make_full_shapes, settings, weights
@@ -212,7 +211,7 @@ def test_no_minutes_are_spent_on_a_build_that_does_not_fit(
     monkeypatch.setattr(models, "part", None)
     monkeypatch.setattr(engines, "free_disk", lambda cache: 1_000_000)
     with pytest.raises(SettingsError, match=r"in .*yet, but 1 MB are free there"):
-        making.build(for_plan(chosen(tiny, runtime=Runtime.TENSORRT)), silent)
+        make_plan.build(for_plan(chosen(tiny, runtime=Runtime.TENSORRT)), silent)
     written = [path.name for path in (tmp_path / "not" / "yet").iterdir()]
     assert written == ["weights.json"], "no more than the hash by which a plan is looked for"
 

@@ -206,6 +206,24 @@ def test_a_lora_file_that_is_none_is_refused(fused: Fused, tiny: Path, tmp_path:
     assert "cannot be read" in refused_lora(fused, Path("~nobody-here/a.safetensors"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_float8_file_is_fused_as_the_numbers_that_it_holds(
+    fused: Fused, tiny: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    change = random_change(tiny, 0)
+    rounded = {name: (up.to(dtype), down.to(dtype)) for name, (up, down) in change.items()}
+    path = kohya(Change(rounded), tmp_path / "a.safetensors", 2.0)
+    tensors = load_file(path)
+    save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, path)  # alpha too
+    found = fused(Lora(str(path)))
+    is_change(found, {name: product(up.float(), down.float()) for name, (up, down) in rounded.items()})
+
+
+def test_capitals_in_a_files_name_are_no_pickle(fused: Fused, tiny: Path, tmp_path: Path) -> None:
+    path = kohya(random_change(tiny, 0), tmp_path / "a.safetensors")
+    assert fused(Lora(str(path.rename(tmp_path / "A.SAFETENSORS"))))
+
+
 @pytest.mark.parametrize("name", ["a.bin", "a.pt", "a.ckpt", "a"])
 def test_a_lora_must_be_safetensors(fused: Fused, tiny: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"never opened")

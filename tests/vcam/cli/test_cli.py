@@ -25,7 +25,7 @@ from vcam.daemon import daemon
 from vcam.devices import cameras
 from vcam.errors import VcamError
 from vcam.offline import bench, evaluate, translate
-from vcam.settings.engine import EngineOptions
+from vcam.settings.engine_options import EngineOptions
 from vcam.settings.run_options import RunOptions, RunReport
 
 ROOT = Path(__file__).parents[3]

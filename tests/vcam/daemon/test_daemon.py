@@ -50,7 +50,7 @@ from vcam.daemon.daemon import RunParts, run
 from vcam.devices import cameras, choose, sinks
 from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.frames import EngineFacts, EnginePhase, Picture, TranslatorState
-from vcam.settings.engine import EngineOptions
+from vcam.settings.engine_options import EngineOptions
 from vcam.settings.profiles import Profile
 from vcam.settings.run_options import RunOptions, settings_for
 from vcam.settings.selection import profile_list

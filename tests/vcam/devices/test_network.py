@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 
 from tests.support.patience import until
-from vcam.addresses import is_address, without_secrets
 from vcam.daemon.event_log import EventLog
 from vcam.devices import choose
-from vcam.devices.network import NetworkStream, check_address
+from vcam.devices.network import NetworkStream, check_address, is_address
 from vcam.errors import VcamError
 from vcam.frames import Frame
-from vcam.log_file import redacted
+from vcam.log_file import redacted, without_secrets
 
 
 class MjpegServer(ThreadingHTTPServer):

@@ -289,7 +289,7 @@ def test_a_bridge_that_is_killed_or_stopped_is_started_again(start: Start) -> No
             process = camera.bridge._process
             assert process is not None
             process.send_signal(harm)
-            camera.bridge._silent_s = 1.0
+            camera.bridge._silent_s = 3.0
             until(partial(has_another, camera, process))
             camera.bridge._silent_s = PATIENCE_S  # the next one may start as slowly as a busy machine likes
         until(lambda: camera.connected)

@@ -27,7 +27,7 @@ from vcam.errors import VcamError
 from vcam.offline import translate as under_test
 from vcam.offline.evaluate import evaluate
 from vcam.offline.translate import Job, TranslateReport, translate
-from vcam.settings.engine import engine_size
+from vcam.settings.engine_options import engine_size
 from vcam.video import Kind, probe, read
 
 ROOT = Path(under_test.__file__).parents[2]

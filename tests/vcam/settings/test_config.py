@@ -15,7 +15,7 @@ from core.settings import Runtime
 from vcam.commands import OnFailure
 from vcam.errors import ConfigError, OptionError
 from vcam.settings.config import SCHEMA, Config, ObsSettings, config_folder, load_config, parse_size
-from vcam.settings.engine import AskedBy, EngineOptions, names_asked_by
+from vcam.settings.engine_options import AskedBy, EngineOptions, names_asked_by
 
 FULL = """
 source = "camera:Logitech"

@@ -17,7 +17,7 @@ from core.models.description import describe
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy
 from vcam.errors import OptionError, ProfileError
 from vcam.settings import profiles as under_test
-from vcam.settings.engine import EngineOptions
+from vcam.settings.engine_options import EngineOptions
 from vcam.settings.profiles import (
     Profile,
     find_profile,
@@ -218,7 +218,7 @@ BAD = {
     + f"[engine]\nloras = [{{ path = 'x', weight = 0x{'f' * 9000} }}]",
     "it is not valid TOML: Expected '=' after a key in a key/value pair (at line 2, column 5)": "name = 'x'\nlook\n",
     "it is not valid TOML: Cannot overwrite a value (at line 2, column 11)": "name = 'x'\nname = 'y'\n",
-    "it is not valid TOML": "a = " + "[" * 20_000,
+    "its keys or lists are nested more than 16 deep (about line 1)": "a = " + "[" * 20_000,
     "it is not valid TOML: nested too deep, or a number too long": "a = " + "9" * 5000,
     "look.seed is a number of thousands of digits; that is far too large": SMALL + "seed = 0x" + "f" * 9000,
     "look.strength is 1000": SMALL + "strength = 1" + "0" * 400,

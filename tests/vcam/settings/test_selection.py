@@ -8,7 +8,7 @@ import pytest
 
 from core.settings import EngineSettings, Look, Policy
 from vcam.errors import CommandError, ProfileError, VcamError
-from vcam.settings.engine import EngineOptions
+from vcam.settings.engine_options import EngineOptions
 from vcam.settings.profiles import LoadedProfiles, Profile
 from vcam.settings.run_options import RunOptions
 from vcam.settings.selection import first_choice, neighbour, profile_list, prompts, with_engine, with_profile

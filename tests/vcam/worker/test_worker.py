@@ -377,7 +377,7 @@ def test_no_shared_memory_is_left_behind(build: Build, monkeypatch: pytest.Monke
         names.append(memory.name)
         return memory
 
-    monkeypatch.setattr("vcam.worker.pictures.SharedMemory", make)
+    monkeypatch.setattr("vcam.worker.shared_pictures.SharedMemory", make)
     translator = build()
     until(translator, a_picture)
     os.kill(engine_pid(translator), signal.SIGKILL)

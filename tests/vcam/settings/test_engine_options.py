@@ -23,7 +23,7 @@ from vcam.cli import main as cli
 from vcam.daemon import daemon
 from vcam.offline import bench, translate
 from vcam.settings.config import load_config
-from vcam.settings.engine import AskedBy, EngineOptions, engine_settings, engine_size, names_asked_by
+from vcam.settings.engine_options import AskedBy, EngineOptions, engine_settings, engine_size, names_asked_by
 from vcam.settings.profiles import Profile, load_profiles, save_profile
 from vcam.settings.run_options import DEFAULT_SIZE, RunOptions, settings_for
 from vcam.settings.selection import first_choice, with_engine

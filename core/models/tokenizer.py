@@ -1,0 +1,58 @@
+"""A model folder's tokenizer, by classes that are chosen here; of its configuration the special tokens are used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from core.errors import ModelError
+from core.models.folder_files import one_line, read_json, shown
+
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+_LARGEST = 64_000_000  # bytes of tokenizer.json or vocab.json; CLIP's have 2 and 1 MB
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """Return the special tokens that the model folder's tokenizer names, by transformers' names. Raises ModelError."""
+    found: dict[str, str] = {}
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = folder / "tokenizer" / name
+        config = read_json(path) if path.exists() else {}
+        for key in _SPECIAL:
+            value = config.get(key)
+            text = value.get("content") if isinstance(value, dict) else value
+            if text is None:
+                continue
+            if not isinstance(text, str) or not 0 < len(text) <= 100:
+                raise ModelError(f"{path}: {key} is {shown(value)}; it must be a text, or an object with its content")
+            found[key] = text
+    return found
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return transformers' tokenizer of the model folder: tokenizer.json's, or CLIP's. Raises ModelError.
+
+    Other files of the folder, and the class that its configuration names, are not looked at.
+    """
+    from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+
+    where = folder / "tokenizer"
+    special = special_tokens(folder)
+    whole, words, merges = (where / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
+    try:
+        for path in (whole, words, merges):
+            if path.exists() and path.stat().st_size > _LARGEST:
+                raise ValueError(f"{path.name} is larger than {_LARGEST // 1_000_000} MB")
+        if whole.exists():
+            return _usable(PreTrainedTokenizerFast(tokenizer_file=str(whole), **special))
+        return _usable(CLIPTokenizer(vocab=str(words), merges=str(merges), **special))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ModelError(f"{where}: cannot be loaded ({one_line(error)}); fetch the model again") from error
+
+
+def _usable(tokenizer: Any) -> Any:
+    """Return the tokenizer, after a word; raises what it raises."""
+    tokenizer("a word")
+    if tokenizer.pad_token_id is None:
+        raise ValueError("it has no pad_token to fill a prompt up with")
+    return tokenizer
