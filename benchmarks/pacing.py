@@ -66,6 +66,10 @@ class BusyEngine:
         """None."""
         return []
 
+    def prompt_notes(self, prompt: str) -> list[str]:
+        """None."""
+        return []
+
 
 def _multiply(end: float) -> None:
     matrix = np.random.default_rng(0).standard_normal((192, 192)).astype(np.float32)

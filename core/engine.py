@@ -142,6 +142,10 @@ class Engine:
         """Return the prompt's words that this model does not know and ignores."""
         return self._model.encoder.unknown_words(prompt)
 
+    def prompt_notes(self, prompt: str) -> list[str]:
+        """Return what is to be said of the prompt: marks that mean nothing here, and text that is not read."""
+        return self._model.encoder.notes(prompt)
+
     def forget(self) -> None:
         """Empty the bank: the next picture is its first."""
         self._state = stream.with_empty_bank(self._state)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from core.algorithm import emphasis
 
 _CACHED = 256  # prompts; one of SD 1.5 takes 118 kB in fp16
 
@@ -16,22 +18,67 @@ _CACHED = 256  # prompts; one of SD 1.5 takes 118 kB in fp16
 class PromptEncoder:
     """Encodes prompts as embeddings [1, words, width], and keeps what it has encoded."""
 
-    def __init__(self, embed: Callable[[str], Tensor], known: Callable[[str], bool]) -> None:
-        """Encode by `embed`; known: whether the text encoder has a token for a word."""
+    def __init__(
+        self,
+        embed: Callable[[str], Tensor],
+        known: Callable[[str], bool],
+        spans: Callable[[str], Sequence[tuple[int, int]]] = lambda text: (),
+        length: int = 0,
+    ) -> None:
+        """Encode by `embed`; known: whether the text encoder has a token for a word.
+
+        spans: where in the text each token lies, the special ones (0, 0), none cut off; without it nothing is weighed.
+        length: the tokens that the encoder reads, its own two included; 0 for any number.
+        """
         self._embed = embed
         self._known = known
+        self._spans = spans
+        self._length = length
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
 
     def __call__(self, prompt: str) -> Tensor:
-        """Return the prompt's embedding; text beyond the encoder's length is cut off, as diffusers does."""
+        """Return the prompt's embedding, its words weighed as their brackets say (core.algorithm.emphasis).
+
+        Text beyond the encoder's length is cut off, as diffusers does; `notes` says so.
+        """
         if prompt in self._cache:
             self._cache.move_to_end(prompt)
             return self._cache[prompt]
-        embedding = self._embed(prompt)
+        embedding = self._weighed(emphasis.read(prompt))
         self._cache[prompt] = embedding
         if len(self._cache) > _CACHED:
             self._cache.popitem(last=False)
         return embedding
+
+    def _weighed(self, pieces: Sequence[emphasis.Piece]) -> Tensor:
+        """Return the embedding of the pieces' text, each token's row times its piece's weight.
+
+        The mean size of all numbers is restored, so that weights move emphasis from one word to another and do not make
+        the whole text stronger.
+        """
+        text = "".join(piece.text for piece in pieces)
+        embedding = self._embed(text)
+        if all(piece.weight == 1 for piece in pieces):
+            return embedding
+        letters = [piece.weight for piece in pieces for _ in piece.text]
+        rows = torch.ones(embedding.shape[1])
+        for row, (begin, end) in enumerate(self._spans(text)[: embedding.shape[1] - 1]):
+            if begin < end:
+                rows[row] = letters[end - 1]
+        before = embedding.float()
+        after = before * rows.to(before.device)[None, :, None]
+        size = after.abs().mean()
+        return (after * (before.abs().mean() / size) if size > 0 else before).to(embedding.dtype)
+
+    def notes(self, prompt: str) -> list[str]:
+        """Return what is to be said of the prompt: marks that mean nothing here, and text that is cut off."""
+        found, text = emphasis.notes(prompt), emphasis.plain(prompt)
+        spans = self._spans(text)
+        if self._length and len(spans) > self._length:
+            beyond = text[spans[self._length - 1][0] :].strip()
+            shown = beyond if len(beyond) <= 60 else f"{beyond[:57]}..."
+            found.append(f"the model reads {self._length - 2} tokens of a prompt; not read: {shown!r}")
+        return found
 
     def forget(self) -> None:
         """Drop what was encoded: the text encoder has changed."""
@@ -39,7 +86,7 @@ class PromptEncoder:
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Return the words that the text encoder ignores; none where it reads bytes, as SD 1.5's does."""
-        words = dict.fromkeys(re.findall(r"\w+(?:['-]\w+)*", prompt))
+        words = dict.fromkeys(re.findall(r"\w+(?:['-]\w+)*", emphasis.plain(prompt)))
         return [word for word in words if not self._known(word)]
 
 
@@ -57,7 +104,11 @@ def clip_encoder(tokenizer: Any, text_encoder: Any, dtype: torch.dtype) -> Promp
     def known(word: str) -> bool:
         return unknown is None or unknown not in tokenizer(word, add_special_tokens=False).input_ids
 
-    return PromptEncoder(embed, known)
+    def spans(text: str) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = tokenizer(text, return_offsets_mapping=True, verbose=False).offset_mapping
+        return found
+
+    return PromptEncoder(embed, known, spans, length)
 
 
 class Blend(NamedTuple):

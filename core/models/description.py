@@ -78,10 +78,12 @@ def describe(name: str) -> ModelDescription:
         return _description(name, entry.folder, entry.own)
     folder = entry.folder if entry is not None else _folder(name)
     if folder is None:
+        _explain_file(name)
         known = ", ".join(available())
         raise ModelError(
             f"model {name!r} is neither a known name ({known}) nor a folder; give the path of a diffusers folder"
         )
+    _explain_cache(folder)
     refuse_code(folder)
     for part, kinds in _PARTS.items():
         _check_part(folder, part, kinds)
@@ -94,6 +96,25 @@ def describe(name: str) -> ModelDescription:
         return _description(name, folder, own)
     except SettingsError as error:
         raise ModelError(f"{folder / DESCRIPTION}: {one_line(error)}; docs/models.md lists its keys") from error
+
+
+def _explain_file(name: str) -> None:
+    """Raise ModelError with the way to a folder if the name is a checkpoint's file."""
+    if name.lower().endswith((".safetensors", ".ckpt", ".pt", ".bin", ".gguf")):
+        raise ModelError(
+            f"model {name!r} is a single file; a diffusers folder is needed. diffusers makes one of an SD 1.5 "
+            "checkpoint: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER) ; a LoRA "
+            "goes into a profile's loras"
+        )
+
+
+def _explain_cache(folder: Path) -> None:
+    """Raise ModelError if the folder is one of the hub's cache, above the model's own folder."""
+    if (folder / "unet").is_dir() or not (folder.name.startswith("models--") or (folder / "blobs").is_dir()):
+        return
+    found = sorted(path for path in (folder / "snapshots").glob("*") if path.is_dir())
+    remedy = f"give {found[-1]}" if found else "it has no snapshots/, so nothing was fetched to its end: fetch it again"
+    raise ModelError(f"{folder}: is a folder of the hub's cache; the model's own lies in its snapshots/: {remedy}")
 
 
 def require(name: str) -> None:
@@ -283,6 +304,11 @@ def _header(path: Path) -> dict[str, Any]:
 def scheduler_config(folder: Path) -> dict[str, Any]:
     """Return the configuration of the folder's scheduler. Raises ModelError."""
     path = folder / "scheduler" / "scheduler_config.json"
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: is missing; it says how noise was added when the model was trained. Fetch the model's scheduler/ "
+            "too (SD 1.5: from its repository on the hub)"
+        )
     config = read_json(path)
     check_keys(path, config, SCHEDULER_KEYS)
     return config

@@ -188,6 +188,43 @@ def test_profiles_prompt_and_buttons(page: Any, camera: Camera) -> None:
     until(lambda: "forget" in [one["text"] for one in camera.daemon.log()], "nothing forgotten")
 
 
+def grid(driver: Any) -> list[list[int]]:
+    """Nine points of the published picture as the browser shows it."""
+    script = """const i = document.getElementById("picture"), c = document.createElement("canvas");
+        if (!i.naturalWidth) return [];
+        c.width = i.naturalWidth; c.height = i.naturalHeight; const p = c.getContext("2d"); p.drawImage(i, 0, 0);
+        return [1, 2, 3].flatMap((y) => [1, 2, 3].map((x) =>
+            [...p.getImageData(x * c.width / 4, y * c.height / 4, 1, 1).data].slice(0, 3)))"""
+    return list(driver.execute_script(script))
+
+
+def shows_the_published(page: Any, camera: Camera) -> bool:
+    published, (width, height) = camera.daemon.preview.astype(int), SIZE
+    wanted = [published[y * height // 4, x * width // 4] for y in (1, 2, 3) for x in (1, 2, 3)]
+    found = grid(page)
+    return len(found) == 9 and all(
+        abs(int(one) - int(two)) < 40
+        for mine, theirs in zip(found, wanted, strict=True)
+        for one, two in zip(mine, theirs, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("button", "state"), [("panic", "panic"), ("pause", "paused")])
+def test_a_card_that_stands_still_is_shown_at_once(page: Any, camera: Camera, button: str, state: str) -> None:
+    """Chromium shows a part of a live picture when the next one comes: a card came once, and the face stayed."""
+    face = (245, 55, 225)
+    until(lambda: near(pixel(page, "picture"), face), "the published picture is not shown")
+    by(page, button).click()
+    try:
+        until(lambda: camera.status.state == state, "the button does nothing")
+        until(lambda: not near(pixel(page, "picture"), face), "the face stays on the page")
+        until(lambda: shows_the_published(page, camera), "the page shows something else than what is published")
+    finally:
+        by(page, button).click()
+        until(lambda: camera.status.state == "running", "not resumed")
+    until(lambda: near(pixel(page, "picture"), face), "the picture does not come back")
+
+
 def test_everything_by_keyboard_alone(page: Any, camera: Camera) -> None:
     first, second, *_ = camera.daemon.choice.profiles
     page.execute_script("document.activeElement.blur()")

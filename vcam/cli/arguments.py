@@ -283,13 +283,16 @@ def look_of(args: argparse.Namespace, profile: Profile | None, model: str) -> Lo
 
 
 def note_unknown_words(prompt: str, model: str) -> None:
-    """Says which words the model ignores: a small one knows few."""
+    """Say which words and marks of the prompt the model ignores: a small one knows few words."""
     import re
 
+    from core.algorithm.emphasis import notes, plain
     from core.models.description import describe
 
+    for note in notes(prompt):
+        print_note(f"note: {note}")
     own = describe(model)
-    unknown = [word for word in re.findall(r"\w+", prompt.lower().replace("'", "")) if word not in own.words]
+    unknown = [word for word in re.findall(r"\w+", plain(prompt).lower().replace("'", "")) if word not in own.words]
     if own.words and unknown:
         print_note(
             f"note: the model {own.name} does not know {', '.join(dict.fromkeys(unknown))}; "

@@ -184,7 +184,10 @@ def _parsed(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
-        raise OptionError(f"it is not valid TOML: {error}") from error
+        hint = ""
+        if "\\" in str(error) or "hex value" in str(error):
+            hint = "; a backslash begins an escape between double quotes: write the path with / or in single quotes"
+        raise OptionError(f"it is not valid TOML: {error}{hint}") from error
     except (RecursionError, ValueError) as error:  # thousands of brackets, or of digits
         raise OptionError("it is not valid TOML: nested too deep, or a number too long") from error
 

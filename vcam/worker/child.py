@@ -169,7 +169,7 @@ def _failed(order: Order, error: Exception) -> OrderFailed:
 
 
 def _tell_unknown(pipe: Connection, engine: EngineProtocol, look: Look) -> None:
-    pipe.send(UnknownWords(tuple(engine.unknown_words(look.prompt))))
+    pipe.send(UnknownWords(tuple(engine.unknown_words(look.prompt)), tuple(engine.prompt_notes(look.prompt))))
 
 
 def _one_line(error: Exception) -> str:

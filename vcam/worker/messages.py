@@ -91,6 +91,7 @@ class LoadFailed(NamedTuple):
 
 
 class UnknownWords(NamedTuple):
-    """Words of the prompt that the model does not know."""
+    """Words of the prompt that the model does not know; notes: what else is to be said of it."""
 
     words: tuple[str, ...]
+    notes: tuple[str, ...] = ()

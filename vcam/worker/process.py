@@ -42,6 +42,7 @@ class EngineReport:
     facts: EngineFacts | None = None
     progress: LoadingProgress = STARTING
     unknown_words: tuple[str, ...] = ()
+    prompt_notes: tuple[str, ...] = ()
 
 
 class ChildProcess:
@@ -226,8 +227,8 @@ class EngineProcess:
             case EngineLoaded(facts):
                 self.report = replace(self.report, facts=facts, progress=FIRST_PICTURE)
                 self.activity = replace(self.activity, loaded=True)
-            case UnknownWords(words):
-                self.report = replace(self.report, unknown_words=words)
+            case UnknownWords(words, notes):
+                self.report = replace(self.report, unknown_words=words, prompt_notes=notes)
             case FrameDone(shown, bank_bytes):
                 return self._frame_done(shown, bank_bytes, now)
             case OrderFailed("picture", text):

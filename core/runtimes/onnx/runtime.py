@@ -282,7 +282,9 @@ def _text(folder: Path, session: Any, length: int) -> PromptEncoder:
 
     path, special = folder / "tokenizer" / "tokenizer.json", special_tokens(folder)
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer, whole_text = (Tokenizer.from_file(str(path)) for _ in range(2))
+        whole_text.no_truncation()
+        whole_text.no_padding()
         pad, unknown = (tokenizer.token_to_id(special[key]) for key in ("pad_token", "unk_token"))
         if pad is None:
             raise ValueError(f"it has no token {special['pad_token']}")
@@ -298,4 +300,8 @@ def _text(folder: Path, session: Any, length: int) -> PromptEncoder:
     def known(word: str) -> bool:
         return unknown not in tokenizer.encode(word, add_special_tokens=False).ids
 
-    return PromptEncoder(embed, known)
+    def spans(text: str) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = whole_text.encode(text).offsets
+        return found
+
+    return PromptEncoder(embed, known, spans, length)

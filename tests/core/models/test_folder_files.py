@@ -202,3 +202,27 @@ def test_any_fault_of_any_json_is_an_error_in_words(made: Path, tmp_path: Path) 
         assert len(message) < 1000
 
     check()
+
+
+@pytest.mark.parametrize("name", ["dreamshaper.safetensors", "sd-v1-5.ckpt", "model.GGUF"])
+def test_a_single_file_is_said_to_be_one_with_the_way_to_a_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ModelError, match=r"is a single file.*from_single_file"):
+        describe(str(tmp_path / name))
+
+
+def test_a_folder_of_the_hubs_cache_is_said_to_be_one(made: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "models--someone--model"
+    (cache / "blobs").mkdir(parents=True)
+    with pytest.raises(ModelError, match="no snapshots/"):
+        describe(str(cache))
+    shutil.copytree(made, cache / "snapshots" / "abc")
+    with pytest.raises(ModelError, match=r"snapshots.abc"):
+        describe(str(cache))
+    assert describe(str(cache / "snapshots" / "abc"))
+
+
+def test_a_missing_scheduler_is_explained(folder: Path) -> None:
+    shutil.rmtree(folder / "scheduler")
+    with pytest.raises(ModelError, match=r"scheduler_config\.json: is missing; it says how noise"):
+        load_model(settings(folder))

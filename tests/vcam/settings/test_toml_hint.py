@@ -1,0 +1,30 @@
+"""A Windows path between double quotes is no TOML: the error names the backslash and what to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import StreamV2VError
+from vcam.settings.config import load_config
+from vcam.settings.profiles import parse_profile
+
+LINES = [r'model = "C:\Users\me\model"', r'model = "C:\models"', r'model = "D:\x"']
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_backslash_is_named_with_the_remedy(tmp_path: Path, line: str) -> None:
+    for name, read in (("config.toml", load_config), ("mine.toml", parse_profile)):
+        path = tmp_path / name
+        path.write_text(line)
+        with pytest.raises(StreamV2VError, match=r"backslash.*with / or in single quotes"):
+            read(path)
+
+
+def test_another_fault_has_no_such_hint(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("model = [")
+    with pytest.raises(StreamV2VError) as caught:
+        load_config(path)
+    assert "backslash" not in str(caught.value)
