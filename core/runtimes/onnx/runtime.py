@@ -129,8 +129,10 @@ def read_manifest(description: ModelDescription) -> dict[str, Any]:
     try:
         manifest = read_json(path)
     except ModelError as error:
-        told = str(error).rpartition(";")[0]
-        raise ModelError(f"{told}, so not of version {VERSION}; {_REMEDY}") from error
+        told = (
+            str(error).rpartition(";")[0].replace("it holds no JSON object", f"not of version {VERSION}, nor an object")
+        )
+        raise ModelError(f"{told}; {_REMEDY}") from error
     if manifest.get("version") != VERSION:
         raise ModelError(f"{path}: not of version {VERSION}; {_REMEDY}")
     if missing := {"made_for", "weights", "factor", "length", "layout", "folded"} - manifest.keys():
