@@ -302,7 +302,14 @@ def _begun(resolved: Resolved, report: Report) -> tuple[Model, StreamState, Step
     with on_device(settings.device):
         model = load(resolved, report)
     state = stream.initial_state(
-        model.layout, settings.steps, settings.ring_slots, settings.guidance, model.latent, model.dtype, model.device
+        model.layout,
+        settings.steps,
+        settings.ring_slots,
+        settings.guidance,
+        model.latent,
+        model.dtype,
+        model.device,
+        resolved.sources,
     )
     try:
         with on_device(settings.device):

@@ -36,6 +36,11 @@ class Resolved:
         return () if self.settings.policy is Policy.OFF else self.description.places
 
     @property
+    def sources(self) -> tuple[int, int] | None:
+        """Height and width of the pictures that a stream remembers for the detail stage; None without one."""
+        return (self.settings.height, self.settings.width) if self.description.detail else None
+
+    @property
     def subtoken(self) -> int:
         """Into how many parts a token's width is divided when features are matched; 1 without a bank."""
         return 1 if self.settings.policy is Policy.OFF else self.description.subtoken

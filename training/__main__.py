@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from training import lessons, unet, vae
+from training import detail, lessons, triples, unet, vae
 from training.export import export
+from training.log import recorder
 from training.parts import AutoencoderTiny, Text, Unet
 
-STAGES = ("data", "vae", "unet", "decoder", "export")
-
-
-def recorder(path: Path) -> Callable[[dict[str, float]], None]:
-    """Append each record to a JSON-lines file and show it."""
-
-    def record(values: dict[str, float]) -> None:
-        line = json.dumps({name: round(value, 5) for name, value in values.items()})
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        print(path.stem, line, file=sys.stderr, flush=True)
-
-    return record
+STAGES = ("data", "vae", "unet", "decoder", "triples", "detail", "export")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,10 +25,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=Path("core/embedded_model"), help="the model folder to write")
     made.add_argument("--shards", type=int, default=26, help="shards of pictures to make")
     made.add_argument("--pictures", type=int, default=20, help="pictures in a shard")
+    made.add_argument("--photos", type=Path, help="an outer folder with films, kodak and portraits, to learn from too")
+    made.add_argument("--share", type=float, default=1, help="of the styles, in the lessons of each picture")
     made.add_argument("--vae-minutes", type=float, default=15)
     made.add_argument("--vae-crop", type=int, default=64, help="pixels")
     made.add_argument("--unet-minutes", type=float, default=60, help="a run that was cut short goes on where it was")
+    made.add_argument(
+        "--warm", type=Path, help="a finished model folder that the UNet goes on from, if it has not begun"
+    )
+    made.add_argument("--pace", type=float, default=1, help="of the UNet's learning; less after a warm start")
     made.add_argument("--decoder-minutes", type=float, default=8)
+    made.add_argument("--triples", type=int, default=28, help="files of 96 triples for the detail stage")
+    made.add_argument("--detail-minutes", type=float, default=40)
     made.add_argument(
         "--pairs", type=int, default=1000, help="of the UNet's pictures and its teachers', for the decoder"
     )
@@ -62,11 +58,13 @@ def main(arguments: list[str] | None = None) -> int:
     cache.mkdir(parents=True, exist_ok=True)
 
     def write(text: Text, net: Unet) -> None:
-        size = export(given.out, text, net, AutoencoderTiny.from_pretrained(cache / "vae"))
+        sharp = detail.trained(cache / "detail.pt") if (cache / "detail.pt").exists() else None
+        size = export(given.out, text, net, AutoencoderTiny.from_pretrained(cache / "vae"), sharp)
         print(f"wrote {given.out}: {size / 1e6:.2f} MB", file=sys.stderr)
 
     if "data" in stages:
-        lessons.make(cache / "data", given.seed, given.shards, given.pictures, 256, given.workers)
+        plan = given.seed, given.shards, given.pictures, 256, given.workers, given.photos, given.share
+        lessons.make(cache / "data", *plan)
     settings = {"batch": 8 * given.batch_factor, "size": given.vae_crop, "seed": given.seed, "device": device}
     if "vae" in stages:
         vae.train(
@@ -77,6 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
             **settings,
         )
     if "unet" in stages:
+        if given.warm and not (cache / "unet.pt").exists():
+            shutil.copytree(given.warm / "vae", cache / "vae", dirs_exist_ok=True)
+            unet.begin_with(given.warm, cache / "unet.pt")
         unet.train(
             lessons.load(cache / "data"),
             cache,
@@ -87,6 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
             log=recorder(cache / "unet.jsonl"),
             save_every=given.save_minutes * 60,
             export=write,
+            pace=given.pace,
         )
     if "decoder" in stages:
         shards = lessons.load(cache / "data")
@@ -98,6 +100,13 @@ def main(arguments: list[str] | None = None) -> int:
             pairs=unet.pairs(shards, cache, given.pairs, given.seed, device),
             **settings,
         )
+    if "triples" in stages:
+        write(*unet.averaged(cache / "unet.pt"))
+        where = ["--lessons", str(cache / "data"), "--model", str(given.out), "--out", str(cache / "triples")]
+        triples.main([*where, "--shards", str(given.triples), "--seed", str(given.seed), "--device", given.device])
+    if "detail" in stages:
+        where = ["--triples", str(cache / "triples"), "--state", str(cache / "detail.pt")]
+        detail.main([*where, "--minutes", str(given.detail_minutes), "--batch-factor", str(given.batch_factor)])
     if "export" in stages:
         write(*unet.averaged(cache / "unet.pt"))
     if {"unet", "export"} & set(stages):

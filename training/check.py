@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import Photographs, Picture, base_picture, held_out
+from training.data import Photographs, Picture, held_out
 from training.run import load, translate
+from training.scenes import base_picture
 from training.teachers import TEACHERS, analyse, grey, lesson
 
 

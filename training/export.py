@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
+from core.algorithm.detail import Detail
 from training import words
 from training.parts import Text, Unet, Vae
 from training.teachers import TEACHERS
@@ -33,9 +35,9 @@ DROPPED = {
 }
 
 
-def description() -> dict[str, object]:
-    """Return what the engine is told of the model (streamv2v.json)."""
-    return {
+def description(detail: Detail | None) -> dict[str, object]:
+    """What the engine is told of the model (streamv2v.json)."""
+    own: dict[str, object] = {
         "name": "embedded",
         "licence": "Apache-2.0",
         "schedule": "lcm",
@@ -49,13 +51,21 @@ def description() -> dict[str, object]:
         "styles": list(TEACHERS),
         "words": words.vocabulary(),
     }
+    return own if detail is None else own | {"detail": detail.widths}
 
 
 def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def export(folder: Path, text: Text, unet: Unet, vae: Vae) -> int:
+def write_detail(folder: Path, detail: Detail) -> None:
+    """The detail stage's weights, fp16."""
+    (folder / "detail").mkdir(parents=True, exist_ok=True)
+    weights = {name: weight.half().contiguous() for name, weight in detail.state_dict().items()}
+    save_file(weights, folder / "detail" / "model.safetensors")
+
+
+def export(folder: Path, text: Text, unet: Unet, vae: Vae, detail: Detail | None = None) -> int:
     """Write the whole model folder; returns its size in bytes."""
     for part, name in ((text, "text_encoder"), (unet, "unet"), (vae, "vae")):
         part.to(torch.float16).save_pretrained(folder / name, safe_serialization=True)
@@ -66,5 +76,7 @@ def export(folder: Path, text: Text, unet: Unet, vae: Vae) -> int:
     words.tokenizer().save_pretrained(folder / "tokenizer")
     scheduler().save_pretrained(folder / "scheduler")
     write_json(folder / "model_index.json", INDEX)
-    write_json(folder / "streamv2v.json", description())
+    if detail is not None:
+        write_detail(folder, detail)
+    write_json(folder / "streamv2v.json", description(detail))
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -11,11 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import Photographs, Picture, base_picture, degrade
+from training.data import Photographs, Picture, Random
+from training.photos import Photos
+from training.scenes import base_picture, degrade
 from training.teachers import ATTRIBUTES, LINED, TEACHERS, analyse, lesson
 
 Bytes = NDArray[np.uint8]
 DEGRADED = 2  # versions of each input beside the clean one
+PHOTOS = 0.65  # share of the pictures that come from the outer folder, where there is one
 
 
 class Shard(NamedTuple):
@@ -30,28 +33,37 @@ def to_bytes(picture: Picture) -> Bytes:
     return np.round(picture * 255).astype(np.uint8)
 
 
-def make_shard(folder: Path, number: int, seed: int, pictures: int, size: int) -> None:
-    """Draw pictures and let all teachers work on them; does nothing when the shard is there."""
+def wishes(random: Random, share: float) -> list[tuple[str, str]]:
+    """(style, attribute) of one picture: that share of the styles, some with attributes, and three attributes alone."""
+    styles = [style for style in TEACHERS if share == 1 or random.random() < share]
+    wanted, names = [(style, "") for style in styles], list(ATTRIBUTES)
+    for style in styles:
+        if random.random() < 0.35:
+            choice = names + ["thick", "thin"] * 3 if style in LINED else names
+            wanted.append((style, str(random.choice(choice))))
+    return wanted + [("", str(name)) for name in random.choice(names, 3, replace=False)]
+
+
+def make_shard(
+    folder: Path, number: int, seed: int, pictures: int, size: int, photos: Path | None = None, share: float = 1
+) -> None:
+    """Draw pictures and let teachers work on them; does nothing when the shard is there."""
     where = folder / f"{number:03d}"
     if (where / "lessons.json").exists():
         return
     cv2.setNumThreads(1)
     where.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng([seed, number])
-    photographs = Photographs()
+    photographs, people = Photographs(), Photos(photos) if photos else None
     inputs, targets, index = [], [], []
     for picture_number in range(pictures):
-        picture = base_picture(random, size, photographs)
+        if people and random.random() < PHOTOS:
+            picture = people.crop(random, size)
+        else:
+            picture = base_picture(random, size, photographs)
         inputs.append([to_bytes(picture)] + [to_bytes(degrade(picture, random)) for _ in range(DEGRADED)])
         known = analyse(picture)
-        wanted: list[tuple[str, str]] = [(style, "") for style in TEACHERS]
-        names = list(ATTRIBUTES)
-        for style in TEACHERS:
-            if random.random() < 0.35:
-                choice = names + ["thick", "thin"] * 3 if style in LINED else names
-                wanted.append((style, str(random.choice(choice))))
-        wanted += [("", str(name)) for name in random.choice(names, 3, replace=False)]
-        for style, attribute in wanted:
+        for style, attribute in wishes(random, share):
             # an attribute alone is put on the picture itself, unbalanced
             made = lesson(known, style, attribute) if style else ATTRIBUTES[attribute](picture)
             targets.append(to_bytes(made))
@@ -61,10 +73,21 @@ def make_shard(folder: Path, number: int, seed: int, pictures: int, size: int) -
     (where / "lessons.json").write_text(json.dumps(index))
 
 
-def make(folder: Path, seed: int, shards: int, pictures: int, size: int, workers: int) -> None:
+def make(
+    folder: Path,
+    seed: int,
+    shards: int,
+    pictures: int,
+    size: int,
+    workers: int,
+    photos: Path | None = None,
+    share: float = 1,
+) -> None:
     """Make `shards` shards of `pictures` pictures each; those that are there already stay."""
     with ProcessPoolExecutor(workers) as pool:
-        jobs = [pool.submit(make_shard, folder, number, seed, pictures, size) for number in range(shards)]
+        jobs = [
+            pool.submit(make_shard, folder, number, seed, pictures, size, photos, share) for number in range(shards)
+        ]
         for job in jobs:
             job.result()
 

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
+from core.algorithm.detail import Detail
 from training.data import Picture
 from training.parts import (
     AutoencoderTiny,
@@ -31,6 +33,17 @@ class Parts(NamedTuple):
     unet: Unet
     vae: Vae
     scheduler: Scheduler
+    detail: Detail | None = None
+
+
+def detail_of(folder: Path) -> Detail | None:
+    """The folder's detail stage, if it has one."""
+    path = folder / "detail" / "model.safetensors"
+    if not path.exists():
+        return None
+    net = Detail()
+    net.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
+    return net.eval()
 
 
 def load(folder: Path) -> Parts:
@@ -41,6 +54,7 @@ def load(folder: Path) -> Parts:
         UNet2DConditionModel.from_pretrained(folder / "unet").float().eval(),
         AutoencoderTiny.from_pretrained(folder / "vae").float().eval(),
         LCMScheduler.from_pretrained(folder / "scheduler"),
+        detail_of(folder),
     )
 
 
@@ -63,4 +77,14 @@ def translate(
         latent, clean = parts.scheduler.step(predicted, timestep, latent, generator=random, return_dict=False)
     made = parts.vae.decode(clean / parts.vae.config.scaling_factor).sample[0]
     out: Picture = made.permute(1, 2, 0).add(1).div(2).clamp(0, 1).numpy()
+    return sharpened(parts.detail, out, picture) if parts.detail else out
+
+
+@torch.no_grad()
+def sharpened(detail: Detail, made: Picture, picture: Picture) -> Picture:
+    """A translation with the detail of the picture that was translated."""
+    pair = [
+        torch.from_numpy(np.ascontiguousarray(one)).permute(2, 0, 1)[None].float() * 2 - 1 for one in (made, picture)
+    ]
+    out: Picture = detail(*pair)[0].permute(1, 2, 0).add(1).div(2).clamp(0, 1).numpy()
     return out

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from training.data import Mask, Picture, Random, blur, f32
 
 Array: TypeAlias = NDArray[Any]
+PIXEL = 4  # pixels of a picture in one of pixel art
+FACETS = 7  # ways in which a face of low poly may slope
 
 
 def clip(picture: Array) -> Array:
@@ -117,17 +119,56 @@ def emboss(height: Mask, strength: float) -> Mask:
     return np.tanh((dx + 1.3 * dy) * strength / 4).astype(np.float32)
 
 
+def slope(picture: Mask) -> Mask:
+    """How steep a brightness is, a pixel."""
+    return f32(np.hypot(cv2.Sobel(picture, cv2.CV_32F, 1, 0), cv2.Sobel(picture, cv2.CV_32F, 0, 1)) / 4)
+
+
+def contours(a: Analysis) -> Mask:
+    """Distance in pixels to the nearest strong contour of brightness or of colour, at most 32."""
+    flat = blur(a.flat, 0.8)
+    light = blur(grey(a.flat), 0.8)
+    chroma = np.hypot(slope(flat[..., 0] - light), slope(flat[..., 2] - light))
+    strong = np.maximum(slope(light), 0.8 * chroma) > 0.035
+    away = cv2.distanceTransform((~strong).astype(np.uint8), cv2.DIST_L2, 5)
+    return f32(np.minimum(blur(away, 0.7), 32))
+
+
+def lit(form: Mask, lamp: tuple[float, float, float], contrast: float) -> Mask:
+    """About 0: how much brighter a height field is, by a lamp at (right, below, before), than a flat one."""
+    dx, dy = cv2.Sobel(form, cv2.CV_32F, 1, 0) / 8, cv2.Sobel(form, cv2.CV_32F, 0, 1) / 8
+    shade = (-dx * lamp[0] - dy * lamp[1] + lamp[2]) / np.sqrt(1 + dx * dx + dy * dy) / lamp[2]
+    return f32(np.tanh((np.maximum(shade, 0) - 1) * contrast))
+
+
+def evened(picture: Picture) -> Picture:
+    """Without specks."""
+    return f32(cv2.medianBlur((picture * 255).astype(np.uint8), 5)) / np.float32(255)
+
+
+def toned(picture: Picture, tone: Mask, floor: float) -> Picture:
+    """With another brightness and its own colours."""
+    return picture * ((tone + floor) / (grey(picture) + floor))[..., None]
+
+
+def features(a: Analysis) -> Mask:
+    """What is small and darker or lighter than what is about it, signed: eyes, brows, lips, the rims of glasses."""
+    light = grey(a.picture)
+    return f32(0.6 * (light - blur(light, 1.2)) + 0.7 * (blur(light, 0.8) - blur(light, 3.0)))
+
+
 def clay(a: Analysis, thickness: float) -> Picture:
-    rounded = cv2.medianBlur((a.flat * 255).astype(np.uint8), 5).astype(np.float32) / 255
+    away, rounded = contours(a), evened(a.flat)
     light = grey(rounded)
-    tone = steps(light, 5, 2.5)
-    base = saturate(blur(rounded, 1.5) * ((tone + 0.1) / (blur(light, 1.5) + 0.1))[..., None], 1.55) * 0.82 + 0.11
-    volume = blur(light, 1.8) - blur(light, 9.0)
-    relief = emboss(volume, 16.0) * 0.42 + emboss(blur(light, 1.0), 6.0) * 0.15
-    prints = np.sin(2 * np.pi * 14 * blur(light, 2.0)) * 0.07  # fingerprints follow the form
-    crease = np.maximum(blur(edges(light, 1.1, 3.0), 0.7), 0.8 * lines(a.light, 1.2))
-    shine = np.maximum(emboss(volume, 16.0) - 0.45, 0) * 0.4
-    return clip(base * (1 + relief + prints)[..., None] * (1 - 0.55 * crease)[..., None] + shine[..., None])
+    base = toned(rounded, 0.4 * light + 0.6 * steps(light, 5, 3.5), 0.08)
+    base = saturate(0.12 + 0.84 * blur(base, 0.7) ** 0.8, 1.55)  # no clay is black
+    rims = 1 - np.exp(-away / 3)  # every coloured piece has a rounded rim
+    shade = 0.5 * lit(blur(rims, 1.2) * 1.7 + blur(a.light, 1.2) * 5 + blur(a.light, 3.5) * 5, (-0.6, -0.36, 0.71), 1.6)
+    prints = 0.05 * np.sin(2 * np.pi * (away / 3.4 + 6 * blur(a.light, 2))) * np.clip(1.3 - away / 10, 0, 1)
+    crease = np.exp(-((away / 1.1) ** 2)) * 0.12 + 0.4 * lines(a.light, 0.8)
+    base = clip(base + 0.9 * features(a)[..., None])
+    shine = np.clip((shade - 0.16) * 3, 0, 1) ** 2 * 0.22
+    return clip(base * (1.04 + shade + prints)[..., None] * (1 - crease)[..., None] + shine[..., None])
 
 
 def pencil(a: Analysis, thickness: float) -> Picture:
@@ -150,12 +191,11 @@ def crayon(a: Analysis, thickness: float) -> Picture:
 
 
 def oil(a: Analysis, thickness: float) -> Picture:
-    smeared = along(a.soft, a.tangent, 10)
-    sharp = clip(smeared + 1.2 * (smeared - blur(smeared, 2.5)))
+    smeared = along(a.soft, a.tangent, 6)
+    sharp = clip(smeared + 1.0 * (smeared - blur(smeared, 2.0)) + 1.1 * features(a)[..., None])
     relief = emboss(along(grey(a.picture + 1.5 * (a.picture - blur(a.picture, 2.0))), a.tangent, 8), 3.0)
-    rich = saturate(sharp, 1.4)
-    rich = clip(rich * f32([1.04, 0.99, 0.9]))
-    return clip(rich + 0.11 * relief[..., None])
+    rich = clip(saturate(sharp, 1.4) * f32([1.04, 0.99, 0.9]))
+    return clip(rich + 0.09 * relief[..., None])
 
 
 def watercolour(a: Analysis, thickness: float) -> Picture:
@@ -171,37 +211,40 @@ def watercolour(a: Analysis, thickness: float) -> Picture:
 
 def cartoon(a: Analysis, thickness: float) -> Picture:
     light = grey(a.flat)
-    tone = steps(light, 5, 6.0)
-    fill = saturate(a.flat * ((tone + 0.1) / (light + 0.1))[..., None], 1.55)
-    ink = np.maximum(lines(a.light, 1.2 * thickness, 16.0), 0.8 * edges(a.light, 1.1 * thickness, 3.0) ** 2)
+    fill = saturate(toned(a.flat, steps(light, 5, 6.0), 0.1), 1.55)
+    fill = clip(fill + 0.9 * features(a)[..., None])
+    ink = np.maximum(lines(a.light, 0.9 * thickness, 16.0, 0.012), 0.7 * edges(a.light, 0.8 * thickness, 3.0) ** 2)
     return clip(fill * (1 - ink)[..., None])
 
 
 def anime(a: Analysis, thickness: float) -> Picture:
-    light = grey(a.flat)
-    cel = smoothstep(light, 0.24, 0.32) * 0.6 + smoothstep(light, 0.56, 0.63) * 0.4
-    colours = saturate(a.flat / (light[..., None] + 0.15) * 0.62, 1.25)
-    shade = f32([0.55, 0.48, 0.74])
-    fill = clip(colours * (shade + (f32([1.22, 1.16, 1.12]) - shade) * cel[..., None]))
-    fill = clip(fill + 0.25 * blur(np.maximum(fill - 0.75, 0), 4))
-    line = lines(a.light, 0.85 * thickness, 16.0)[..., None]
-    return clip(fill * (1 - line) + f32([0.2, 0.1, 0.28]) * line)
+    flat = evened(a.flat)
+    lifted = grey(flat) ** 0.75
+    fill = saturate(toned(flat, steps(lifted, 4, 9.0), 0.07), 1.35)
+    shadow = 1 - smoothstep(lifted, 0.35, 0.6)[..., None]
+    fill = clip(fill * (1 - shadow * (1 - f32([0.86, 0.82, 1.04]))) * 0.98 + 0.02)
+    bloom = blur(np.maximum(fill - 0.72, 0), 5) * 0.25
+    line = lines(blur(a.light, 0.6), 0.85 * thickness, 16.0, 0.012)[..., None]
+    return clip((fill + bloom) * (1 - line) + f32([0.17, 0.09, 0.22]) * line)
 
 
 def neon(a: Analysis, thickness: float) -> Picture:
-    edge = edges(grey(a.flat), 1.0 * thickness, 5.0)
+    edge = edges(grey(a.flat), 0.8 * thickness, 5.0)
     hue = ramp(smoothstep(blur(a.light, 3.0), 0.15, 0.85), [(0.2, 0.3, 1.0), (1.0, 0.1, 0.85), (0.1, 0.95, 1.0)])
-    core = edge[..., None] * hue
-    glow = blur(core, 3.0) * 0.9 + blur(core, 8.0) * 0.6
-    return clip(a.soft * f32([0.05, 0.03, 0.1]) + glow + core * 0.9 + (edge**3)[..., None] * 0.5)
+    core = 0.65 * edge[..., None] * hue
+    glow = blur(core, 3.0) * 0.6 + blur(core, 8.0) * 0.5
+    lit = clip(1.1 * (a.light - 0.1) + 4 * features(a))[..., None]  # what the tubes light
+    return clip(lit * (0.2 + 0.36 * hue) + glow + core * 0.9 + (edge**3)[..., None] * 0.25)
 
 
 def ink(a: Analysis, thickness: float) -> Picture:
-    light = grey(along(a.soft, a.tangent, 4))
-    line = np.maximum(lines(light, 1.15 * thickness, 22.0), edges(light, 0.9 * thickness, 3.0) ** 2)
-    black = 1 - smoothstep(blur(light, 1.0), 0.16, 0.28)
-    wash = 0.22 * (1 - smoothstep(blur(light, 1.5), 0.36, 0.46))
-    out = 1 - np.maximum(np.maximum(line, black), wash)
+    light = grey(along(a.soft, a.tangent, 2))
+    line = np.maximum(lines(light, 0.8 * thickness, 20.0), 0.7 * edges(light, 0.7 * thickness, 3.0) ** 2)
+    black = 1 - smoothstep(blur(light, 0.7), 0.10, 0.22)
+    tone = light + 1.6 * features(a)
+    wash = 0.2 * (1 - smoothstep(tone, 0.34, 0.42)) + 0.12 * (1 - smoothstep(tone, 0.54, 0.60))
+    brush = 0.8 * smoothstep(-features(a), 0.035, 0.11)
+    out = 1 - np.maximum(np.maximum(line, black), np.maximum(wash, brush))
     return ramp(out, [(0.03, 0.03, 0.05), (0.97, 0.96, 0.93)])
 
 
@@ -212,54 +255,42 @@ def vintage(a: Analysis, thickness: float) -> Picture:
 
 
 def gold(a: Analysis, thickness: float) -> Picture:
-    relief = emboss(blur(a.light, 1.6), 6.0) * 0.5 + emboss(blur(a.light, 3.5), 10.0) * 0.5
-    metal = 0.14 + 0.6 * a.light + 0.55 * relief + 0.09 * np.sin(2 * np.pi * 3.5 * blur(a.light, 1.5))
+    relief = emboss(blur(a.light, 1.2), 5.0) * 0.3 + emboss(blur(a.light, 3.0), 9.0) * 0.45
+    metal = 0.10 + 0.68 * a.light + 0.42 * relief + 1.1 * features(a)
+    metal = metal + 0.09 * np.sin(2 * np.pi * 3.5 * blur(a.light, 1.5))
     out = ramp(metal, [(0.10, 0.04, 0.0), (0.45, 0.24, 0.03), (0.86, 0.60, 0.12), (1.0, 0.86, 0.36), (1.0, 0.98, 0.82)])
-    return clip(out * (1 - 0.35 * edges(a.light, 1.0, 2.5))[..., None])
+    return clip(out * (1 - 0.3 * edges(a.light, 0.8, 2.5))[..., None])
 
 
 def marble(a: Analysis, thickness: float) -> Picture:
-    relief = emboss(blur(a.light, 1.3), 6.0) * 0.5 + emboss(blur(a.light, 3.5), 10.0) * 0.5
-    stone = 0.58 + 0.36 * (a.light - 0.5) + 0.5 * relief - 0.35 * edges(a.light, 1.1, 2.5)
-    return ramp(stone, [(0.16, 0.17, 0.20), (0.55, 0.57, 0.60), (0.90, 0.90, 0.90), (1.0, 1.0, 0.99)])
+    base = grey(a.flat)
+    shade = lit(blur(a.light, 1.2) * 7 + blur(a.light, 4) * 14, (-0.62, -0.4, 0.68), 1.2)
+    stone = 0.4 + 0.42 * smoothstep(blur(base, 1.5), 0.0, 0.9) + 0.32 * shade + 1.2 * features(a)
+    field = 1.6 * blur(a.light, 6.0) + 0.12 * np.sin(9 * blur(a.light, 2.5))
+    veins = np.exp(-((np.sin(2 * np.pi * field) / 0.22) ** 2))
+    stone = stone - 0.14 * veins - 0.2 * lines(a.light, 1.0)
+    return ramp(
+        stone, [(0.10, 0.11, 0.15), (0.36, 0.38, 0.43), (0.66, 0.67, 0.69), (0.90, 0.895, 0.88), (1.0, 1.0, 0.98)]
+    )
 
 
 def low_poly(a: Analysis, thickness: float) -> Picture:
-    height, width = a.light.shape
-    cell = 12
-    slope = np.hypot(cv2.Sobel(a.light, cv2.CV_32F, 1, 0), cv2.Sobel(a.light, cv2.CV_32F, 0, 1))
-    weight = blur(slope, 0.8) ** 3 + 1e-5
-    xs, ys = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    total = cv2.blur(weight, (cell - 2, cell - 2))
-    # each corner of the mesh moves to the strongest edge about it
-    at_x, at_y = (
-        cv2.blur(weight * xs, (cell - 2, cell - 2)) / total,
-        cv2.blur(weight * ys, (cell - 2, cell - 2)) / total,
-    )
-    row, column = np.arange(-cell, height + 2 * cell, cell), np.arange(-cell, width + 2 * cell, cell)
-    inside = np.ix_(np.clip(row, 0, height - 1), np.clip(column, 0, width - 1))
-    mesh = np.stack([at_x[inside], at_y[inside]], -1)
-    mesh[0, :, 1], mesh[-1, :, 1], mesh[:, 0, 0], mesh[:, -1, 0] = -cell, height + cell, -cell, width + cell
-    out = blur(a.soft, 1.0)
-    colours = saturate(cv2.medianBlur((blur(a.picture, 0.8) * 255).astype(np.uint8), 3).astype(np.float32) / 255, 1.3)
-    for r in range(len(row) - 1):
-        for c in range(len(column) - 1):
-            north, east, south, west = mesh[r, c], mesh[r, c + 1], mesh[r + 1, c + 1], mesh[r + 1, c]
-            halves = (
-                ((north, east, south), (north, south, west))
-                if (r + c) % 2
-                else ((north, east, west), (east, south, west))
-            )
-            for points in halves:
-                x, y = np.clip(np.mean(points, 0).round().astype(int), 0, (width - 1, height - 1))
-                cv2.fillConvexPoly(
-                    out, np.round(np.stack(points) * 16).astype(np.int32), colours[y, x].tolist(), cv2.LINE_AA, 4
-                )
-    return clip(out)
+    colours = evened(a.flat)
+    tone = steps(grey(colours), 7, 14.0)
+    bytes_ = (tone * 255).astype(np.uint8)
+    borders = cv2.morphologyEx(bytes_, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 14
+    # each piece is a roof over its borders; a face of it is what slopes one way
+    roof = blur(cv2.distanceTransform((~borders).astype(np.uint8), cv2.DIST_L2, 5), 1.0)
+    dx, dy = cv2.Sobel(roof, cv2.CV_32F, 1, 0), cv2.Sobel(roof, cv2.CV_32F, 0, 1)
+    turn = np.round(np.arctan2(dy, dx) / (2 * np.pi) * FACETS) / FACETS * 2 * np.pi
+    light = np.cos(turn + 2.4) * np.tanh(np.hypot(dx, dy) / 2)
+    light = f32(cv2.medianBlur(((light + 1) * 127).astype(np.uint8), 7)) / 127 - 1
+    fill = saturate(toned(colours, tone, 0.06), 1.35) * (1 + 0.18 * light)[..., None]
+    return clip(fill * (1 - 0.5 * lines(a.light, 0.9))[..., None])
 
 
 def pop_art(a: Analysis, thickness: float) -> Picture:
-    light = smoothstep(blur(grey(a.flat), 0.8), 0.05, 0.95)
+    light = smoothstep(grey(a.soft) + 1.4 * features(a), 0.05, 0.95)
     tone = steps(light, 4, 8.0)
     fill = ramp(
         tone,
@@ -272,14 +303,19 @@ def pop_art(a: Analysis, thickness: float) -> Picture:
             (0.98, 0.97, 0.75),
         ],
     )
-    line = lines(a.light, 1.2 * thickness, 16.0)[..., None]
+    line = lines(a.light, 0.85 * thickness, 16.0)[..., None]
     return clip(fill * (1 - line))
 
 
 def pixel_art(a: Analysis, thickness: float) -> Picture:
     height, width = a.light.shape
-    small = cv2.resize(saturate(a.picture, 1.4), (width // 8, height // 8), interpolation=cv2.INTER_AREA)
-    return clip(cv2.resize(steps(small, 5, 5.0), (width, height), interpolation=cv2.INTER_NEAREST))
+    small = width // PIXEL, height // PIXEL
+    crisp = clip(a.picture + 0.8 * (a.picture - blur(a.picture, 2.5)))
+    outline = np.maximum(lines(a.light, 1.6, 14.0), 0.6 * edges(grey(a.flat), 1.6, 3.0) ** 2)
+    crisp, outline = (cv2.resize(one, small, interpolation=cv2.INTER_AREA) for one in (crisp, outline))
+    few = steps(clip(saturate(toned(crisp, steps(grey(crisp), 6, 12.0), 0.04), 1.5)), 7, 12.0)
+    inked = few * (1 - 0.75 * np.clip(outline * 1.3, 0, 1))[..., None]
+    return clip(cv2.resize(inked, (width, height), interpolation=cv2.INTER_NEAREST))
 
 
 def woodblock(a: Analysis, thickness: float) -> Picture:
@@ -293,37 +329,48 @@ def woodblock(a: Analysis, thickness: float) -> Picture:
 
 
 def van_gogh(a: Analysis, thickness: float) -> Picture:
-    boosted = a.picture + 2.0 * (a.picture - blur(a.picture, 2.0))
-    strokes = along(boosted, a.tangent, 10)
-    light = grey(strokes)
-    ribs = np.sin(2 * np.pi * 9 * blur(a.light, 2.0))
-    relief = emboss(light, 4.0) * 0.2 + 0.07 * ribs
+    strokes = clip(along(a.picture + 1.5 * (a.picture - blur(a.picture, 1.5)), a.tangent, 12))
+    light, swirl, away = grey(strokes), blur(a.light, 3.0), contours(a)
+    # strokes run along the contours, and break where the brightness turns
+    ribs = np.sin(2 * np.pi * (away / 5 + 5 * swirl)) * np.clip(1.4 - away / 13, 0, 1)
+    ribs = ribs * (0.65 + 0.35 * np.sin(2 * np.pi * 9 * swirl))
     night = ramp(
-        clip(light), [(0.04, 0.07, 0.25), (0.12, 0.30, 0.62), (0.45, 0.62, 0.66), (0.93, 0.78, 0.28), (1.0, 0.95, 0.65)]
+        smoothstep(light, -0.08, 1.02) + 0.06 * ribs,
+        [
+            (0.02, 0.04, 0.22),
+            (0.05, 0.16, 0.55),
+            (0.13, 0.45, 0.68),
+            (0.62, 0.72, 0.42),
+            (0.97, 0.78, 0.22),
+            (1, 0.96, 0.66),
+        ],
     )
-    return clip(saturate(night * 0.62 + clip(strokes) * 0.38, 1.25) * (1 + relief)[..., None])
+    out = saturate(night * 0.52 + saturate(strokes, 1.9) * 0.48, 1.25)
+    relief = emboss(along(f32(light + 0.07 * ribs), a.tangent, 4), 4.0) * 0.2
+    return clip(out * (1 + relief + 0.12 * ribs)[..., None] * (1 - 0.5 * lines(a.light, 1.1))[..., None])
 
 
 def blueprint(a: Analysis, thickness: float) -> Picture:
-    line = np.maximum(edges(a.light, 0.8 * thickness, 3.5), lines(a.light, 1.0 * thickness))
-    return ramp(0.1 + 0.12 * a.light + 0.78 * line, [(0.03, 0.14, 0.42), (0.16, 0.36, 0.72), (0.96, 0.98, 1.0)])
+    line = np.maximum(0.6 * edges(a.light, 0.8 * thickness, 2.5), lines(1 - a.light, 0.7 * thickness))
+    tone = 0.04 + 0.46 * a.light + 2.2 * features(a)
+    return ramp(clip(tone) + 0.55 * line, [(0.02, 0.10, 0.36), (0.13, 0.33, 0.70), (0.96, 0.98, 1.0)])
 
 
 def thermal(a: Analysis, thickness: float) -> Picture:
     return ramp(
-        blur(a.light, 1.2),
+        blur(a.light, 0.6) + 0.8 * features(a),
         [(0.02, 0.0, 0.2), (0.35, 0.0, 0.6), (0.85, 0.1, 0.35), (1.0, 0.55, 0.0), (1.0, 0.95, 0.3), (1.0, 1.0, 0.95)],
     )
 
 
 def cyberpunk(a: Analysis, thickness: float) -> Picture:
     tone = ramp(
-        smoothstep(a.light, 0.1, 1.15),
+        smoothstep(a.light + 0.9 * features(a), 0.1, 1.15),
         [(0.04, 0.0, 0.14), (0.0, 0.28, 0.45), (0.75, 0.12, 0.6), (1.0, 0.55, 0.8), (0.85, 1.0, 1.0)],
     )
-    glow = blur(np.maximum(tone - 0.5, 0), 4.0) * 0.9
-    edge = edges(a.light, 0.9, 3.0)[..., None] * f32([0.0, 0.5, 0.55])
-    return clip(saturate(tone * 0.75 + a.soft * 0.25, 1.15) + glow + edge * 0.6)
+    glow = blur(np.maximum(tone - 0.5, 0), 4.0) * 0.7
+    edge = edges(a.light, 0.8, 3.0)[..., None] * f32([0.0, 0.5, 0.55])
+    return clip(saturate(tone * 0.75 + a.soft * 0.25, 1.15) + glow + edge * 0.45)
 
 
 Teacher = Callable[[Analysis, float], Picture]

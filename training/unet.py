@@ -270,6 +270,149 @@ def cut(pictures: list[Tensor], corners: NDArray[np.int64], window: int) -> Tens
     )
 
 
+class School(NamedTuple):
+    """What a run of training is made of; the text encoder and the UNet are what learns."""
+
+    vae: Vae
+    scale: float  # from the encoder's latents to the UNet's
+    latents: Latents
+    tokenizer: Words
+    text: Text
+    net: Callable[..., tuple[Tensor, Bank]]
+    eye: Eye
+    alphas: Tensor
+    device: torch.device
+
+
+class Task(NamedTuple):
+    """One iteration's pictures: the first `fresh` are new lessons, the others go through their second step."""
+
+    start: Tensor
+    target: Tensor
+    wanted: Tensor  # of the fresh ones
+    tokens: Tensor  # [n, 2, tokens]
+    mix: Tensor
+    timestep: Tensor
+    lessons: list[Lesson]
+    corners: NDArray[np.int64]
+    fresh: int
+
+
+class Memories(NamedTuple):
+    """What the bank holds of the picture before, how it is read, and what was made of that picture."""
+
+    bank: Bank
+    reading: Reading
+    moved: NDArray[np.int64]  # [fresh, 2]: by how many pixels the picture has moved since; empty without a bank
+    past: Tensor
+
+
+def set_task(school: School, phase: Phase, old: Batch | None, random: np.random.Generator) -> Task:
+    """Draw new lessons, and take on what is carried from the iteration before."""
+    fresh, device = phase.batch - (len(old.now) if old else 0), school.device
+    lessons = school.latents.draw(fresh)
+    room = lessons[0].given.shape[-1] - phase.window
+    corners = random.integers(0, room + 1, (fresh, 2))
+    clean, wanted, given = (
+        cut([getattr(lesson, name) for lesson in lessons], corners, phase.window).to(device) * school.scale
+        for name in ("clean", "wanted", "given")
+    )
+    kind = random.random(fresh)
+    chosen = np.where(
+        kind < 0.55,
+        random.integers(440, 561, fresh),
+        np.where(kind < 0.88, random.integers(40, 440, fresh), random.integers(560, 851, fresh)),
+    )
+    timestep = torch.from_numpy(chosen).to(device)
+    wanted = clean.lerp(wanted, amount(timestep).view(-1, 1, 1, 1))
+    prompts = [p for lesson in lessons for p in lesson.prompts]
+    ids = school.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
+    tokens = ids.input_ids.view(fresh, 2, -1).to(device)
+    mix = torch.tensor([lesson.mix for lesson in lessons], device=device)
+    if not old:
+        return Task(given, wanted, wanted, tokens, mix, timestep, lessons, corners, fresh)
+    pairs_ = ((given, old.now), (wanted, old.wanted), (tokens, old.ids), (mix, old.mix), (timestep, old.timestep))
+    start, target, tokens, mix, timestep = (torch.cat(pair) for pair in pairs_)
+    return Task(start, target, wanted, tokens, mix, timestep, lessons, corners, fresh)
+
+
+def remember(
+    school: School, task: Task, phase: Phase, noise: Tensor, hidden: Tensor, random: np.random.Generator
+) -> Memories:
+    """Fill the bank with what the camera saw a frame ago: half of the cameras stand still, the others moved."""
+    device, fresh, empty = school.device, task.fresh, nothing(len(task.start), school.device)
+    room = task.lessons[0].given.shape[-1] - phase.window
+    moved = random.integers(-7, 8, (fresh, 2)) * (random.random((fresh, 1)) < 0.5)
+    at = (task.corners * 8 + moved).clip(0, room * 8)
+    views = noisy_views([lesson.source for lesson in task.lessons], at, phase.window * 8, random)
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+        before = school.vae.encoder(views.to(device, memory_format=torch.channels_last)).float() * school.scale
+    with torch.no_grad():
+        noisy = add_noise(before, noise, school.alphas[task.timestep])
+        past, bank = predict(school.net, noisy, task.timestep, hidden, {}, empty)
+    strengths = torch.from_numpy(random.uniform(0, 0.9, fresh)).to(device, torch.bfloat16)  # as autocast
+    thresholds = torch.from_numpy(random.uniform(0.9, 1, fresh)).float().to(device)
+    fresh_rows = torch.zeros(fresh, dtype=torch.bool, device=device)
+    return Memories(bank, Reading(fresh_rows, strengths, thresholds), moved, past)
+
+
+def judge(
+    school: School, made: Tensor, task: Task, memories: Memories, phase: Phase, random: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, its part in latents, its part in pixels)."""
+    scale, eye, target = school.scale, school.eye, task.target
+    huber = (((made - target) / SPREAD).square() + 0.01).sqrt().mean() - 0.1
+    seen = pyramid_loss(eye(made / scale), eye(target / scale))
+    loss = huber + 0.7 * seen
+    if len(memories.moved) and (still := torch.from_numpy((memories.moved == 0).all(1)).to(school.device)).any():
+        # nothing moved: with the bank, what is shown now is what was shown before
+        loss = loss + STEADY * pyramid_loss(eye(made[still] / scale), eye(memories.past[still] / scale))
+    if phase.decoded:
+        some = torch.from_numpy(random.integers(0, len(made), phase.decoded)).to(school.device)
+        y, x = random.integers(0, phase.window - 16 + 1, 2)
+        with torch.autocast(school.device.type, torch.bfloat16):
+            pair = torch.cat([made[some], target[some]])[..., y : y + 16, x : x + 16] / scale
+            shown = school.vae.decoder(pair.contiguous(memory_format=torch.channels_last)).float()
+        loss = loss + 0.5 * pyramid_loss(shown[: phase.decoded], shown[phase.decoded :])
+    return loss, huber, seen
+
+
+def carry(task: Task, made: Tensor, count: int, random: np.random.Generator) -> Batch:
+    """`count` of the fresh pictures at most, at an earlier timestep, for the next iteration."""
+    go_on = torch.from_numpy(random.permutation(task.fresh)[:count]).to(made.device)
+    later = torch.from_numpy(random.uniform(0.25, 0.75, len(go_on))).to(made.device)
+    return Batch(
+        made.detach()[go_on],
+        task.wanted[go_on],
+        task.tokens[go_on],
+        task.mix[go_on],
+        (task.timestep[go_on] * later).long().clamp(40),
+    )
+
+
+def iterate(
+    school: School, phase: Phase, carried: Batch | None, random: np.random.Generator
+) -> tuple[dict[str, float], Batch | None]:
+    """One iteration up to the gradients: (losses, what is carried to the next)."""
+    remembers = random.random() < REMEMBERED
+    old = carried if not remembers and carried is not None and carried.now.shape[-1] == phase.window else None
+    task = set_task(school, phase, old, random)
+    hidden = school.text(task.tokens.flatten(0, 1)).last_hidden_state.view(len(task.tokens), 2, words.LENGTH, -1)
+    hidden = hidden[:, 0].lerp(hidden[:, 1], task.mix.view(-1, 1, 1))
+    noise = torch.randn_like(task.start)
+    if remembers:
+        memories = remember(school, task, phase, noise, hidden, random)
+    else:
+        none = np.empty((0, 2), np.int64)
+        memories = Memories({}, nothing(len(task.start), school.device), none, task.start)
+    noisy = add_noise(task.start, noise, school.alphas[task.timestep])
+    made, _ = predict(school.net, noisy, task.timestep, hidden, memories.bank, memories.reading)
+    loss, huber, seen = judge(school, made, task, memories, phase, random)
+    loss.backward()  # type: ignore[no-untyped-call]
+    losses = {"loss": loss.item(), "latent": huber.item(), "pixels": seen.item()}
+    return losses, carried if remembers else carry(task, made, phase.batch * 3 // 8, random)
+
+
 def train(
     shards: list[Shard],
     folder: Path,
@@ -282,24 +425,23 @@ def train(
     save_every: float,
     export: Callable[[Text, Unet], None],
     most: float = math.inf,
+    pace: float = 1.0,
 ) -> None:
     """Train for `seconds` or up to `most` steps, going on from `folder`/unet.pt; `export` gets the averaged models."""
     torch.manual_seed(seed)
+    state = folder / "unet.pt"
     vae = (
         AutoencoderTiny.from_pretrained(folder / "vae")
         .to(device, memory_format=torch.channels_last)
         .requires_grad_(False)
     )
-    scale = float(vae.config.scaling_factor)
-    latents = Latents(shards, vae, seed + int(time.time()) % 1000 if (folder / "unet.pt").exists() else seed)
+    latents = Latents(shards, vae, seed + int(time.time()) % 1000 if state.exists() else seed)
     tokenizer = words.tokenizer()
     text, unet = build_text(tokenizer).to(device), build_unet().to(device, memory_format=torch.channels_last)
     weights: dict[str, Tensor] = dict(nn.ModuleDict({"text": text, "unet": unet}).named_parameters())
     optimiser = Muon(*split(weights, outside=("unet.conv_out",)))
     average = {name: weight.detach().clone() for name, weight in weights.items()}
     step, spent = 0, 0.0
-    carried: Batch | None = None
-    state = folder / "unet.pt"
     if state.exists():
         was = torch.load(state, map_location=device, weights_only=True)
         with torch.no_grad():
@@ -308,114 +450,44 @@ def train(
         optimiser.load_state_dict(was["optimiser"])
         average, step, spent = was["average"], was["step"], was["spent"]
     net = BankedUNet(unet, PLACES)
-    eye = fit_eye(shards, vae, device)
-    alphas = scheduler().alphas_cumprod.to(device)
-    run = torch.compile(net, dynamic=True) if device.type == "cuda" else net
+    school = School(
+        vae,
+        float(vae.config.scaling_factor),
+        latents,
+        tokenizer,
+        text,
+        torch.compile(net, dynamic=True) if device.type == "cuda" else net,
+        fit_eye(shards, vae, device),
+        scheduler().alphas_cumprod.to(device),
+        device,
+    )
     random = np.random.default_rng([seed, step])
     begin = time.monotonic() - spent
     saved = spent
+    carried: Batch | None = None
     sums: dict[str, float] = {}
     while (spent := time.monotonic() - begin) < seconds and step < most:
         part = spent / seconds
         phase = next(p for p in phases if part < p.until)
-        remembers = random.random() < REMEMBERED
-        old = carried if not remembers and carried is not None and carried.now.shape[-1] == phase.window else None
-        fresh = phase.batch - (len(old.now) if old else 0)
-        lessons = latents.draw(fresh)
-        room = lessons[0].given.shape[-1] - phase.window
-        corners = random.integers(0, room + 1, (fresh, 2))
-        clean, wanted, given = (
-            cut([getattr(lesson, name) for lesson in lessons], corners, phase.window).to(device) * scale
-            for name in ("clean", "wanted", "given")
-        )
-        kind = random.random(fresh)
-        chosen = np.where(
-            kind < 0.55,
-            random.integers(440, 561, fresh),
-            np.where(kind < 0.88, random.integers(40, 440, fresh), random.integers(560, 851, fresh)),
-        )
-        timestep = torch.from_numpy(chosen).to(device)
-        wanted = clean.lerp(wanted, amount(timestep).view(-1, 1, 1, 1))
-        ids = tokenizer(
-            [p for lesson in lessons for p in lesson.prompts],
-            padding="max_length",
-            truncation=True,
-            return_tensors="pt",
-        )
-        tokens = ids.input_ids.view(fresh, 2, -1).to(device)
-        mix = torch.tensor([lesson.mix for lesson in lessons], device=device)
-        start, target, when = given, wanted, timestep
-        if old:
-            start, target = torch.cat([given, old.now]), torch.cat([wanted, old.wanted])
-            tokens, mix, when = (
-                torch.cat([tokens, old.ids]),
-                torch.cat([mix, old.mix]),
-                torch.cat([timestep, old.timestep]),
-            )
-        hidden = text(tokens.flatten(0, 1)).last_hidden_state.view(len(tokens), 2, words.LENGTH, -1)
-        hidden = hidden[:, 0].lerp(hidden[:, 1], mix.view(-1, 1, 1))
-        noise = torch.randn_like(start)
-        bank: Bank = {}
-        reading = nothing(len(start), device)
-        if remembers:
-            # what the camera saw a frame ago: half of the cameras stand still, the others moved by some pixels
-            moved = random.integers(-7, 8, (fresh, 2)) * (random.random((fresh, 1)) < 0.5)
-            at = (corners * 8 + moved).clip(0, room * 8)
-            views = noisy_views([lesson.source for lesson in lessons], at, phase.window * 8, random)
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-                before = vae.encoder(views.to(device, memory_format=torch.channels_last)).float() * scale
-            with torch.no_grad():
-                past, bank = predict(run, add_noise(before, noise, alphas[when]), when, hidden, bank, reading)
-            strengths = torch.from_numpy(random.uniform(0, 0.9, fresh)).to(device, torch.bfloat16)  # as autocast
-            thresholds = torch.from_numpy(random.uniform(0.9, 1, fresh)).float().to(device)
-            reading = Reading(torch.zeros(fresh, dtype=torch.bool, device=device), strengths, thresholds)
-        made, _ = predict(run, add_noise(start, noise, alphas[when]), when, hidden, bank, reading)
-        huber = (((made - target) / SPREAD).square() + 0.01).sqrt().mean() - 0.1
-        seen = pyramid_loss(eye(made / scale), eye(target / scale))
-        loss = huber + 0.7 * seen
-        if remembers and (still := torch.from_numpy((moved == 0).all(1)).to(device)).any():
-            # nothing moved: with the bank, what is shown now is what was shown before
-            loss = loss + STEADY * pyramid_loss(eye(made[still] / scale), eye(past[still] / scale))
-        if phase.decoded:
-            some = torch.from_numpy(random.integers(0, len(made), phase.decoded)).to(device)
-            y, x = random.integers(0, phase.window - 16 + 1, 2)
-            with torch.autocast(device.type, torch.bfloat16):
-                pair = torch.cat([made[some], target[some]])[..., y : y + 16, x : x + 16] / scale
-                shown = vae.decoder(pair.contiguous(memory_format=torch.channels_last)).float()
-            loss = loss + 0.5 * pyramid_loss(shown[: phase.decoded], shown[phase.decoded :])
-        loss.backward()  # type: ignore[no-untyped-call]
-        speed = rate(part)
+        losses, carried = iterate(school, phase, carried, random)
+        speed = rate(part) * pace
         optimiser.step(4e-3 * speed, 3e-3 * speed)
-        if not remembers:
-            go_on = torch.from_numpy(random.permutation(fresh)[: phase.batch * 3 // 8]).to(device)
-            later = torch.from_numpy(random.uniform(0.25, 0.75, len(go_on))).to(device)
-            carried = Batch(
-                made.detach()[go_on],
-                wanted[go_on],
-                tokens[go_on],
-                mix[go_on],
-                (timestep[go_on] * later).long().clamp(40),
-            )
         step += 1
         with torch.no_grad():
             for name, weight in weights.items():
                 average[name].lerp_(weight, max(0.01, 10 / (step + 10)))
-        for name, value in (("loss", loss), ("latent", huber), ("pixels", seen)):
-            sums[name] = sums.get(name, 0.0) + value.item()
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value
         if step % 25 == 0:
-            log(
-                {
-                    "step": step,
-                    "seconds": spent,
-                    "window": phase.window,
-                    **{name: value / 25 for name, value in sums.items()},
-                }
-            )
+            means = {name: value / 25 for name, value in sums.items()}
+            log({"step": step, "seconds": spent, "window": phase.window, **means})
             sums = {}
         if spent - saved > save_every:
             saved = spent
-            save(state, weights, optimiser, average, step, spent, export)
-    save(state, weights, optimiser, average, step, spent, export)
+            save(state, weights, optimiser, average, step, spent)
+            export(*averaged(state))
+    save(state, weights, optimiser, average, step, spent)
+    export(*averaged(state))
 
 
 def save(
@@ -425,9 +497,8 @@ def save(
     average: dict[str, Tensor],
     step: int,
     spent: float,
-    export: Callable[[Text, Unet], None],
 ) -> None:
-    """Write the checkpoint, then export the averaged weights."""
+    """Write the checkpoint."""
     part = state.with_suffix(".part")
     torch.save(
         {
@@ -440,7 +511,21 @@ def save(
         part,
     )
     part.replace(state)
-    export(*averaged(state))
+
+
+def begin_with(model: Path, state: Path) -> None:
+    """Write a checkpoint that goes on from a finished model folder, with a fresh optimiser and no time spent."""
+    parts = {
+        "text": CLIPTextModel.from_pretrained(model / "text_encoder", dtype=torch.float32),
+        "unet": UNet2DConditionModel.from_pretrained(model / "unet").float(),
+    }
+    weights: dict[str, Tensor] = dict(nn.ModuleDict(parts).named_parameters())
+    with torch.no_grad():
+        for name, weight in weights.items():
+            if name.startswith("unet.conv_out"):
+                weight.div_(SPREAD)
+    optimiser = Muon(*split(weights, outside=("unet.conv_out",)))
+    save(state, weights, optimiser, {name: weight.detach().clone() for name, weight in weights.items()}, 0, 0.0)
 
 
 def averaged(state: Path) -> tuple[Text, Unet]:

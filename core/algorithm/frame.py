@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from core.algorithm import bank as banks
 from core.algorithm import schedule as schedules
 from core.algorithm.bank import Bank, Features, Reading
+from core.algorithm.detail import steadied
 from core.algorithm.net import Net
 from core.algorithm.schedule import Prediction, RowCoefficients
 from core.settings import Guidance, Policy
@@ -70,11 +71,13 @@ class StreamTensors(NamedTuple):
 
     in_flight and origins [rows-1, channels, h, w]: the clean estimates of the frames between two steps, and the latents
     that residual guidance compares them with. bank: rings [net_rows, slots, tokens, channels], empty without a bank.
+    sources: uint8 [rows, height, width, 3], the last pictures, newest first, for the detail stage; none without one.
     """
 
     in_flight: Tensor
     origins: Tensor
     bank: Bank
+    sources: Tensor
 
 
 class DenoisedBatch(NamedTuple):
@@ -115,11 +118,55 @@ class PictureDecoder(nn.Module):
         self.vae = vae
         self.scaling = float(vae.config.scaling_factor)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        """Return the picture uint8 [height, width, 3] of a latent [1, channels, h, w]."""
-        values = self.vae.decode(latent / self.scaling).sample
-        levels: Tensor = ((values[0].float() + 1) * 127.5).round().clamp(0, 255)
-        return levels.permute(1, 2, 0).contiguous().to(torch.uint8)
+    def forward(self, latent: Tensor, source: Tensor | None = None) -> Tensor:
+        """Return the picture uint8 [height, width, 3] of a latent [1, channels, h, w]; the source is not looked at."""
+        return _levels(self.vae.decode(latent / self.scaling).sample)
+
+
+class DetailedDecoder(PictureDecoder):
+    """A decoder with a detail stage behind it, which looks at the picture that was translated."""
+
+    def __init__(self, vae: Any, detail: nn.Module) -> None:
+        super().__init__(vae)
+        self.sharpen = PictureSharpener(detail)
+
+    def forward(self, latent: Tensor, source: Tensor | None = None) -> Tensor:
+        """Return the picture uint8 [height, width, 3] of a latent and its source, of the same shape, which must be."""
+        shown: Tensor = self.sharpen(super().forward(latent), source)
+        return shown
+
+
+class PictureSharpener(nn.Module):
+    """A translation and its source, both RGB uint8 [height, width, 3], to the translation with its detail."""
+
+    def __init__(self, detail: nn.Module) -> None:
+        """detail: a core.algorithm.detail.Detail."""
+        super().__init__()
+        self.detail = detail
+        self.dtype = next(detail.parameters()).dtype
+
+    def forward(self, picture: Tensor, source: Tensor) -> Tensor:
+        """Return the picture with its detail; sides are multiples of 8."""
+        pair = (one.to(self.dtype).permute(2, 0, 1)[None] / 127.5 - 1 for one in (picture, source))
+        return _levels(self.detail(*pair))
+
+
+def _levels(values: Tensor) -> Tensor:
+    """Return the uint8 [height, width, 3] of a picture [1, 3, height, width], -1..1."""
+    levels: Tensor = ((values[0].float() + 1) * 127.5).round().clamp(0, 255)
+    return levels.permute(1, 2, 0).contiguous().to(torch.uint8)
+
+
+def next_sources(picture: Tensor, sources: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:
+    """Return (the picture of the frame that is shown next, the sources after it), of `StreamTensors`.
+
+    With a bank a source is steadied by the one before it, as features are by those of the bank.
+    """
+    if not len(sources):  # nobody asks
+        return picture, sources
+    now = picture if policy is Policy.OFF else steadied(picture, sources[0])
+    after = torch.cat([now[None], sources[:-1]])
+    return after[-1], after
 
 
 class FrameModule(nn.Module):
@@ -152,15 +199,21 @@ class FrameModule(nn.Module):
         Nothing given is changed. Pictures are RGB uint8 [height, width, 3]. The features are empty where the policy
         does not merge.
         """
-        shown, done = self.translate(picture, inputs, tensors)
+        source, sources = next_sources(picture, tensors.sources, self.policy)
+        shown, done = self.translate(picture, inputs, tensors, source)
         bank = banks.write(tensors.bank, done.seen, inputs.write)
         kept = {name: done.seen[name] for name in bank} if self.policy is Policy.MERGE else {}
-        return shown, StreamTensors(done.in_flight, done.origins, bank), kept
+        return shown, StreamTensors(done.in_flight, done.origins, bank, sources), kept
 
-    def translate(self, picture: Tensor, inputs: FrameInputs, tensors: StreamTensors) -> tuple[Tensor, DenoisedBatch]:
-        """Return (picture of rows-1 calls ago, what the UNet call gave); the bank is left as it is."""
+    def translate(
+        self, picture: Tensor, inputs: FrameInputs, tensors: StreamTensors, source: Tensor
+    ) -> tuple[Tensor, DenoisedBatch]:
+        """Return (picture of rows-1 calls ago, what the UNet call gave); the bank is left as it is.
+
+        source: the picture given rows-1 calls ago, for a detail stage.
+        """
         done = self.denoise(self.encode(picture) * inputs.presence, inputs, tensors)
-        return self.decode(done.clean), done
+        return self.decode(done.clean, source), done
 
     def denoise(self, latent: Tensor, inputs: FrameInputs, tensors: StreamTensors) -> DenoisedBatch:
         """Return `denoise_batch` of this frame's UNet."""

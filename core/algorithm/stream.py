@@ -98,11 +98,17 @@ def initial_state(
     latent: Sequence[int],
     dtype: torch.dtype,
     device: torch.device,
+    sources: tuple[int, int] | None = None,
 ) -> StreamState:
-    """Return the state of a stream before its first frame; latent: (channels, h, w), an empty layout: no bank."""
+    """Return the state of a stream before its first frame; latent: (channels, h, w), an empty layout: no bank.
+
+    sources: (height, width) of the pictures that are remembered for a detail stage; None without one.
+    """
     count = len(net_rows(guidance, rows))
     in_flight, origins = (torch.zeros(rows - 1, *latent, dtype=dtype, device=device) for _ in range(2))
-    tensors = StreamTensors(in_flight, origins, banks.empty(layout, count, slots, dtype, device))
+    waiting = (0, 0, 0) if sources is None else (rows, *sources)
+    pictures = torch.zeros(*waiting, 3, dtype=torch.uint8, device=device)
+    tensors = StreamTensors(in_flight, origins, banks.empty(layout, count, slots, dtype, device), pictures)
     return StreamState(tensors, (0,) * count, 0)
 
 
@@ -173,5 +179,6 @@ def step(net: Net, sampling: SamplingParameters, state: StreamState, latent: Ten
         prediction=sampling.prediction,
         guidance=sampling.guidance,
     )
-    tensors = StreamTensors(done.in_flight, done.origins, banks.apply_update(bank, done.seen, update, sampling.seed))
+    bank = banks.apply_update(bank, done.seen, update, sampling.seed)
+    tensors = state.tensors._replace(in_flight=done.in_flight, origins=done.origins, bank=bank)
     return done.clean, next_state(state, tensors, update)

@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from core.algorithm import stream
 from core.algorithm import unet as unets
-from core.algorithm.frame import FrameModule, PictureDecoder, PictureEncoder, example_inputs
+from core.algorithm.detail import Detail
+from core.algorithm.frame import DetailedDecoder, FrameModule, PictureDecoder, PictureEncoder, example_inputs
 from core.algorithm.schedule import Prediction
 from core.models.folder_files import part_config
 from core.models.loading import quiet
@@ -27,7 +28,7 @@ def frame_flops(resolved: Resolved) -> int:
     import diffusers as library
 
     diffusers: Any = library  # its lazy module has no types
-    settings, folder = resolved.settings, resolved.description.folder
+    settings, folder, detail = resolved.settings, resolved.description.folder, resolved.description.detail
     with quiet(), torch.device("meta"):
         unet = diffusers.UNet2DConditionModel.from_config(part_config(folder, "unet"))
         config = part_config(folder, "vae")
@@ -40,12 +41,19 @@ def frame_flops(resolved: Resolved) -> int:
         layout = {} if off else unets.layout(unet.config, resolved.places, *latent[1:])
         net = unets.BankedUNet(unet, resolved.places, resolved.subtoken)
         state = stream.initial_state(
-            layout, settings.steps, settings.ring_slots, settings.guidance, latent, torch.float32, torch.device("meta")
+            layout,
+            settings.steps,
+            settings.ring_slots,
+            settings.guidance,
+            latent,
+            torch.float32,
+            torch.device("meta"),
+            resolved.sources,
         )
         frame = FrameModule(
             encode,
             net,
-            PictureDecoder(vae),
+            DetailedDecoder(vae, Detail(**dict(detail))) if detail else PictureDecoder(vae),
             prediction=Prediction.EPSILON,
             guidance=settings.guidance,
             policy=settings.policy,

@@ -26,6 +26,8 @@ _PARTS = {
     "vae": ("AutoencoderTiny", "AutoencoderKL"),
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
 }
+DETAIL_WIDTHS = ("full", "half", "quarter", "eighth", "whole")
+DETAIL = "detail"  # the folder of the detail stage's weights, model.safetensors
 ONNX_GRAPHS = {"encoder": "vae", "unet": "unet", "decoder": "vae", "text_encoder": "text_encoder"}  # graph: weights
 
 
@@ -37,6 +39,7 @@ class ModelDescription:
     (core.algorithm.unet.default_places).
     subtoken: into how many parts a token's width is divided when features are matched
     (core.algorithm.attention.fuse_subtoken). words: those that the text encoder knows, empty where it knows any.
+    detail: widths of its detail stage (core.algorithm.detail.Detail), empty without one.
     """
 
     name: str
@@ -57,6 +60,7 @@ class ModelDescription:
     interval: int = 4
     styles: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    detail: tuple[tuple[str, int], ...] = ()
 
 
 def available() -> list[str]:
@@ -135,6 +139,11 @@ def has_graphs(folder: Path) -> bool:
     return all((folder / "onnx" / f"{graph}.onnx").is_file() for graph in ONNX_GRAPHS)
 
 
+def graphs_of(description: ModelDescription) -> dict[str, str]:
+    """Return the graphs of the onnx runtime for that model, and the part whose weights each has."""
+    return ONNX_GRAPHS | ({DETAIL: DETAIL} if description.detail else {})
+
+
 def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescription:
     plain = {key: own[key] for key in _PLAIN_KEYS & own.keys()}
     fusion, bank = own.get("fusion", {}), own.get("bank", {})
@@ -158,13 +167,14 @@ def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescri
         interval=bank.get("interval", default.interval),
         styles=_texts("styles", own.get("styles", ())),
         words=_texts("words", own.get("words", ())),
+        detail=_detail_widths(folder, own.get("detail", {})),
     )
     _check(description)
     return description
 
 
 def _check_keys(own: Mapping[str, Any], fusion: Mapping[str, Any], bank: Mapping[str, Any]) -> None:
-    unknown = own.keys() - _PLAIN_KEYS - {"fusion", "bank", "styles", "words"}
+    unknown = own.keys() - _PLAIN_KEYS - {"fusion", "bank", "styles", "words", "detail"}
     unknown |= {f"fusion.{key}" for key in fusion.keys() - {"places", "subtoken", "strength", "threshold"}}
     unknown |= {f"bank.{key}" for key in bank.keys() - {"policy", "slots", "interval"}}
     if unknown:
@@ -183,6 +193,17 @@ def _texts(key: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _detail_widths(folder: Path, value: object) -> tuple[tuple[str, int], ...]:
+    """Check the widths of a detail stage, whose weights must be there."""
+    if not isinstance(value, dict) or not all(type(wide) is int and 0 < wide <= 512 for wide in value.values()):
+        raise SettingsError(f"detail is {value!r}; it must be an object of widths, whole numbers from 1 to 512")
+    if strangers := sorted(value.keys() - DETAIL_WIDTHS):
+        raise SettingsError(f"unknown key detail.{strangers[0]}; detail has {', '.join(DETAIL_WIDTHS)}")
+    if value and not (folder / DETAIL / "model.safetensors").is_file():
+        raise ModelError(f"{folder}: {DETAIL}/model.safetensors is missing; fetch the model again")
+    return tuple(sorted(value.items()))
+
+
 def _check(own: ModelDescription) -> None:
     """Raise SettingsError unless an engine can be built of the description's values."""
     EngineSettings(width=own.width, height=own.height, steps=own.steps, slots=own.slots)
@@ -198,6 +219,8 @@ def _check(own: ModelDescription) -> None:
         raise SettingsError(f"schedule is {own.schedule!r}; it must be {' or '.join(_SCHEDULES)}")
     if not isinstance(own.text_to_image, bool):
         raise SettingsError(f"text_to_image is {own.text_to_image!r}; it must be true or false")
+    if own.detail and own.text_to_image:
+        raise SettingsError("detail is given, but a picture that is imagined has no source; set text_to_image to false")
     _texts("name and licence", [own.name, own.licence])
 
 
@@ -301,11 +324,12 @@ def class_name(folder: Path, part: str) -> str:
 def fingerprint(description: ModelDescription) -> str:
     """Return a hash of all that a graph of the model depends on besides the weights' values. Raises ModelError.
 
-    That is the parts' configurations, without who wrote them, and where features are fused.
+    That is the parts' configurations, without who wrote them, where features are fused, and a detail stage's widths.
     """
     parts = {part: part_config(description.folder, part) for part in sorted(set(ONNX_GRAPHS.values()))}
     own = {part: {key: config[key] for key in config if _shapes_a_graph(key)} for part, config in parts.items()}
-    text = json.dumps([own, description.places, description.subtoken], sort_keys=True)
+    detail = [dict(description.detail)] if description.detail else []
+    text = json.dumps([own, description.places, description.subtoken, *detail], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

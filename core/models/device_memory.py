@@ -211,12 +211,13 @@ def _frame(
     net = unets.BankedUNet(plain, places, subtoken) if banked else unets.PlainUNet(plain)
     with torch.inference_mode(), _NoAttentionMatrix():
         latents = encode(picture).expand(shape.rows, -1, -1, -1)[1:].clone()
-        one = example_inputs(None, StreamTensors(latents[:0], latents[:0], {}), 1, (_TEXT, words))
+        one = example_inputs(None, StreamTensors(latents[:0], latents[:0], {}, picture[None][:0]), 1, (_TEXT, words))
         _, _, seen = _denoised(net, one, {}, one.noise, Guidance.NONE)
         sizes = {name: (feature.shape[1], feature.shape[2]) for name, feature in seen.items()}
         bank = banks.empty(sizes, shape.net_rows, shape.slots, dtype, torch.device("meta"))
         del seen
-        inputs = example_inputs(None, StreamTensors(latents, latents, bank), shape.net_rows, (_TEXT, words))
+        tensors = StreamTensors(latents, latents, bank, picture[None][:0])
+        inputs = example_inputs(None, tensors, shape.net_rows, (_TEXT, words))
         with _Alive() as alive:
             latent = encode(picture)
             clean, _, seen = _denoised(net, inputs, bank, torch.cat([latent, latents]), shape.guidance)

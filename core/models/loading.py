@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from core.algorithm.bank import Layout
+from core.algorithm.detail import Detail
+from core.algorithm.frame import DetailedDecoder, PictureDecoder
 from core.algorithm.prompts import PromptEncoder
 from core.algorithm.schedule import Prediction, Schedule, ScheduleKind
 from core.errors import ModelError, PlaceError, SettingsError
 from core.models import loras
-from core.models.description import DESCRIPTION, ModelDescription, class_name, scheduler_config, variant
+from core.models.description import DESCRIPTION, DETAIL, ModelDescription, class_name, scheduler_config, variant
 from core.models.folder_files import known_config, one_line
 from core.models.tokenizer import load_tokenizer
 from core.resolved import Resolved
@@ -37,7 +39,8 @@ class LoadedParts(NamedTuple):
     """A model's parts as PyTorch modules, in evaluation mode, on the settings' device and in their dtype.
 
     layout: of the bank, empty without one. latent: channels, height, width. weights: with the LoRAs in them, by
-    core.models.loras.named_weights' names; originals: the same without LoRAs, of those that LoRAs change.
+    core.models.loras.named_weights' names; originals: the same without LoRAs, of those that LoRAs change. decode: by
+    the VAE, and the detail stage where the model has one.
     """
 
     unet: Any
@@ -50,6 +53,7 @@ class LoadedParts(NamedTuple):
     device: torch.device
     weights: Mapping[str, Tensor]
     originals: Mapping[str, Tensor]
+    decode: PictureDecoder
 
 
 def load_parts(resolved: Resolved, *, nets_on: torch.device | None = None) -> LoadedParts:
@@ -76,7 +80,28 @@ def load_parts(resolved: Resolved, *, nets_on: torch.device | None = None) -> Lo
     latent = _latent(resolved, unet.config, vae.config)
     layout = {} if settings.policy is Policy.OFF else _layout(resolved, unet, latent)
     encoder = clip_encoder(tokenizer, text_encoder, dtype)
-    return LoadedParts(unet, vae, encoder, schedule, layout, latent, dtype, device, weights, fusion.originals)
+    decode = _decoder(resolved.description, vae, nets_on or device)
+    return LoadedParts(unet, vae, encoder, schedule, layout, latent, dtype, device, weights, fusion.originals, decode)
+
+
+def _decoder(description: ModelDescription, vae: Any, device: torch.device) -> PictureDecoder:
+    """Return what turns latents into pictures, by the model's detail stage too if it has one. Raises ModelError."""
+    if not description.detail:
+        return PictureDecoder(vae)
+    return DetailedDecoder(vae, detail_stage(description, vae.dtype, device))
+
+
+def detail_stage(description: ModelDescription, dtype: torch.dtype, device: torch.device) -> Detail:
+    """Load the model's detail stage, which it must have. Raises ModelError."""
+    from safetensors.torch import load_file
+
+    path = description.folder / DETAIL / "model.safetensors"
+    net = Detail(**dict(description.detail))
+    try:
+        net.load_state_dict(load_file(path))
+    except Exception as error:  # safetensors and torch raise whatever a broken file leads them to
+        raise ModelError(f"{path}: does not fit the model's description ({one_line(error)})") from error
+    return net.to(device, dtype).eval().requires_grad_(False)
 
 
 def banked(unet: Any, resolved: Resolved) -> BankedUNet:

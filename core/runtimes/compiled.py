@@ -28,7 +28,6 @@ from core.algorithm.frame import (
     BankMerge,
     FrameInputs,
     FrameModule,
-    PictureDecoder,
     PictureEncoder,
     StreamTensors,
     example_inputs,
@@ -118,7 +117,7 @@ def optimized_frame(loaded: LoadedParts, resolved: Resolved) -> OptimizedFrame:
     frame = FrameModule(
         PictureEncoder(loaded.vae),
         net,
-        PictureDecoder(loaded.vae),
+        loaded.decode,
         prediction=loaded.schedule.prediction,
         guidance=settings.guidance,
         policy=settings.policy,
@@ -222,7 +221,7 @@ class CompiledStep:
             keep = [capture(partial(compiled(_write), bank, seen, inputs.write))] if any(update.writes) else []
             orders, merge = _orders(bank), compiled(_merge)
             keep += [partial(_row_merge(merge, bank, orders, row, seen, self._policy), seen) for row in update.merged]
-            decode = capture(partial(compiled(frame.decode), latent))
+            decode = capture(partial(compiled(frame.decode), latent, given))
             shown = decode()
         return {
             "copy in": lambda: given.copy_(torch.from_numpy(picture)),
@@ -252,6 +251,7 @@ def _translate(
     shown.copy_(result)
     tensors.in_flight.copy_(after.in_flight)
     tensors.origins.copy_(after.origins)
+    tensors.sources.copy_(after.sources)
     for name, ring in tensors.bank.items():
         ring.copy_(after.bank[name])
     kept: Features = seen
@@ -328,5 +328,5 @@ def _orders(bank: Bank) -> dict[int, list[StagedInput]]:
 
 def _clear(tensors: StreamTensors) -> None:
     """Set everything to zero, as before the first frame: compiling has run the frame."""
-    for tensor in (tensors.in_flight, tensors.origins, *tensors.bank.values()):
+    for tensor in (tensors.in_flight, tensors.origins, tensors.sources, *tensors.bank.values()):
         tensor.zero_()

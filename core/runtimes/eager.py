@@ -23,7 +23,7 @@ def load(resolved: Resolved) -> Model:
     parts = ModelParts(
         encode=partial(_encode, PictureEncoder(loaded.vae), loaded.device),
         net=banked(loaded.unet, resolved) if loaded.layout else PlainUNet(loaded.unet),
-        decode=partial(_decode, PictureDecoder(loaded.vae)),
+        decode=partial(_decode, loaded.decode, loaded.device),
     )
     put = partial(loras.put, loaded.weights)
     return Model.of_parts(resolved, loaded, lambda state: PartsStep(parts), put)
@@ -34,6 +34,6 @@ def _encode(encode: PictureEncoder, device: torch.device, picture: Picture) -> T
     return latent
 
 
-def _decode(decode: PictureDecoder, latent: Tensor) -> Picture:
-    picture: Picture = decode(latent).cpu().numpy()
+def _decode(decode: PictureDecoder, device: torch.device, latent: Tensor, source: Tensor) -> Picture:
+    picture: Picture = decode(latent, source.to(device)).cpu().numpy()
     return picture

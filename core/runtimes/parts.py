@@ -12,18 +12,21 @@ from torch import Tensor
 
 from core.algorithm import bank as banks
 from core.algorithm import stream
-from core.algorithm.frame import denoise_batch
+from core.algorithm.frame import denoise_batch, next_sources
 from core.algorithm.net import Net, Picture
 from core.algorithm.stream import PendingPicture, SamplingParameters, Stages, StreamState
 from core.runtimes.stages import sample_update
 
 
 class ModelParts(NamedTuple):
-    """A model as functions: picture RGB uint8 [height, width, 3] to latent [1, channels, h, w], the UNet, and back."""
+    """A model as functions: picture RGB uint8 [height, width, 3] to latent [1, channels, h, w], the UNet, and back.
+
+    decode takes the latent and the picture that it came from, uint8 [height, width, 3], empty for an imagined frame.
+    """
 
     encode: Callable[[Picture], Tensor]
     net: Net
-    decode: Callable[[Tensor], Picture]
+    decode: Callable[[Tensor, Tensor], Picture]
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,12 @@ class PartsStep:
     ) -> tuple[PendingPicture, StreamState]:
         """See core.algorithm.stream.Step."""
         latent = torch.zeros_like(sampling.noise[:1]) if picture is None else self.parts.encode(picture)
+        waiting = state.tensors.sources
+        given = torch.empty(0, dtype=torch.uint8) if picture is None else torch.from_numpy(picture).to(waiting.device)
+        source, sources = next_sources(given, waiting, sampling.policy)
         clean, state = stream.step(self.parts.net, sampling, state, latent)
-        return partial(self.parts.decode, clean), state
+        state = state._replace(tensors=state.tensors._replace(sources=sources))
+        return partial(self.parts.decode, clean, source), state
 
     def stages(self, sampling: SamplingParameters, state: StreamState, picture: Picture) -> Stages:
         """See core.algorithm.stream.Step; the encoder's and the decoder's time include the copies."""
@@ -59,6 +66,6 @@ class PartsStep:
             "encode": lambda: parts.encode(picture),
             "unet": unet,
             "bank": lambda: banks.apply_update(tensors.bank, seen, update, sampling.seed),
-            "decode": lambda: parts.decode(latent),
+            "decode": lambda: parts.decode(latent, shown),
             "copy out": lambda: shown.cpu(),
         }

@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("skimage", reason="the training pictures come inside scikit-image: pip install -e .[dev]")
 pytest.importorskip("sklearn", reason="the training pictures come inside scikit-learn: pip install -e .[dev]")
 
-from training import data, lessons, teachers, unet, vae, words
+from training import data, lessons, scenes, teachers, unet, vae, words
 from training.__main__ import main
 from training.export import export
 from training.optimiser import orthogonalise
@@ -30,7 +30,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[lessons.Shard]:
 
 
 def test_same_seed_same_picture(photographs: data.Photographs) -> None:
-    first, second = (data.base_picture(np.random.default_rng(5), 64, photographs) for _ in range(2))
+    first, second = (scenes.base_picture(np.random.default_rng(5), 64, photographs) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert first.shape == (64, 64, 3)
     assert first.min() >= 0

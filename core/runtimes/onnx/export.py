@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from torch import Tensor, nn
 
 from core.algorithm import unet
 from core.algorithm.bank import Reading
+from core.algorithm.frame import PictureSharpener
 from core.errors import ModelError
 from core.models import loading as models
-from core.models.description import ONNX_GRAPHS, ModelDescription, describe, fingerprint
+from core.models.description import DETAIL, ModelDescription, describe, fingerprint, graphs_of
 from core.models.folder_files import part_config
 from core.runtimes.onnx import folding
 from core.runtimes.onnx import runtime as onnx
@@ -99,7 +101,8 @@ def export(folder: Path) -> None:
     description = describe(str(folder))
     if part_config(folder, "vae")["_class_name"] != "AutoencoderTiny":
         raise ModelError(f"{folder / 'vae'}: only an AutoencoderTiny can be exported; use --runtime eager")
-    with _random_weights(folder) as likeness, tempfile.TemporaryDirectory() as made:
+    parts = set(graphs_of(description).values())
+    with _random_weights(folder, parts) as likeness, tempfile.TemporaryDirectory() as made:
         _export(description, likeness, Path(made))
         (folder / onnx.FOLDER).mkdir(exist_ok=True)
         for written in sorted(Path(made).iterdir(), key=lambda path: path.name == onnx.MANIFEST):
@@ -110,7 +113,7 @@ def export(folder: Path) -> None:
 
 
 @contextmanager
-def _random_weights(folder: Path) -> Iterator[Path]:
+def _random_weights(folder: Path, parts: set[str]) -> Iterator[Path]:
     """Yield a copy of the model folder with random weights of the same names and shapes."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
@@ -119,7 +122,7 @@ def _random_weights(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as made:
         copy = Path(made) / folder.name
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("*.safetensors", onnx.FOLDER))
-        for part in sorted(set(ONNX_GRAPHS.values())):
+        for part in sorted(parts):
             for file in sorted((folder / part).glob("*.safetensors")):
                 with safe_open(file, framework="np") as stored:
                     shapes = {name: stored.get_slice(name).get_shape() for name in stored.keys()}  # noqa: SIM118
@@ -132,7 +135,8 @@ def _export(description: ModelDescription, folder: Path, out: Path) -> None:
     """Export the model of `folder` to files in `out`."""
     vae, plain, text_encoder = (models.part(folder, name, torch.float32) for name in ("vae", "unet", "text_encoder"))
     layout = unet.layout(plain.config, description.places, _PROBE, _PROBE)
-    weights = {part: onnx.weights_of(folder / part) for part in set(ONNX_GRAPHS.values())}
+    graphs = graphs_of(description)
+    weights = {part: onnx.weights_of(folder / part) for part in set(graphs.values())}
     length, width = int(text_encoder.config.max_position_embeddings), int(plain.config.cross_attention_dim)
     (encoder, into), (decoder, back) = (
         folding.fold(getattr(vae, half).layers, f"{half}.layers") for half in ("encoder", "decoder")
@@ -143,7 +147,7 @@ def _export(description: ModelDescription, folder: Path, out: Path) -> None:
 
     def write(graph: str, module: nn.Module, args: Any, dynamic: Any, inputs: list[str], outputs: list[str]) -> None:
         proto = _graph(module, args, dynamic, inputs, outputs)
-        used[graph] = _refer(proto.graph, weights[ONNX_GRAPHS[graph]])
+        used[graph] = _refer(proto.graph, weights[graphs[graph]])
         (out / f"{graph}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
 
     _write_pictures(
@@ -152,6 +156,9 @@ def _export(description: ModelDescription, folder: Path, out: Path) -> None:
     ids = torch.zeros(1, length, dtype=torch.int64)
     write("text_encoder", _Text(text_encoder), (ids,), ({},), ["ids"], ["text_embedding"])
     _write_unet(write, plain, description.places, description.subtoken, (length, width))
+    if description.detail:
+        likeness = replace(description, folder=folder)
+        _write_detail(write, PictureSharpener(models.detail_stage(likeness, torch.float32, torch.device("cpu"))))
     manifest = {
         "version": onnx.VERSION,
         "made_for": fingerprint(description),
@@ -173,6 +180,12 @@ def _write_pictures(write: _Write, encoder: _Encoder, decoder: _Decoder, factor:
     write("encoder", encoder, (picture,), ({0: auto, 1: auto},), ["picture"], ["latent"])
     latent = torch.zeros(1, channels, 8, 10)
     write("decoder", decoder, (latent,), ({2: auto, 3: auto},), ["latent"], ["picture"])
+
+
+def _write_detail(write: _Write, sharpen: PictureSharpener) -> None:
+    auto = torch.export.Dim.AUTO
+    pair = tuple(torch.zeros(64, 80, 3, dtype=torch.uint8) for _ in range(2))
+    write(DETAIL, sharpen, pair, ({0: auto, 1: auto}, {0: auto, 1: auto}), ["picture", "source"], ["shown"])
 
 
 def _write_unet(write: _Write, plain: Any, places: tuple[str, ...] | None, parts: int, text: tuple[int, int]) -> None:

@@ -23,7 +23,7 @@ from core.algorithm.net import Net, Picture
 from core.algorithm.prompts import PromptEncoder
 from core.algorithm.stream import net_rows
 from core.errors import ModelError, SettingsError
-from core.models.description import ONNX_GRAPHS, ModelDescription, fingerprint, has_graphs
+from core.models.description import DETAIL, ONNX_GRAPHS, ModelDescription, fingerprint, graphs_of, has_graphs
 from core.models.folder_files import check_keys, one_line, read_json, whole
 from core.models.loading import betas_schedule
 from core.models.tokenizer import special_tokens
@@ -79,7 +79,7 @@ def load(resolved: Resolved) -> Model:
         raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
     manifest = read_manifest(description)
     threads = _divided(settings, torch.get_num_threads())
-    sessions = _sessions(folder, manifest, threads.sessions)
+    sessions = _sessions(description, manifest, threads.sessions)
     unet = sessions["unet"]
     channels = int(unet.get_inputs()[0].shape[1])
     factor = int(manifest["factor"])
@@ -88,7 +88,7 @@ def load(resolved: Resolved) -> Model:
     parts = ModelParts(
         encode=_encode(sessions["encoder"]),
         net=_net(unet, layout, ThreadPoolExecutor(threads.workers, "unet"), threads.workers),
-        decode=_decode(sessions["decoder"]),
+        decode=_decode(sessions["decoder"], sessions.get(DETAIL)),
     )
     return Model(
         resolved=resolved,
@@ -119,7 +119,7 @@ def _divided(settings: EngineSettings, threads: int) -> _Threads:
     # with one step there is no second row to run beside the first: the last picture is decoded meanwhile
     beside = settings.steps == 1 and threads > 1
     decoder = max(1, threads - unet) if beside else threads
-    each = {"encoder": threads, "unet": unet, "decoder": decoder, "text_encoder": threads}
+    each = {"encoder": threads, "unet": unet, "decoder": decoder, "text_encoder": threads, DETAIL: decoder}
     return _Threads(each, min(rows, threads), beside)
 
 
@@ -143,14 +143,15 @@ def read_manifest(description: ModelDescription) -> dict[str, Any]:
     return manifest
 
 
-def _sessions(folder: Path, manifest: Mapping[str, Any], threads: Mapping[str, int]) -> dict[str, Any]:
-    weights = {part: weights_of(folder / part) for part in set(ONNX_GRAPHS.values())}
+def _sessions(description: ModelDescription, manifest: Mapping[str, Any], threads: Mapping[str, int]) -> dict[str, Any]:
+    folder, graphs = description.folder, graphs_of(description)
+    weights = {part: weights_of(folder / part) for part in set(graphs.values())}
     try:
         chains = {name: Chain.from_json(values) for name, values in manifest["folded"].items()}
         weights["vae"] |= folded_weights(chains, weights["vae"])
         needed = {
             graph: {name: named(name, weights[part]) for name in manifest["weights"][graph]}
-            for graph, part in ONNX_GRAPHS.items()
+            for graph, part in graphs.items()
         }
     except (
         KeyError,
@@ -163,7 +164,7 @@ def _sessions(folder: Path, manifest: Mapping[str, Any], threads: Mapping[str, i
         raise ModelError(
             f"{folder / FOLDER / MANIFEST}: does not fit the weights ({' '.join(str(error).split())}); {_REMEDY}"
         ) from error
-    return {graph: _session(folder / FOLDER / f"{graph}.onnx", needed[graph], threads[graph]) for graph in ONNX_GRAPHS}
+    return {graph: _session(folder / FOLDER / f"{graph}.onnx", needed[graph], threads[graph]) for graph in graphs}
 
 
 def _session(path: Path, weights: Mapping[str, NDArray[np.float32]], threads: int) -> Any:
@@ -263,12 +264,19 @@ def _encode(session: Any) -> Callable[[Picture], Tensor]:
     return encode
 
 
-def _decode(session: Any) -> Callable[[Tensor], Picture]:
-    def decode(latent: Tensor) -> Picture:
+def _decode(session: Any, detail: Any) -> Callable[[Tensor, Tensor], Picture]:
+    """detail: the detail stage's session; None for a model without."""
+
+    def decode(latent: Tensor, source: Tensor) -> Picture:
         picture: Picture = session.run(None, {"latent": np.ascontiguousarray(latent.numpy())})[0]
         return picture
 
-    return decode
+    def detailed(latent: Tensor, source: Tensor) -> Picture:
+        given = {"picture": decode(latent, source), "source": np.ascontiguousarray(source.numpy())}
+        picture: Picture = detail.run(None, given)[0]
+        return picture
+
+    return decode if detail is None else detailed
 
 
 def _text(folder: Path, session: Any, length: int) -> PromptEncoder:

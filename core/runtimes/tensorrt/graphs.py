@@ -68,9 +68,13 @@ def _weights_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
-def named_inputs(picture: Tensor, inputs: FrameInputs, tensors: StreamTensors) -> dict[str, Tensor]:
-    """Return every tensor that a frame is given, by its name in the graph."""
+def named_inputs(picture: Tensor, inputs: FrameInputs, tensors: StreamTensors, *, detailed: bool) -> dict[str, Tensor]:
+    """Return every tensor that a frame is given, by its name in the graph.
+
+    detailed: the model has a detail stage, and `source` is the picture of the frame that is shown.
+    """
     plain = {"picture": picture, "noise": inputs.noise, "text": inputs.text}
+    plain |= {"source": picture} if detailed else {}
     plain |= {"scale": inputs.scale, "residual": inputs.residual, "presence": inputs.presence}
     rows = {f"rows.{name}": value for name, value in inputs.rows._asdict().items()}
     reading = dict(inputs.reading._asdict())
@@ -110,8 +114,9 @@ class FrameGraph(nn.Module):
             reading=reading,
             write=reading.fresh,  # not used here: the rings are written by whoever runs the graph
         )
-        remembered = StreamTensors(given["in_flight"], given["origins"], bank)
-        shown, done = self.frame.translate(given["picture"], inputs, remembered)
+        source = given.get("source", given["picture"])
+        remembered = StreamTensors(given["in_flight"], given["origins"], bank, source[None][:0])
+        shown, done = self.frame.translate(given["picture"], inputs, remembered, source)
         return shown, done.in_flight, done.origins, *(done.seen[name] for name in bank)
 
 

@@ -7,7 +7,7 @@ import subprocess
 
 import torch
 
-from core.models.description import ModelDescription, fingerprint, weight_files
+from core.models.description import DETAIL, ModelDescription, fingerprint, weight_files
 from core.runtimes.tensorrt import cache
 from core.runtimes.tensorrt.plans import Machine, PlanKey, TensorRtState
 from core.settings import EngineSettings
@@ -89,6 +89,7 @@ def look(description: ModelDescription, settings: EngineSettings) -> TensorRtSta
         return TensorRtState(why)
     parts = [description.folder / part for part in ("unet", "vae")]
     files = [part / name for part in parts for name in weight_files(part)]
+    files += [description.folder / DETAIL / "model.safetensors"] if description.detail else []
     weights = cache.fingerprint(fingerprint(description), files)
     key = PlanKey.of(machine(settings.device), weights, settings)
     return TensorRtState("", key, cache.find(key))

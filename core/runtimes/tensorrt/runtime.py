@@ -18,7 +18,7 @@ from torch import Tensor
 from core.algorithm import bank as banks
 from core.algorithm import stream
 from core.algorithm.bank import BankUpdate, Layout
-from core.algorithm.frame import FrameModule, PictureDecoder, PictureEncoder, StreamTensors, example_inputs
+from core.algorithm.frame import DetailedDecoder, FrameModule, PictureEncoder, example_inputs, next_sources
 from core.algorithm.net import Picture
 from core.algorithm.schedule import RowCoefficients
 from core.algorithm.stream import PendingPicture, SamplingParameters, Stages, Step, StreamState
@@ -72,7 +72,7 @@ def load(resolved: Resolved) -> Model:
         refit(loaded.originals)
 
     def open_stream(state: StreamState) -> Step:
-        step = TensorRtStep(built, shape, state, net.cross_attention)
+        step = TensorRtStep(built, shape, state, net.cross_attention, settings.policy)
         opened.add(step)
         return step
 
@@ -116,7 +116,7 @@ def plan_shape(loaded: LoadedParts, settings: EngineSettings, version: tuple[int
 def frame_module(loaded: LoadedParts, resolved: Resolved) -> FrameModule:
     """Return the whole frame as one module, which takes the parts over. Raises ModelError."""
     settings = resolved.settings
-    parts = PictureEncoder(loaded.vae), banked(loaded.unet, resolved), PictureDecoder(loaded.vae)
+    parts = PictureEncoder(loaded.vae), banked(loaded.unet, resolved), loaded.decode
     guidance, prediction = settings.guidance, loaded.schedule.prediction
     frame = FrameModule(*parts, prediction=prediction, guidance=guidance, policy=settings.policy)
     return frame.eval().requires_grad_(False)
@@ -137,7 +137,7 @@ def example_tensors(
         nothing = (0,) * shape.net_rows
         inputs = inputs._replace(reading=in_place_reading(inputs.reading, nothing, nothing, shape.slots))  # type: ignore[arg-type]
     picture = torch.zeros(settings.height, settings.width, 3, dtype=torch.uint8, device=device)
-    return named_inputs(picture, inputs, memory)
+    return named_inputs(picture, inputs, memory, detailed=isinstance(frame.decode, DetailedDecoder))
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,7 @@ class TensorRtStep:
         shape: PlanShape,
         state: StreamState,
         cross_attention: Callable[[Tensor], dict[str, Tensor]],
+        bank_policy: Policy,
     ) -> None:
         """Run that stream's frames; built: the frame's TensorRT engine and, if the bank merges, the merge's.
 
@@ -230,7 +231,8 @@ class TensorRtStep:
         if shape.in_place:
             written = {name for name in shape.layout if not name.endswith(".feature")}
             given |= {f"seen.{name}": self._rings.tensors[name] for name in written}
-        self._tensors = StreamTensors(tensors.in_flight, tensors.origins, {} if shape.in_place else tensors.bank)
+        self._tensors = tensors._replace(bank={} if shape.in_place else tensors.bank)
+        self._bank_policy = bank_policy
         self._execution = PlanExecution(built[0], given, device)
         ours = self._execution.tensors
         self._merging = PlanExecution(built[1], {}, device) if len(built) > 1 else None
@@ -250,7 +252,8 @@ class TensorRtStep:
             self._capture_runs()
 
     def _capture_runs(self) -> None:
-        kept = (*self._tensors[:2], *self._rings.tensors.values())
+        own = self._tensors
+        kept = (own.in_flight, own.origins, own.sources, *self._rings.tensors.values())
         with torch.inference_mode():
             before = [tensor.clone() for tensor in kept]
             self._frame: Callable[[], None] = self._capture(self._run)
@@ -278,6 +281,11 @@ class TensorRtStep:
         return {}
 
     def _run(self) -> None:
+        ours, sources = self._execution.tensors, self._tensors.sources
+        if "source" in ours:
+            source, after = next_sources(ours["picture"], sources, self._bank_policy)
+            ours["source"].copy_(source)
+            sources.copy_(after)
         self._execution.run()
         for name in ("in_flight", "origins"):
             if name in self._execution.tensors:

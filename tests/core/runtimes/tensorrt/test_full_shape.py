@@ -65,7 +65,7 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     assert made.path.stat().st_size < 2**26
     state = stream.initial_state(shape.layout, 1, 1, Guidance.NONE, (4, 16, 16), torch.float32, torch.device("cpu"))
     engine: Any = trt_stand_in.engine_of(made.path)  # as good as tensorrt.ICudaEngine
-    step = tensorrt.TensorRtStep([engine], shape, state, lambda _: cross)
+    step = tensorrt.TensorRtStep([engine], shape, state, lambda _: cross, Policy.OFF)
     for view, expected in zip(views, eager, strict=True):
         pending, state = step(sampling, state, view)
         assert np.abs(pending().astype(int) - expected).max() <= 1
@@ -81,7 +81,8 @@ def full_shape() -> LoadedParts:
     encoder = PromptEncoder(lambda prompt: torch.zeros(1, 77, 768), lambda word: True)
     schedule = Schedule(scaled_linear_alphas(), ScheduleKind.LCM)
     device, bank = torch.device("cpu"), layout(unet.config, None, 16, 16)
-    return LoadedParts(unet, vae, encoder, schedule, bank, (4, 16, 16), torch.float32, device, {}, {})
+    decode = PictureDecoder(vae)
+    return LoadedParts(unet, vae, encoder, schedule, bank, (4, 16, 16), torch.float32, device, {}, {}, decode)
 
 
 def full_sampling(loaded: LoadedParts) -> SamplingParameters:

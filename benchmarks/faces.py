@@ -1,0 +1,139 @@
+"""Does a face survive its translation? Faces that YuNet finds, and how far their landmarks move.
+
+For each look: of the faces found in the sources, the share found at the same place in the picture (%), and the mean
+distance of the five landmarks, over the face's width. `--of teachers` asks what the teachers themselves do to a face.
+
+python benchmarks/faces.py --detector yunet.onnx [--clips FOLDER] [--photos FOLDER] [--of model|teachers|without]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from training.data import Picture, f32, square
+from training.lessons import to_bytes
+from training.photos import portraits, read
+from training.run import load, sharpened, translate
+from training.teachers import TEACHERS, analyse
+from training.words import STYLES
+
+FILMS = ("webcam_signing", "talking_man", "webcam_expressions")
+SCORE = 0.6
+NEAR = 0.5  # of the face's width: where the same face may lie
+
+
+class Face(NamedTuple):
+    """Pixels: the middle and the width of the box, and the landmarks [5, 2]."""
+
+    middle: NDArray[np.float32]
+    width: float
+    landmarks: NDArray[np.float32]
+
+
+def faces(detector: Any, picture: Picture) -> list[Face]:
+    """Find all faces of a picture."""
+    _, rows = detector.detect(np.ascontiguousarray(to_bytes(np.clip(picture, 0, 1))[..., ::-1]))
+    found = [] if rows is None else list(rows)
+    return [Face(row[:2] + row[2:4] / 2, float(row[2]), row[4:14].reshape(5, 2)) for row in found]
+
+
+def moved(face: Face, others: list[Face]) -> float | None:
+    """Return the landmarks' mean distance, of the face's width, to those of the same face; None where there is none."""
+    near = [one for one in others if np.linalg.norm(one.middle - face.middle) < NEAR * face.width]
+    errors = [float(np.linalg.norm(one.landmarks - face.landmarks, axis=1).mean()) / face.width for one in near]
+    return min(errors, default=None)
+
+
+def sources(clips: Path | None, photos: Path | None, each: int, size: int) -> dict[str, list[Picture]]:
+    """Frames of the films, evenly chosen, and the portraits held out from training; squares of `size`."""
+    found: dict[str, list[Picture]] = {}
+    for name in FILMS if clips else ():
+        film = cv2.VideoCapture(str(Path(str(clips)) / f"{name}.mp4"))
+        count = int(film.get(cv2.CAP_PROP_FRAME_COUNT))
+        for number in np.linspace(0, count - 1, each).astype(int):
+            film.set(cv2.CAP_PROP_POS_FRAMES, int(number))
+            got, frame = film.read()
+            if got:
+                found.setdefault(name, []).append(square(f32(frame[..., ::-1]) / np.float32(255), size))
+    if photos:
+        chosen = portraits(photos, held_out=True)[:each]
+        found["portraits"] = [square(read(path), size) for path in chosen]
+    return found
+
+
+def style_of(prompt: str) -> str:
+    """Return the style whose name or another way of saying it is in the prompt."""
+    ways = [(way, style) for style, names in STYLES.items() for way in (style, *names) if way in prompt.lower()]
+    return max(ways, key=lambda found: len(found[0]))[1]
+
+
+def looks(folder: Path) -> dict[str, str]:
+    """Return the prompt of each shipped profile, by its file's name."""
+    read_ = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.toml"))}
+    return {name: profile["look"]["prompt"] for name, profile in read_.items()}
+
+
+def makers(of: str, model: Path) -> Callable[[str, Picture], Picture]:
+    """Return what makes a picture from a prompt and a source."""
+    if of == "teachers":
+        return lambda prompt, picture: TEACHERS[style_of(prompt)](analyse(picture), 1.0)
+    parts = load(model)
+    detail = parts.detail if of == "model" else None
+
+    def make(prompt: str, picture: Picture) -> Picture:
+        made = translate(parts._replace(detail=None), picture, prompt)
+        return sharpened(detail, made, picture) if detail else made
+
+    return make
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print, and write what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--detector", type=Path, required=True, help="YuNet, an ONNX file")
+    parser.add_argument("--clips", type=Path, help="a folder with " + ", ".join(FILMS))
+    parser.add_argument("--photos", type=Path, help="a folder whose `portraits` were held out in part")
+    parser.add_argument("--of", choices=("model", "without", "teachers"), default="model", help="without: the detail")
+    parser.add_argument("--model", type=Path, default=Path("core/embedded_model"))
+    parser.add_argument("--profiles", type=Path, default=Path("profiles"))
+    parser.add_argument("--only", nargs="*", help="profiles")
+    parser.add_argument("--each", type=int, default=6, help="pictures of each film, and portraits")
+    parser.add_argument("--size", type=int, default=256, help="pixels, a multiple of 32")
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    given = parser.parse_args(arguments)
+    detector = cv2.FaceDetectorYN.create(str(given.detector), "", (given.size, given.size), SCORE)
+    pictures = sources(given.clips, given.photos, given.each, given.size)
+    known = {name: [(one, face) for one in many for face in faces(detector, one)] for name, many in pictures.items()}
+    make = makers(given.of, given.model)
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for profile, prompt in looks(given.profiles).items():
+        if given.only and profile not in given.only:
+            continue
+        row = table[profile] = {}
+        for name, pairs in known.items():
+            made = {id(one): faces(detector, make(prompt, one)) for one, _ in pairs}
+            errors = [moved(face, made[id(one)]) for one, face in pairs]
+            found = [error for error in errors if error is not None]
+            share = 100 * len(found) / max(len(errors), 1)
+            row[name] = {"found": round(share, 1), "error": round(float(np.mean(found)), 4) if found else 1.0}
+        line = "   ".join(f"{name} {one['found']:.0f} % {one['error']:.3f}" for name, one in row.items())
+        print(f"{profile:<12} {line}", flush=True)
+    if given.json:
+        given.json.write_text(json.dumps({"of": given.of, "size": given.size, "profiles": table}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

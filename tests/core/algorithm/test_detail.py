@@ -1,0 +1,89 @@
+"""core.algorithm.detail: a translation with its detail, and the right source beside each frame."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from core.algorithm import stream
+from core.algorithm.detail import Detail, steadied
+from core.algorithm.frame import DetailedDecoder, FrameModule, PictureEncoder, PictureSharpener, next_sources
+from core.algorithm.unet import BankedUNet
+from core.runtimes.parts import ModelParts, PartsStep
+from core.settings import Policy
+from tests.support.small_details import Source, small_autoencoder, small_detail
+from tests.support.small_models import DEVICE, LATENT, small_unet
+from tests.support.small_sampling import sampling
+
+SIZE = 64  # pixels; the latents are 8 x 8
+
+
+@pytest.mark.parametrize("size", [(8, 8), (64, 80), (48, 136)])
+def test_it_begins_as_the_identity_at_every_size(size: tuple[int, int]) -> None:
+    picture, source = (torch.randint(0, 256, (*size, 3), dtype=torch.uint8) for _ in range(2))
+    assert torch.equal(PictureSharpener(Detail())(picture, source), picture)
+
+
+def test_it_looks_at_both_pictures() -> None:
+    sharpen = PictureSharpener(small_detail(0))
+    one, other = (torch.randint(0, 256, (32, 40, 3), dtype=torch.uint8) for _ in range(2))
+    shown = sharpen(one, other)
+    assert not torch.equal(shown, sharpen(one, one))
+    assert not torch.equal(shown, sharpen(other, other))
+
+
+def test_a_source_waits_until_its_frame_is_shown() -> None:
+    waiting, shown = torch.zeros(3, 1, 1, 3, dtype=torch.uint8), []
+    for number in range(1, 6):
+        source, waiting = next_sources(torch.full((1, 1, 3), number, dtype=torch.uint8), waiting, Policy.OFF)
+        shown.append(int(source[0, 0, 0]))
+    assert shown == [0, 0, 1, 2, 3]
+
+
+def test_where_nobody_asks_nothing_is_remembered() -> None:
+    picture, none = torch.ones(8, 8, 3, dtype=torch.uint8), torch.zeros(0, 0, 0, 3, dtype=torch.uint8)
+    source, after = next_sources(picture, none, Policy.FIFO)
+    assert source is picture
+    assert after is none
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@torch.inference_mode()
+def test_each_frame_is_shown_with_its_own_source(steps: int) -> None:
+    own, vae = sampling(Policy.OFF, steps), small_autoencoder()
+    encode, decode = PictureEncoder(vae), DetailedDecoder(vae, Source().double())
+    net = BankedUNet(small_unet(0), ())
+    frame = FrameModule(encode, net, decode, prediction=own.prediction, guidance=own.guidance, policy=own.policy)
+    state, apart = (
+        stream.initial_state({}, steps, 1, own.guidance, LATENT, torch.float64, DEVICE, (SIZE, SIZE)) for _ in range(2)
+    )
+    parts = ModelParts(
+        encode=lambda picture: encode(torch.from_numpy(picture)),
+        net=net,
+        decode=lambda latent, source: decode(latent, source).numpy(),
+    )
+    given = torch.randint(0, 256, (steps + 2, SIZE, SIZE, 3), dtype=torch.uint8)
+    for number, picture in enumerate(given):
+        now = stream.bank_update(own, state)
+        shown, tensors, _ = frame(picture, stream.frame_inputs(own, state, now), state.tensors)
+        state = stream.next_state(state, tensors, now)
+        pending, apart = PartsStep(parts)(own, apart, picture.numpy())
+        assert torch.equal(torch.from_numpy(pending()), shown)
+        if number >= steps - 1:
+            assert torch.equal(shown, given[number - steps + 1])
+    assert state.tensors.sources.shape == (steps, SIZE, SIZE, 3)
+
+
+def test_noise_is_steadied_and_what_moves_is_not() -> None:
+    random = torch.Generator().manual_seed(0)
+    scene = torch.full((64, 64, 3), 90.0)
+    steady, off = torch.zeros(64, 64, 3, dtype=torch.uint8), []
+    for _ in range(12):
+        noisy = (scene + 6 * torch.randn(64, 64, 3, generator=random)).round().clamp(0, 255).to(torch.uint8)
+        steady = steadied(noisy, steady)
+        off.append(((noisy.float() - 90).abs().mean(), (steady.float() - 90).abs().mean()))
+    assert off[-1][1] < 0.5 * off[-1][0]
+    moved = steady.clone()
+    moved[:, 32:] = 200
+    assert torch.equal(steadied(moved, steady)[:, 36:], moved[:, 36:])
+    assert torch.equal(steadied(moved, steady)[:, :28], steady[:, :28])

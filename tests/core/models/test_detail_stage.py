@@ -1,0 +1,80 @@
+"""A model folder with a detail stage: described, loaded, and the same on every runtime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from core.engine import Engine
+from core.errors import ModelError
+from core.models.description import describe
+from core.runtimes.onnx.export import export
+from core.settings import Look, Policy, Runtime
+from tests.support.model_folders import make_folder, settings
+from tests.support.small_details import small_detail
+
+pytestmark = pytest.mark.usefixtures("quick_layout")
+
+
+def with_detail(folder: Path) -> Path:
+    """A small model folder whose detail stage is random."""
+    net = small_detail(1)
+    make_folder(folder, description={"name": "small", "text_to_image": False, "detail": net.widths})
+    (folder / "detail").mkdir()
+    save_file({name: weight.half() for name, weight in net.state_dict().items()}, folder / "detail/model.safetensors")
+    return folder
+
+
+def test_a_model_without_one_remembers_no_pictures(tmp_path: Path) -> None:
+    engine = Engine(settings(make_folder(tmp_path), steps=2), Look())
+    assert engine._state.tensors.sources.shape == (0, 0, 0, 3)
+
+
+def test_the_onnx_runtime_equals_eager(tmp_path: Path) -> None:
+    folder = with_detail(tmp_path)
+    export(folder)
+    random = np.random.default_rng(0)
+    scene = random.integers(0, 256, (8, 14, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    shown = []
+    for runtime in (Runtime.EAGER, Runtime.ONNX):
+        own = settings(folder, steps=2, policy=Policy.FIFO, runtime=runtime, device="cpu", dtype="float32")
+        engine = Engine(own, Look(prompt="ink"))
+        found = [engine.translate(scene[:, 3 * n : 3 * n + 64].copy()) for n in range(4)]
+        shown.append([one for one in [*found, *engine.drain()] if one is not None])
+        assert engine._state.tensors.sources.shape == (2, 64, 64, 3)
+    assert len(shown[0]) == len(shown[1]) == 4
+    for one, other in zip(*shown, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"detail": {"full": 4}, "text_to_image": True}, "text_to_image"),
+        ({"detail": {"wide": 4}}, "unknown key detail.wide"),
+        ({"detail": {"full": 0}}, "detail is"),
+        ({"detail": {"full": True}}, "detail is"),
+        ({"detail": 4}, "detail is 4"),
+    ],
+)
+def test_nonsense_in_its_description_is_named(tmp_path: Path, said: dict[str, object], named: str) -> None:
+    folder = with_detail(tmp_path)
+    path = folder / "streamv2v.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **said}))
+    with pytest.raises(ModelError, match=named):
+        describe(str(folder))
+
+
+def test_missing_and_wrong_weights_are_named(tmp_path: Path) -> None:
+    folder = with_detail(tmp_path)
+    file = folder / "detail" / "model.safetensors"
+    save_file({"enter.weight": small_detail(0).enter.weight}, file)
+    with pytest.raises(ModelError, match="does not fit"):
+        Engine(settings(folder), Look())
+    file.unlink()
+    with pytest.raises(ModelError, match=r"detail/model.safetensors is missing"):
+        describe(str(folder))

@@ -1,0 +1,43 @@
+"""Small detail stages, and a small autoencoder for them to stand behind."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor, nn
+
+from core.algorithm.detail import Detail
+
+
+class Source(nn.Module):
+    """In a detail stage's place: shows the source itself, which says whose it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, picture: Tensor, source: Tensor) -> Tensor:
+        return source
+
+
+def small_detail(seed: int) -> Detail:
+    """One that has learned something, anything."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = Detail(full=4, half=6, quarter=6, eighth=8, whole=8)
+        for weight in net.parameters():
+            nn.init.normal_(weight, 0, 0.2)
+    return net.eval().requires_grad_(False)
+
+
+def small_autoencoder() -> AutoencoderTiny:
+    """In float64."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        vae = AutoencoderTiny(
+            encoder_block_out_channels=(8,) * 4,
+            decoder_block_out_channels=(8,) * 4,
+            num_encoder_blocks=(1,) * 4,
+            num_decoder_blocks=(1,) * 4,
+        )
+    return vae.double().eval().requires_grad_(False)

@@ -1,0 +1,194 @@
+"""`python -m training.detail`: train the detail stage on triples, sharp where the teacher is and steady in noise."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core.algorithm.detail import Detail
+from training.log import recorder
+from training.optimiser import Muon, split
+from training.triples import Triples, read
+from training.vae import signed
+
+CROP, BATCH = 96, 8
+ENERGY = 0.5  # weight of being as sharp as the teacher, window by window
+STEADY = 0.5  # weight of showing the same under another noise of the sensor
+AGAIN = 2  # of a batch, pictures that are looked at under a second noise
+LAPLACE = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+
+
+def edges(picture: Tensor) -> tuple[Tensor, Tensor]:
+    return picture[..., :, 1:] - picture[..., :, :-1], picture[..., 1:, :] - picture[..., :-1, :]
+
+
+def sharpness(picture: Tensor, window: int = 12) -> Tensor:
+    """The root of the Laplacian's energy in each window of the brightness."""
+    light = picture.mean(1, keepdim=True)
+    energy = F.conv2d(light, LAPLACE.to(light)).square()
+    return (F.avg_pool2d(energy, window, window // 2) + 1e-4).sqrt()
+
+
+def loss(made: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """(distance in pictures and edges, lack or surplus of sharpness); pictures are -1..1."""
+    steps = sum((u - v).abs().mean() for u, v in zip(edges(made), edges(wanted), strict=True))
+    return (made - wanted).abs().mean() + 2 * steps, (sharpness(made) - sharpness(wanted)).abs().mean()
+
+
+class Windows:
+    """Random windows of the triples in a folder; new files are seen as they come."""
+
+    def __init__(self, folders: list[Path], seed: int) -> None:
+        self.folders, self.random = folders, np.random.default_rng(seed)
+        self.files: dict[Path, Triples] = {}
+        self.look()
+
+    def look(self) -> None:
+        """Take in what has been written since."""
+        for path in (path for folder in self.folders for path in sorted(folder.glob("[0-9]*.npz"))):
+            if path not in self.files and ".part" not in path.name:
+                self.files[path] = read(path)
+        self.order = list(self.files.values())
+
+    def __call__(self, count: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(source, translation, teacher's) [count, 3, size, size], -1..1."""
+        rows: list[tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], ...]] = []
+        for _ in range(count):
+            found = self.order[self.random.integers(len(self.order))]
+            n, (y, x) = self.random.integers(len(found.made)), self.random.integers(0, 256 - size + 1, 2)
+            # the second source is cleaner than what was translated, or the very same
+            source = found.clean if self.random.random() < 0.3 else found.given
+            window = np.s_[n, y : y + size, x : x + size]
+            cut = [source[window], found.made[window], found.wanted[window]]
+            if self.random.random() < 0.5:
+                cut = [one[:, ::-1] for one in cut]
+            rows.append(tuple(cut))
+        source_, made, wanted = (signed(np.stack(list(column))) for column in zip(*rows, strict=True))
+        return source_, made, wanted
+
+
+def noisy(source: Tensor, random: np.random.Generator) -> Tensor:
+    """With a sensor's noise of up to sigma 8 (of 255), another for each picture."""
+    sigma = torch.from_numpy(
+        random.uniform(0, 8, (len(source), 1, 1, 1)) * (random.random((len(source), 1, 1, 1)) < 0.6)
+    )
+    return (source + torch.randn_like(source) * sigma.float() / 127.5).clamp(-1, 1)
+
+
+def rates(part: float) -> float:
+    """Learning rate over a run: up within a hundredth, then down to a fiftieth along a cosine."""
+    return min(1.0, part / 0.01) * (0.02 + 0.49 * (1 + math.cos(math.pi * part)))
+
+
+def train(
+    windows: Windows,
+    state: Path,
+    *,
+    seconds: float,
+    seed: int,
+    device: torch.device,
+    log: Callable[[dict[str, float]], None],
+    factor: int = 1,
+    speed: float = 1.0,
+    save_every: float = 180,
+    most: float = math.inf,
+) -> Detail:
+    """Train for `seconds`, from `state` if it is there; the averaged weights go there every `save_every` seconds."""
+    torch.manual_seed(seed)
+    net: Any = trained(state) if state.exists() else Detail()  # Any: torch's annotations know no memory format
+    net.to(device, memory_format=torch.channels_last)
+    weights = dict(net.named_parameters())
+    average = {name: weight.detach().clone() for name, weight in weights.items()}
+    optimiser, random = Muon(*split(weights, outside=("leave",))), np.random.default_rng(seed)
+    begin = saved = time.monotonic()
+    sums: dict[str, float] = {}
+    step = 0
+    while (part := (time.monotonic() - begin) / seconds) < 1 and step < most:
+        source, made, wanted = (one.to(device) for one in windows(BATCH * factor, CROP))
+        again = AGAIN * factor
+        seen = torch.cat([noisy(source, random), noisy(source[:again], random)])
+        given = torch.cat([made, made[:again]])
+        with torch.autocast(device.type, torch.bfloat16):
+            shown = net(
+                given.contiguous(memory_format=torch.channels_last), seen.contiguous(memory_format=torch.channels_last)
+            ).float()
+        distance, lack = loss(shown, torch.cat([wanted, wanted[:again]]))
+        flicker = (shown[:again] - shown[BATCH * factor :]).abs().mean()
+        (distance + ENERGY * lack + STEADY * flicker).backward()
+        torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
+        optimiser.step(2e-3 * rates(part) * speed, 1e-3 * rates(part) * speed)
+        step += 1
+        with torch.no_grad():
+            for name, weight in weights.items():
+                average[name].lerp_(weight, max(0.004, 10 / (step + 10)))
+        before = (made - wanted).abs().mean() / 2
+        after = (shown[: len(wanted)] - wanted).abs().mean() / 2
+        for name, value in (
+            ("loss", distance),
+            ("lack", lack),
+            ("flicker", flicker),
+            ("l1", after),
+            ("without", before),
+        ):
+            sums[name] = sums.get(name, 0.0) + float(value)
+        if step % 100 == 0:
+            log({"step": step, "seconds": time.monotonic() - begin, **{k: v / 100 for k, v in sums.items()}})
+            sums = {}
+        if time.monotonic() - saved > save_every:
+            saved = time.monotonic()
+            save(state, average)
+            windows.look()
+    save(state, average)
+    net.load_state_dict(average)
+    done: Detail = net.cpu().to(memory_format=torch.contiguous_format)
+    return done
+
+
+def trained(state: Path) -> Detail:
+    """The detail stage of a checkpoint."""
+    net = Detail()
+    net.load_state_dict(torch.load(state, weights_only=True))
+    return net.eval()
+
+
+def save(state: Path, average: dict[str, Tensor]) -> None:
+    part = state.with_suffix(".part")
+    torch.save({name: weight.cpu().contiguous() for name, weight in average.items()}, part)
+    part.replace(state)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m training.detail", description=__doc__)
+    parser.add_argument("--triples", type=Path, nargs="+", default=[Path("training/cache/triples")])
+    parser.add_argument("--state", type=Path, default=Path("training/cache/detail.pt"))
+    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--batch-factor", type=int, default=1)
+    parser.add_argument("--speed", type=float, default=1.0, help="of learning; less for going on from a good state")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    given = parser.parse_args(arguments)
+    train(
+        Windows(given.triples, given.seed),
+        given.state,
+        seconds=given.minutes * 60,
+        seed=given.seed,
+        device=torch.device(given.device),
+        log=recorder(given.state.with_suffix(".jsonl")),
+        factor=given.batch_factor,
+        speed=given.speed,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
