@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
@@ -34,10 +36,12 @@ def small_autoencoder() -> AutoencoderTiny:
     """In float64."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        vae = AutoencoderTiny(
+        vae: Any = AutoencoderTiny(
             encoder_block_out_channels=(8,) * 4,
             decoder_block_out_channels=(8,) * 4,
             num_encoder_blocks=(1,) * 4,
             num_decoder_blocks=(1,) * 4,
         )
-    return vae.double().eval().requires_grad_(False)
+    vae = vae.double().eval().requires_grad_(False)
+    assert isinstance(vae, AutoencoderTiny)
+    return vae

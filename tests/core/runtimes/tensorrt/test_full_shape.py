@@ -46,7 +46,7 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     sampling = full_sampling(loaded)
     views = list(np.random.default_rng(0).integers(0, 256, (12, 128, 128, 3), dtype=np.uint8))
     encode, decode = PictureEncoder(loaded.vae), PictureDecoder(loaded.vae)
-    parts = ModelParts(lambda p: encode(torch.from_numpy(p)), frame.net, lambda x: decode(x).numpy())
+    parts = ModelParts(lambda p: encode(torch.from_numpy(p)), frame.net, lambda x, source: decode(x, source).numpy())
     eager, after = [], state
     with torch.inference_mode():
         for view in views:
