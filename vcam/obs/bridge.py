@@ -170,7 +170,10 @@ def _limit_memory() -> None:
 def main() -> int:
     """Run the bridge; return the exit status."""
     _limit_memory()
-    orders = Orders.from_line(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line:
+        return 0  # the camera ended before it gave orders
+    orders = Orders.from_line(line)
     threading.Thread(target=_end_with_parent, args=(sys.stdin,), daemon=True).start()
     lock = threading.Lock()
 

@@ -100,7 +100,8 @@ class BridgeProcess:
                 self._hear(line)
             if self._stop.is_set():
                 process.kill()
-        errors.join(5)
+            process.wait()
+            errors.join(5)  # before its pipe is closed
         if not self._stop.is_set():
             self._set(f"the bridge to OBS ended (exit status {process.returncode}) and is started again")
 

@@ -238,7 +238,7 @@ def test_a_broken_tokenizer_is_named(exported: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(exported, folder)
     (folder / "tokenizer" / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelError, match="tokenizer: cannot be loaded"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json: cannot be loaded"):
         Engine(EngineSettings(model=str(folder), width=64, height=64, runtime=Runtime.ONNX), Look())
 
 
@@ -321,7 +321,7 @@ def test_with_one_step_a_picture_is_decoded_while_the_next_is_begun(exported: Pa
 def test_a_decoder_that_fails_beside_is_told(exported: Path) -> None:
     engine = Engine(EngineSettings(model=str(exported), width=64, height=64, runtime=Runtime.ONNX, steps=1), Look())
 
-    def broken(latent: torch.Tensor) -> np.ndarray:
+    def broken(latent: torch.Tensor, source: object) -> np.ndarray:
         raise RuntimeError("out of memory")
 
     replace_parts(engine, decode=broken)
