@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 from vcam.client import private_folder
+from vcam.control.guard import ADDRESS
 from vcam.errors import VcamError
 
-ADDRESS = "127.0.0.1"
 SOCKET_FILE = "control.sock"
 _LONGEST_PATH = 100  # bytes: sun_path holds 104 on macOS, 108 on Linux
 

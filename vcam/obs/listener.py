@@ -11,7 +11,7 @@ from vcam.commands import Command
 from vcam.errors import CommandError, ObsGone, ObsRefused, VcamError
 from vcam.obs import answers, event_commands
 from vcam.obs.event_commands import SOURCE_NAME
-from vcam.obs.setup import MEDIA, renewed_link, source_kinds
+from vcam.obs.setup import media_address, renewed_link
 from vcam.settings.config import ObsSettings
 
 BEAT_S = 0.5  # how often it looks whether it shall stop, and says that it is alive
@@ -147,9 +147,9 @@ class Listener:
 
     def _renew_picture(self) -> None:
         """Give our media source in OBS the page's port of this run; the key in its address is OBS's already."""
-        if self._page_port is None or source_kinds(self._ask).get(SOURCE_NAME) != MEDIA:
+        link = None if self._page_port is None else media_address(self._ask)
+        if self._page_port is None or link is None:
             return
-        link = str(answers.settings(self._ask("GetInputSettings", inputName=SOURCE_NAME)).get("input", ""))
         renewed = renewed_link(link, self._page_port)
         if renewed is not None and urlsplit(renewed) != urlsplit(link):
             self._ask("SetInputSettings", inputName=SOURCE_NAME, inputSettings={"input": renewed})

@@ -59,14 +59,21 @@ def set_up(ask: Ask, picture_link: Callable[[], str], camera: CameraKind) -> str
 
 def refresh_picture(ask: Ask, picture_link: Callable[[], str]) -> bool:
     """Give our media source, if there is one, the address of the running camera; return whether that was needed."""
-    if source_kinds(ask).get(SOURCE_NAME) != MEDIA:
+    before = media_address(ask)
+    if before is None:
         return False
-    before = str(answers.settings(ask("GetInputSettings", inputName=SOURCE_NAME)).get("input", ""))
     link = picture_link()
     if before == link or urlsplit(before).path not in ("", PICTURE_PATH):
         return False  # as it should be; or the user shows something else under that name
     ask("SetInputSettings", inputName=SOURCE_NAME, inputSettings=_media(link))
     return True
+
+
+def media_address(ask: Ask) -> str | None:
+    """Return the address that our media source in OBS shows; None where there is no such source."""
+    if source_kinds(ask).get(SOURCE_NAME) != MEDIA:
+        return None
+    return str(answers.settings(ask("GetInputSettings", inputName=SOURCE_NAME)).get("input", ""))
 
 
 def renewed_link(link: str, port: int) -> str | None:
