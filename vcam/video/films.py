@@ -45,6 +45,7 @@ from vcam.video.timeline import packets_in_time, timeline_of
 _LOOKED_AT = 200  # packets of the pictures whose times tell the rate
 _HIGHEST_RATE = 240  # pictures per second; a "rate" above is the resolution of a clock
 _MEAN_TOLERANCE = 0.1  # share by which the mean may differ from the rate that the file names
+_CATCHING_UP = Fraction(1, 50)  # s at most between pictures whose clock went back a little (`BACK_S`)
 _INEXACT = Fraction(1, 10)  # of an interval, that a clock may be wrong
 # places for pictures per second in a file without times: enough for the first and last second to be right
 _FEWEST_SLOTS, _MOST_SLOTS = Fraction(10), Fraction(60)
@@ -256,6 +257,7 @@ class _Told:
 def _pictures(media: Media, note: Note, told: _Told) -> Iterator[Picture]:
     reformatter = VideoReformatter()
     expected, last = Fraction(0), Fraction(-1)
+    catching_up = max(media.tick, min(_CATCHING_UP, 1 / media.rate / 2))
     sizes: set[tuple[int, int]] = set()
     with opened(media.path) as container:
         stream, streams = streams_of(media.path, container)
@@ -278,7 +280,7 @@ def _pictures(media: Media, note: Note, told: _Told) -> Iterator[Picture]:
                 if frame.pts is not None:
                     time = frame.pts * base
             time = on_grid(time, media.rate, media.tick) if media.even else time
-            time = last + media.tick if time <= last else time  # a clock that goes back a little
+            time = last + catching_up if time <= last else time  # an inexact clock
             expected, last = time + 1 / media.rate, time
             yield Picture(rgb, time, duration=duration if media.even or duration * media.rate > 0.5 else 1 / media.rate)
 

@@ -6,10 +6,10 @@ import itertools
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vcam.video.timeline import BROADCAST_HOLD_S, HOLD_S, Timeline
+from vcam.video.timeline import BACK_S, BROADCAST_HOLD_S, HOLD_S, Timeline
 
 PICTURES, SOUND = 0, 1
 
@@ -32,10 +32,13 @@ def test_a_leap_is_a_continuation(second: float, hold_s: float) -> None:
     assert placed([*beats(0, 25), *beats(second, 25)], hold_s) == pytest.approx(beats(0, 50), abs=1e-3)
 
 
+@example([(0.0, 26), (1.0, 6)])  # the clock stands for one picture
+@example([(0.0, 26), (0.95, 6)])  # and goes back by one and a half
 @given(st.lists(st.tuples(st.floats(-1e5, 1e5), st.integers(6, 40)), min_size=1, max_size=6))
 def test_parts_of_any_clock_come_one_after_the_other(parts: list[tuple[float, int]]) -> None:
     got = placed([time for start, count in parts for time in beats(start, count)])
-    assert all(a < b for a, b in itertools.pairwise(got))
+    # a clock that goes back by less is inexact: whoever reads the film puts such pictures in order, once decoded
+    assert all(a - BACK_S - 1e-3 < b for a, b in itertools.pairwise(got))
     frames = sum(count for _, count in parts)
     # where two parts happen to follow each other within the hold nothing has leapt
     assert got[-1] - got[0] <= (frames - 1) * 0.04 + len(parts) * BROADCAST_HOLD_S + 1e-3

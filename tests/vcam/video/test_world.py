@@ -107,6 +107,19 @@ def test_a_clock_that_leaps_goes_on(tmp_path: Path, suffix: str, second: str, so
         assert sound_of(tmp_path / f"out{suffix}")[2] == pytest.approx(2, abs=0.15)
 
 
+@pytest.mark.parametrize("second", ["10.96", "10.9"], ids=["stands", "back a little"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_clock_that_goes_back_a_little_costs_no_picture_and_squeezes_none(
+    tmp_path: Path, suffix: str, second: str
+) -> None:
+    pictures = carried(two_parts(tmp_path, second, "aac"), tmp_path / f"out{suffix}")
+    assert numbers(pictures) == list(range(50))
+    assert end_of(pictures) == pytest.approx(2, abs=0.12)
+    gaps = [float(b.time - a.time) for a, b in itertools.pairwise(pictures)]
+    assert min(gaps) > 0.018
+    assert max(gaps) < 0.05
+
+
 # ------------------------------------------------------------------------------------------------ sound
 
 
