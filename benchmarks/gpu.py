@@ -246,9 +246,9 @@ def _row(run: Run, wanted: Wanted, peak: float) -> dict[str, Any]:
     try:
         if own is Runtime.TENSORRT:
             from core.runtimes.choice import for_plan
-            from core.runtimes.tensorrt import make_plan
+            from core.verify import ensure_plan
 
-            make_plan.ensure(for_plan(settings), lambda text, fraction: say(text))
+            ensure_plan(for_plan(settings), lambda text, fraction: say(text))
         one = (paper_engine if wanted.way == "paper" else engine)(run, settings)
         ready_s = time.perf_counter() - started
         row = {"ready_s": ready_s, "gflop": flops / 1e9, **timed(one, run)}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         ShapeError,
         StreamV2VError,
     )
+    from core.models.resolved import Resolved
     from core.progress import Report
-    from core.resolved import Resolved
     from core.runtimes.choice import resolve
     from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime
 
@@ -56,7 +56,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 _MODULES = {
     "Engine": "core.engine",
     "Report": "core.progress",
-    "Resolved": "core.resolved",
+    "Resolved": "core.models.resolved",
     "resolve": "core.runtimes.choice",
     **dict.fromkeys(["EngineSettings", "Guidance", "Look", "Lora", "OnSwitch", "Policy", "Runtime"], "core.settings"),
 }

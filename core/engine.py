@@ -19,13 +19,13 @@ from core.algorithm.stream import SamplingParameters, Step, StreamState
 from core.errors import PlanError, SettingsError
 from core.models import host_memory as host
 from core.models import loras
+from core.models.resolved import Resolved
+from core.plans import TensorRtState
 from core.progress import Report, silent
-from core.resolved import Resolved
 from core.runtimes import stages
 from core.runtimes.choice import next_best, on_runtime, resolve
 from core.runtimes.load import load
 from core.runtimes.model import Model, on_device
-from core.runtimes.tensorrt.plans import TensorRtState
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Runtime
 
 _DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes at once

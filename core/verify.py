@@ -1,8 +1,10 @@
-"""Comparing what a runtime shows with what the eager runtime shows, frame by frame."""
+"""Comparing what a runtime shows with what the eager runtime shows, frame by frame; plans that passed it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +13,11 @@ import torch
 from core.algorithm.net import Picture
 from core.engine import Engine
 from core.errors import PlanError
-from core.resolved import Resolved
+from core.models.resolved import Resolved
+from core.plans import CachedPlan, Verdict
+from core.progress import Report
 from core.runtimes.choice import on_runtime
+from core.runtimes.tensorrt import cache, make_plan
 from core.settings import Guidance, Look, Runtime
 
 FRAMES = 12
@@ -43,6 +48,38 @@ def compare(resolved: Resolved, frames: int = FRAMES) -> Comparison:
     worst, needed = min(map(psnr, eager, found)), _LEAST_PSNR[resolved.settings.dtype]
     told = f"worst of {len(found)} frames {worst:.1f} dB from eager, {needed:g} dB needed"
     return Comparison(len(eager) == len(found) and worst >= needed, told)
+
+
+def verify_plan(plan: CachedPlan, resolved: Resolved, report: Report, frames: int = FRAMES) -> CachedPlan:
+    """Compare a plan with eager over some frames, and write the verdict into its manifest.
+
+    A plan that was found wrong before is tried again. Raises PlanError, ModelError, SettingsError.
+    """
+    if plan.verdict is Verdict.WRONG:
+        plan = cache.judge(plan, Verdict.UNVERIFIED, "")
+    report("comparing the engine with eager", 0.9)
+    try:
+        right, told = compare(replace(resolved, tensorrt=replace(resolved.tensorrt, plan=plan)), frames)
+    except PlanError as error:
+        return cache.judge(plan, Verdict.WRONG, str(error)[:200])
+    return cache.judge(plan, Verdict.VERIFIED if right else Verdict.WRONG, told)
+
+
+def ensure_plan(resolved: Resolved, report: Report, wanted: Callable[[], bool] = lambda: True) -> CachedPlan:
+    """Return the verified plan for the settings; build it, and compare it with eager, if that was not done.
+
+    wanted: asked all the time, False ends the build. Raises PlanError, ModelError, SettingsError.
+    """
+    found = resolved.tensorrt.plan
+    if found is None or found.problem or cache.changed(found):
+        found = make_plan.build(resolved, report, wanted)
+    if found.verdict is Verdict.UNVERIFIED:
+        found = verify_plan(found, resolved, report)
+    if found.problem:
+        raise PlanError(
+            f"the engine of {resolved.description.name} is {found.problem}; use --runtime auto, and report this"
+        )
+    return found
 
 
 def _film(resolved: Resolved, frames: int) -> list[Picture]:

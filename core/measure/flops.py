@@ -15,7 +15,7 @@ from core.algorithm.frame import DetailedDecoder, FrameModule, PictureDecoder, P
 from core.algorithm.schedule import Prediction
 from core.models.folder_files import part_config
 from core.models.loading import quiet
-from core.resolved import Resolved
+from core.models.resolved import Resolved
 from core.settings import Policy
 
 

@@ -36,7 +36,7 @@ from core.models.catalogue import in_gb
 from core.models.description import ModelDescription, stored
 from core.models.folder_files import one_line, part_config
 from core.models.loading import quiet
-from core.resolved import Resolved
+from core.models.resolved import Resolved
 from core.settings import EngineSettings, Guidance, Policy
 
 # What no tensor shows. On a GPU the context and the libraries' workspaces: an allowance, not measured. On the CPU what

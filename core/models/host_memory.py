@@ -18,7 +18,7 @@ from core.errors import SettingsError
 from core.models import loras
 from core.models.catalogue import in_gb
 from core.models.description import ModelDescription, Stored, stored
-from core.resolved import Resolved
+from core.models.resolved import Resolved
 from core.settings import EngineSettings, Runtime
 
 PARTS = ("unet", "vae", "text_encoder")  # in the order in which they are loaded

@@ -19,8 +19,8 @@ from core.errors import ModelError, PlaceError, SettingsError
 from core.models import loras
 from core.models.description import DESCRIPTION, DETAIL, ModelDescription, class_name, scheduler_config, variant
 from core.models.folder_files import known_config, one_line
+from core.models.resolved import Resolved
 from core.models.tokenizer import load_tokenizer
-from core.resolved import Resolved
 from core.settings import Policy
 
 if TYPE_CHECKING:

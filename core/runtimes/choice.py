@@ -9,9 +9,9 @@ import torch
 
 from core.errors import PlanError
 from core.models.description import ModelDescription, describe, has_graphs, require
-from core.resolved import Resolved
+from core.models.resolved import Resolved
+from core.plans import NOT_ASKED, TensorRtState
 from core.runtimes.tensorrt import readiness
-from core.runtimes.tensorrt.plans import NOT_ASKED, TensorRtState
 from core.settings import EngineSettings, Runtime
 
 

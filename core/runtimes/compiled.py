@@ -39,8 +39,8 @@ from core.errors import SettingsError
 from core.models import loras
 from core.models.folder_files import one_line
 from core.models.loading import LoadedParts, banked, load_parts
+from core.models.resolved import Resolved
 from core.progress import BUILDING, Report
-from core.resolved import Resolved
 from core.runtimes.copies import DevicePolicy, StagedInput, device_policy
 from core.runtimes.inputs import DeviceInputs
 from core.runtimes.model import Model

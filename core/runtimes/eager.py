@@ -12,7 +12,7 @@ from core.algorithm.net import Picture
 from core.algorithm.unet import PlainUNet
 from core.models import loras
 from core.models.loading import banked, load_parts
-from core.resolved import Resolved
+from core.models.resolved import Resolved
 from core.runtimes.model import Model
 from core.runtimes.parts import ModelParts, PartsStep
 

@@ -8,8 +8,8 @@ from core.errors import ShapeError
 from core.models.catalogue import in_gb
 from core.models.description import describe
 from core.models.loading import device_of, quiet
+from core.models.resolved import Resolved
 from core.progress import Report, silent
-from core.resolved import Resolved
 from core.runtimes.choice import resolve
 from core.runtimes.model import Model
 from core.settings import EngineSettings, Runtime

@@ -13,7 +13,7 @@ from torch import Tensor
 from core.algorithm.bank import Layout
 from core.algorithm.prompts import PromptEncoder
 from core.algorithm.schedule import Schedule
-from core.resolved import Resolved
+from core.models.resolved import Resolved
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

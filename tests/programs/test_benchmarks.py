@@ -22,7 +22,7 @@ from core.algorithm.unet import BankedUNet, default_places, layout
 from core.engine import Engine
 from core.measure import flops
 from core.models.description import ModelDescription, describe
-from core.resolved import Resolved
+from core.models.resolved import Resolved
 from core.settings import EngineSettings, Guidance, Look, Policy, Runtime
 from tests.support.small_models import DEVICE, LATENT, moving_latents, random_text, small_unet
 from tests.support.small_sampling import sampling

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import SettingsError
-from core.runtimes.tensorrt.plans import TensorRtState
+from core.plans import TensorRtState
 from core.settings import EngineSettings, Look, Lora
 from vcam.frames import Picture
 from vcam.worker.factories import ReportProgress

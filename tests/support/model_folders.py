@@ -22,7 +22,7 @@ from core.algorithm.bank import Layout
 from core.algorithm.stream import Step
 from core.engine import Engine
 from core.models.description import describe
-from core.resolved import Resolved
+from core.models.resolved import Resolved
 from core.runtimes.choice import resolve
 from core.runtimes.load import load
 from core.runtimes.model import Model

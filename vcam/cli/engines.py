@@ -19,7 +19,7 @@ from vcam.settings.engine_options import EngineOptions, engine_settings
 from vcam.settings.run_options import DEFAULT_SIZE
 
 if TYPE_CHECKING:
-    from core.runtimes.tensorrt.plans import CachedPlan
+    from core.plans import CachedPlan
 
 KeepGoing = Callable[[], bool]  # whether a build shall go on
 
@@ -91,15 +91,16 @@ def _needed() -> None:
 
 
 def _build(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
+    from core.plans import Verdict
     from core.runtimes.choice import for_plan
     from core.runtimes.tensorrt import make_plan
-    from core.runtimes.tensorrt.plans import Verdict
+    from core.verify import ensure_plan, verify_plan
 
     _needed()
     resolved = for_plan(settings_of(args))
-    plan = _interruptible(partial(make_plan.build if args.again else make_plan.ensure, resolved, _report))
+    plan = _interruptible(partial(make_plan.build if args.again else ensure_plan, resolved, _report))
     if plan.verdict is Verdict.UNVERIFIED:
-        plan = make_plan.verify(plan, resolved, _report)
+        plan = verify_plan(plan, resolved, _report)
     return plan_record(plan), _line(plan), 1 if plan.problem else 0
 
 
@@ -120,10 +121,11 @@ def _interruptible(work: Callable[[KeepGoing], CachedPlan]) -> CachedPlan:
 def _verify(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from core.runtimes.choice import for_plan
     from core.runtimes.tensorrt import make_plan
+    from core.verify import verify_plan
 
     _needed()
     resolved = for_plan(settings_of(args))
-    plan = make_plan.verify(make_plan.there(resolved), resolved, _report, args.frames)
+    plan = verify_plan(make_plan.there(resolved), resolved, _report, args.frames)
     return plan_record(plan), _line(plan), 1 if plan.problem else 0
 
 

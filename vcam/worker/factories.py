@@ -9,7 +9,7 @@ from core.settings import EngineSettings, Look, Lora, Runtime
 from vcam.frames import Picture
 
 if TYPE_CHECKING:
-    from core.runtimes.tensorrt.plans import TensorRtState
+    from core.plans import TensorRtState
 
 CORE_ENGINE = "vcam.worker.factories:core_engine"
 BUILDING_ENGINE = "vcam.worker.factories:building_engine"
@@ -102,9 +102,9 @@ def building_engine(settings: EngineSettings, look: Look, threads: int, report: 
     tqdm.set_lock(threading.RLock())  # tqdm's own is shared by processes, and Python warns at its loss
     from core.errors import PlanError
     from core.runtimes.choice import for_plan
-    from core.runtimes.tensorrt.make_plan import ensure
+    from core.verify import ensure_plan
 
-    ensure(for_plan(settings), report)
+    ensure_plan(for_plan(settings), report)
     engine = core_engine(settings, look, threads, report)
     if engine.settings.runtime is not Runtime.TENSORRT:  # what runs already would take its own place
         raise PlanError(engine.trouble or "the TensorRT engine was built, but is not there; vcam engines list")
@@ -119,7 +119,7 @@ def instead(settings: EngineSettings, engine: EngineProtocol) -> tuple[str, bool
     trouble = f"the TensorRT engine cannot be used: {engine.trouble}" if engine.trouble else ""
     if settings.runtime is Runtime.AUTO:
         return (f"{trouble}; running {runs}" if trouble else ""), False
-    from core.runtimes.tensorrt.plans import BUILD
+    from core.plans import BUILD
 
     if why := engine.tensorrt.unusable:
         return f"TensorRT cannot be used here: {why}; running {runs}", False

@@ -26,8 +26,8 @@ from core.errors import ModelError, SettingsError
 from core.models.description import DETAIL, ONNX_GRAPHS, ModelDescription, fingerprint, graphs_of, has_graphs
 from core.models.folder_files import check_keys, one_line, read_json, whole
 from core.models.loading import betas_schedule
+from core.models.resolved import Resolved
 from core.models.tokenizer import special_tokens
-from core.resolved import Resolved
 from core.runtimes.model import Model
 from core.runtimes.onnx.folding import Chain, compose
 from core.runtimes.parts import ModelParts, PartsStep

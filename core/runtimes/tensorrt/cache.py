@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from core import folders
 from core.errors import PlanError
-from core.runtimes.tensorrt.plans import VERSION, CachedPlan, Machine, PlanKey, PlanManifest, Verdict
+from core.plans import VERSION, CachedPlan, Machine, PlanKey, PlanManifest, Verdict
 
 MANIFEST = "manifest.json"
 _HASHES = "weights.json"

@@ -1,50 +1,31 @@
-"""Making a model's TensorRT plan: exported, built, put into the cache, and compared with the eager runtime."""
+"""Making a model's TensorRT plan: exported, built, and put into the cache. core.verify compares it with eager."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-from core import verify as verifying
 from core.errors import PlanError
 from core.models import host_memory as host
 from core.models.catalogue import in_gb
 from core.models.loading import load_parts, quiet
+from core.models.resolved import Resolved
+from core.plans import BUILD, CachedPlan
 from core.progress import Report
-from core.resolved import Resolved
 from core.runtimes.choice import on_runtime
 from core.runtimes.load import expected
 from core.runtimes.model import on_device
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache, graphs, readiness
 from core.runtimes.tensorrt import runtime as tensorrt
-from core.runtimes.tensorrt.plans import BUILD, CachedPlan, Verdict
 from core.runtimes.tensorrt.runtime import FRAME, MERGE
 from core.settings import Policy, Runtime
 
 # every `resolved` here is one of core.runtimes.choice.for_plan
-
-
-def ensure(resolved: Resolved, report: Report, wanted: Callable[[], bool] = lambda: True) -> CachedPlan:
-    """Return the verified plan for the settings; build it, and compare it with eager, if that was not done.
-
-    wanted: asked all the time, False ends the build. Raises PlanError, ModelError, SettingsError.
-    """
-    found = resolved.tensorrt.plan
-    if found is None or found.problem or cache.changed(found):
-        found = build(resolved, report, wanted)
-    if found.verdict is Verdict.UNVERIFIED:
-        found = verify(found, resolved, report)
-    if found.problem:
-        raise PlanError(
-            f"the engine of {resolved.description.name} is {found.problem}; use --runtime auto, and report this"
-        )
-    return found
 
 
 def there(resolved: Resolved) -> CachedPlan:
@@ -94,18 +75,3 @@ def _export(resolved: Resolved, folder: Path, report: Report) -> dict[str, graph
         merge = graphs.MergeGraph(shape.layout)
         made[MERGE] = graphs.export(merge, given, outputs, folder / "merge.onnx", version, {})
     return made
-
-
-def verify(plan: CachedPlan, resolved: Resolved, report: Report, frames: int = verifying.FRAMES) -> CachedPlan:
-    """Compare a plan with eager over some frames, and write the verdict into its manifest.
-
-    A plan that was found wrong before is tried again. Raises PlanError, ModelError, SettingsError.
-    """
-    if plan.verdict is Verdict.WRONG:
-        plan = cache.judge(plan, Verdict.UNVERIFIED, "")
-    report("comparing the engine with eager", 0.9)
-    try:
-        right, told = verifying.compare(replace(resolved, tensorrt=replace(resolved.tensorrt, plan=plan)), frames)
-    except PlanError as error:
-        return cache.judge(plan, Verdict.WRONG, str(error)[:200])
-    return cache.judge(plan, Verdict.VERIFIED if right else Verdict.WRONG, told)

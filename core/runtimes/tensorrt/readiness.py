@@ -8,8 +8,8 @@ import subprocess
 import torch
 
 from core.models.description import DETAIL, ModelDescription, fingerprint, weight_files
+from core.plans import Machine, PlanKey, TensorRtState
 from core.runtimes.tensorrt import cache
-from core.runtimes.tensorrt.plans import Machine, PlanKey, TensorRtState
 from core.settings import EngineSettings
 
 DTYPES = ("float32", "float16", "bfloat16")

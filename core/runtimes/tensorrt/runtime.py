@@ -25,14 +25,14 @@ from core.algorithm.stream import PendingPicture, SamplingParameters, Stages, St
 from core.errors import PlanError
 from core.models import loras
 from core.models.loading import LoadedParts, banked, load_parts
-from core.resolved import Resolved
+from core.models.resolved import Resolved
+from core.plans import BUILD
 from core.runtimes.copies import StagedInput, device_policy
 from core.runtimes.inputs import DeviceInputs
 from core.runtimes.model import Model
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache, readiness
 from core.runtimes.tensorrt.graphs import IN_PLACE_SINCE, InPlaceReading, named_inputs
-from core.runtimes.tensorrt.plans import BUILD
 from core.settings import EngineSettings, Policy
 
 if TYPE_CHECKING:

@@ -255,7 +255,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel
 from core.models import host_memory as host, loading as models
 from core.models.description import describe
-from core.resolved import Resolved
+from core.models.resolved import Resolved
 from core.settings import EngineSettings, Lora, Runtime
 
 def status():

@@ -13,12 +13,12 @@ import torch
 from core.engine import Engine
 from core.errors import ModelError, PlanError
 from core.models.description import fingerprint
+from core.plans import Machine, PlanKey, TensorRtState, Verdict
 from core.runtimes import choice
 from core.runtimes.choice import for_plan, next_best, resolve
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache, readiness
 from core.runtimes.tensorrt import runtime as tensorrt
-from core.runtimes.tensorrt.plans import Machine, PlanKey, TensorRtState, Verdict
 from core.settings import EngineSettings, Look, Lora, Policy, Runtime
 from tests.support.model_folders import as_given, load_model, make_folder, settings
 

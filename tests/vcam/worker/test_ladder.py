@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from core.models.description import ModelDescription
+from core.plans import CachedPlan, Machine, PlanKey, PlanManifest, TensorRtState, Verdict
 from core.runtimes import choice
 from core.runtimes.choice import resolve
 from core.runtimes.tensorrt import readiness
-from core.runtimes.tensorrt.plans import CachedPlan, Machine, PlanKey, PlanManifest, TensorRtState, Verdict
 from core.settings import EngineSettings, Look, Lora, Runtime
 from tests.support import fake_engine
 from tests.support.fake_children import ScriptedChild

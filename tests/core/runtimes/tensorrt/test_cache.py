@@ -14,9 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from core.errors import PlanError
+from core.plans import CachedPlan, Machine, PlanKey, Verdict
 from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt.operators import refused
-from core.runtimes.tensorrt.plans import CachedPlan, Machine, PlanKey, Verdict
 from core.settings import EngineSettings
 from vcam.cli.main import main
 from vcam.doctor import checks

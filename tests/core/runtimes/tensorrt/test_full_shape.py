@@ -22,7 +22,7 @@ from core.algorithm.stream import SamplingParameters
 from core.algorithm.unet import layout
 from core.models.description import ModelDescription
 from core.models.loading import LoadedParts
-from core.resolved import Resolved
+from core.models.resolved import Resolved
 from core.runtimes.parts import ModelParts, PartsStep
 from core.runtimes.tensorrt import graphs
 from core.runtimes.tensorrt import runtime as tensorrt

@@ -16,14 +16,14 @@ import torch
 from core import errors
 from core.algorithm.net import Picture
 from core.engine import Engine
+from core.plans import CachedPlan, Verdict
 from core.runtimes.choice import for_plan, resolve
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt import make_plan, readiness
 from core.runtimes.tensorrt import runtime as tensorrt
-from core.runtimes.tensorrt.plans import CachedPlan, Verdict
 from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime
-from core.verify import psnr
+from core.verify import ensure_plan, psnr, verify_plan
 from tests.support import trt_stand_in
 from tests.support.lazy_device import lazy_device
 from tests.support.model_folders import make_folder
@@ -91,7 +91,7 @@ def apart(one: Engine, other: Engine, picture: Picture) -> int:
 
 def equals_eager(wanted: EngineSettings) -> None:
     look = Look(prompt="ink person", interval=2, similarity_threshold=0.3)
-    made = make_plan.ensure(for_plan(wanted), silent)
+    made = ensure_plan(for_plan(wanted), silent)
     assert made.manifest is not None
     assert made.manifest.verdict is Verdict.VERIFIED, made
     eager, ours = (film(Engine(replace(wanted, runtime=one), look), 12) for one in (Runtime.EAGER, Runtime.TENSORRT))
@@ -140,7 +140,7 @@ def test_by_the_real_library_too_it_shows_what_eager_shows(
         pytest.skip(f"TensorRT: {why}")
     monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(tmp_path))
     wanted = settings(folder, policy=policy, slots=2 if policy is Policy.FIFO else 1, device="cuda")
-    made = make_plan.ensure(for_plan(wanted), silent)
+    made = ensure_plan(for_plan(wanted), silent)
     assert made.manifest is not None
     assert made.manifest.verdict is Verdict.VERIFIED, made
     look, lora = Look(prompt="ink person", interval=1, similarity_threshold=0.3), lora_file(tmp_path / "a.safetensors")
@@ -158,7 +158,7 @@ def test_by_the_real_library_too_it_shows_what_eager_shows(
     ids=["in-place", "merge"],
 )
 def test_in_half_precision_it_is_as_near_to_eager_as_it_must_be(folder: Path, changes: dict[str, object]) -> None:
-    made = make_plan.ensure(for_plan(settings(folder, dtype="float16", **changes)), silent)
+    made = ensure_plan(for_plan(settings(folder, dtype="float16", **changes)), silent)
     assert made.manifest is not None
     assert made.manifest.verdict is Verdict.VERIFIED, made
 
@@ -170,7 +170,7 @@ def test_in_whatever_order_a_device_works_it_shows_what_eager_shows(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Policy
 ) -> None:
     wanted = settings(folder, policy=policy, slots=2 if policy is Policy.FIFO else 1)
-    make_plan.ensure(for_plan(wanted), silent)
+    ensure_plan(for_plan(wanted), silent)
     look = Look(prompt="ink person", interval=1, similarity_threshold=0.3)
     lora = Lora(str(lora_file(tmp_path / "one.safetensors")), 1.0)
     expected = film(Engine(replace(wanted, runtime=Runtime.EAGER), look), 12, (lora,))
@@ -207,7 +207,7 @@ def test_another_lora_refits_the_engine_and_builds_nothing(
 def built(folder: Path) -> tuple[EngineSettings, CachedPlan]:
     """The cheapest engine there is."""
     wanted = settings(folder, policy=Policy.OFF, steps=1)
-    return wanted, make_plan.ensure(for_plan(wanted), silent)
+    return wanted, ensure_plan(for_plan(wanted), silent)
 
 
 def test_a_wrong_engine_is_marked_and_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ def test_a_wrong_engine_is_marked_and_not_taken(folder: Path, monkeypatch: pytes
         return done
 
     monkeypatch.setattr(trt_stand_in.IExecutionContext, "execute_async_v3", noisy)
-    judged = make_plan.verify(plan, for_plan(wanted), silent)
+    judged = verify_plan(plan, for_plan(wanted), silent)
     assert judged.manifest is not None
     assert judged.manifest.verdict is Verdict.WRONG
     assert "dB from eager" in judged.problem
@@ -229,7 +229,7 @@ def test_a_wrong_engine_is_marked_and_not_taken(folder: Path, monkeypatch: pytes
     with pytest.raises(errors.PlanError, match="wrong: worst of"):
         tensorrt.load(for_plan(wanted))
     monkeypatch.setattr(trt_stand_in.IExecutionContext, "execute_async_v3", run)
-    assert make_plan.verify(judged, for_plan(wanted), silent).problem == ""
+    assert verify_plan(judged, for_plan(wanted), silent).problem == ""
     assert resolve(wanted).runtime is Runtime.TENSORRT
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.models.description import ModelDescription
-from core.runtimes.tensorrt.plans import NOT_ASKED, TensorRtState
+from core.plans import NOT_ASKED, TensorRtState
 from core.settings import EngineSettings, Policy, Runtime
 
 
