@@ -5,6 +5,7 @@ Quick to import: the standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -170,7 +171,8 @@ def ask(at: Session, method: str, path: str, body: dict[str, Any] | None = None)
     connection = _DoorConnection(at.door, ANSWER_S)
     try:
         headers = {"Authorization": f"Bearer {at.token}", "Content-Type": "application/json"}
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused before all of it was sent
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()
         data = json.loads(answer.read())
     except (ConnectionRefusedError, FileNotFoundError):

@@ -100,10 +100,10 @@ class Previews:
 
     def _carry_out(self, job: _Job, engine: EngineProcess | None) -> EngineProcess | None:
         """Carry out a job, whatever comes of it; return the engine for the next one."""
-        if engine is not None and (engine.settings != job.settings or engine.failure):
-            engine.close()
-            engine = None
         try:
+            if engine is not None and (engine.settings != job.settings or engine.failure):
+                old, engine = engine, None
+                old.close()
             if engine is None:
                 engine = self._started(job)
             job.done.set_result(self._translated(engine, job))
@@ -113,7 +113,8 @@ class Previews:
             JOURNAL.exception("a preview failed")
             job.done.set_exception(error)
             if engine is not None:
-                engine.close()
+                with contextlib.suppress(OSError, ValueError):  # what had failed may fail to close as well
+                    engine.close()
             return None
         return engine
 

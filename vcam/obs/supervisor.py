@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import subprocess
@@ -10,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from vcam.obs.bridge import NOT_RUNNING, Orders, Told
 
 SILENT_S = 30.0  # without a line from the bridge: it hangs, in what something in OBS's place does to it
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+END_S = 2.0  # how long a bridge may take to end by itself
 LONGEST_LINE = 64 * 1024
 _LOG = logging.getLogger("vcam.obs")
 COMMAND = (sys.executable, "-P", "-m", "vcam.obs.bridge")
@@ -37,6 +40,7 @@ class BridgeProcess:
         self._orders, self._say, self._folder, self._command, self._silent_s = orders, say, folder, command, silent_s
         self._state, self._heard_s = NOT_RUNNING, time.monotonic()
         self._process: subprocess.Popen[str] | None = None
+        self._starting = threading.Lock()  # held from the look at `_stop` until the process is known and has its orders
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
@@ -63,52 +67,69 @@ class BridgeProcess:
         wait_s = FIRST_WAIT_S
         while not self._stop.is_set():
             started_s = time.monotonic()
-            self._run_once()
-            if self._stop.is_set():
-                return
+            try:
+                self._run_once()
+            except Exception as error:  # noqa: BLE001  a fault of ours costs this bridge, not every one after it
+                _LOG.exception("watching the bridge to OBS failed")
+                self._set(f"the bridge to OBS failed ({type(error).__name__}: {error}) and is started again")
             wait_s = FIRST_WAIT_S if time.monotonic() > started_s + LONGEST_WAIT_S else min(LONGEST_WAIT_S, 2 * wait_s)
             self._stop.wait(wait_s)
 
     def _run_once(self) -> None:
         """Run one bridge to its end."""
-        try:
-            process = subprocess.Popen(
-                self._command,
-                cwd=self._folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-            )
-        except OSError as error:
-            self._set(f"the bridge to OBS cannot be started ({error.strerror})")
+        process = self._started()
+        if process is None:
             return
-        self._process, self._heard_s = process, time.monotonic()
-        errors = threading.Thread(target=self._log, args=(process,), daemon=True)
-        errors.start()
-        with process:
-            assert process.stdin is not None
+        try:
+            errors = threading.Thread(target=self._log, args=(process,), daemon=True)
+            errors.start()
             assert process.stdout is not None
+            while line := process.stdout.readline(LONGEST_LINE):
+                self._hear(line)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_S)
+            errors.join(END_S)  # before its pipe is closed
+        finally:
+            process.kill()
+            process.wait()
+            _close(process.stdin, process.stdout, process.stderr)
+        if not self._stop.is_set():
+            self._set(f"the bridge to OBS ended (exit status {process.returncode}) and is started again")
+
+    def _started(self) -> subprocess.Popen[str] | None:
+        """Return a bridge that has its orders; None if it could not be started, or shall not run any more."""
+        with self._starting:
+            if self._stop.is_set():
+                return None
+            try:
+                process = subprocess.Popen(
+                    self._command,
+                    cwd=self._folder,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    encoding="utf-8",
+                    errors="replace",
+                )
+            except OSError as error:
+                self._set(f"the bridge to OBS cannot be started ({error.strerror})")
+                return None
+            self._process, self._heard_s = process, time.monotonic()
+            assert process.stdin is not None
             try:
                 process.stdin.write(self._orders.to_line())
                 process.stdin.flush()
             except OSError as error:
                 _LOG.warning("the bridge to OBS took no orders (%s)", error)
-            while line := process.stdout.readline(LONGEST_LINE):
-                self._hear(line)
-            if self._stop.is_set():
-                process.kill()
-            process.wait()
-            errors.join(5)  # before its pipe is closed
-        if not self._stop.is_set():
-            self._set(f"the bridge to OBS ended (exit status {process.returncode}) and is started again")
+            return process
 
     def _hear(self, line: str) -> None:
         try:
             told = Told(**json.loads(line))
-        except (ValueError, TypeError) as error:
+            if not (isinstance(told.state, str) and isinstance(told.said, str)):
+                raise TypeError(f"state and said must be text, they are {told.state!r} and {told.said!r}")
+        except (ValueError, TypeError, RecursionError) as error:
             _LOG.warning("the bridge to OBS said what is no line of it (%s)", error)
             return
         self._state, self._heard_s = told.state, time.monotonic()
@@ -137,12 +158,23 @@ class BridgeProcess:
             self._say(f"OBS: {state}")
 
     def _end(self) -> None:
+        """Have the bridge end, now that `_stop` is set: none is started after this."""
+        started = self._starting.acquire(timeout=END_S)
         process = self._process
         if process is None or process.poll() is not None:
             return
-        if process.stdin is not None:
-            process.stdin.close()  # which ends it
+        if not started:  # it does not take its orders
+            process.kill()
+            return
+        _close(process.stdin)  # which ends it
         try:
-            process.wait(2)
+            process.wait(END_S)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _close(*pipes: IO[str] | None) -> None:
+    for pipe in pipes:
+        if pipe is not None:
+            with contextlib.suppress(OSError):  # what nobody read is lost with who should have read it
+                pipe.close()

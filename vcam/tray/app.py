@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from vcam.tray.model import GONE, Light, View, view
 ASK_S = 1.0  # how often the camera is asked for its status
 LOOK_MS = 200  # how often the icon looks for news
 HOST_S = 2.0  # how often a tray host is looked for, until there is one
+_LOG = logging.getLogger("vcam.tray")
 FetchView = Callable[[], View]
 SendCommand = Callable[[Command], object]
 
@@ -59,6 +61,9 @@ class CameraClient:
             self._send(command)
         except VcamError as error:
             self.refusals.append(str(error))
+        except Exception as error:  # noqa: BLE001  a fault of ours costs this command
+            _LOG.exception("a command failed")
+            self.refusals.append(f"{type(command).__name__} failed ({type(error).__name__}: {error})")
         self._again.set()
 
     def _watch(self) -> None:
@@ -66,6 +71,9 @@ class CameraClient:
             try:
                 self.view = self._fetch()
             except VcamError:
+                self.view = GONE
+            except Exception:  # noqa: BLE001  a fault of ours costs this look: what was once true is not shown for ever
+                _LOG.exception("the camera could not be asked")
                 self.view = GONE
             self._again.wait(ASK_S)
             self._again.clear()

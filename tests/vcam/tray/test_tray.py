@@ -88,6 +88,23 @@ def until(qt: Any, true: Callable[[], object]) -> None:
     patience.until(true, meanwhile=meanwhile)
 
 
+@pytest.mark.parametrize("error", [RecursionError("deep"), MemoryError(), OSError(28, "full"), KeyError("state")])
+def test_what_nobody_foresaw_costs_one_look_and_one_command(error: Exception) -> None:
+    from vcam.tray.app import CameraClient
+
+    def fails(*_: object) -> Any:
+        raise error
+
+    camera = CameraClient(fails, fails)
+    camera.view = view(RUNNING, PROFILES)
+    camera.tell(Panic())
+    patience.until(lambda: camera.refusals and camera.view is GONE)
+    assert f"Panic failed ({type(error).__name__}" in camera.refusals[0]
+    camera._fetch, camera._send = lambda: view(RUNNING, PROFILES), lambda command: None
+    patience.until(lambda: camera.view.alive)
+    camera.close()
+
+
 def test_the_menu_shows_the_camera_and_commands_it(qt: Any, tray: tuple[Any, Daemon]) -> None:
     icon, daemon = tray
     until(qt, lambda: icon.view.alive)

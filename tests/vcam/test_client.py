@@ -1,0 +1,36 @@
+"""How programs of this user ask the running camera."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from vcam import client
+from vcam.errors import ClientError
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a Unix socket")
+def test_a_refusal_that_comes_before_all_was_sent_is_read(tmp_path: Path) -> None:
+    body = b'{"error": "OBS may give commands, and nothing else"}'
+    door = str(tmp_path / "door")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(door)
+        listener.listen()
+
+        def refuse() -> None:
+            connection, _ = listener.accept()
+            connection.recv(1000)
+            connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            connection.close()
+
+        server = threading.Thread(target=refuse)
+        server.start()
+        with pytest.raises(ClientError, match="^OBS may give commands, and nothing else$"):
+            client.ask(
+                client.Session(door, "token"), "POST", "/api/v1/look", {"longer than a socket holds": "x" * 2**22}
+            )
+        server.join()
