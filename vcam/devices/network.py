@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 import cv2
 
+from vcam.devices.backlog import LATE_S, Backlog
 from vcam.devices.capture import Clock, DeviceCapture
 from vcam.devices.health import OPEN_LIMIT_S, Condition
 from vcam.devices.live_source import LiveSource
@@ -42,25 +44,37 @@ def check_address(address: str) -> None:
 
 
 class StreamCapture:
-    """A stream that is read by FFmpeg, as DeviceCapture. Raises DeviceError that says why there is none."""
+    """A stream that is read by FFmpeg, as DeviceCapture. Raises DeviceError that says why there is none.
 
-    def __init__(self, address: str) -> None:
+    A thread of its own takes what the network gives, so that nothing waits in the server or in between. What is too
+    much for the decoder is left out. A film is read whole, at its own pace.
+    """
+
+    def __init__(self, address: str, clock: Clock = time.monotonic) -> None:
         import av
 
-        options = {"rtsp_transport": "tcp", "fflags": "nobuffer", "protocol_whitelist": _PROTOCOLS}
-        self._error: type[Exception] = av.error.FFmpegError
+        # by TCP where the server can: what UDP loses tears pictures
+        options = {"rtsp_flags": "prefer_tcp", "fflags": "nobuffer", "protocol_whitelist": _PROTOCOLS}
+        self._clock = clock
+        self._errors = (OSError, ValueError, av.error.FFmpegError)
         try:
             self._container: Any = av.open(address, options=options, timeout=(OPEN_LIMIT_S - 5, READ_LIMIT_S))
-        except (OSError, ValueError, self._error) as error:
+        except self._errors as error:
             raise DeviceError(_reason(error)) from None  # whose text has the whole address
         videos = self._container.streams.video
-        if not videos:
+        if not videos or videos[0].codec_context is None:
             self._container.close()
-            raise DeviceError("there is no picture in the stream")
-        videos[0].thread_type = "SLICE"  # threads by frame would hold pictures back
-        self._is_film = self._container.duration is not None
-        self._frames: Iterator[Any] = self._container.decode(videos[0])
-        self._start: tuple[float, float] | None = None
+            raise DeviceError("there is no picture in the stream" if not videos else "its video codec is not known")
+        self._stream = videos[0]
+        self._stream.thread_type = "SLICE"  # threads by frame would hold pictures back
+        self._pace = _Pace() if self._container.duration is not None or self._container.format.name == "hls" else None
+        self._backlog: Backlog[Any] = Backlog(clock)
+        self._left = threading.Event()
+        self._receiver = threading.Thread(target=self._receive, name="vcam-stream", daemon=True)
+        if self._pace is None:
+            self._receiver.start()
+        self._frames = self._decoded()
+        self._given_s = clock()
 
     def isOpened(self) -> bool:
         """Return True: a stream that does not open raises."""
@@ -70,20 +84,55 @@ class StreamCapture:
         """Return whether there is a picture, and the picture (BGR); see DeviceCapture."""
         try:
             frame = next(self._frames, None)
-        except (OSError, ValueError, self._error) as error:
+        except self._errors as error:
             raise DeviceError(_reason(error)) from None
         if frame is None:
             return False, None
-        if self._is_film and frame.time is not None:
-            self._wait_for(float(frame.time))
+        if self._pace is not None and frame.time is not None:
+            self._pace.wait_for(float(frame.time))
         return True, cv2.cvtColor(frame.to_ndarray(format="rgb24"), cv2.COLOR_RGB2BGR)
 
     def release(self) -> None:
-        """Close the connection."""
-        self._container.close()
+        """Close the connection, once what is asked of it is answered or has run out of time."""
+        self._left.set()
+        if self._pace is None:
+            self._receiver.join(READ_LIMIT_S + 1)
+        if not self._receiver.is_alive():
+            self._container.close()
 
-    def _wait_for(self, time_s: float) -> None:
-        """Keep the film's own time: a server gives it as fast as it can."""
+    def _receive(self) -> None:
+        try:
+            for packet in self._container.demux(self._stream):
+                if self._left.is_set():
+                    break
+                if packet.size:
+                    self._backlog.put(packet)
+        except self._errors as error:
+            self._backlog.end(error)
+        else:
+            self._backlog.end()
+
+    def _decoded(self) -> Iterator[Any]:
+        """Yield the pictures; what is behind the stream is decoded and, but for a few, not converted."""
+        if self._pace is not None:
+            yield from self._container.decode(self._stream)
+            return
+        while (waiting := self._backlog.take()) is not None:
+            for frame in self._stream.decode(waiting.packet):
+                now = self._clock()
+                if now - waiting.came_s < LATE_S or now - self._given_s > LATE_S:
+                    self._given_s = now
+                    yield frame
+
+
+class _Pace:
+    """Keeps a film's own time: a server gives it as fast as it can."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, float] | None = None
+
+    def wait_for(self, time_s: float) -> None:
+        """Return when the picture of that time is due."""
         now = time.monotonic()
         started_s, first_s = self._start or (now, time_s)
         if not -1.0 < started_s + time_s - first_s - now < 5.0:  # its clock has jumped
