@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BUSY = "while True: pass"
-SUITE = ("-m", "not slow and not browser", "-n", "2", "--dist", "loadfile", "-q", "-p", "no:cacheprovider")
+SUITE = ("-m", "not slow and not browser and not fuzz", "-n", "2", "--dist", "loadfile", "-q", "-p", "no:cacheprovider")
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class Machine:
 class PlanKey:
     """All that decides whether a plan fits; two plans with the same key are interchangeable.
 
-    weights: core.models.description.fingerprint. LoRAs are not part of the key: they are put in by a refit.
+    weights: core.runtimes.tensorrt.cache.fingerprint. LoRAs are not part of the key: they are put in by a refit.
     """
 
     machine: Machine

@@ -80,6 +80,7 @@ def test_closing_the_terminal_ends_it_as_sigterm_does_and_the_log_says_so(folder
 
     def control() -> None:
         os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests by nohup has it ignored
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     camera = Camera(folder, "--json", stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=control)
