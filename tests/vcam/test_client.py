@@ -29,7 +29,7 @@ def test_a_refusal_that_comes_before_all_was_sent_is_read(tmp_path: Path) -> Non
 
         server = threading.Thread(target=refuse)
         server.start()
-        with pytest.raises(ClientError, match="^OBS may give commands, and nothing else$"):
+        with pytest.raises(ClientError, match=r"^OBS may give commands, and nothing else$"):
             client.ask(
                 client.Session(door, "token"), "POST", "/api/v1/look", {"longer than a socket holds": "x" * 2**22}
             )
