@@ -137,6 +137,7 @@ def status_text(status: Status) -> str:
         f"  engine    {status.model} on {status.device or '-'} ({status.runtime or '-'}), {status.fps:.1f} fps, "
         f"bank {status.bank_bytes / 2**20:.1f} MiB, restarts {status.restarts}"
         + (f", process {status.engine_pid}" if status.engine_pid else ""),
+        *([f"  preset    {preset_text(status)}"] if status.preset else []),
         *([f"  panel     at port {status.panel_port}; vcam panel opens it"] if status.panel_port else []),
         *([f"  OBS       {status.obs}"] if status.obs else []),
         f"  latency   {status.latency_ms:.0f} ms from capture to publish; at most {status.longest_interval_ms:.0f} ms "
@@ -147,6 +148,13 @@ def status_text(status: Status) -> str:
     if status.reader_count is not None:
         lines.insert(4, f"  readers   {', '.join(status.readers) or status.reader_count or 'none'}")
     return "\n".join(lines + [f"  note      {note}" for note in status.notes])
+
+
+def preset_text(status: Status) -> str:
+    """Return the preset in words."""
+    if status.preset_asked == status.preset:
+        return status.preset
+    return f"{status.preset_asked}: {status.preset_says or status.preset}"
 
 
 class _DoorConnection(http.client.HTTPConnection):

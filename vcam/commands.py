@@ -51,7 +51,7 @@ class UseSource:
 
 @dataclass(frozen=True)
 class ChangeEngine:
-    """Build another engine beside the running one, and swap: width, height, steps, policy, slots, model."""
+    """Build another engine beside the running one, and swap: preset, width, height, steps, policy, slots, model."""
 
     changes: dict[str, Any] = field(default_factory=dict)
 
@@ -194,7 +194,8 @@ class Status:
     engine's process, None until it has loaded; restarts: how often it had to be started again. reader_count: programs
     that look at the virtual camera, None where it cannot be told; readers: their names. panel_port: of the panel and
     this API, None without them. logged: lines of the log so far. obs: how it stands with OBS Studio, in words; "" where
-    nobody asked.
+    nobody asked. preset: fast, balanced or sharp, "" where a size was asked for; preset_asked: may be auto;
+    preset_says: what auto has measured, in words.
     """
 
     state: str = "starting"
@@ -206,6 +207,9 @@ class Status:
     model: str = ""
     runtime: str = ""
     device: str = ""
+    preset: str = ""
+    preset_asked: str = ""
+    preset_says: str = ""
     source: str = ""
     sink: str = ""
     width: int = 0

@@ -10,6 +10,8 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from core.settings import EngineSettings
+
 Picture = NDArray[np.uint8]  # [height, width, 3], RGB
 T = TypeVar("T")
 
@@ -120,11 +122,21 @@ class EngineFacts:
 
 
 @dataclass(frozen=True)
+class EngineWork:
+    """What the engine that shows has done. settings: its own; busy_s: the seconds that `pictures` translations took."""
+
+    settings: EngineSettings
+    pictures: int
+    busy_s: float
+
+
+@dataclass(frozen=True)
 class TranslatorState:
     """What a translator is doing.
 
     text: in words, for the card and the status. progress: 0..1 or None. frame_s: seconds per frame, 0 while unknown.
-    restarts: since the run began. facts: None until the engine has loaded.
+    restarts: since the run began. facts, work: None until the engine has loaded. changing: whether another engine is
+    made ready beside the one that shows. refused: why the newest change was not possible.
     """
 
     phase: EnginePhase
@@ -133,6 +145,9 @@ class TranslatorState:
     frame_s: float = 0.0
     restarts: int = 0
     facts: EngineFacts | None = None
+    work: EngineWork | None = None
+    changing: bool = False
+    refused: str = ""
 
 
 class LatestSlot(Generic[T]):

@@ -29,8 +29,15 @@ PLAIN_COMMANDS = {
 }
 
 # Options that are kept under another name than their own.
-_OPTION_OF = {"policy": "bank", "policies": "bank", "runtimes": "runtime", "idle_after_s": "idle_after"}
+_OPTION_OF = {
+    "presets": "preset",
+    "policy": "bank",
+    "policies": "bank",
+    "runtimes": "runtime",
+    "idle_after_s": "idle_after",
+}
 
+_PRESET_HELP = "how finely to draw: fast, balanced, sharp; auto: the sharpest that this machine is quick enough for"
 _RUNTIMES = "auto, eager, onnx, compiled or tensorrt"
 
 
@@ -97,7 +104,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--no-panel", dest="panel", action="store_false", default=None, help="no control page")
     run.add_argument("--open", dest="open_panel", action="store_true", default=None, help="open the control page")
     run.add_argument("--port", type=int, metavar="N", help="of the control page (8787, or the next free one; 0: any)")
-    run.add_argument("--engine-size", type=_size, metavar="WxH", help="size translated (the model's own)")
+    run.add_argument("--engine-size", type=_size, metavar="WxH", help="size translated (the preset's)")
     _add_engine(run)
     run.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engine")
 
@@ -123,6 +130,13 @@ def _add_eval(evaluate: argparse.ArgumentParser) -> None:
 
 def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--model", metavar="M", help="a name of `vcam models`, or a diffusers folder")
+    bench.add_argument(
+        "--preset",
+        dest="presets",
+        type=_words,
+        metavar="P,P",
+        help="fast,balanced,sharp, in place of size and steps",
+    )
     bench.add_argument("--steps", type=_numbers, metavar="N,N", help="denoising steps (1,2,4)")
     bench.add_argument(
         "--bank", dest="policies", type=_words, metavar="B,B", help="policies of the feature bank (off,fifo,merge)"
@@ -205,7 +219,8 @@ def _add_look(group: argparse._ActionsContainer) -> None:
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="M", help="a name of `vcam models`, or a diffusers folder")
-    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps, 1 to 16 (the model's own)")
+    parser.add_argument("--preset", metavar="P", help=_PRESET_HELP)
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps, 1 to 16 (the preset's)")
     parser.add_argument("--bank", dest="policy", metavar="B", help="feature bank: fifo, merge or off (the model's own)")
     parser.add_argument("--slots", type=int, metavar="N", help="frames in a fifo bank (the model's own)")
     _add_machine(parser)
@@ -234,6 +249,7 @@ def check(args: argparse.Namespace) -> None:
         check_port,
         check_published_size,
     )
+    from vcam.settings.presets import Preset
     from vcam.settings.toml_schema import check_values, choice, each, text, whole
 
     checks: dict[str, Check] = {
@@ -246,6 +262,8 @@ def check(args: argparse.Namespace) -> None:
         "idle_after_s": IDLE_AFTER,
         "port": check_port,
         "threads": THREADS,
+        "preset": choice(Preset),
+        "presets": each(choice(Preset)),
         "policy": choice(Policy),
         "policies": each(choice(Policy)),
         "runtime": choice(Runtime),

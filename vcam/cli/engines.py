@@ -7,16 +7,18 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core.settings import EngineSettings, names
+from vcam import client
 from vcam.cli.arguments import profile_of
 from vcam.errors import VcamError
 from vcam.settings.config import load_config
-from vcam.settings.engine_options import EngineOptions, engine_settings
-from vcam.settings.run_options import DEFAULT_SIZE
+from vcam.settings.engine_options import EngineOptions
+from vcam.settings.run_options import RunOptions, settings_for
+from vcam.settings.speeds import place, remembered
 
 if TYPE_CHECKING:
     from core.plans import CachedPlan
@@ -148,7 +150,9 @@ def settings_of(args: argparse.Namespace) -> EngineSettings:
     config = load_config()
     profile = profile_of(args.profile, config)
     asked = EngineOptions.read(args, args.size)
-    return engine_settings(asked, profile.engine, config.engine, shape=config.size or DEFAULT_SIZE)
+    options = RunOptions(size=config.size, engine=asked, machine=config.engine, threads=config.threads)
+    speeds = remembered(client.state_folder(), place(options))
+    return settings_for(profile, replace(options, automatic={model: one.preset for model, one in speeds.items()}))
 
 
 def _report(text: str, fraction: float) -> None:

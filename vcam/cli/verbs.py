@@ -109,11 +109,13 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from core.settings import Look
+    from vcam.errors import OptionError
     from vcam.settings.config import load_config
     from vcam.settings.engine_options import EngineOptions, engine_settings
+    from vcam.settings.run_options import DEFAULT_SIZE
 
     check(args)
     config = load_config()
@@ -123,7 +125,23 @@ def _bench(args: argparse.Namespace) -> int:
 
     from vcam.offline.bench import HEAD, bench, line, settings_to_measure
 
-    chosen = settings_to_measure(plain, args.steps, args.policies, args.sizes, args.all_slots, args.runtimes)
+    plains = [plain]
+    if args.presets:
+        if args.sizes or args.steps:
+            raise OptionError("--preset stands for a size and steps; leave --size and --steps out")
+        args.policies = args.policies or [plain.policy]
+        asked = EngineOptions(model=args.model, device=args.device, dtype=args.dtype)
+        plains = [
+            engine_settings(replace(asked, preset=one), config.engine, shape=DEFAULT_SIZE, automatic={})
+            for one in args.presets
+        ]
+    chosen = [
+        one
+        for own in plains
+        for one in settings_to_measure(
+            own, [own.steps] if args.presets else args.steps, args.policies, args.sizes, args.all_slots, args.runtimes
+        )
+    ]
     stream = sys.stderr if args.json else sys.stdout
     print(HEAD, file=stream, flush=True)
     report = bench(

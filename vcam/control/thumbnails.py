@@ -18,6 +18,7 @@ from vcam.frames import Picture
 from vcam.settings.toml_schema import write_atomically
 
 SIDE = 256  # pixels
+STEPS = 2  # whatever the preset: a change of it draws none anew
 SHOWN_S = 2.0  # the moment of the test picture that they show
 KEPT = 200  # files; the oldest go first
 TranslatePicture = Callable[[EngineSettings, Look, Picture], Future[Picture]]
@@ -36,7 +37,7 @@ class Thumbnails:
 
     def get(self, settings: EngineSettings, look: Look) -> Future[bytes]:
         """Return the JPEG; the future may end with VcamError. Raises VcamError if too many are asked for."""
-        small = replace(settings, width=SIDE, height=SIDE)
+        small = replace(settings, width=SIDE, height=SIDE, steps=max(STEPS, settings.steps))
         path = self._folder / f"{_key(small, look)}.jpg"
         made: Future[bytes] = Future()
         with contextlib.suppress(OSError):

@@ -71,6 +71,10 @@ class CommandHandler:
             case _:
                 raise TypeError(f"{command} is not a command of this queue")
 
+    def use(self, choice: Choice) -> None:
+        """Take another choice that was made of this one."""
+        self._use(choice, 0)
+
     def _use(self, choice: Choice, transition_ms: int) -> None:
         self.choice = choice
         self._translator.use(choice.settings, choice.look, transition_ms)

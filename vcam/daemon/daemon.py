@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from vcam import client, fit
 from vcam.commands import Command, Panic, Pause, Resume, Status, Stop, Toggle
 from vcam.control.thumbnails import thumbnails_folder
 from vcam.daemon import surfaces
+from vcam.daemon.auto_preset import AutoPreset
 from vcam.daemon.badge import draw_badge
 from vcam.daemon.cards import Halt, card_for, daemon_state
 from vcam.daemon.command_handler import CommandHandler
@@ -126,6 +127,8 @@ class Daemon:
         loaded = load_profiles(options.profiles_folder)
         for problem in loaded.problems:
             self._log.say(str(problem))
+        self._auto = AutoPreset(options, parts.state_folder(), self._log.say)
+        options = replace(options, automatic=self._auto.automatic)
         choice = first_choice(options, parts.settings_of, loaded)
         sink = parts.open_sink(options)
         try:
@@ -190,6 +193,7 @@ class Daemon:
             self._audience,
             self._surfaces,
             self._log,
+            self._auto.says,
             self._parts.clock(),
             self._started_s,
         )
@@ -245,6 +249,9 @@ class Daemon:
         def loop() -> None:
             while not self._stop.is_set():
                 self._commands.carry_out(BEAT_S)
+                wanted = self._auto.look(self.choice, self._pipeline.translator.state)
+                if wanted is not None:
+                    self._handler.use(wanted)
 
         again_and_again(loop, self._stop, lambda error: self._log.fault("a command failed", error), BEAT_S)
 

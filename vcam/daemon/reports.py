@@ -23,10 +23,11 @@ def status_of(
     audience: Audience,
     surfaces: Surfaces,
     log: EventLog,
+    preset_says: str,
     now: float,
     started_s: float,
 ) -> Status:
-    """Return the state of everything; now, started_s: seconds of the run's clock."""
+    """Return the state of everything; preset_says: of `auto`; now, started_s: seconds of the run's clock."""
     state, reason, progress = described
     engine, slots, sink, counts = (
         pipeline.translator.state,
@@ -48,6 +49,9 @@ def status_of(
         model=facts.model,
         runtime=facts.runtime,
         device=facts.device,
+        preset="" if choice.preset is None else str(choice.taken),
+        preset_asked=str(choice.preset or ""),
+        preset_says=preset_says,
         source=pipeline.source.name,
         sink=sink.sink.name,
         width=sink.size[0],

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.settings import EngineSettings, Look, Policy, Runtime
-from vcam.settings.run_options import cores
+from vcam.settings.run_options import cores, processor
 
 if TYPE_CHECKING:
     Clock = Callable[[], float]
@@ -190,7 +190,7 @@ def line(row: Row) -> str:
 def machine(device: str) -> dict[str, object]:
     """Return what the figures were measured on: processor, cores, GPU, system, versions."""
     facts: dict[str, object] = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -317,15 +317,3 @@ def held_bytes() -> int:
     except OSError:
         return 0
     return int(resident) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _processor() -> str:
-    if sys.platform == "linux":
-        try:
-            with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-                names: list[Any] = [row.partition(":")[2].strip() for row in file if row.startswith("model name")]
-        except OSError:
-            names = []
-        if names:
-            return str(names[0])
-    return platform.processor() or platform.machine()

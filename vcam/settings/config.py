@@ -12,6 +12,7 @@ from core.settings import Runtime
 from vcam.commands import OnFailure, verbs
 from vcam.errors import ConfigError, OptionError
 from vcam.settings.engine_options import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
+from vcam.settings.presets import Preset
 from vcam.settings.toml_schema import (
     Check,
     choice,
@@ -191,6 +192,7 @@ SCHEMA: dict[str, Check] = {
     "panel.enabled": flag,
     "panel.open": flag,
     "panel.port": check_port,
+    "engine.preset": choice(Preset),
     "engine.model": text(1000),
     "engine.runtime": choice(Runtime),
     "engine.device": check_device,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, Any, get_type_hints
 
 from core.settings import EngineSettings, Guidance, Lora, Policy, Runtime, names
+from vcam.settings.presets import START, Own, Preset, graded
 
 DEFAULT_MODEL = "embedded"
 _SMALLEST, _LARGEST, _MULTIPLE = 64, 2048, 16  # pixels of a side, as EngineSettings takes them
@@ -26,9 +28,10 @@ class AskedBy(StrEnum):
 class EngineOptions:
     """What is asked of the engine, by the names of EngineSettings; None: not asked for.
 
-    Each field says who may ask for it besides the command line.
+    Each field says who may ask for it besides the command line. preset stands for width, height and steps.
     """
 
+    preset: Annotated[Preset | None, AskedBy.CONFIG, AskedBy.PROFILE, AskedBy.COMMAND] = None
     width: Annotated[int | None, AskedBy.PROFILE, AskedBy.COMMAND] = None
     height: Annotated[int | None, AskedBy.PROFILE, AskedBy.COMMAND] = None
     steps: Annotated[int | None, AskedBy.PROFILE, AskedBy.COMMAND] = None
@@ -64,27 +67,50 @@ def names_asked_by(who: AskedBy) -> tuple[str, ...]:
     return tuple(name for name in names(EngineOptions) if who in hints[name].__metadata__)
 
 
-def engine_settings(*asked: EngineOptions, shape: tuple[int, int] | None = None) -> EngineSettings:
+def engine_settings(
+    *asked: EngineOptions, shape: tuple[int, int] | None = None, automatic: Mapping[str, Preset] | None = None
+) -> EngineSettings:
     """Return the settings of the engine: of each option the first of `asked` that has it, else the model's own value.
 
     The usual order is: command line or command, profile, config.toml. shape: width and height of the pictures to come;
-    where nobody asked for a size, the engine gets one of this shape with the model's own number of pixels.
+    where nobody asked for a size, the engine gets one of this shape with as many pixels as the preset has. automatic:
+    what the preset `auto` takes, by model; None: the model's own size and steps.
     Raises SettingsError, core.errors.ModelError.
     """
     from core.models.description import describe
 
-    wanted: dict[str, Any] = {}
-    for one in reversed(asked):
-        wanted |= one.given()
+    wanted = _merged(asked)
+    preset = wanted.pop("preset", Preset.AUTO)
     sized = "width" in wanted or "height" in wanted
     wanted.setdefault("model", DEFAULT_MODEL)
     own = describe(str(wanted["model"]))
     own_values = {name: getattr(own, name) for name in names(EngineSettings) if hasattr(own, name)}
+    if preset is Preset.AUTO and automatic is not None and not sized:
+        preset = automatic.get(wanted["model"], START)
+    if preset is not Preset.AUTO:
+        own_values |= graded(preset, Own(own.width, own.height, own.steps))._asdict()
     settings = EngineSettings(**(own_values | wanted))
     if sized or shape is None:
         return settings
     width, height = engine_size(*shape, settings.width * settings.height)
     return replace(settings, width=width, height=height)
+
+
+def preset_of(*asked: EngineOptions) -> Preset | None:
+    """Return the preset that engine_settings takes; None where a size was asked for, which leaves none to choose."""
+    wanted = _merged(asked)
+    sized = "width" in wanted or "height" in wanted
+    return None if sized else wanted.get("preset", Preset.AUTO)
+
+
+def _merged(asked: tuple[EngineOptions, ...]) -> dict[str, Any]:
+    """Return what is asked for, of each option the first; a preset goes before what comes after it asks of the size."""
+    wanted: dict[str, Any] = {}
+    for one in reversed(asked):
+        if one.preset is not None:
+            wanted = {name: value for name, value in wanted.items() if name not in ("width", "height", "steps")}
+        wanted |= one.given()
+    return wanted
 
 
 def engine_size(width: int, height: int, pixels: int, *, pixel_aspect: Fraction = Fraction(1)) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from core.errors import SettingsError
 from core.settings import EngineSettings, Look, Lora, names
 from vcam.errors import OptionError, ProfileError
 from vcam.settings.engine_options import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
+from vcam.settings.presets import Preset
 from vcam.settings.toml_schema import (
     Check,
     check_values,
@@ -308,7 +309,10 @@ _LOOK_KEYS: dict[str, Check] = {
     "prompt": text(1000, fold=True),
     "negative_prompt": text(1000, shortest=0, fold=True),
 }
-_ENGINE_KEYS = _checks_of(EngineSettings, names_asked_by(AskedBy.PROFILE))
+_ENGINE_KEYS: dict[str, Check] = {
+    "preset": choice(Preset),
+    **_checks_of(EngineSettings, [name for name in names_asked_by(AskedBy.PROFILE) if name != "preset"]),
+}
 SCHEMA: dict[str, Check] = {
     "name": text(60),
     "description": text(300, shortest=0),

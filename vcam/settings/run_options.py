@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from core.settings import EngineSettings
 from vcam.commands import OnFailure
 from vcam.settings.config import ObsSettings
 from vcam.settings.engine_options import NOTHING_ASKED, EngineOptions, engine_settings
+from vcam.settings.presets import Preset
 from vcam.settings.profiles import Profile
 
 DEFAULT_SIZE = (640, 480)
@@ -26,7 +29,7 @@ class RunOptions:
     published. frames: stop after so many published. idle_after_s: seconds without a reader of the virtual camera after
     which engine and camera rest, 0: never. port: the panel's first try, 0: any free one. strength: of every profile's
     look. engine: asked for here, over what a profile asks for; machine: what config.toml says of the engine. threads:
-    the engine's CPU threads.
+    the engine's CPU threads. automatic: what the preset `auto` takes, by model, as this machine was measured before.
     """
 
     source: str = "auto"
@@ -48,6 +51,7 @@ class RunOptions:
     threads: int | None = None
     obs: ObsSettings = field(default_factory=ObsSettings)
     profiles_folder: Path | None = None
+    automatic: Mapping[str, Preset] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ class RunReport:
 
 def settings_for(profile: Profile, options: RunOptions) -> EngineSettings:
     """Return the settings of the engine that shows `profile` in a run with these options; see engine_settings."""
-    return engine_settings(options.engine, profile.engine, options.machine, shape=options.size or DEFAULT_SIZE)
+    asked = options.engine, profile.engine, options.machine
+    return engine_settings(*asked, shape=options.size or DEFAULT_SIZE, automatic=options.automatic)
 
 
 def engine_threads(options: RunOptions) -> int:
@@ -90,3 +95,16 @@ def cores() -> int:
     if sys.platform == "linux":
         count = len(os.sched_getaffinity(0))
     return count
+
+
+def processor() -> str:
+    """Return what the system calls the processor."""
+    if sys.platform == "linux":
+        try:
+            with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+                names: list[Any] = [row.partition(":")[2].strip() for row in file if row.startswith("model name")]
+        except OSError:
+            names = []
+        if names:
+            return str(names[0])
+    return platform.processor() or platform.machine()

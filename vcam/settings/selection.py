@@ -9,7 +9,8 @@ from typing import Any
 from core.errors import StreamV2VError
 from core.settings import EngineSettings, Look, Policy
 from vcam.errors import CommandError, ProfileError, VcamError
-from vcam.settings.engine_options import AskedBy, names_asked_by
+from vcam.settings.engine_options import AskedBy, names_asked_by, preset_of
+from vcam.settings.presets import START, Preset
 from vcam.settings.profiles import LoadedProfiles, Profile, find_profile
 from vcam.settings.run_options import DEFAULT_PROFILE, RunOptions
 
@@ -31,6 +32,17 @@ class Choice:
     profile: Profile
     settings: EngineSettings
     look: Look
+
+    @property
+    def preset(self) -> Preset | None:
+        """The preset that is asked for; None where a size is."""
+        return preset_of(self.options.engine, self.profile.engine, self.options.machine)
+
+    @property
+    def taken(self) -> Preset:
+        """The preset that is asked for, or what `auto` takes now."""
+        asked = self.preset or Preset.AUTO
+        return self.options.automatic.get(self.settings.model, START) if asked is Preset.AUTO else asked
 
     def settings_of(self, profile: Profile) -> EngineSettings:
         """Return the engine that a profile gets here."""
@@ -75,17 +87,27 @@ def with_engine(choice: Choice, changes: Mapping[str, Any]) -> Choice:
     if unknown := changes.keys() - ENGINE_CHANGES:
         raise CommandError(f"an engine has no {min(unknown)[:40]!r} to change; it has {', '.join(ENGINE_CHANGES)}")
     given = dict(changes)
-    if given.get("policy") is not None:
-        try:
-            given["policy"] = Policy(given["policy"])
-        except ValueError as error:
-            raise CommandError(f"engine: {error}") from error
+    try:
+        for name, kind in (("policy", Policy), ("preset", Preset)):
+            if given.get(name) is not None:
+                given[name] = kind(given[name])
+    except ValueError as error:
+        raise CommandError(f"engine: {error}") from error
+    if given.get("preset") is not None:  # what was asked for before it is over
+        given = {"width": None, "height": None, "steps": None} | given
     options = replace(choice.options, engine=replace(choice.options.engine, **given))
     try:
         settings = choice.settings_for(choice.profile, options)
     except StreamV2VError as error:
         raise CommandError(f"engine: {error}") from error
     return replace(choice, options=options, settings=settings)
+
+
+def with_automatic(choice: Choice, preset: Preset) -> Choice:
+    """Return the choice once the preset `auto` takes this one for the model in use."""
+    automatic = {**choice.options.automatic, choice.settings.model: preset}
+    options = replace(choice.options, automatic=automatic)
+    return replace(choice, options=options, settings=choice.settings_for(choice.profile, options))
 
 
 def prompts(choice: Choice) -> list[str]:

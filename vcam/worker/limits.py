@@ -61,8 +61,8 @@ class Activity:
 
     heard_s: when it last sent a message. busy_since_s: when it was given the picture that it works on, None while it
     is idle. loaded: whether it takes pictures. fusing: whether it was told of other LoRAs and has not answered.
-    pictures: translations so far. frame_s: seconds per frame, smoothed, 0 while unknown. raises: pictures in a row
-    that failed.
+    pictures: translations so far, busy_s: the seconds that they took. frame_s: seconds per frame, smoothed, 0 while
+    unknown. raises: pictures in a row that failed.
     """
 
     heard_s: float
@@ -70,18 +70,20 @@ class Activity:
     loaded: bool = False
     fusing: bool = False
     pictures: int = 0
+    busy_s: float = 0.0
     frame_s: float = 0.0
     raises: int = 0
 
 
 def frame_finished(activity: Activity, now: float, translated: bool) -> Activity:
     """Return the activity after an answer to a picture; the wait for the camera is no time of the engine's."""
-    frame_s = activity.frame_s
+    frame_s, busy_s = activity.frame_s, activity.busy_s
     if activity.busy_since_s is not None:
         took = now - activity.busy_since_s
+        busy_s += took
         frame_s = took if not frame_s else 0.8 * frame_s + 0.2 * took
     pictures = activity.pictures + translated
-    return replace(activity, busy_since_s=None, frame_s=frame_s, raises=0, pictures=pictures)
+    return replace(activity, busy_since_s=None, frame_s=frame_s, busy_s=busy_s, raises=0, pictures=pictures)
 
 
 def why_hung(activity: Activity, limits: Limits, now: float) -> str:

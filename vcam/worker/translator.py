@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from core.settings import EngineSettings, Look
-from vcam.frames import EnginePhase, Frame, TranslatorState
+from vcam.frames import EnginePhase, EngineWork, Frame, TranslatorState
 from vcam.worker.factories import BUILDING_ENGINE, CORE_ENGINE, remove_unfinished
 from vcam.worker.limits import (
     LIMITS,
@@ -314,6 +314,9 @@ class WorkerTranslator:
             frame_s=engine.activity.frame_s,
             restarts=restarts.total,
             facts=engine.report.facts,
+            work=EngineWork(engine.settings, engine.activity.pictures, engine.activity.busy_s),
+            changing=self._engines.beside is not None,
+            refused=self._refused,
         )
         if engine.activity.pictures:
             return state

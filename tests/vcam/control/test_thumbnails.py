@@ -54,8 +54,10 @@ def test_each_look_is_drawn_once_whatever_is_started_anew(tmp_path: Path) -> Non
         made = Thumbnails(tmp_path / "cache", drawing.ask)
         assert [abs(grey(made.get(SETTINGS, Look(seed=seed)).result(0)) - seed) <= 1 for seed in (40, 90)] == [True] * 2
     assert [(s.width, s.height, k.seed) for s, k in drawing.asked] == [(SIDE, SIDE, 40), (SIDE, SIDE, 90)]
-    made.get(replace(SETTINGS, steps=1), Look(seed=40)).result(0)
+    made.get(replace(SETTINGS, steps=3), Look(seed=40)).result(0)
     assert len(drawing.asked) == 3, "another engine makes another picture"
+    made.get(replace(SETTINGS, steps=1, width=320), Look(seed=40)).result(0)
+    assert len(drawing.asked) == 3, "a preset does not"
 
 
 def test_another_model_makes_other_thumbnails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

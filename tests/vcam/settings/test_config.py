@@ -16,6 +16,7 @@ from vcam.commands import OnFailure
 from vcam.errors import ConfigError, OptionError
 from vcam.settings.config import SCHEMA, Config, ObsSettings, config_folder, load_config, parse_size
 from vcam.settings.engine_options import AskedBy, EngineOptions, names_asked_by
+from vcam.settings.presets import Preset
 
 FULL = """
 source = "camera:Logitech"
@@ -32,6 +33,7 @@ enabled = false
 open = true
 port = 9000
 [engine]
+preset = "sharp"
 model = "sd15-lcm"
 runtime = "eager"
 device = "cuda:1"
@@ -83,7 +85,9 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         panel=False,
         open_panel=True,
         port=9000,
-        engine=EngineOptions(model="sd15-lcm", runtime=Runtime.EAGER, device="cuda:1", dtype="float16"),
+        engine=EngineOptions(
+            preset=Preset.SHARP, model="sd15-lcm", runtime=Runtime.EAGER, device="cuda:1", dtype="float16"
+        ),
         threads=4,
         obs=ObsSettings(
             enabled=False,
@@ -112,7 +116,7 @@ def test_default_profile_is_shipped() -> None:
 BAD = {
     "unknown key fsp; did you mean fps?": "fsp = 30",
     "unknown key port; did you mean panel.port?": "port = 30",
-    "unknown key engine.steps; known here: model, runtime, device, dtype and threads": "[engine]\nsteps = 3",
+    "unknown key engine.steps; known here: preset, model, runtime, device, dtype and threads": "[engine]\nsteps = 3",
     "fps is nan; it must be a number between 1 and 240": "fps = nan",
     "fps is -30; it must be a number between 1 and 240": "fps = -30",
     "fps is true; it must be a number between 1 and 240": "fps = true",

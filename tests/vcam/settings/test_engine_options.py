@@ -23,14 +23,22 @@ from vcam.cli import main as cli
 from vcam.daemon import daemon
 from vcam.offline import bench, translate
 from vcam.settings.config import load_config
-from vcam.settings.engine_options import AskedBy, EngineOptions, engine_settings, engine_size, names_asked_by
+from vcam.settings.engine_options import (
+    AskedBy,
+    EngineOptions,
+    engine_settings,
+    engine_size,
+    names_asked_by,
+    preset_of,
+)
+from vcam.settings.presets import Preset
 from vcam.settings.profiles import Profile, load_profiles, save_profile
 from vcam.settings.run_options import DEFAULT_SIZE, RunOptions, settings_for
 from vcam.settings.selection import first_choice, with_engine
 
 
 def test_every_setting_of_the_engine_can_be_asked_for() -> None:
-    assert set(names(EngineOptions)) == set(names(EngineSettings))
+    assert set(names(EngineOptions)) == {"preset", *names(EngineSettings)}
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,7 @@ def folder_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 side = st.integers(4, 40).map(lambda n: n * 16)
 MODELS = st.sampled_from(["embedded", "the folder"])
 frame_options: dict[str, Any] = {
+    "preset": st.none() | st.sampled_from([preset for preset in Preset if preset is not Preset.AUTO]),
     "steps": st.none() | st.integers(1, 16),
     "slots": st.none() | st.integers(1, 16),
     "policy": st.none() | st.sampled_from(Policy),
@@ -117,7 +126,7 @@ profile_options = st.builds(
     height=st.none() | side,
     guidance=st.none() | st.sampled_from(Guidance),
 )
-config_options = st.builds(EngineOptions, model=st.none() | MODELS, **machine_options)
+config_options = st.builds(EngineOptions, model=st.none() | MODELS, preset=frame_options["preset"], **machine_options)
 sizes = st.none() | st.tuples(side, side)
 
 
@@ -209,7 +218,11 @@ def test_equal_options_give_equal_settings_on_every_way(
     assert ways.engines_build(asked, size) == wanted
     assert ways.commands(asked, size) == wanted
     film = ways.translate(asked, size)
-    if size is None and of_profile.width is of_profile.height is None:  # its size follows when the film is open
+    preset = preset_of(replace(asked, width=size and size[0]), of_profile, of_config)
+    if preset is Preset.AUTO:
+        # no film runs late: where nobody asked, it gets the model's own size and steps
+        film = replace(film, width=wanted.width, height=wanted.height, steps=wanted.steps)
+    elif preset is not None:  # its size follows when the film is open
         width, height = engine_size(*DEFAULT_SIZE, film.width * film.height)
         film = replace(film, width=width, height=height)
     assert film == wanted

@@ -508,7 +508,7 @@ def test_the_page_of_keys_has_all_of_them_with_their_bounds_and_what_stands_wher
     assert documented.keys() == under_test.SCHEMA.keys()
     for key, (value, default) in documented.items():
         own = getattr(EngineSettings() if key.startswith("engine.") else Look(), key.rpartition(".")[2], None)
-        if own not in (None, "", ()) and default not in ("", "the model's", "config.toml's"):
+        if own not in (None, "", ()) and default not in ("", "the model's", "the preset's", "config.toml's"):
             assert default == (f"{own:g}" if isinstance(own, float | int) else own), key
         if bounds := re.search(r"(-?[\d.]+) to ([\d.]+)", value):
             low, high = (float(end) if "." in end else int(end) for end in bounds.groups())

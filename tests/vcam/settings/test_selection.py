@@ -55,7 +55,7 @@ def test_another_engine_keeps_the_look_and_outlives_a_change_of_profile() -> Non
     assert (after.settings.width, after.settings.policy, after.look) == (96, Policy.OFF, before.look)
     assert with_profile(after, "neon", []).settings.width == 96
     for wrong, words in (
-        ({"colour": 1}, "an engine has no 'colour' to change; it has width, height"),
+        ({"colour": 1}, "an engine has no 'colour' to change; it has preset, width, height"),
         ({"policy": "all"}, "engine: 'all' is not a valid Policy"),
         ({"width": 97}, "engine: width is 97"),
     ):

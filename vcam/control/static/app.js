@@ -47,6 +47,8 @@ function show(next) {
   text("sink", `${next.sink}, ${next.width}×${next.height}`);
   text("engine", `${next.model} on ${next.device} (${next.runtime})` + (next.restarts ? `, restarted ${next.restarts} times` : ""));
   text("obs", next.obs || "–");
+  text("preset-says", next.preset_says);
+  drawPreset(next);
   text("frames", `${next.captured} captured, ${next.translated} translated, ${next.published} published`);
   const resting = next.state === "paused";
   at("pause").setAttribute("aria-pressed", String(resting));
@@ -121,6 +123,16 @@ async function drawSliders() {
   choices(at("steps-picker"), [1, 2, 3, 4, 6, 8].map((steps) => [String(steps), String(steps)]), String(engine.steps));
 }
 
+const PRESETS = [["auto", "Auto"], ["fast", "Fast"], ["balanced", "Balanced"], ["sharp", "Sharp"]];
+
+function drawPreset({ preset, preset_asked }) {
+  const [[, auto], ...fixed] = PRESETS;
+  const taken = fixed.find(([value]) => value === preset);
+  const options = [["auto", preset_asked === "auto" ? `${auto}: ${taken[1]}` : auto], ...fixed];
+  if (!preset_asked) options.unshift(["", "Size of its own"]);
+  choices(at("preset-picker"), options, preset_asked);
+}
+
 function choices(picker, options, chosen) {
   if (document.activeElement === picker) return;
   if (JSON.stringify(options) === JSON.stringify([...picker.options].map((one) => [one.value, one.text]))) {
@@ -140,6 +152,9 @@ async function drawSources() {
 
 at("source-box").addEventListener("toggle", () => { if (at("source-box").open) doing(drawSources); });
 at("source-picker").addEventListener("change", (event) => { if (event.target.value) send({ command: "source", source: event.target.value }); });
+at("preset-picker").addEventListener("change", (event) => {
+  if (event.target.value) send({ command: "engine", changes: { preset: event.target.value } });
+});
 at("size-picker").addEventListener("change", (event) => {
   const [width, height] = event.target.value.split("x").map(Number);
   send({ command: "engine", changes: { width, height } });
