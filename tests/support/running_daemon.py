@@ -17,6 +17,7 @@ from tests.support.patience import PATIENCE_S
 from tests.support.pictures import SIZE
 from tests.support.profile_files import write_profile
 from vcam.daemon.daemon import Daemon, RunParts
+from vcam.frames import FrameSource
 from vcam.settings.config import ObsSettings
 from vcam.settings.run_options import RunOptions, RunReport
 
@@ -89,7 +90,7 @@ class SwitchedDaemon(RunningDaemon):
             ),
         )
 
-    def _open(self, options: RunOptions) -> FakeCamera:
+    def _open(self, options: RunOptions) -> FrameSource:
         self.sources.append(FakeCamera(options.source))
         return self.sources[-1]
 

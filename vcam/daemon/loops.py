@@ -118,9 +118,19 @@ def translate_loop(
     clock: Callable[[], float] = time.perf_counter,
     resting: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Give the newest frame to the translator whenever it is ready, `finish` what it makes, put it in the slot."""
+    """Give the newest frame to the translator whenever it is ready, `finish` what it makes, put it in the slot.
+
+    Where no other frame comes (a slide, a camera of few pictures) it is given again until its translation is out.
+    """
+    again = 0  # times that the newest frame is still to be given again
     while not stop.is_set():
-        frame = slots.captured.take(IDLE_S) if translator.ready else None
+        ready = translator.ready
+        frame = slots.captured.take(IDLE_S) if ready else None
+        if frame is not None:
+            facts = translator.state.facts
+            again = facts.delay if facts else 0
+        elif ready and again:
+            frame, again = slots.captured.newest, again - 1
         result = translator.translate(None if resting() else frame)
         if result is not None and not resting():
             slots.counts.translated += 1

@@ -27,7 +27,7 @@ from vcam.daemon.loops import (
     translate_loop,
 )
 from vcam.errors import VcamError
-from vcam.frames import EnginePhase, Frame, Picture, TranslatorState
+from vcam.frames import EngineFacts, EnginePhase, Frame, Picture, TranslatorState
 
 
 def picture(grey: int) -> Picture:
@@ -193,6 +193,47 @@ def test_translate_takes_the_newest_and_only_when_ready() -> None:
     assert made.captured_s == 0.2
     assert int(made.picture[0, 0, 0]) == 255 - 2 + 1
     assert flow.counts.translated == 1
+
+
+class Delayed:
+    """Translates at once, but gives a translation only once `delay` further pictures came."""
+
+    ready = True
+    state = TranslatorState(EnginePhase.RUNNING, facts=EngineFacts(delay=3))
+
+    def __init__(self, stop: threading.Event, calls: int) -> None:
+        self.stop, self.calls, self.seen = stop, calls, list[Frame]()
+
+    def translate(self, frame: Frame | None) -> Frame | None:
+        self.calls -= 1
+        if not self.calls:
+            self.stop.set()
+        if frame is not None:
+            self.seen.append(frame)
+        return self.seen[-4] if frame is not None and len(self.seen) > 3 else None
+
+
+def test_a_picture_that_no_other_follows_comes_out_all_the_same() -> None:
+    stop, flow = threading.Event(), FrameSlots()
+    flow.captured.put(Frame(picture(7), 0.7, 7))
+    translator = Delayed(stop, 6)
+    translate_loop(translator, flow, lambda p: p, stop)
+    assert [frame.index for frame in translator.seen] == [7] * 4  # and no more: the engine rests
+    assert (made := flow.translated.take()) is not None
+    assert made.captured_s == 0.7
+
+
+def test_a_picture_that_was_forgotten_is_not_given_again() -> None:
+    stop, flow = threading.Event(), FrameSlots()
+    flow.captured.put(Frame(picture(7), 0.7, 7))
+    translator = Delayed(stop, 3)
+
+    def forgotten() -> bool:
+        flow.clear()
+        return False
+
+    translate_loop(translator, flow, lambda p: p, stop, resting=forgotten)
+    assert [frame.index for frame in translator.seen] == [7]
 
 
 def test_nothing_is_translated_while_resting() -> None:
