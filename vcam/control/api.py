@@ -7,21 +7,20 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from core.errors import StreamV2VError
-from vcam.commands import ChangeLook, Command, Status, from_json, to_json
+from vcam.commands import ChangeLook, Command, from_json, to_json
 from vcam.control.guard import (
     ALLOWED,
     COMMAND,
@@ -33,9 +32,10 @@ from vcam.control.guard import (
     picture_link,
 )
 from vcam.control.jpeg import NewestJpeg, jpeg
+from vcam.control.live import LiveStreams
 from vcam.control.openapi import document
+from vcam.control.served_camera import ServedCamera
 from vcam.errors import CommandError
-from vcam.frames import Picture
 from vcam.log_file import JOURNAL
 
 _LOG = logging.getLogger(__name__)
@@ -47,59 +47,9 @@ PUBLIC = (
     *(f"/{name}" for name in _PARTS),
 )  # they hold no picture and no key, and a browser cannot send one for them
 _NO_PAGE = "the camera runs without its page (--no-panel), from which pictures come"
-STREAMS = 8  # live pictures at once
-STREAM_FPS = 15
 EVENT_S = 0.25
 APPLY_S = 5.0  # how long a command may take
 TRY_S = 150.0  # how long the try of a look may take: an engine may have to load
-
-
-class Surface(Protocol):
-    """What the server needs of the daemon."""
-
-    @property
-    def preview(self) -> Picture:
-        """What was published last."""
-
-    @property
-    def camera(self) -> Picture | None:
-        """What the camera saw last, in the published size; None while it rests."""
-
-    def submit(self, command: Command) -> Future[None]:
-        """Queue a command."""
-
-    def status(self) -> Status:
-        """Return the state of everything."""
-
-    def profiles(self) -> list[dict[str, Any]]:
-        """All profiles."""
-
-    def profile(self, id: str) -> dict[str, Any]:
-        """One profile in the shape of its file; raises ProfileError."""
-
-    def save_profile(self, id: str, data: object) -> None:
-        """Write a profile into the user's folder; raises ProfileError."""
-
-    def delete_profile(self, id: str) -> None:
-        """Remove one of the user's; raises ProfileError."""
-
-    def look(self) -> dict[str, Any]:
-        """Return the look as it is now."""
-
-    def engine(self) -> dict[str, Any]:
-        """Return what the engine is built from."""
-
-    def sources(self) -> list[dict[str, Any]]:
-        """Return what can be translated on this machine; slow."""
-
-    def log(self) -> list[dict[str, Any]]:
-        """Return what happened: at (seconds since 1970) and text."""
-
-    def thumbnail(self, id: str) -> Future[bytes] | None:
-        """Return the test picture in the profile's look, as JPEG; None if too dear. Raises ProfileError."""
-
-    def try_look(self, wanted: dict[str, Any]) -> Future[Picture]:
-        """Return the newest camera picture in another look, privately; raises CommandError, ProfileError."""
 
 
 class Api:
@@ -107,7 +57,7 @@ class Api:
 
     def __init__(
         self,
-        surface: Surface,
+        surface: ServedCamera,
         keys: Keys,
         port: int | None,
         closing: threading.Event,
@@ -117,7 +67,7 @@ class Api:
         self._new_picture_key = new_picture_key
         self._output = NewestJpeg(lambda: surface.preview)
         self._input = NewestJpeg(lambda: surface.camera)
-        self._streams = 0
+        self._live = LiveStreams(closing)
 
     def routes(self) -> list[Route | WebSocketRoute]:
         """Every address."""
@@ -261,33 +211,11 @@ class Api:
 
     async def stream(self, request: Request) -> Response:
         """Return what is published, live."""
-        return self._streamed(self._output)
+        return self._live.response(self._output)
 
     async def camera_stream(self, request: Request) -> Response:
         """Return what the camera sees, live."""
-        return self._streamed(self._input)
-
-    def _streamed(self, jpegs: NewestJpeg) -> Response:
-        if self._streams >= STREAMS:
-            return answer(503, f"{STREAMS} windows show the picture already; close one")
-        self._streams += 1  # before anything is awaited: many may ask at once
-        return _LiveResponse(self._parts(jpegs), self._stream_ended)
-
-    def _stream_ended(self) -> None:
-        self._streams -= 1
-
-    async def _parts(self, jpegs: NewestJpeg) -> AsyncIterator[bytes]:
-        last, unchanged = b"", 0
-        yield b"--picture\r\n"
-        while not self._closing.is_set():
-            data = await asyncio.to_thread(jpegs.get)
-            unchanged = unchanged + 1 if data is last else 0
-            # again where it stands still: Chromium shows a part only when the next one has come
-            if data is not None and (unchanged <= 1 or unchanged % STREAM_FPS == 0):
-                last = data
-                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-                yield head.encode() + data + b"\r\n--picture\r\n"
-            await asyncio.sleep(1 / STREAM_FPS)
+        return self._live.response(self._input)
 
     async def events(self, socket: WebSocket) -> None:
         """Send the status whenever it changes."""
@@ -312,23 +240,8 @@ class Api:
             listening.cancel()
 
 
-class _LiveResponse(StreamingResponse):
-    """A live picture; `ended` is called once, however it ends, and also where it never begins."""
-
-    def __init__(self, parts: AsyncIterator[bytes], ended: Callable[[], None]) -> None:
-        super().__init__(parts, media_type="multipart/x-mixed-replace; boundary=picture")
-        self._ended = ended
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the parts until the viewer leaves."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._ended()
-
-
 def application(
-    surface: Surface, keys: Keys, port: int | None, closing: threading.Event, new_picture_key: Callable[[], str]
+    surface: ServedCamera, keys: Keys, port: int | None, closing: threading.Event, new_picture_key: Callable[[], str]
 ) -> ASGIApp:
     """Return the handlers as one ASGI application, which guards nothing."""
     return Starlette(

@@ -48,7 +48,7 @@ class RunningCamera(Protocol):
 
 
 class CameraService:
-    """The control server's view of the daemon; see vcam.control.api.Surface for its methods. Thread-safe."""
+    """The control server's view of the daemon; its methods are those of ServedCamera. Thread-safe."""
 
     def __init__(self, camera: RunningCamera, previews: Previews, thumbnails: Thumbnails) -> None:
         self._camera, self._previews, self._thumbnails = camera, previews, thumbnails

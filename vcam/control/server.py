@@ -15,10 +15,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from vcam import client
-from vcam.control.api import PUBLIC, Surface, application
+from vcam.control.api import PUBLIC, application
 from vcam.control.connections import Strangers, protocol
 from vcam.control.door import Door, close_door, open_door
 from vcam.control.guard import ADDRESS, Guard, Keys, panel_link
+from vcam.control.served_camera import ServedCamera
 from vcam.errors import VcamError
 
 PICTURE_KEY_FILE = "picture.key"  # what OBS was given to see the picture; delete it to take that back
@@ -32,7 +33,7 @@ class Server:
     """
 
     def __init__(
-        self, surface: Surface, port: int | None, state_folder: Path, bridge_commands: Collection[str] = ()
+        self, surface: ServedCamera, port: int | None, state_folder: Path, bridge_commands: Collection[str] = ()
     ) -> None:
         self._folder = state_folder
         self._keys = Keys(picture_key=_known_picture_key(state_folder), bridge_commands=bridge_commands)

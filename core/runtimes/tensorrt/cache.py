@@ -191,7 +191,7 @@ def sweep(cache: Path | None = None) -> None:
             shutil.rmtree(cache / name, ignore_errors=True)
 
 
-def judge(plan: CachedPlan, verdict: Verdict, compared: str) -> CachedPlan:
+def set_verdict(plan: CachedPlan, verdict: Verdict, compared: str) -> CachedPlan:
     """Write the result of a comparison into the plan's manifest. Raises PlanError."""
     assert plan.manifest is not None
     manifest = replace(plan.manifest, verdict=verdict, compared=compared)

@@ -30,7 +30,7 @@ from tests.support.patience import PATIENCE_S, until
 from vcam import client
 from vcam.commands import ChangeLook, Panic, SetPrompt, Status, UseProfile
 from vcam.control import api as control
-from vcam.control import guard
+from vcam.control import guard, live
 from vcam.control.guard import BODY_LIMIT, Keys, RateLimit, Who
 from vcam.control.server import Server
 from vcam.errors import ProfileError, VcamError
@@ -400,7 +400,7 @@ def next_part(answer: http.client.HTTPResponse) -> bytes:
 
 def test_only_so_many_live_pictures_at_once(server: Server, token: str) -> None:
     open_ones = []
-    for _ in range(control.STREAMS):  # one after the other
+    for _ in range(live.STREAMS):  # one after the other
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         connection.request("GET", "/api/v1/picture.mjpeg", headers=bearer(token))
         answer = connection.getresponse()
@@ -414,8 +414,8 @@ def test_only_so_many_live_pictures_at_once(server: Server, token: str) -> None:
 def test_a_burst_does_not_pass_the_limit_of_live_pictures_and_its_places_are_free_again(
     server: Server, token: str
 ) -> None:
-    assert burst(server, token) == control.STREAMS
-    until(lambda: burst(server, token) == control.STREAMS)  # the places of viewers who left are free once that is seen
+    assert burst(server, token) == live.STREAMS
+    until(lambda: burst(server, token) == live.STREAMS)  # the places of viewers who left are free once that is seen
 
 
 def burst(server: Server, token: str) -> int:
@@ -429,7 +429,7 @@ def burst(server: Server, token: str) -> int:
             raw.sendall(f"GET /api/v1/picture.mjpeg HTTP/1.1\r\n{head}".encode())
         statuses = [raw.recv(12).split()[1] for raw in raws]
     shown = statuses.count(b"200")
-    assert shown <= control.STREAMS
+    assert shown <= live.STREAMS
     assert shown + statuses.count(b"503") == 20
     return shown
 

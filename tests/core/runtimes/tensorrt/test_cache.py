@@ -90,11 +90,11 @@ def change(folder: Path, **changes: object) -> None:
 
 
 def test_an_engine_that_was_found_wrong_is_not_loaded_again(tmp_path: Path) -> None:
-    entry = engines.judge(keep(tmp_path, key()), Verdict.WRONG, "worst of 12 frames 9.1 dB from eager")
+    entry = engines.set_verdict(keep(tmp_path, key()), Verdict.WRONG, "worst of 12 frames 9.1 dB from eager")
     assert entry.problem == "wrong: worst of 12 frames 9.1 dB from eager"
     with pytest.raises(PlanError, match=r"9\.1 dB from eager; vcam engines build"):
         engines.read_file(entry, "frame.engine")
-    assert engines.judge(entry, Verdict.VERIFIED, "41 dB").problem == ""
+    assert engines.set_verdict(entry, Verdict.VERIFIED, "41 dB").problem == ""
 
 
 def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_an_engine_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_clean_removes_what_is_of_no_use_here(tmp_path: Path) -> None:
     good, wrong = keep(tmp_path, key()), keep(tmp_path, key(steps=1))
-    engines.judge(wrong, Verdict.WRONG, "far off")
+    engines.set_verdict(wrong, Verdict.WRONG, "far off")
     other = keep(tmp_path, key(machine=replace(HERE, tensorrt="10.13.3.9")))
     (tmp_path / ".part-half").mkdir()
     assert engines.clean(None, cache=tmp_path) == []  # without TensorRT nobody can tell which are of use
