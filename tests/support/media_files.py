@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 
 BITS = 8
 
@@ -85,6 +87,57 @@ def film(
         if listened is not None:
             for begins, ends in pieces or [(0.0, float(len(pictures) / rate))]:
                 _hum(container, listened, begins, ends, sound_rate)
+            container.mux(listened.encode(None))
+    return path
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures of a film between two changes: times in ms, size, pixel format, and the turn that H.264 asks for."""
+
+    times: tuple[int, ...]
+    size: tuple[int, int] = (64, 48)
+    pixel_format: str = "yuv420p"
+    turn: int | None = None
+
+
+def film_of_parts(
+    path: Path,
+    parts: Sequence[Part],
+    codec: str = "libx264",
+    sound: str | None = None,
+    pieces: Sequence[tuple[float, float]] = (),
+) -> Path:
+    """Write a film whose pictures, numbered from 0, change their size, pixel format and rotation on the way."""
+    clock, first = Fraction(1, 1000), parts[0]
+    options = {"libx264": {"bf": "0", "preset": "ultrafast"}, "libvpx": {"deadline": "realtime", "cpu-used": "8"}}
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=25, options=options.get(codec, {}))
+        stream.width, stream.height, stream.pix_fmt = *first.size, first.pixel_format
+        stream.codec_context.time_base = clock
+        listened: Any = container.add_stream(sound, rate=48000) if sound else None
+        if listened is not None:
+            listened.layout = "stereo"
+        number = 0
+        for part in parts:
+            context: Any = av.CodecContext.create(codec, "w")
+            context.width, context.height, context.pix_fmt = *part.size, part.pixel_format
+            context.time_base, context.framerate, context.options = clock, Fraction(25), options.get(codec, {})
+            packets = []
+            for time in part.times:
+                frame = av.VideoFrame.from_ndarray(numbered(number % 256, *part.size), "rgb24")
+                frame.pts, frame.time_base, number = time, clock, number + 1
+                packets += context.encode(frame)
+            packets += context.encode(None)
+            if part.turn is not None and codec == "libx264":
+                turned = BitStreamFilterContext(f"h264_metadata=display_orientation=insert:rotate={part.turn}", stream)
+                packets = [made for packet in packets for made in turned.filter(packet)]
+            for packet in packets:
+                packet.stream, packet.time_base = stream, clock
+                container.mux(packet)
+        if listened is not None:
+            for begins, ends in pieces:
+                _hum(container, listened, begins, ends, 48000)
             container.mux(listened.encode(None))
     return path
 

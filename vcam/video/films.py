@@ -39,7 +39,7 @@ from vcam.video.media import (
     reason,
     to_stderr,
 )
-from vcam.video.sizes import fitted, upright
+from vcam.video.sizes import fitted, resized, upright
 from vcam.video.timeline import packets_in_time, timeline_of
 
 _LOOKED_AT = 200  # packets of the pictures whose times tell the rate
@@ -249,9 +249,21 @@ def read_film(media: Media, note: Note = to_stderr) -> Iterator[Picture]:
 
 @dataclass
 class _Told:
-    """What the packets told beside the pictures: how often the file's clock leapt."""
+    """What the packets told beside the pictures.
+
+    leaps: of the file's clock, so far. aspects: from which time (ticks) on pixels have which width over height, by the
+    pictures' own word, which broadcasts change on the way.
+    """
 
     leaps: int = 0
+    aspects: list[tuple[int, Fraction]] = field(default_factory=list)
+
+    def stretch(self, frame: VideoFrame) -> Fraction:
+        """Return how much wider a pixel of this picture is than one of the first."""
+        if frame.pts is None or len(self.aspects) < 2:
+            return Fraction(1)
+        own = [aspect for begins, aspect in self.aspects if begins <= frame.pts]
+        return own[-1] / self.aspects[0][1] if own else Fraction(1)
 
 
 def _pictures(media: Media, note: Note, told: _Told) -> Iterator[Picture]:
@@ -259,11 +271,15 @@ def _pictures(media: Media, note: Note, told: _Told) -> Iterator[Picture]:
     expected, last = Fraction(0), Fraction(-1)
     catching_up = max(media.tick, min(_CATCHING_UP, 1 / media.rate / 2))
     sizes: set[tuple[int, int]] = set()
+    orientation = Orientation()
     with opened(media.path) as container:
         stream, streams = streams_of(media.path, container)
         _decodes(stream)
         for frame in _frames(container, stream, streams, media, note, told):
-            rgb = upright(_to_rgb(frame, reformatter), _orientation(frame))
+            if frame.key_frame or "DISPLAYMATRIX" in frame.side_data:  # H.264 says it once for many
+                orientation = _orientation(frame)
+            rgb = _to_rgb(frame, reformatter)
+            rgb = upright(resized(rgb, round(frame.width * told.stretch(frame)), frame.height), orientation)
             size = (rgb.shape[1], rgb.shape[0])
             if size != (media.width, media.height):
                 if size not in sizes:
@@ -289,7 +305,7 @@ def _frames(
     container: InputContainer, stream: VideoStream, streams: list[Any], media: Media, note: Note, told: _Told
 ) -> Iterator[VideoFrame]:
     """Yield every frame that decodes; damaged packets are skipped and counted."""
-    damaged = 0
+    damaged = key = 0
     timeline = timeline_of(container, media.start_s)
     packets = packets_in_time(container, streams, timeline)
     while True:
@@ -300,6 +316,8 @@ def _frames(
             packet = None
         if packet is not None and packet.stream.index != stream.index:
             continue
+        if packet is not None and packet.is_keyframe and packet.pts is not None:
+            key = packet.pts
         try:
             frames = stream.decode(packet)  # None: what the decoder still holds
         except av.error.EOFError:
@@ -307,6 +325,9 @@ def _frames(
         except av.error.FFmpegError:
             damaged += 1
             frames = []
+        aspect = Fraction(stream.codec_context.sample_aspect_ratio or 1) or Fraction(1)
+        if not told.aspects or aspect != told.aspects[-1][1]:
+            told.aspects.append((key, aspect))
         if timeline.leaps > told.leaps:
             told.leaps = timeline.leaps
             if told.leaps == 1:

@@ -6,7 +6,6 @@ import itertools
 import subprocess
 import sys
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +20,17 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.support.carrying import (
+    FILMS,
+    Notes,
+    aspect_of_circle,
+    carried,
+    circle,
+    end_of,
+    numbers,
+    told,
+    without_repeats,
+)
 from tests.support.media_files import (
     cut,
     film,
@@ -33,44 +43,9 @@ from tests.support.media_files import (
 )
 from vcam.devices.video_loop import VideoLoop
 from vcam.errors import VcamError
-from vcam.video import Kind, Picture, for_picture, probe, read, writing
+from vcam.video import Kind, for_picture, probe, read, writing
 
 ROOT = Path(__file__).parents[3]
-FILMS = [".mp4", ".mkv", ".webm", ".avi", ".mov"]
-
-
-class Notes(list[str]):
-    def __call__(self, text: str) -> None:
-        self.append(text)
-
-
-def carried(source: Path, target: Path, notes: Notes | None = None) -> list[Picture]:
-    """The pictures of `target` after those of `source` were written there, its sound decoded as a check."""
-    notes = Notes() if notes is None else notes
-    media = probe(source)
-    with writing(target, media, notes) as writer:
-        for picture in read(media, notes):
-            writer.write(picture)
-        writer.finish()
-    if target.suffix:
-        sound_of(target)  # which raises where a packet cannot be decoded
-    return list(read(probe(target), Notes()))
-
-
-def numbers(pictures: Sequence[Picture]) -> list[int]:
-    return [number_of(picture.rgb) for picture in pictures]
-
-
-def end_of(pictures: Sequence[Picture]) -> float:
-    return float(pictures[-1].time + pictures[-1].duration)
-
-
-def told(notes: Notes, words: str) -> bool:
-    return any(words in note for note in notes)
-
-
-def without_repeats(values: Sequence[int]) -> list[int]:
-    return [value for value, _ in itertools.groupby(values)]
 
 
 # ------------------------------------------------------------------------------------------------ clocks that jump
@@ -221,19 +196,6 @@ def test_a_name_that_no_file_can_have_is_said(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ sizes
-
-
-def circle(width: int, height: int) -> np.ndarray:
-    rows, columns = np.mgrid[:height, :width]
-    inside = (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < (min(width, height) / 3) ** 2
-    picture = np.full((height, width, 3), 200, np.uint8)
-    picture[inside] = (230, 30, 30)
-    return picture
-
-
-def aspect_of_circle(rgb: np.ndarray) -> float:
-    rows, columns = np.nonzero((rgb[..., 0] > 150) & (rgb[..., 1] < 110))
-    return float(np.ptp(columns) / np.ptp(rows))
 
 
 def test_pictures_of_several_sizes_become_a_film_unstretched_and_it_is_said(tmp_path: Path) -> None:
