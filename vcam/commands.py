@@ -195,7 +195,7 @@ class Status:
     that look at the virtual camera, None where it cannot be told; readers: their names. panel_port: of the panel and
     this API, None without them. logged: lines of the log so far. obs: how it stands with OBS Studio, in words; "" where
     nobody asked. preset: fast, balanced or sharp, "" where a size was asked for; preset_asked: may be auto;
-    preset_says: what auto has measured, in words.
+    preset_says: what auto has measured, in words. prompt_notes: what the model does not read of the prompt, in words.
     """
 
     state: str = "starting"
@@ -232,6 +232,7 @@ class Status:
     panel_port: int | None = None
     obs: str = ""
     notes: tuple[str, ...] = ()
+    prompt_notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return an object for JSON."""
@@ -242,7 +243,7 @@ class Status:
         """Return the status that `to_json` wrote; keys that this version does not know are left out."""
         known = {f.name for f in fields(Status)}
         given = {key: value for key, value in data.items() if key in known}
-        return Status(**{**given, **{key: tuple(given.get(key, ())) for key in ("notes", "readers")}})
+        return Status(**{**given, **{key: tuple(given.get(key, ())) for key in ("notes", "prompt_notes", "readers")}})
 
 
 def changed(look: Look, changes: Mapping[str, Any]) -> Look:

@@ -8,6 +8,7 @@ programs read out of a prompt.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 STEP = 1.1
@@ -60,6 +61,23 @@ def _close(pieces: list[Piece], bracket: str, first: int) -> None:
 def plain(prompt: str) -> str:
     """Return the prompt's text without marks: what a text encoder reads."""
     return "".join(piece.text for piece in read(prompt))
+
+
+def words(prompt: str) -> list[str]:
+    """Return the words of the prompt's text, without punctuation."""
+    return re.findall(r"\w+(?:['-]\w+)*", plain(prompt))
+
+
+def cut_off(text: str, spans: Sequence[tuple[int, int]], length: int) -> list[str]:
+    """Return what is to be said where a plain text has more tokens than an encoder reads; nothing for length 0.
+
+    spans: where in the text each token lies, the special ones included; length: tokens read, with the special ones.
+    """
+    if not length or len(spans) <= length:
+        return []
+    beyond = text[spans[length - 1][0] :].strip()
+    shown = beyond if len(beyond) <= 60 else f"{beyond[:57]}..."
+    return [f"the model reads {length - 2} tokens of a prompt; not read: {shown!r}"]
 
 
 def notes(prompt: str) -> list[str]:

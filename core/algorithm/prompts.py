@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -72,13 +71,8 @@ class PromptEncoder:
 
     def notes(self, prompt: str) -> list[str]:
         """Return what is to be said of the prompt: marks that mean nothing here, and text that is cut off."""
-        found, text = emphasis.notes(prompt), emphasis.plain(prompt)
-        spans = self._spans(text)
-        if self._length and len(spans) > self._length:
-            beyond = text[spans[self._length - 1][0] :].strip()
-            shown = beyond if len(beyond) <= 60 else f"{beyond[:57]}..."
-            found.append(f"the model reads {self._length - 2} tokens of a prompt; not read: {shown!r}")
-        return found
+        text = emphasis.plain(prompt)
+        return emphasis.notes(prompt) + emphasis.cut_off(text, self._spans(text), self._length)
 
     def forget(self) -> None:
         """Drop what was encoded: the text encoder has changed."""
@@ -86,8 +80,7 @@ class PromptEncoder:
 
     def unknown_words(self, prompt: str) -> list[str]:
         """Return the words that the text encoder ignores; none where it reads bytes, as SD 1.5's does."""
-        words = dict.fromkeys(re.findall(r"\w+(?:['-]\w+)*", emphasis.plain(prompt)))
-        return [word for word in words if not self._known(word)]
+        return [word for word in dict.fromkeys(emphasis.words(prompt)) if not self._known(word)]
 
 
 def clip_encoder(tokenizer: Any, text_encoder: Any, dtype: torch.dtype) -> PromptEncoder:

@@ -56,19 +56,19 @@ class RowCoefficients(NamedTuple):
 def timesteps(kind: ScheduleKind, steps: int, strength: float, train_timesteps: int = 1000) -> list[int]:
     """Return the timesteps of `steps` denoising steps, falling, the first at about strength * train_timesteps.
 
-    LCM: as diffusers' LCMScheduler with original_inference_steps=50. Turbo: trailing spacing, as sd-turbo was trained.
-    Raises SettingsError where the strength leaves too few timesteps.
+    LCM: as diffusers' LCMScheduler with original_inference_steps=50. Turbo: trailing spacing, as sd-turbo was trained,
+    and for LCM where the strength leaves fewer of its 50 timesteps than steps.
+    Raises SettingsError where it leaves fewer than steps of all.
     """
-    if kind is ScheduleKind.TURBO:
-        span = train_timesteps * strength
-        chosen = [round(span * (1 - step / steps)) - 1 for step in range(steps)]
-    else:
+    available = int(_LCM_GRID * strength)
+    if kind is ScheduleKind.LCM and available >= steps:
         stride = train_timesteps // _LCM_GRID
-        available = int(_LCM_GRID * strength)
         falling = [step * stride - 1 for step in range(available, 0, -1)]
-        chosen = [falling[int(step * available / steps)] for step in range(steps)] if available >= steps else []
+        return [falling[int(step * available / steps)] for step in range(steps)]
+    span = train_timesteps * strength
+    chosen = [round(span * (1 - step / steps)) - 1 for step in range(steps)]
     if len(set(chosen)) < steps or min(chosen) < 0:
-        least = steps / (_LCM_GRID if kind is ScheduleKind.LCM else train_timesteps)
+        least = steps / train_timesteps
         raise SettingsError(f"strength is {strength:g}; {steps} steps need at least {least:g}")
     return chosen
 

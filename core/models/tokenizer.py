@@ -29,6 +29,56 @@ def special_tokens(folder: Path) -> dict[str, str]:
     return found
 
 
+def light_tokenizer(folder: Path) -> tuple[Any, int | None]:
+    """Return the tokenizer by the `tokenizers` package, which loads at once, and the id of what it does not know.
+
+    None: it knows everything, as CLIP's, which reads bytes. Nothing is cut off or filled up. Raises ModelError.
+    """
+    from tokenizers import Tokenizer
+
+    where, special = folder / "tokenizer", special_tokens(folder)
+    whole = where / "tokenizer.json"
+    try:
+        _refuse_large(where)
+        tokenizer = Tokenizer.from_file(str(whole)) if whole.exists() else _clip(where)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ModelError(f"{where}: cannot be loaded ({one_line(error)}); fetch the model again") from error
+    name = special.get("unk_token")
+    return tokenizer, None if name is None or name == special.get("eos_token") else tokenizer.token_to_id(name)
+
+
+def _clip(where: Path) -> Any:
+    """Return CLIP's tokenizer by its two files: bytes of words, in pairs."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    begin, end = "<|startoftext|>", "<|endoftext|>"
+    pairs = models.BPE.from_file(
+        str(where / "vocab.json"), str(where / "merges.txt"), end_of_word_suffix="</w>", unk_token=end
+    )
+    tokenizer = Tokenizer(pairs)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    ids = {token: tokenizer.token_to_id(token) for token in (begin, end)}
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (end, ids[end]), (begin, ids[begin]), add_prefix_space=False, trim_offsets=False
+    )
+    return tokenizer
+
+
+def _refuse_large(where: Path) -> None:
+    """Raise ValueError for a file that no tokenizer needs."""
+    for path in (where / name for name in ("tokenizer.json", "vocab.json", "merges.txt")):
+        if path.exists() and path.stat().st_size > _LARGEST:
+            raise ValueError(f"{path.name} is larger than {_LARGEST // 1_000_000} MB")
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Return transformers' tokenizer of the model folder: tokenizer.json's, or CLIP's. Raises ModelError.
 
@@ -40,9 +90,7 @@ def load_tokenizer(folder: Path) -> Any:
     special = special_tokens(folder)
     whole, words, merges = (where / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
     try:
-        for path in (whole, words, merges):
-            if path.exists() and path.stat().st_size > _LARGEST:
-                raise ValueError(f"{path.name} is larger than {_LARGEST // 1_000_000} MB")
+        _refuse_large(where)
         if whole.exists():
             return _usable(PreTrainedTokenizerFast(tokenizer_file=str(whole), **special))
         return _usable(CLIPTokenizer(vocab=str(words), merges=str(merges), **special))

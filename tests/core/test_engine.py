@@ -386,17 +386,21 @@ def test_a_look_that_cannot_be_changes_nothing(folder: Path) -> None:
     run(engine, range(5))
     run(untroubled, range(5))
     before = engine.look
-    with pytest.raises(SettingsError, match=r"strength is 0\.05; 4 steps need at least 0\.08"):
-        engine.set_look(Look("clay", strength=0.05, on_switch=OnSwitch.FLUSH), frames=5)
     with pytest.raises(SettingsError, match="guidance is 2, but the engine was built without"):
         engine.set_look(Look("clay", guidance=2, on_switch=OnSwitch.FLUSH))
     assert engine.look is before
     assert same(run(engine, range(5, 9)), run(untroubled, range(5, 9)))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_every_strength_that_is_promised_is_taken_at_every_number_of_steps(folder: Path, steps: int) -> None:
+    engine = make(folder, Look("ink", strength=0.02), steps=steps)
+    for strength in (0.02, 0.03, 0.05, 0.1, 0.5, 0.9, 1.0):
+        engine.set_look(Look("ink", strength=strength))
+        assert all(shown is not None and np.ptp(shown) > 0 for shown in run(engine, range(2 * steps))[steps:])
+
+
 def test_an_engine_is_not_built_with_a_look_that_cannot_be(folder: Path) -> None:
-    with pytest.raises(SettingsError, match="strength is"):
-        make(folder, Look("ink", strength=0.02), steps=2)
     with pytest.raises(SettingsError, match="self-negative, onetime-negative or full"):
         make(folder, Look("ink", guidance=1.5))
 

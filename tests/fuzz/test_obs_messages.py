@@ -67,7 +67,11 @@ def test_any_event_with_any_answer_is_a_command_or_an_error_in_words() -> None:
         def ask(request: str, **data: Any) -> dict[str, Any]:
             return answers[len(request) % len(answers)]
 
-        listener = Listener(ObsSettings(), ask, given.append, lambda text: None, 8765)
+        def give(command: Command) -> list[str]:
+            given.append(command)
+            return ["a note"]
+
+        listener = Listener(ObsSettings(), ask, give, lambda text: None, 8765)
         for kind, data in events:
             said(partial(listener.hear, kind, data))
 

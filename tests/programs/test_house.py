@@ -32,6 +32,7 @@ MAY_IMPORT_CORE = {
     "vcam/cli/engines.py",
     "vcam/cli/models.py",
     "vcam/control/thumbnails.py",
+    "vcam/daemon/reports.py",
     "vcam/doctor/examine.py",
     "vcam/offline/bench.py",
     "vcam/offline/evaluate.py",

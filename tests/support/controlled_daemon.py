@@ -32,12 +32,13 @@ class ControlledDaemon:
     seen: Picture | None = None
     files: dict[str, Any] = field(default_factory=dict)
     tries: list[Look] = field(default_factory=list)
+    prompt_notes: tuple[str, ...] = ()
 
     def submit(self, command: Command) -> Future[None]:
         done: Future[None] = Future()
         self.commands.append(command)
         if isinstance(command, SetPrompt):
-            self.now = replace(self.now, prompt=command.prompt)
+            self.now = replace(self.now, prompt=command.prompt, prompt_notes=self.prompt_notes)
         if self.error is None:
             done.set_result(None)
         else:

@@ -85,12 +85,6 @@ class FakeEngine:
     def forget(self) -> None:
         self.pictures.clear()
 
-    def unknown_words(self, prompt: str) -> list[str]:
-        return [word for word in prompt.split() if word.startswith("xyz")]
-
-    def prompt_notes(self, prompt: str) -> list[str]:
-        return ["a note of the prompt"] if "<lora:" in prompt else []
-
 
 def make(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> FakeEngine:
     """A good one; the model "absent" cannot be had, "broken" and "buggy" raise, "slow-start" waits at the gate."""

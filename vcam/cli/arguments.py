@@ -300,22 +300,12 @@ def look_of(args: argparse.Namespace, profile: Profile | None, model: str) -> Lo
     return replace(look, **{key: value for key, value in given.items() if value is not None})
 
 
-def note_unknown_words(prompt: str, model: str) -> None:
-    """Say which words and marks of the prompt the model ignores: a small one knows few words."""
-    import re
+def note_prompt(prompt: str, model: str) -> None:
+    """Say what the model ignores of the prompt: a small one knows few words."""
+    from core.models.prompt_reading import prompt_notes
 
-    from core.algorithm.emphasis import notes, plain
-    from core.models.description import describe
-
-    for note in notes(prompt):
+    for note in prompt_notes(model, prompt):
         print_note(f"note: {note}")
-    own = describe(model)
-    unknown = [word for word in re.findall(r"\w+", plain(prompt).lower().replace("'", "")) if word not in own.words]
-    if own.words and unknown:
-        print_note(
-            f"note: the model {own.name} does not know {', '.join(dict.fromkeys(unknown))}; "
-            "it ignores such words (`vcam models` lists its styles)"
-        )
 
 
 def _sentence(text: str) -> str:

@@ -12,7 +12,7 @@ from vcam.cli.arguments import (
     build_parser,
     check,
     look_of,
-    note_unknown_words,
+    note_prompt,
     profile_of,
     verbs_of,
 )
@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
     )
     model = settings_for(profile, options).model  # what cannot work is said before a camera opens
     look_of(args, profile, model)  # which refuses a strength that cannot be
-    note_unknown_words(args.prompt or profile.look.prompt, model)
+    note_prompt(args.prompt or profile.look.prompt, model)
 
     from vcam.daemon.daemon import run
     from vcam.devices.decoder_lines import libjpeg_in_log
@@ -79,7 +79,7 @@ def _translate(args: argparse.Namespace) -> int:
     asked = EngineOptions.read(args, args.size)
     settings = engine_settings(asked, *([profile.engine] if profile else []), config.engine)
     look = look_of(args, profile, settings.model)
-    note_unknown_words(look.prompt, settings.model)
+    note_prompt(look.prompt, settings.model)
     fetch_agreed(settings.model)
 
     from vcam.offline.translate import Job, translate
@@ -258,9 +258,13 @@ def _plain_command(args: argparse.Namespace) -> int:
 
 def _send(args: argparse.Namespace, command: Any) -> int:
     from vcam import client
+    from vcam.commands import SetPrompt, UseProfile
 
     status = client.send(command)
     what = status.profile_name or status.profile
+    if isinstance(command, UseProfile | SetPrompt):
+        for note in status.prompt_notes:
+            print_note(f"note: {note}")
     print_result(args, status.to_json(), f"{status.state}{': ' + what if what else ''}")
     return 0
 

@@ -39,6 +39,9 @@ def status_of(
     notes = [trouble for trouble in log.troubles.values() if trouble]
     if state != "failed" and engine.phase is EnginePhase.RUNNING and engine.text:
         notes.append(engine.text)
+    from core.models.prompt_reading import prompt_notes
+
+    told = prompt_notes(choice.settings.model, choice.look.prompt)
     return Status(
         state=state,
         reason=reason,
@@ -73,7 +76,8 @@ def status_of(
         obs=surfaces.obs(),
         logged=log.count,
         uptime_s=round(now - started_s, 1),
-        notes=tuple(notes),
+        notes=(*notes, *told),
+        prompt_notes=told,
     )
 
 

@@ -121,9 +121,9 @@ class Bridge:
             listener = Listener(settings, partial(library.ask, at), self._give, self._say, self._orders.page_port)
             listener.listen(events, self._alive)
 
-    def _give(self, command: Command) -> None:
+    def _give(self, command: Command) -> tuple[str, ...]:
         at = client.Session(self._orders.door, self._orders.token)
-        client.ask(at, "POST", "/api/v1/command", to_json(command))
+        return client.Status.from_json(client.ask(at, "POST", "/api/v1/command", to_json(command))).prompt_notes
 
     def _trouble(self, error: ObsError) -> str:
         if isinstance(error, ObsPassword):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from vcam.commands import Command
+from vcam.commands import Command, SetPrompt, UseProfile
 from vcam.errors import CommandError, ObsGone, ObsRefused, VcamError
 from vcam.obs import answers, event_commands
 from vcam.obs.event_commands import SOURCE_NAME
@@ -17,6 +18,7 @@ from vcam.settings.config import ObsSettings
 BEAT_S = 0.5  # how often it looks whether it shall stop, and says that it is alive
 POLL_S = 1.0  # how often a text source is read where OBS does not tell of changes (obs-websocket < 5.4)
 CHECK_S = 15.0  # how often OBS is asked whether it is still there, when it has said nothing
+NOTES = " Notes"  # after the prompt source's name: a text source that shows what the model does not read of the prompt
 PING, PONG = "streamv2v_ping", "streamv2v_pong"
 
 Ask = Callable[..., dict[str, Any]]
@@ -35,7 +37,8 @@ class EventStream(Protocol):
 class Listener:
     """Turns the events of one connection into commands.
 
-    give: carries a command out; raises VcamError where it is refused. say: tells the user. alive: called at least every
+    give: carries a command out, and returns what is to be said of the prompt then; raises VcamError where it is
+    refused. say: tells the user. alive: called at least every
     few seconds while OBS is really there. page_port: of the running camera, for the address of our media source; None
     where there is no page.
     """
@@ -44,7 +47,7 @@ class Listener:
         self,
         settings: ObsSettings,
         ask: Ask,
-        give: Callable[[Command], None],
+        give: Callable[[Command], Sequence[str]],
         say: Callable[[str], None],
         page_port: int | None,
     ) -> None:
@@ -89,7 +92,7 @@ class Listener:
                     settings = data.get("inputSettings")
                     self._prompted(str(settings.get("text", "")) if isinstance(settings, dict) else None)
             elif (command := self._command(kind, data)) is not None:
-                self._give(command)
+                self._carry_out(command)
         except (CommandError, ObsRefused) as error:
             self._say(f"OBS: {error}")
         except ObsGone:
@@ -121,9 +124,20 @@ class Listener:
         try:
             command = event_commands.from_prompt(text, before)
             if command is not None:
-                self._give(command)
+                self._carry_out(command)
         except VcamError as error:
             self._say(f"OBS: {error}")
+
+    def _carry_out(self, command: Command) -> None:
+        """Carry a command out; where it has a prompt, say what the model does not read of it, in OBS too."""
+        notes = self._give(command)
+        if not isinstance(command, SetPrompt | UseProfile):
+            return
+        for note in notes:
+            self._say(f"OBS: {note}")
+        with contextlib.suppress(ObsRefused):  # there is no such source
+            name = self._settings.prompt_source + NOTES
+            self._ask("SetInputSettings", inputName=name, inputSettings={"text": "\n".join(notes)})
 
     def _item_name(self, data: dict[str, Any]) -> str:
         """Return the name of the source of a scene item, of which an event tells only the number."""

@@ -29,7 +29,6 @@ from vcam.worker.messages import (
     OrderFailed,
     SetLook,
     TranslateFrame,
-    UnknownWords,
     UseLoras,
 )
 from vcam.worker.shared_pictures import SharedPictures
@@ -53,7 +52,7 @@ def main(
     try:
         engine = _load(pipe, settings, look, factory, threads)
         if engine is not None:
-            _serve(pipe, engine, look, shared)
+            _serve(pipe, engine, shared)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone
     finally:
@@ -114,11 +113,10 @@ def _load(pipe: Connection, settings: EngineSettings, look: Look, factory: str, 
     return engine
 
 
-def _serve(pipe: Connection, engine: EngineProtocol, look: Look, shared: SharedPictures) -> None:
+def _serve(pipe: Connection, engine: EngineProtocol, shared: SharedPictures) -> None:
     """Answer orders until one says to end; prompts are encoded when no order waits."""
     in_flight: deque[TranslateFrame] = deque(maxlen=engine.delay + 1)
     to_encode: deque[str] = deque()
-    _tell_unknown(pipe, engine, look)
     while True:
         if to_encode and not pipe.poll():
             with contextlib.suppress(Exception):  # it will be said when the prompt is used
@@ -136,7 +134,6 @@ def _serve(pipe: Connection, engine: EngineProtocol, look: Look, shared: SharedP
                     _translate(pipe, engine, shared, in_flight[0])
                 case SetLook(wanted, frames):
                     engine.set_look(wanted, frames)
-                    _tell_unknown(pipe, engine, wanted)
                 case UseLoras(loras, frames):
                     engine.use_loras(loras, frames)
                     pipe.send(LorasFused(loras))
@@ -166,10 +163,6 @@ def _failed(order: Order, error: Exception) -> OrderFailed:
             return OrderFailed("loras", text)
         case _:
             return OrderFailed("look", text)
-
-
-def _tell_unknown(pipe: Connection, engine: EngineProtocol, look: Look) -> None:
-    pipe.send(UnknownWords(tuple(engine.unknown_words(look.prompt)), tuple(engine.prompt_notes(look.prompt))))
 
 
 def _one_line(error: Exception) -> str:

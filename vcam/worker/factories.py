@@ -58,12 +58,6 @@ class EngineProtocol(Protocol):
     def forget(self) -> None:
         """Do as core.engine.Engine does."""
 
-    def unknown_words(self, prompt: str, /) -> list[str]:
-        """Do as core.engine.Engine does."""
-
-    def prompt_notes(self, prompt: str, /) -> list[str]:
-        """Do as core.engine.Engine does."""
-
 
 def core_engine(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> EngineProtocol:
     """Fetch the model if need be and load the real engine, with `threads` CPU threads; raises core's errors."""

@@ -88,10 +88,3 @@ class LoadFailed(NamedTuple):
 
     text: str
     final: bool
-
-
-class UnknownWords(NamedTuple):
-    """Words of the prompt that the model does not know; notes: what else is to be said of it."""
-
-    words: tuple[str, ...]
-    notes: tuple[str, ...] = ()

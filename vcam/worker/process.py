@@ -26,7 +26,6 @@ from vcam.worker.messages import (
     OrderFailed,
     SetLook,
     TranslateFrame,
-    UnknownWords,
     UseLoras,
 )
 from vcam.worker.shared_pictures import SharedPictures
@@ -41,8 +40,6 @@ class EngineReport:
 
     facts: EngineFacts | None = None
     progress: LoadingProgress = STARTING
-    unknown_words: tuple[str, ...] = ()
-    prompt_notes: tuple[str, ...] = ()
 
 
 class ChildProcess:
@@ -227,8 +224,6 @@ class EngineProcess:
             case EngineLoaded(facts):
                 self.report = replace(self.report, facts=facts, progress=FIRST_PICTURE)
                 self.activity = replace(self.activity, loaded=True)
-            case UnknownWords(words, notes):
-                self.report = replace(self.report, unknown_words=words, prompt_notes=notes)
             case FrameDone(shown, bank_bytes):
                 return self._frame_done(shown, bank_bytes, now)
             case OrderFailed("picture", text):

@@ -334,9 +334,6 @@ class WorkerTranslator:
             notes.append(f"preparing {builder.settings.model}: {builder.report.progress.text}")
         elif facts is not None:
             notes.append(facts.note)
-        if current.report.unknown_words:
-            notes.append(f"the model does not know: {', '.join(current.report.unknown_words)}")
-        notes.extend(current.report.prompt_notes)
         return "; ".join(note for note in notes if note)
 
 

@@ -94,6 +94,20 @@ def test_each_kind_of_event_is_a_command(start: Start) -> None:
         until(lambda: {"eventData": {PONG: "a mark"}} in obs.asked("BroadcastCustomEvent"))
 
 
+def test_what_the_model_does_not_read_of_a_prompt_is_said_and_shown_in_obs(start: Start) -> None:
+    obs = StandIn()
+    with standing_in(obs) as port:
+        camera = start(port, page=False)
+        until(lambda: camera.connected and obs.asked("GetInputSettings"))
+        for notes in (("the model does not know goh (van gogh?)",), ()):
+            camera.daemon.prompt_notes = notes
+            text = f"by van goh {len(notes)}"
+            obs.tell("InputSettingsChanged", inputName="StreamV2V Prompt", inputSettings={"text": text})
+            shown = {"inputName": "StreamV2V Prompt Notes", "inputSettings": {"text": "".join(notes)}}
+            until(lambda shown=shown: shown in obs.asked("SetInputSettings"))
+        assert camera.said.count("OBS: the model does not know goh (van gogh?)") == 1
+
+
 def test_what_is_not_allowed_is_refused_by_the_api_and_said(start: Start) -> None:
     obs = StandIn()
     with standing_in(obs) as port:

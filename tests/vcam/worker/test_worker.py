@@ -151,11 +151,6 @@ def test_a_look_acts_at_the_next_picture(build: Build) -> None:
     assert (result.picture[..., 1] == 255 - result.index % 200).all()
 
 
-def test_unknown_words_are_told(build: Build) -> None:
-    translator = build(prompt="a person xyzzy")
-    until(translator, lambda result: "xyzzy" in translator.state.text)
-
-
 def test_a_look_that_the_engine_refuses_changes_nothing_and_is_told(build: Build) -> None:
     translator = build()
     until(translator, a_picture)
