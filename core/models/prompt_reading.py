@@ -10,8 +10,8 @@ from typing import Any
 
 from core.algorithm import emphasis
 from core.errors import StreamV2VError
+from core.models import description
 from core.models.catalogue import ENTRIES
-from core.models.description import describe
 from core.models.folder_files import part_config
 from core.models.tokenizer import light_tokenizer
 
@@ -62,7 +62,7 @@ def _notes(model: str, prompt: str, is_here: bool) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=8)
 def _reader(model: str) -> _Reader:
-    own = describe(model)
+    own = description.describe(model)
     tokenizer, unknown = light_tokenizer(own.folder)
     vocabulary = frozenset(own.words)
     if not own.words and unknown is not None and tokenizer.get_vocab_size() <= _MOST_WORDS:

@@ -14,7 +14,7 @@ import pytest
 
 from core.errors import ModelError
 from core.models import description
-from core.models.description import ModelDescription
+from core.models.description import ModelDescription, describe
 from core.settings import EngineSettings, Look, Policy
 from tests.support.patience import PATIENCE_S
 from vcam import client, commands
@@ -222,13 +222,11 @@ def test_words_that_the_model_ignores_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake(monkeypatch, translate, "translate", translated())
-    described = ModelDescription("small", Path(), words=("a", "person", "talking", "oil", "painting"))
-    monkeypatch.setattr(description, "describe", lambda name: described)
+    monkeypatch.setattr(description, "describe", describe)
     assert cli.main(["translate", "a", "b", "--prompt", "Oil-painting, a wizard talking, wizard's hat"]) == 0
-    assert capsys.readouterr().err == (
-        "vcam: note: the model small does not know wizard, wizards, hat; "
-        "it ignores such words (`vcam models` lists its styles)\n"
-    )
+    assert capsys.readouterr().err == ("vcam: note: the model does not know wizard, wizard's, and ignores such words\n")
+    assert cli.main(["translate", "a", "b", "--prompt", "ink " * 40]) == 0
+    assert "vcam: note: the model reads 22 tokens of a prompt; not read: 'ink ink" in capsys.readouterr().err
     assert cli.main(["translate", "a", "b", "--profile", "oil"]) == 0
     assert capsys.readouterr().err == ""
 
