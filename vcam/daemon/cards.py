@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from vcam.frames import Picture, TranslatorState
+from vcam.settings.config import CardTexts
 
 _FONT = "sans"  # built into OpenCV 5
 _INK = (236, 240, 247)
@@ -22,19 +23,14 @@ CARD_REDRAW_S = 0.1  # the spinner's step: what moves is redrawn this often, not
 
 @dataclass(frozen=True)
 class Card:
-    """A picture that says what is going on: a title, a line or two, perhaps how far it is (0..1).
+    """A picture that stands in: some words, perhaps how far it is (0..1).
 
     tone: "busy" turns a spinner, "calm" rests, "warning" asks for the user, "blank" tells nothing at all.
     """
 
     title: str
-    detail: str = ""
     progress: float | None = None
     tone: str = "busy"
-
-
-FAREWELL = Card("Camera off", "StreamV2V Camera is not running", tone="blank")
-PANIC = Card("Camera off", tone="blank")
 
 
 class Halt(StrEnum):
@@ -63,29 +59,19 @@ def daemon_state(
     return "running", "", None
 
 
-def card_for(state: str, reason: str, progress: float | None) -> Card:
-    """Return the card that a state shows."""
+def card_for(state: str, progress: float | None, texts: CardTexts) -> Card:
+    """Return the card that a state shows: callers read it, so it holds no reason (the page and the log do)."""
     match state:
-        case "starting" | "running":
-            return Card("Starting", _sentence(reason), progress)
-        case "restarting":
-            return Card("One moment", _sentence(reason), progress)
-        case "waiting":
-            return Card("Waiting for the camera", _sentence(reason), tone="warning")
-        case "failed":
-            return Card("No picture", _sentence(reason), tone="warning")
-        case "paused":
-            return Card("Paused", tone="calm")
+        case "starting" | "running" | "restarting":
+            return Card(texts.wait, progress=progress)
         case "resting":
-            return Card("Resting", "The picture comes at once when a program looks", tone="calm")
-        case "panic":
-            return PANIC
+            return Card(texts.wait, tone="calm")
+        case "waiting" | "failed":
+            return Card(texts.trouble, tone="warning")
+        case "paused":
+            return Card(texts.paused, tone="calm")
         case _:
-            return FAREWELL
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+            return Card(texts.off, tone="blank")
 
 
 # ------------------------------------------------------------------------------------------------------- drawing it
@@ -95,12 +81,12 @@ def draw_card(card: Card, size: tuple[int, int], now_s: float = 0.0) -> Picture:
     """Return the card at `size` (width, height), at least 64x48; equal for times within one CARD_REDRAW_S."""
     step = int(now_s / CARD_REDRAW_S) if card.tone == "busy" else 0
     percent = None if card.progress is None else round(100 * min(1.0, max(0.0, card.progress)))
-    return _drawn(card.title, card.detail, percent, card.tone, size, step)
+    return _drawn(card.title, percent, card.tone, size, step)
 
 
 @functools.lru_cache(maxsize=4)
-def _drawn(title: str, detail: str, percent: int | None, tone: str, size: tuple[int, int], step: int) -> Picture:
-    picture = _still(title, detail, tone, size).copy()
+def _drawn(title: str, percent: int | None, tone: str, size: tuple[int, int], step: int) -> Picture:
+    picture = _still(title, tone, size).copy()
     width, height = size
     unit = min(width * 3 // 4, height) / 100
     accent = _ACCENTS.get(tone, _SOFT)
@@ -141,7 +127,7 @@ def _arc(
 
 
 @functools.lru_cache(maxsize=4)
-def _still(title: str, detail: str, tone: str, size: tuple[int, int]) -> Picture:
+def _still(title: str, tone: str, size: tuple[int, int]) -> Picture:
     """Draw what does not move: background, words, sign."""
     width, height = size
     down = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
@@ -167,8 +153,7 @@ def _still(title: str, detail: str, tone: str, size: tuple[int, int]) -> Picture
             x = int(centre[0] + side * 2.4 * unit)
             line = ((x, int(centre[1] - 3.2 * unit)), (x, int(centre[1] + 3.2 * unit)))
             cv2.line(picture, *line, accent, max(1, round(1.7 * unit)), cv2.LINE_AA)
-    y = _words(picture, title, int(height * 0.54), round(8.2 * unit), 650, _INK, 1 if height < 200 else 2)
-    _words(picture, detail, y + round(1.5 * unit), round(5.0 * unit), 400, _SOFT, 3)
+    _words(picture, title, int(height * 0.58), round(8.2 * unit), 650, _INK, 2 if height < 200 else 3)
     if tone != "blank":
         _words(picture, "StreamV2V Camera", int(height * 0.945), round(3.8 * unit), 500, (92, 104, 128), 1)
     return picture
@@ -176,8 +161,8 @@ def _still(title: str, detail: str, tone: str, size: tuple[int, int]) -> Picture
 
 def _words(
     picture: Picture, text: str, y: int, size: int, weight: int, colour: tuple[int, int, int], lines: int
-) -> int:
-    """Write `text` centred, broken into at most `lines` lines, the first one's base at `y`; the next base."""
+) -> None:
+    """Write `text` centred, broken into at most `lines` lines, the first one's base at `y`."""
     height, width = picture.shape[:2]
     size = max(7, size)
     face = cv2.FontFace(_FONT)
@@ -196,4 +181,3 @@ def _words(
     for row in rows:
         cv2.putText(picture, row, ((width - wide(row)) // 2, y), colour, face, size, weight)
         y += math.ceil(size * 1.32)
-    return y

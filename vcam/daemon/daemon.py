@@ -282,7 +282,9 @@ class Daemon:
 
     def _set_card(self) -> None:
         frame_s, interval_s = self._pipeline.translator.state.frame_s, self._pipeline.source.interval_s
-        self._pipeline.publisher.set(card_for(*self._described()), self._resting(), frame_s, interval_s)
+        state, _, progress = self._described()
+        card = card_for(state, progress, self.choice.options.cards)
+        self._pipeline.publisher.set(card, self._resting(), frame_s, interval_s)
 
     def _resting(self) -> bool:
         return self._halt is not Halt.NO or self._audience.presence.resting

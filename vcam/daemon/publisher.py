@@ -10,7 +10,7 @@ from itertools import islice
 
 from vcam import fit
 from vcam.commands import OnFailure
-from vcam.daemon.cards import FAREWELL, PANIC, Card, card_for, draw_card
+from vcam.daemon.cards import Card, Halt, card_for, draw_card
 from vcam.daemon.loops import Fallback, FrameSlots, no_view, publish_loop, ticks
 from vcam.devices.health import LATE_INTERVALS
 from vcam.devices.sinks import VideoFile
@@ -33,9 +33,10 @@ class Publisher:
     def __init__(self, sink: FrameSink, options: RunOptions, captured: LatestSlot[Frame], clock: Clock) -> None:
         self.sink, self.size = sink, options.size or DEFAULT_SIZE
         self._options, self._clock = options, clock
+        self._off = card_for(Halt.PANIC, None, options.cards)
         by_choice = options.on_failure is OnFailure.RAW
         self._raw = raw_view(captured, self.size, options.mirror, clock) if by_choice else no_view
-        self._fallback = Fallback(draw_card(card_for("starting", "", 0.0), self.size))
+        self._fallback = Fallback(draw_card(card_for("starting", 0.0, options.cards), self.size))
         self.preview: Picture = self._fallback.card
 
     def set(self, card: Card, only_card: bool, frame_s: float, interval_s: float) -> None:
@@ -45,7 +46,7 @@ class Publisher:
         """
         if only_card and not self._fallback.only_card:
             # close first, draw then: a panic shall not wait for a picture
-            self._fallback = Fallback(draw_card(PANIC, self.size), only_card=True)
+            self._fallback = Fallback(draw_card(self._off, self.size), only_card=True)
         drawn = draw_card(card, self.size, self._clock())
         self._fallback = Fallback(drawn, only_card, hold_s(self._options.on_failure, frame_s, interval_s), self._raw)
 
@@ -60,7 +61,7 @@ class Publisher:
         """Leave the last picture that readers of the camera keep seeing; published: how many there were."""
         with contextlib.suppress(VcamError):
             if not isinstance(self.sink, VideoFile):
-                self.sink.send(draw_card(FAREWELL, self.size), published + 1)
+                self.sink.send(draw_card(self._off, self.size), published + 1)
         self.sink.close()
 
     def _show(self, picture: Picture) -> None:

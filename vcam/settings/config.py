@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,20 @@ class ObsSettings:
 
 
 @dataclass(frozen=True)
+class CardTexts:
+    """What a caller reads where there is no picture; the reason is for the user: page, status and log.
+
+    wait: the engine starts or is started again. trouble: something is wrong. paused: on purpose. off: panic, and the
+    end. Each may be empty.
+    """
+
+    wait: str = "One moment"
+    trouble: str = "Back soon"
+    paused: str = "Back soon"
+    off: str = "Camera off"
+
+
+@dataclass(frozen=True)
 class Config:
     """This machine's choices, which the command line may overrule.
 
@@ -70,6 +84,7 @@ class Config:
     engine: EngineOptions = NOTHING_ASKED
     threads: int | None = None
     obs: ObsSettings = field(default_factory=ObsSettings)
+    cards: CardTexts = field(default_factory=CardTexts)
 
 
 def config_folder() -> Path:
@@ -89,11 +104,16 @@ def load_config(path: Path | None = None) -> Config:
         values = read_values(path, SCHEMA)
     except OptionError as error:
         raise ConfigError(str(error)) from error
-    obs: dict[str, Any] = {key.removeprefix("obs."): values.pop(key) for key in list(values) if key.startswith("obs.")}
+    obs, cards = _table(values, "obs."), _table(values, "cards.")
     asked = names_asked_by(AskedBy.CONFIG)
     engine: dict[str, Any] = {name: values.pop(f"engine.{name}", None) for name in asked}
-    fields: dict[str, Any] = {_FIELDS.get(key, key.rpartition(".")[2]): value for key, value in values.items()}
-    return Config(**fields, engine=EngineOptions(**engine), obs=ObsSettings(**obs))
+    rest: dict[str, Any] = {_FIELDS.get(key, key.rpartition(".")[2]): value for key, value in values.items()}
+    return Config(**rest, engine=EngineOptions(**engine), obs=ObsSettings(**obs), cards=CardTexts(**cards))
+
+
+def _table(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Take the keys of one table out of the values."""
+    return {key.removeprefix(prefix): values.pop(key) for key in list(values) if key.startswith(prefix)}
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -198,6 +218,7 @@ SCHEMA: dict[str, Check] = {
     "engine.device": check_device,
     "engine.dtype": check_dtype,
     "engine.threads": THREADS,
+    **{f"cards.{one.name}": text(60, shortest=0) for one in fields(CardTexts)},
     "obs.enabled": flag,
     "obs.host": _host,
     "obs.port": whole(1, 65_535),

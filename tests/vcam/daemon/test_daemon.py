@@ -42,7 +42,6 @@ from vcam.commands import (
     UseProfile,
     UseSource,
 )
-from vcam.daemon import cards
 from vcam.daemon import instance_lock as single
 from vcam.daemon import publisher as stage
 from vcam.daemon.cards import Halt, card_for, daemon_state, draw_card
@@ -50,6 +49,7 @@ from vcam.daemon.daemon import RunParts, run
 from vcam.devices import cameras, choose, sinks
 from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.frames import EngineFacts, EnginePhase, Picture, TranslatorState
+from vcam.settings.config import CardTexts
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.profiles import Profile
 from vcam.settings.run_options import RunOptions, settings_for
@@ -98,6 +98,10 @@ class Run(RunningDaemon):
         return near(self.sink.colour, RAW)
 
 
+def card(state: str) -> Picture:
+    return draw_card(card_for(state, None, CardTexts()), SIZE)
+
+
 OPTIONS = RunOptions(panel=False, profile="plain", size=SIZE, fps=60)
 
 
@@ -138,7 +142,7 @@ def test_it_shows_a_card_first_then_translations_and_ends_with_a_farewell(tmp_pa
         assert status.bank_bytes == 1000
         assert status.engine_pid in [child.pid for child in psutil.Process().children()]
         assert at_work.daemon.status().longest_interval_ms > 0
-    assert (at_work.sink.last == draw_card(cards.FAREWELL, SIZE)).all()
+    assert (at_work.sink.last == card("stopping")).all()
     report = at_work.done.result()
     assert report.publish_interval_ms["max"] == at_work.daemon.status().longest_interval_ms
     assert report.captured >= report.translated > 0
@@ -231,7 +235,7 @@ def test_a_profile_edited_to_nonsense_is_refused_and_mended_is_taken(tmp_path: P
 def test_panic_shows_nothing_at_once_until_resumed(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
         at_work.tell(Panic())
-        panic = draw_card(cards.PANIC, SIZE)
+        panic = card("panic")
         at_work.until(lambda: (at_work.sink.last == panic).all())
         sent = len(at_work.sink.sent)
         while len(at_work.sink.sent) < sent + 30:
@@ -247,7 +251,7 @@ def test_panic_shows_nothing_at_once_until_resumed(tmp_path: Path) -> None:
 def test_pause_shows_its_card_and_the_engine_rests(tmp_path: Path) -> None:
     with running(tmp_path) as at_work:
         at_work.tell(Pause())
-        paused = draw_card(card_for("paused", "", None), SIZE)
+        paused = card("paused")
         at_work.until(lambda: (at_work.sink.last == paused).all())
         translated, sent = at_work.daemon.status().translated, len(at_work.sink.sent)
         at_work.until(lambda: len(at_work.sink.sent) > sent + 10)
@@ -307,7 +311,7 @@ def test_without_readers_engine_and_camera_rest_until_one_comes(tmp_path: Path) 
         assert at_work.daemon.status().reason == "no program looks at the camera"
         rests = at_work.source.rests
         at_work.until(lambda: at_work.source.rests > rests)
-        resting = draw_card(card_for("resting", "", None), SIZE)
+        resting = card("resting")
         at_work.until(lambda: (at_work.sink.last == resting).all())
         translated, sent = at_work.daemon.status().translated, len(at_work.sink.sent)
         at_work.until(lambda: len(at_work.sink.sent) > sent + 20)
@@ -348,8 +352,7 @@ def test_a_camera_in_trouble_shows_the_card_and_comes_back(tmp_path: Path) -> No
         at_work.source.trouble = "the camera is unplugged"
         at_work.until_state("waiting")
         assert at_work.daemon.status().reason == "the camera is unplugged"
-        card = draw_card(card_for("waiting", "the camera is unplugged", None), SIZE)
-        at_work.until(lambda: (at_work.sink.last == card).all())
+        at_work.until(lambda: (at_work.sink.last == card("waiting")).all())
         at_work.source.trouble = ""
         at_work.until(lambda: at_work.shows_translation)
         assert at_work.daemon.status().state == "running"
@@ -584,7 +587,7 @@ def test_sources_by_word(tmp_path: Path) -> None:
 )
 def test_which_state_goes_over_which(arguments: Any, state: str) -> None:
     assert daemon_state(*arguments)[0] == state
-    assert card_for(*daemon_state(*arguments)).title
+    assert card_for(state, None, CardTexts()).title
 
 
 def test_changed_looks_are_looks() -> None:

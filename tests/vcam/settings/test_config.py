@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from core.settings import Runtime
 from vcam.commands import OnFailure
 from vcam.errors import ConfigError, OptionError
-from vcam.settings.config import SCHEMA, Config, ObsSettings, config_folder, load_config, parse_size
+from vcam.settings.config import SCHEMA, CardTexts, Config, ObsSettings, config_folder, load_config, parse_size
 from vcam.settings.engine_options import AskedBy, EngineOptions, names_asked_by
 from vcam.settings.presets import Preset
 
@@ -32,6 +32,11 @@ idle_after_s = 90
 enabled = false
 open = true
 port = 9000
+[cards]
+wait = "Soon"
+trouble = "A moment"
+paused = ""
+off = "Away"
 [engine]
 preset = "sharp"
 model = "sd15-lcm"
@@ -98,9 +103,10 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             prompt_source="Prompt",
             allow=("next",),
         ),
+        cards=CardTexts("Soon", "A moment", "", "Away"),
     )
-    own, engine = len(Config.__dataclass_fields__) - 2, len(names_asked_by(AskedBy.CONFIG))
-    assert len(SCHEMA) == own + engine + len(ObsSettings.__dataclass_fields__)
+    own, engine = len(Config.__dataclass_fields__) - 3, len(names_asked_by(AskedBy.CONFIG))
+    assert len(SCHEMA) == own + engine + len(ObsSettings.__dataclass_fields__) + len(CardTexts.__dataclass_fields__)
     assert read.engine.given().keys() == set(names_asked_by(AskedBy.CONFIG))
     assert all(getattr(read.obs, key) != getattr(ObsSettings(), key) for key in ObsSettings.__dataclass_fields__)
     assert "a secret" not in repr(read)
@@ -177,5 +183,5 @@ def test_the_readmes_configuration_is_the_defaults_but_for_the_camera(tmp_path: 
     readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     (block,) = [part for part in re.findall(r"```toml\n(.*?)```", readme, re.DOTALL) if "[panel]" in part]
     loaded = load_config(write(tmp_path, block))
-    engine = EngineOptions(model="embedded", runtime=Runtime.AUTO)
+    engine = EngineOptions(preset=Preset.AUTO, model="embedded", runtime=Runtime.AUTO)
     assert loaded == replace(Config(), source="camera:Logitech", size=(640, 480), engine=engine)
