@@ -33,6 +33,10 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+BACKSLASH = "a backslash begins an escape between double quotes: write the path with / or in single quotes"
+_ESCAPED = set("\t\n\r\b\f")  # what TOML makes of a backslash and a letter
+
+
 def one_line(text: object) -> str:
     """Return a text on one line of at most LONGEST_LINE characters, without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
@@ -61,9 +65,11 @@ def text(longest: int, shortest: int = 1, fold: bool = False) -> Check:
     def check(key: str, value: object) -> str:
         if not isinstance(value, str):
             raise OptionError(f"{key} is {shown(value)}; it must be text in quotes")
-        kept = " ".join(value.split()) if fold else value.strip()
+        # at its beginning a tab or a line end is a path's: "\temp", "\new"
+        kept = " ".join(value.split()) if fold else value.rstrip().lstrip(" ")
         if any(not c.isprintable() for c in kept):
-            raise OptionError(f"{key} is {shown(value)}; it must be one line without control characters")
+            hint = f"; {BACKSLASH}" if set(kept) & _ESCAPED else ""
+            raise OptionError(f"{key} is {shown(value)}; it must be one line without control characters{hint}")
         if len(kept) < shortest:
             raise OptionError(f"{key} is empty; it must be a text")
         if len(kept) > longest:
@@ -186,7 +192,7 @@ def _parsed(path: Path) -> dict[str, object]:
     except tomllib.TOMLDecodeError as error:
         hint = ""
         if "\\" in str(error) or "hex value" in str(error):
-            hint = "; a backslash begins an escape between double quotes: write the path with / or in single quotes"
+            hint = f"; {BACKSLASH}"
         raise OptionError(f"it is not valid TOML: {error}{hint}") from error
     except (RecursionError, ValueError) as error:  # thousands of brackets, or of digits
         raise OptionError("it is not valid TOML: nested too deep, or a number too long") from error
