@@ -65,7 +65,7 @@ def _clip(where: Path) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(words, "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    ids = {token: tokenizer.token_to_id(token) for token in (begin, end)}
+    ids = tokenizer.get_vocab()
     tokenizer.post_processor = processors.RobertaProcessing(
         (end, ids[end]), (begin, ids[begin]), add_prefix_space=False, trim_offsets=False
     )

@@ -50,10 +50,10 @@ def _run(args: argparse.Namespace) -> int:
     note_prompt(args.prompt or profile.look.prompt, model)
 
     from vcam.daemon.daemon import run
-    from vcam.devices.decoder_lines import libjpeg_in_log
+    from vcam.devices.decoder_lines import decoders_in_log
     from vcam.log_file import kept, log_folder
 
-    with kept(log_folder()), libjpeg_in_log():
+    with kept(log_folder()), decoders_in_log():
         report = run(options)
     interval, latency = report.publish_interval_ms, report.latency_ms
     print_outcome(
@@ -82,10 +82,14 @@ def _translate(args: argparse.Namespace) -> int:
     note_prompt(look.prompt, settings.model)
     fetch_agreed(settings.model)
 
+    from vcam.devices.decoder_lines import decoders_in_log
     from vcam.offline.translate import Job, translate
 
     chosen = profile.id if profile else None
-    report = translate(Job(args.input, args.output, settings, look, args.frames, args.size, chosen))
+    with decoders_in_log() as lines:
+        report = translate(Job(args.input, args.output, settings, look, args.frames, args.size, chosen))
+    if lines.count:
+        print_note(f"note: {lines.count} warnings of decoders are left out here; the first: {lines.first}")
     print_result(
         args,
         asdict(report),

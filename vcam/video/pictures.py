@@ -41,9 +41,11 @@ def header_of(path: Path) -> Header:
     with _opened(path) as picture:
         width, height = picture.size
         check_size(path, width, height)
-        if picture.getexif().get(_ORIENTATION) in _TURNED:
-            width, height = height, width
-        return Header(width, height, _count(picture), picture.format or "")
+        try:
+            turned = picture.getexif().get(_ORIENTATION) in _TURNED  # which reads all of a PNG
+        except (OSError, EOFError, ValueError, SyntaxError, TypeError) as error:
+            raise VideoError(f"{path}: cannot be read as a picture; it is cut off or damaged") from error
+        return Header(*((height, width) if turned else (width, height)), _count(picture), picture.format or "")
 
 
 def _opened(path: Path) -> Image.Image:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vcam.errors import VideoError
+from vcam.errors import VcamError, VideoError
 from vcam.video.films import probe_film, read_film
 from vcam.video.media import FOLDER_RATE, READ_SUFFIXES, Kind, Media, Note, Picture, to_stderr
-from vcam.video.pictures import header_of, probe_picture, read_animation, read_picture
+from vcam.video.pictures import Header, header_of, probe_picture, read_animation, read_picture
 
 
 def probe(path: Path) -> Media:
@@ -45,8 +45,7 @@ def _probe_folder(path: Path) -> Media:
     pictures = tuple(sorted((f for f in found if f.is_file()), key=lambda f: natural(f.name)))
     if not pictures:
         raise VideoError(f"{path}: no pictures in this folder; it must hold {', '.join(READ_SUFFIXES)} files")
-    header = header_of(pictures[0])
-    read_picture(pictures[0])
+    header = _first_that_is_whole(pictures)
     return Media(
         path,
         Kind.FOLDER,
@@ -57,6 +56,20 @@ def _probe_folder(path: Path) -> Media:
         codec=header.format.lower(),
         pictures=pictures,
     )
+
+
+def _first_that_is_whole(pictures: Sequence[Path]) -> Header:
+    """Return the header of the first picture that can be read; raise VcamError where none can."""
+    failure: VcamError | None = None
+    for path in pictures:
+        try:
+            header = header_of(path)
+            read_picture(path)
+            return header
+        except VcamError as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -84,12 +97,18 @@ def read(media: Media, note: Note = to_stderr) -> Iterator[Picture]:
 
 
 def _read_images(media: Media, note: Note) -> Iterator[Picture]:
-    folder = media.kind is Kind.FOLDER
-    note = _once(note) if folder else note
+    if media.kind is not Kind.FOLDER:
+        yield read_picture(media.path, note)._replace(duration=1 / media.rate)
+        return
+    once = _once(note)
     for index, path in enumerate(media.pictures):
-        if folder and (count := header_of(path).count) > 1:
-            note(f"{path}: it holds {count} pictures, of which the first alone is taken")
-        picture = read_picture(path, note)
+        try:
+            if (count := header_of(path).count) > 1:
+                once(f"{path}: it holds {count} pictures, of which the first alone is taken")
+            picture = read_picture(path, once)
+        except VcamError as error:
+            note(f"{error}; it is left out")
+            continue
         yield picture._replace(time=index / media.rate, duration=1 / media.rate)
 
 

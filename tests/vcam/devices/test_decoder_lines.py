@@ -1,4 +1,4 @@
-"""libjpeg's own lines on file descriptor 2: to the log, counted; everything else as it was."""
+"""libjpeg's and OpenCV's own lines on file descriptor 2: to the log, counted; everything else as it was."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import sys
 PROGRAM = """
 import logging, os, sys
 import cv2, numpy as np
-from vcam.devices.decoder_lines import libjpeg_in_log
+from vcam.devices.decoder_lines import decoders_in_log
 from vcam.log_file import JOURNAL
 
 JOURNAL.setLevel(logging.INFO)
 JOURNAL.addHandler(logging.StreamHandler(sys.stdout))
 whole = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8))[1].tobytes()
 damaged = np.frombuffer(whole[:9000] + bytes(800) + whole[9900:], np.uint8)
-with libjpeg_in_log():
+tiff = np.frombuffer(cv2.imencode(".tif", np.zeros((40, 60, 3), np.uint8))[1].tobytes()[:90], np.uint8)
+with decoders_in_log() as lines:
     for _ in range(230):
         assert cv2.imdecode(damaged, cv2.IMREAD_COLOR) is not None
+    assert cv2.imdecode(tiff, cv2.IMREAD_COLOR) is None
     os.write(2, b"from a library\\n")
     print("from python", file=sys.stderr)
     os.system("echo from a child >&2")
+assert lines.count == 230 + lines.kinds["OpenCV"] > 230
 cv2.imdecode(damaged, cv2.IMREAD_COLOR)
 """
 
@@ -32,5 +35,6 @@ def test_a_damaged_cameras_lines_go_to_the_log_and_all_else_stays() -> None:
     assert lines[3:], "outside of it libjpeg prints as ever"
     assert all("JPEG" in line for line in lines[3:])
     assert [line.split(" so far")[0] for line in done.stdout.splitlines()] == [
-        f"damaged pictures (JPEG): {count}" for count in (1, 100, 200)
+        *(f"damaged pictures (JPEG): {count}" for count in (1, 100, 200)),
+        "damaged pictures (OpenCV): 1",
     ]

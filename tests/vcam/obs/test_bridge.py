@@ -94,6 +94,10 @@ def test_each_kind_of_event_is_a_command(start: Start) -> None:
         until(lambda: {"eventData": {PONG: "a mark"}} in obs.asked("BroadcastCustomEvent"))
 
 
+def _was_asked(obs: StandIn, settings: dict[str, Any]) -> bool:
+    return settings in obs.asked("SetInputSettings")
+
+
 def test_what_the_model_does_not_read_of_a_prompt_is_said_and_shown_in_obs(start: Start) -> None:
     obs = StandIn()
     with standing_in(obs) as port:
@@ -104,7 +108,7 @@ def test_what_the_model_does_not_read_of_a_prompt_is_said_and_shown_in_obs(start
             text = f"by van goh {len(notes)}"
             obs.tell("InputSettingsChanged", inputName="StreamV2V Prompt", inputSettings={"text": text})
             shown = {"inputName": "StreamV2V Prompt Notes", "inputSettings": {"text": "".join(notes)}}
-            until(lambda shown=shown: shown in obs.asked("SetInputSettings"))
+            until(partial(_was_asked, obs, shown))
         assert camera.said.count("OBS: the model does not know goh (van gogh?)") == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -23,12 +24,12 @@ from tests.support.late_engine import LateEngine, SlowEngine
 from tests.support.media_files import film, image, number_of, numbered, sound_of
 from tests.support.patience import PATIENCE_S
 from tests.support.translating_program import SMALL
-from vcam.errors import VcamError
+from vcam.errors import VcamError, VideoError
 from vcam.offline import translate as under_test
 from vcam.offline.evaluate import evaluate
 from vcam.offline.translate import Job, TranslateReport, translate
 from vcam.settings.engine_options import engine_size
-from vcam.video import Kind, probe, read
+from vcam.video import Kind, Media, Note, Picture, probe, read
 
 ROOT = Path(under_test.__file__).parents[2]
 
@@ -253,12 +254,27 @@ def test_a_cut_off_film_is_translated_as_far_as_it_goes(tmp_path: Path) -> None:
     assert len(negative_numbers(tmp_path / "out.mp4")) == report.frames_out
 
 
-def test_errors_of_the_reader_s_thread_arrive(tmp_path: Path) -> None:
+def test_a_damaged_picture_of_a_folder_is_left_out_and_told(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for number in range(5):
         image(tmp_path / "in" / f"{number}.png", numbered(number))
     (tmp_path / "in" / "3.png").write_bytes(b"broken")
-    with pytest.raises(VcamError, match=r"3\.png"):
+    report = run(tmp_path / "in", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png", "4.png"]
+    assert report.frames_out == 4
+    assert any("3.png: cannot be read as a picture" in note for note in report.notes)
+
+
+def test_errors_of_the_reader_s_thread_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks_off(media: Media, note: Note) -> Iterator[Picture]:
+        yield from itertools.islice(read(media, note), 3)
+        raise VideoError("the stick was pulled out")
+
+    monkeypatch.setattr(under_test, "read", breaks_off)
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        image(tmp_path / "in" / f"{number}.png", numbered(number))
+    with pytest.raises(VcamError, match="the stick was pulled out"):
         run(tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert {p.name for p in tmp_path.iterdir()} <= {"in", "out.incomplete"}

@@ -211,6 +211,31 @@ def test_pictures_of_several_sizes_become_a_film_unstretched_and_it_is_said(tmp_
     assert not told(notes, "320x240 among")  # of the film's own shape
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_damaged_picture_of_a_folder_costs_itself_alone_and_is_named(tmp_path: Path, first: bool) -> None:
+    (tmp_path / "in").mkdir()
+    for n in range(6):
+        image(tmp_path / "in" / f"{n}.png", numbered(n))
+    damaged = ("0.png", "4.png") if first else ("2.png", "4.png")
+    whole = (tmp_path / "in" / damaged[0]).read_bytes()
+    (tmp_path / "in" / damaged[0]).write_bytes(whole[: len(whole) // 4])
+    (tmp_path / "in" / damaged[1]).write_bytes(b"no picture at all")
+    left = [n for n in range(6) if f"{n}.png" not in damaged]
+    for target in ("out", "out.mkv", "out.avi"):
+        notes = Notes()
+        pictures = carried(tmp_path / "in", tmp_path / target, notes)
+        assert without_repeats(numbers(pictures)) == left
+        assert all(told(notes, f"{tmp_path / 'in' / name}: cannot be read as a picture") for name in damaged)
+        assert sum("it is left out" in note for note in notes) == 2
+
+
+def test_a_folder_of_damaged_pictures_is_an_error_that_names_the_first(tmp_path: Path) -> None:
+    for n in range(2):
+        (tmp_path / f"{n}.png").write_bytes(b"no picture at all")
+    with pytest.raises(VcamError, match=r"0\.png: cannot be read as a picture"):
+        probe(tmp_path)
+
+
 def test_a_size_that_changes_within_a_film_stretches_nothing(tmp_path: Path) -> None:
     parts = [
         film(tmp_path / f"{n}.ts", [circle(*size)] * 10, codec="mpeg2video")
