@@ -143,7 +143,8 @@ def status_text(status: Status) -> str:
         f"  latency   {status.latency_ms:.0f} ms from capture to publish; at most {status.longest_interval_ms:.0f} ms "
         "between two pictures",
         f"  frames    {status.captured} captured, {status.translated} translated, {status.dropped} dropped, "
-        f"{status.published} published in {status.uptime_s:.0f} s",
+        f"{status.published} published in {status.uptime_s:.0f} s"
+        + (f", {status.refused} of them not taken by the sink" if status.refused else ""),
     ]
     if status.reader_count is not None:
         lines.insert(4, f"  readers   {', '.join(status.readers) or status.reader_count or 'none'}")

@@ -190,12 +190,13 @@ class Status:
     state: "starting", "running", "waiting" (for the source), "resting" (nobody looks), "restarting", "failed",
     "paused", "panic" or "stopping"; reason: why, in words, "" while all is well. fps: translated per second;
     published_fps: published per second; longest_interval_ms: between two published pictures, since the start;
-    latency_ms: capture to publish, median. dropped: captured frames that were never translated. engine_pid: of the
-    engine's process, None until it has loaded; restarts: how often it had to be started again. reader_count: programs
-    that look at the virtual camera, None where it cannot be told; readers: their names. panel_port: of the panel and
-    this API, None without them. logged: lines of the log so far. obs: how it stands with OBS Studio, in words; "" where
-    nobody asked. preset: fast, balanced or sharp, "" where a size was asked for; preset_asked: may be auto;
-    preset_says: what auto has measured, in words. prompt_notes: what the model does not read of the prompt, in words.
+    latency_ms: capture to publish, median. refused: published pictures that the sink did not take. dropped: captured
+    frames that were never translated. engine_pid: of the engine's process, None until it has loaded; restarts: how
+    often it had to be started again. reader_count: programs that look at the virtual camera, None where it cannot be
+    told; readers: their names. panel_port: of the panel and this API, None without them. logged: lines of the log so
+    far. obs: how it stands with OBS Studio, in words; "" where nobody asked. preset: fast, balanced or sharp, "" where
+    a size was asked for; preset_asked: may be auto; preset_says: what auto has measured, in words. prompt_notes: what
+    the model does not read of the prompt, in words.
     """
 
     state: str = "starting"
@@ -221,6 +222,7 @@ class Status:
     captured: int = 0
     translated: int = 0
     published: int = 0
+    refused: int = 0
     dropped: int = 0
     engine_pid: int | None = None
     restarts: int = 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
+from tests.support.fuzz_inputs import OBS_DATA, OBS_EVENTS
 from tests.support.fuzzing import said, search
 from tests.support.model_faults import JSON
 from tests.support.obs_stand_in import PASSWORD, StandIn, standing_in
@@ -19,44 +20,6 @@ from vcam.obs.places import Address
 from vcam.settings.config import ObsSettings
 
 pytestmark = pytest.mark.fuzz
-KINDS = st.sampled_from(
-    [
-        "CurrentSceneCollectionChanging",
-        "CurrentSceneCollectionChanged",
-        "CustomEvent",
-        "InputSettingsChanged",
-        "InputCreated",
-        "CurrentProgramSceneChanged",
-        "SceneItemEnableStateChanged",
-        "SourceFilterEnableStateChanged",
-        "ExitStarted",
-        "X",
-    ]
-)
-NAMES = st.sampled_from(["StreamV2V: pause", "StreamV2V: use oil", "StreamV2V: prompt ink", "StreamV2V prompt", "x"])
-FIELDS = st.sampled_from(
-    [
-        "inputName",
-        "inputSettings",
-        "text",
-        "sceneName",
-        "sceneItemId",
-        "sceneItemEnabled",
-        "filterName",
-        "filterEnabled",
-        "vendorName",
-        "eventData",
-        "streamv2v",
-        "command",
-        "value",
-        "sceneItems",
-        "inputs",
-        "inputKind",
-        "inputSettings",
-        "obsWebSocketVersion",
-    ]
-)
-DATA = st.dictionaries(FIELDS, JSON | NAMES | st.dictionaries(FIELDS, JSON | NAMES, max_size=3), max_size=5)
 
 
 def test_any_event_with_any_answer_is_a_command_or_an_error_in_words() -> None:
@@ -75,7 +38,11 @@ def test_any_event_with_any_answer_is_a_command_or_an_error_in_words() -> None:
         for kind, data in events:
             said(partial(listener.hear, kind, data))
 
-    search(st.tuples(st.lists(st.tuples(KINDS, DATA), max_size=4), st.lists(DATA, min_size=1, max_size=3)), check)
+    search(
+        st.tuples(st.lists(st.tuples(OBS_EVENTS, OBS_DATA), max_size=4), st.lists(OBS_DATA, min_size=1, max_size=3)),
+        check,
+        share=0.5,
+    )
 
 
 def test_any_message_in_place_of_an_answer_is_an_error_in_words() -> None:
@@ -84,7 +51,7 @@ def test_any_message_in_place_of_an_answer_is_an_error_in_words() -> None:
     texts = st.one_of(
         JSON.map(json.dumps),
         JSON.map(lambda value: json.dumps({"op": 7, "d": value})),
-        DATA.map(lambda value: json.dumps({"op": 7, "d": {"requestStatus": value, "responseData": value}})),
+        OBS_DATA.map(lambda value: json.dumps({"op": 7, "d": {"requestStatus": value, "responseData": value}})),
         st.text(max_size=40),
         st.just('{"op": 7, "d": ' + "[" * 100_000),
     )
@@ -96,4 +63,4 @@ def test_any_message_in_place_of_an_answer_is_an_error_in_words() -> None:
         said(lambda: library.ask(Address("127.0.0.1", port, PASSWORD), "GetVersion"))
 
     with standing_in(stand_in) as port:
-        search(st.tuples(texts, st.booleans()), check)
+        search(st.tuples(texts, st.booleans()), check, share=0.5)

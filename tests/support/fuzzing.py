@@ -1,4 +1,7 @@
-"""Searching for faults for a time: rounds of hypothesis with a new seed each, until FUZZ_SECONDS are over."""
+"""Searching for faults for a time: rounds of hypothesis with a new seed each, until FUZZ_SECONDS are over.
+
+A kind (profiles, config, API, OBS's messages, model folders, pictures) has FUZZ_SECONDS, also where it is two tests.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,12 @@ def said(call: Callable[[], object]) -> str:
     return message
 
 
-def search(strategy: st.SearchStrategy[_T], check: Callable[[_T], object], each: int = 200) -> int:
-    """Call `check` with examples until the time is over; return how many. What it raises is shown, made small."""
-    end, tried = time.monotonic() + SECONDS, 0
+def search(strategy: st.SearchStrategy[_T], check: Callable[[_T], object], each: int = 200, share: float = 1.0) -> int:
+    """Call `check` with examples until the time is over; return how many. What it raises is shown, made small.
+
+    each: examples of a round. share: of the time that its kind has.
+    """
+    end, tried = time.monotonic() + SECONDS * share, 0
 
     def once(example: _T) -> None:
         nonlocal tried

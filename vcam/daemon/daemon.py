@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import sys
 import threading
@@ -39,6 +40,7 @@ from vcam.settings.run_options import DEFAULT_SIZE, RunOptions, RunReport, engin
 from vcam.settings.selection import Choice, first_choice, prompts
 from vcam.worker.factories import CORE_ENGINE
 from vcam.worker.limits import Limits
+from vcam.worker.priority import go_first
 from vcam.worker.process import EngineProcess
 from vcam.worker.translator import WorkerTranslator, engine_starters
 
@@ -77,6 +79,7 @@ class RunParts:
 
 def run(options: RunOptions, parts: RunParts | None = None) -> RunReport:
     """Run the camera until SIGINT, SIGTERM, SIGHUP, `vcam stop` or options.frames; raises VcamError."""
+    go_first()
     stop, reasons = threading.Event(), list[str]()
     parts = parts or RunParts()
     with _signals_set(stop, reasons) if parts.signals else contextlib.nullcontext(), only_one(parts.state_folder()):
@@ -205,7 +208,9 @@ class Daemon:
         parts, stop = self._parts, self._stop
         others = threading.Thread(target=self._carry_out_others, name="vcam-commands", daemon=True)
         interval = sys.getswitchinterval()
+        surfaces.load()
         sys.setswitchinterval(0.001)  # the publisher waits at most this long for another thread's Python
+        gc.freeze()  # what is there now stays: a look through all of it would hold the publisher up
         try:
             self._pipeline.start(stop, self._resting, self._finish)
             others.start()
@@ -225,6 +230,7 @@ class Daemon:
             self._audience.close()
             for waiting in (self._at_once, self._commands):
                 waiting.refuse_rest(_ENDING)
+            gc.unfreeze()
             sys.setswitchinterval(interval)
         if trouble := self._log.troubles.get("publish"):
             raise VcamError(f"publishing ended: {trouble}; please report this with the lines above")

@@ -45,11 +45,11 @@ class EventLog:
     def fault(self, what: str, error: BaseException) -> None:
         """Tell of an error that nobody foresaw; its traceback goes to the terminal and to the log file."""
         text = one_line(f"{what} ({type(error).__name__}: {error})")
-        self.note(text)
-        JOURNAL.error(text.replace("%", "%%"), exc_info=error)
-        if text == self._last_fault:  # a loop that fails again and again must not flood the terminal
+        JOURNAL.error(text.replace("%", "%%"), exc_info=error)  # the file has it once a minute, with its count
+        if text == self._last_fault:  # a loop that fails again and again must not flood the terminal and the page
             return
         self._last_fault = text
+        self.note(text)
         with contextlib.suppress(OSError, MemoryError):
             print(f"vcam: {text}", file=sys.stderr)
             traceback.print_exception(error)
@@ -64,6 +64,7 @@ class EventLog:
 
     def sink_said(self, text: str) -> None:
         """Tell once why the sink takes no pictures; "": it takes them again."""
+        text = one_line(text)
         if text != self.troubles["sink"]:
             self.say(text or "the sink takes pictures again")
         self.troubles["sink"] = text

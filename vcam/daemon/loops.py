@@ -62,11 +62,15 @@ class RollingRate:
 
 @dataclass
 class Counts:
-    """What was counted since the start; each number is written by one loop and read by anybody."""
+    """What was counted since the start; each number is written by one loop and read by anybody.
+
+    published: beats at which a picture went out; refused: those of them that the sink did not take.
+    """
 
     captured: int = 0
     translated: int = 0
     published: int = 0
+    refused: int = 0
     interval: Timings = field(default_factory=Timings)
     latency: Timings = field(default_factory=lambda: Timings(bin_ms=1.0))
     translated_rate: RollingRate = field(default_factory=RollingRate)
@@ -186,45 +190,54 @@ def publish_loop(
     *,
     shown: Callable[[Picture], None] = lambda picture: None,
     trouble: Callable[[str], None] = lambda text: None,
+    fault: Callable[[str, Exception], None] = lambda what, error: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
     """Publish one picture at each beat (see `ticks`).
 
     The first there is: the new translation, the last one while it is young enough, the raw camera if that was chosen,
-    the card. `shown` gets what was published, `trouble` what the sink said ("" when it is well again).
+    the card. `shown` gets what was published, `trouble` what the sink said ("" when it is well again), `fault` what
+    nobody foresaw, in the sink or here: it costs this picture and nothing else.
     """
     counts = slots.counts
     last: FinishedFrame | None = None
     last_s = before_s = clock()
     said = ""
     for tick in beats:
-        now = clock()
-        current, fresh = fallback(), slots.translated.take()
-        if current.only_card:
-            last = None  # what was before a panic shall not come back after it
-        elif fresh is not None:
-            last, last_s = fresh, now
-        picture = _chosen(last if now - last_s <= current.hold_s else None, current)
-        before, said = said, _sent(sink, picture, tick)
-        if said or before:
-            trouble(said)
-        sent_s = clock()
-        shown(picture)
-        counts.published += 1
-        counts.published_rate.add(sent_s)
-        if fresh is not None and fresh is last:
-            counts.latency.add(sent_s - fresh.captured_s)
-        if counts.published > 1:
-            counts.interval.add(sent_s - before_s)
-        before_s = sent_s
+        try:
+            now = clock()
+            current, fresh = fallback(), slots.translated.take()
+            if current.only_card:
+                last = None  # what was before a panic shall not come back after it
+            elif fresh is not None:
+                last, last_s = fresh, now
+            picture = _chosen(last if now - last_s <= current.hold_s else None, current)
+            before, said = said, _sent(sink, picture, tick, fault)
+            counts.refused += bool(said)
+            if said or before:
+                trouble(said)
+            sent_s = clock()
+            shown(picture)
+            counts.published += 1
+            counts.published_rate.add(sent_s)
+            if fresh is not None and fresh is last:
+                counts.latency.add(sent_s - fresh.captured_s)
+            if counts.published > 1:
+                counts.interval.add(sent_s - before_s)
+            before_s = sent_s
+        except Exception as error:  # noqa: BLE001  a fault of ours: the next beat shows what there then is
+            fault("a picture could not be published", error)
 
 
-def _sent(sink: FrameSink, picture: Picture, tick: int) -> str:
+def _sent(sink: FrameSink, picture: Picture, tick: int, fault: Callable[[str, Exception], None]) -> str:
     """Send the picture; return what the sink said if it did not take it, else ""."""
     try:
         sink.send(picture, tick)
     except VcamError as error:
         return str(error)
+    except Exception as error:  # noqa: BLE001  a fault of ours or of a library; the next picture may be taken
+        fault("the sink failed", error)
+        return f"the sink failed ({type(error).__name__}: {error}); it is tried again with each picture"
     return ""
 
 

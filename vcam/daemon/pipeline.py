@@ -67,8 +67,8 @@ class Pipeline:
 
     def _publish(self, stop: threading.Event) -> None:
         try:
-            self.publisher.publish(self.slots, stop, self._log.sink_said)
-        except Exception as error:  # noqa: BLE001  nothing can be published any more: end, and say why
+            self.publisher.publish(self.slots, stop, self._log.sink_said, self._log.fault)
+        except Exception as error:  # noqa: BLE001  the pacer itself: nothing can be published any more, and it says why
             self._log.fault("publishing failed", error)
             self._log.troubles["publish"] = f"{type(error).__name__}: {error}"
         finally:
@@ -81,6 +81,9 @@ class Pipeline:
         except VcamError as error:
             self._log.say(str(error))
             self.lost = str(error)
+        except Exception as error:  # noqa: BLE001  the run ends all the same, and says that something is lost
+            self._log.fault("the sink could not be closed", error)
+            self.lost = f"{self.publisher.sink.name} could not be closed ({type(error).__name__}: {error})"
 
     def _failed(self, name: str, error: Exception) -> None:
         self._log.fault(f"{name} failed and is started again", error)

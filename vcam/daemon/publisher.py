@@ -50,11 +50,24 @@ class Publisher:
         drawn = draw_card(card, self.size, self._clock())
         self._fallback = Fallback(drawn, only_card, hold_s(self._options.on_failure, frame_s, interval_s), self._raw)
 
-    def publish(self, slots: FrameSlots, stop: threading.Event, trouble: Callable[[str], None]) -> None:
-        """Publish until `stop` or as many as the options ask for; `trouble`: see publish_loop."""
+    def publish(
+        self,
+        slots: FrameSlots,
+        stop: threading.Event,
+        trouble: Callable[[str], None],
+        fault: Callable[[str, Exception], None],
+    ) -> None:
+        """Publish until `stop` or as many as the options ask for; `trouble`, `fault`: see publish_loop."""
         beats = islice(ticks(self._options.fps, stop, self._clock), self._options.frames)
         publish_loop(
-            self.sink, slots, beats, lambda: self._fallback, shown=self._show, trouble=trouble, clock=self._clock
+            self.sink,
+            slots,
+            beats,
+            lambda: self._fallback,
+            shown=self._show,
+            trouble=trouble,
+            fault=fault,
+            clock=self._clock,
         )
 
     def close(self, published: int) -> None:

@@ -66,6 +66,7 @@ def status_of(
         captured=counts.captured,
         translated=counts.translated,
         published=counts.published,
+        refused=counts.refused,
         dropped=slots.captured.dropped,
         engine_pid=facts.pid,
         restarts=engine.restarts,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vcam.devices.choose import load_readers
 from vcam.log_file import announce
 
 if TYPE_CHECKING:
@@ -28,6 +29,14 @@ class Surfaces:
     obs: Callable[[], str] = str
 
 
+def load() -> None:
+    """Load what surfaces and commands need, before pictures are due: a library that is loaded holds everything up."""
+    import vcam.control.server
+    import vcam.obs.supervisor  # noqa: F401
+
+    load_readers()
+
+
 @contextlib.contextmanager
 def opened(
     camera: RunningCamera, start: StartEngine, state_folder: Path, thumbnails_folder: Path, tell: Callable[[str], None]
@@ -36,12 +45,12 @@ def opened(
 
     start: makes an engine of its own for looks that are tried. tell: says to the user what comes of OBS.
     """
-    options = camera.choice.options
     from vcam.control.camera_service import CameraService
     from vcam.control.previews import Previews
     from vcam.control.server import Server
     from vcam.control.thumbnails import Thumbnails
 
+    options = camera.choice.options
     previews = Previews(start, options.mirror)
     service = CameraService(camera, previews, Thumbnails(thumbnails_folder, previews.translate))
     port = options.port if options.panel else None

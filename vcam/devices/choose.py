@@ -14,6 +14,11 @@ from vcam.frames import FrameSink, FrameSource
 from vcam.log_file import announce
 
 
+def load_readers() -> None:
+    """Load what reads films and pictures: one may become the source at any time."""
+    import vcam.video  # noqa: F401
+
+
 def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource:
     """Open the source `wanted`: auto, camera, camera:NAME, a camera's number, pattern, an address or a file.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ if sys.platform == "linux":
     from vcam.devices import v4l2
 
 OUR_NAME = "StreamV2V Camera"
+REOPEN_S = 2.0  # how often a camera that takes no pictures is opened anew
 
 
 class NullSink:
@@ -38,11 +40,17 @@ class VirtualCamera:
     """ "StreamV2V Camera" for all other programs, one size for life.
 
     device: which one; None finds ours by its label (Linux), by its name (Windows, macOS). backend: pyvirtualcam's.
-    Raises DeviceError: pyvirtualcam or the device is missing, busy, or does not take the size.
+    Raises DeviceError: pyvirtualcam or the device is missing, busy, or does not take the size. One that takes no
+    pictures any more (unplugged, its program ended, whatever its library raises) is opened anew each REOPEN_S.
     """
 
     def __init__(
-        self, size: tuple[int, int], fps: float, device: str | None = None, backend: str | None = None
+        self,
+        size: tuple[int, int],
+        fps: float,
+        device: str | None = None,
+        backend: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         width, height = size
         if width % 2 or height % 2:
@@ -57,8 +65,10 @@ class VirtualCamera:
             device = device or find_device()
             prepare_device(device)
         self.size = size
+        self._clock, self._reopen_s = clock, float("inf")
+        self._opened = functools.partial(_open, pyvirtualcam, size, fps, device, backend)
         try:
-            self._camera: Any = _open(pyvirtualcam, size, fps, device, backend)
+            self._camera: Any = self._opened()
         except (RuntimeError, KeyError, ValueError, OSError) as error:
             raise DeviceError(_why_refused(device, str(error))) from error
         self.device = str(self._camera.device)
@@ -71,9 +81,16 @@ class VirtualCamera:
     def send(self, picture: Picture, tick: int) -> None:
         """Show the picture to whoever reads the camera."""
         try:
+            if self._clock() >= self._reopen_s:
+                self._reopen_s = self._clock() + REOPEN_S
+                with contextlib.suppress(Exception):  # it is of no use: what it says to its end is nothing new
+                    self._camera.close()
+                self._camera = self._opened()
             self._camera.send(picture)
-        except (RuntimeError, OSError) as error:
-            raise DeviceError(f"the virtual camera does not take pictures any more: {error}") from error
+        except Exception as error:  # the library's backends raise what they like
+            self._reopen_s = min(self._reopen_s, self._clock() + REOPEN_S)
+            raise DeviceError(f"the virtual camera does not take pictures any more: {_reason(error)}") from error
+        self._reopen_s = float("inf")
 
     def close(self) -> None:
         """Give the device back."""
@@ -226,7 +243,7 @@ class VideoFile:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def open_sink(

@@ -27,6 +27,7 @@ from vcam.obs.listener import Listener
 from vcam.settings.config import ObsSettings
 
 FIRST_WAIT_S = 0.25
+LASTING_S = 2.0  # a connection
 LONGEST_WAIT_S = 4.0  # with what OBS needs to answer, reconnected within 6 s
 SAY_S = 1.0  # a line at least so often, as long as the bridge is alive
 LARGEST_MEMORY = 1 << 30  # bytes: whoever answers in OBS's place may send what it likes
@@ -91,14 +92,16 @@ class Bridge:
         """Serve until the process ends. Raises ObsNotInstalled."""
         wait_s = FIRST_WAIT_S
         while True:
+            began_s = time.monotonic()
             try:
                 self._once()
-                wait_s = FIRST_WAIT_S
             except ObsNotInstalled:
                 raise
             except ObsError as error:
-                wait_s = FIRST_WAIT_S if self._connected else min(LONGEST_WAIT_S, 2 * wait_s)
                 self._set(self._trouble(error))
+            # one that lets us in and at once ends the connection is not asked four times a second
+            lasted = time.monotonic() > began_s + LASTING_S
+            wait_s = FIRST_WAIT_S if lasted else min(LONGEST_WAIT_S, 2 * wait_s)
             self._alive()
             time.sleep(wait_s)
 
@@ -170,6 +173,8 @@ def _limit_memory() -> None:
 def main() -> int:
     """Run the bridge; return the exit status."""
     _limit_memory()
+    if sys.platform != "win32":
+        os.nice(-min(0, os.nice(0)))  # the camera may go before others, what OBS sends need not
     line = sys.stdin.readline()
     if not line:
         return 0  # the camera ended before it gave orders

@@ -18,9 +18,32 @@ from vcam.obs.bridge import NOT_RUNNING, Orders, Told
 SILENT_S = 30.0  # without a line from the bridge: it hangs, in what something in OBS's place does to it
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 END_S = 2.0  # how long a bridge may take to end by itself
+REPEAT_S, MOST_TEXTS = 60.0, 100
 LONGEST_LINE = 64 * 1024
 _LOG = logging.getLogger("vcam.obs")
 COMMAND = (sys.executable, "-P", "-m", "vcam.obs.bridge")
+
+
+class Seldom:
+    """Says a text once in REPEAT_S: whoever listens in OBS's place shall not fill the terminal, the page or the log."""
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._said: dict[str, tuple[float, int]] = {}
+
+    def __call__(self, text: str) -> None:
+        """Say the text, and how often it was left out; or leave it out."""
+        now = self._clock()
+        said_s, left_out = self._said.get(text, (float("-inf"), 0))
+        if now < said_s + REPEAT_S:
+            self._said[text] = said_s, left_out + 1
+            return
+        if len(self._said) >= MOST_TEXTS:
+            self._said = {one: seen for one, seen in self._said.items() if now < seen[0] + REPEAT_S}
+            if len(self._said) >= MOST_TEXTS:
+                return  # nobody says so much who means well
+        self._said[text] = now, 0
+        self._say(f"{text} (and {left_out} times more since it was last said)" if left_out else text)
 
 
 class BridgeProcess:
@@ -37,7 +60,8 @@ class BridgeProcess:
         command: Sequence[str] = COMMAND,
         silent_s: float = SILENT_S,
     ) -> None:
-        self._orders, self._say, self._folder, self._command, self._silent_s = orders, say, folder, command, silent_s
+        self._orders, self._folder, self._command, self._silent_s = orders, folder, command, silent_s
+        self._say = Seldom(say)
         self._state, self._heard_s = NOT_RUNNING, time.monotonic()
         self._process: subprocess.Popen[str] | None = None
         self._starting = threading.Lock()  # held from the look at `_stop` until the process is known and has its orders
@@ -111,6 +135,7 @@ class BridgeProcess:
                     text=True,
                     encoding="utf-8",
                     errors="replace",
+                    start_new_session=True,  # a terminal's Ctrl-C is not for it: it ends when we close its stdin
                 )
             except OSError as error:
                 self._set(f"the bridge to OBS cannot be started ({error.strerror})")

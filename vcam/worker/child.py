@@ -31,6 +31,7 @@ from vcam.worker.messages import (
     TranslateFrame,
     UseLoras,
 )
+from vcam.worker.priority import step_back
 from vcam.worker.shared_pictures import SharedPictures
 
 
@@ -46,8 +47,7 @@ def main(
     if sys.platform != "win32":
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # and so does the end of the terminal
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        with contextlib.suppress(OSError):
-            os.nice(2)  # the pacer in the parent goes first, without starving the engine on a busy machine
+    step_back(2)  # the pacer in the parent goes first, without starving the engine on a busy machine
     shared = SharedPictures(settings, pictures)
     try:
         engine = _load(pipe, settings, look, factory, threads)

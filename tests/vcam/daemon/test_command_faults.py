@@ -272,6 +272,35 @@ def test_a_fault_while_nothing_is_asked_is_told_and_the_camera_goes_on(
     assert any("the daemon failed (KeyError" in line["text"] for line in attacked.run.daemon.log())
 
 
+@pytest.mark.parametrize(
+    "make", [make for make in FAULTS if isinstance(make(), Exception)], ids=lambda make: type(make()).__name__
+)
+@pytest.mark.parametrize("where", ["sink", "pacer"])
+def test_a_fault_of_the_sink_or_the_pacer_costs_its_picture_alone(
+    attacked: Attacked, monkeypatch: pytest.MonkeyPatch, where: str, make: Callable[[], Exception]
+) -> None:
+    run, fault, raised = attacked.run, make(), list[int]()
+    before = run.daemon.status()
+    slot = run.daemon._pipeline.slots.translated
+
+    def fails(*_: object) -> None:
+        if len(raised) < 3:
+            raised.append(1)
+            raise fault
+
+    if where == "sink":
+        monkeypatch.setattr(run.sink, "_at_send", fails)
+    else:
+        monkeypatch.setattr(slot, "take", fails)
+    run.until(lambda: len(raised) == 3)
+    monkeypatch.undo()
+    attacked.goes_on()
+    run.until(lambda: not run.daemon.status().notes)
+    assert run.daemon.status().refused == before.refused + (3 if where == "sink" else 0)
+    assert any(f"({type(fault).__name__}: " in line["text"] for line in run.daemon.log()[-30:])
+    assert attacked.by_door(SetPrompt("after")) == ""
+
+
 def test_a_terminal_or_disk_that_takes_nothing_costs_no_picture(
     attacked: Attacked, monkeypatch: pytest.MonkeyPatch
 ) -> None:

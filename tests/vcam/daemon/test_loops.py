@@ -124,7 +124,36 @@ def test_a_sink_that_fails_is_told_of_once_a_time_and_tried_again() -> None:
     sink, clock = sink_at_work(fails={2, 3})
     counts, troubles = publish(sink, clock, 6)
     assert troubles == ["the device is gone", "the device is gone", ""]
-    assert counts.published == 6
+    assert (counts.published, counts.refused) == (6, 2)
+
+
+FAULTS = [RecursionError("deep"), MemoryError(), OSError(5, "Input/output error"), KeyError("gone"), ValueError("a\nb")]
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=lambda error: type(error).__name__)
+def test_what_nobody_foresaw_in_a_sink_costs_its_picture_and_is_told_and_counted(error: Exception) -> None:
+    clock, faults, troubles = Clock(), list[Exception](), list[str]()
+
+    def at_send(number: int) -> None:
+        if number in (2, 3):
+            raise error
+
+    sink, flow = FakeSink((4, 4), clock, at_send=at_send), FrameSlots()
+    beats = islice(ticks(10, threading.Event(), clock, clock.sleep), 6)
+    flow.translated.put(FinishedFrame(picture(50), clock.now))
+    publish_loop(
+        sink,
+        flow,
+        beats,
+        lambda: Fallback(CARD, hold_s=0.45),
+        trouble=troubles.append,
+        fault=lambda what, told: faults.append(told),
+        clock=clock,
+    )
+    assert greys(sink) == [50, 50, 50, 50, 50, 1], "held and given up as ever"
+    assert (flow.counts.published, flow.counts.refused) == (6, 2)
+    assert faults == [error, error]
+    assert [text.startswith(f"the sink failed ({type(error).__name__}") for text in troubles] == [True, True, False]
 
 
 @given(st.lists(st.floats(0, 0.4), min_size=1, max_size=40))

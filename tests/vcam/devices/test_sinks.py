@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.support.clock import Clock
 from vcam.devices import sinks
 from vcam.devices.sinks import NullSink, VideoFile, VirtualCamera, open_sink
 from vcam.errors import VcamError
@@ -87,6 +88,48 @@ def test_a_device_that_is_gone_is_an_error_each_time_and_may_come_back(backend: 
         sink.send(picture(1), 0)
     backend.made[0].broken = False
     sink.send(picture(1), 1)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(19, "No such device"), RuntimeError("gone"), ValueError("x"), KeyError("y"), MemoryError()]
+)
+def test_a_device_that_went_away_is_opened_anew_once_it_is_there(backend: type[Backend], error: Exception) -> None:
+    clock = Clock()
+    sink = VirtualCamera(SIZE, 30, device="cam", backend="fake", clock=clock)
+    first = backend.made[0]
+
+    def gone(frame: Any) -> None:
+        raise error
+
+    first.send = gone  # type: ignore[method-assign]
+    backend.refuses = "there is no such camera"
+    for _ in range(100):  # ten seconds
+        with pytest.raises(VcamError, match=r"does not take pictures any more: ."):
+            sink.send(picture(1), 0)
+        clock.now += 0.1
+    assert first.closed
+    assert len(backend.made) == 1
+    backend.refuses = ""
+    clock.now += sinks.REOPEN_S
+    sink.send(picture(2), 1)
+    sink.send(picture(3), 2)
+    assert [frame.reshape(48, 64, 3)[0, 0, 0] for frame in backend.made[1].frames] == [2, 3]
+    sink.close()
+    assert backend.made[1].closed
+
+
+def test_a_device_that_is_gone_is_not_opened_anew_at_each_picture(
+    backend: type[Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, tries = Clock(), list[float]()
+    sink = VirtualCamera(SIZE, 30, device="cam", backend="fake", clock=clock)
+    backend.made[0].broken = True
+    sink._opened = lambda: tries.append(clock.now)  # type: ignore[assignment,func-returns-value]
+    for _ in range(100):
+        with pytest.raises(VcamError):
+            sink.send(picture(1), 0)
+        clock.now += 0.1
+    assert len(tries) == pytest.approx(10 / sinks.REOPEN_S, abs=1)
 
 
 def test_a_device_that_refuses_is_one_line(backend: type[Backend]) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.clock import Clock
 from tests.support.patience import PATIENCE_S, until
+from vcam.errors import ObsGone
 from vcam.obs import supervisor
-from vcam.obs.bridge import Orders
-from vcam.obs.supervisor import BridgeProcess
+from vcam.obs.bridge import LONGEST_WAIT_S, Bridge, Orders
+from vcam.obs.supervisor import BridgeProcess, Seldom
 from vcam.settings.config import ObsSettings
 
 ORDERS = Orders("nowhere", "token", None, ObsSettings(port=1))
@@ -136,3 +138,41 @@ def test_an_error_of_ours_costs_one_bridge(tmp_path: Path, faults: list[threadin
         tried._hear = fails  # type: ignore[method-assign]
         until(lambda: tried.state == "connected")
     assert not faults
+
+
+def test_a_text_that_repeats_is_said_once_a_minute_with_its_count() -> None:
+    clock, said = Clock(), list[str]()
+    seldom = Seldom(said.append, clock)
+    for _ in range(100):
+        seldom("OBS: waiting")
+        seldom("OBS: connected")
+        clock.now += 0.3
+    assert said == ["OBS: waiting", "OBS: connected"]
+    clock.now += supervisor.REPEAT_S
+    seldom("OBS: waiting")
+    assert said[2:] == ["OBS: waiting (and 99 times more since it was last said)"]
+    for number in range(10_000):
+        seldom(f"OBS: {number}")
+    assert len(said) <= 3 + supervisor.MOST_TEXTS
+
+
+def test_a_program_that_ends_each_connection_is_not_asked_for_ever_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Enough(Exception):
+        """Ends the bridge."""
+
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 20:
+            raise Enough
+
+    def ended(self: Bridge) -> None:
+        self._set("connected (obs-websocket 5.5.0)")
+        raise ObsGone("OBS has ended the connection")
+
+    monkeypatch.setattr("vcam.obs.bridge.time.sleep", sleep)
+    monkeypatch.setattr(Bridge, "_once", ended)
+    with pytest.raises(Enough):
+        Bridge(ORDERS, lambda told: None).run()
+    assert waits[-1] == LONGEST_WAIT_S
