@@ -141,7 +141,8 @@ class Look:
     takes the model's own. interval: the bank keeps every interval-th frame; None takes the model's own.
     skip_difference: a frame whose mean absolute difference to the last translated one is below this (grey levels,
     0..255) shows the last result again, at most skip_limit times in a row; 0 never skips. wander: degrees per frame
-    by which the noise of text-to-image streaming turns; 0 keeps one noise. Raises SettingsError.
+    by which the noise of text-to-image streaming turns; 0 keeps one noise. detail: 0..1, how much of the source's own
+    edges an enlarged picture gets; the engine enlarges none, who publishes its pictures does. Raises SettingsError.
     """
 
     prompt: str = ""
@@ -157,6 +158,7 @@ class Look:
     skip_difference: float = 0.0
     skip_limit: int = 10
     wander: float = 0.0
+    detail: float = 0.75
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
@@ -175,6 +177,7 @@ class Look:
         in_range("skip_difference", self.skip_difference, 0, 255)
         _whole("skip_limit", self.skip_limit, 0, 100_000)
         in_range("wander", self.wander, 0, 90)
+        in_range("detail", self.detail, 0, 1)
 
 
 def names(kind: type) -> list[str]:

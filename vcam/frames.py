@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from core.settings import EngineSettings
+from core.settings import EngineSettings, Look
 
 Picture = NDArray[np.uint8]  # [height, width, 3], RGB
 T = TypeVar("T")
@@ -26,6 +26,14 @@ class Frame:
     picture: Picture
     captured_s: float
     index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Translation(Frame):
+    """A translated frame. source: the camera's own picture that it was made of, uncut; look: with which it was made."""
+
+    source: Picture
+    look: Look
 
 
 class FrameSource(Protocol):
@@ -85,7 +93,7 @@ class Translator(Protocol):
     def state(self) -> TranslatorState:
         """What it is doing."""
 
-    def translate(self, frame: Frame | None) -> Frame | None:
+    def translate(self, frame: Frame | None) -> Translation | None:
         """Give it a frame of any size, or None; wait a moment (0.1 s at most) for the newest translated frame.
 
         That has the captured_s and index of the frame it shows. None: nothing new, see `state`.

@@ -48,6 +48,7 @@ class Camera(RunningDaemon):
 
         def settings_of(profile: Any, options: RunOptions) -> EngineSettings:
             given: dict[str, Any] = {"width": 96, "height": 64, "steps": 1} | options.engine.given()
+            given.pop("preset", None)
             return EngineSettings(model="embedded", **given)
 
         parts = RunParts(
@@ -261,6 +262,8 @@ def test_sliders_and_pickers(page: Any, camera: Camera) -> None:
     until(lambda: camera.daemon.choice.look.fusion_strength == 0.0, "fusion did not change")
     by(page, "s-similarity_threshold").send_keys(Keys.END)
     until(lambda: camera.daemon.choice.look.similarity_threshold == 1.0, "the threshold did not change")
+    by(page, "s-detail").send_keys(Keys.HOME)
+    until(lambda: camera.daemon.choice.look.detail == 0.0, "detail did not change")
     by(page, "s-transition").send_keys(Keys.HOME)
     assert by(page, "blend").get_attribute("value") == "0"
     page.find_element(By.CSS_SELECTOR, "#source-box summary").click()
@@ -275,6 +278,11 @@ def test_sliders_and_pickers(page: Any, camera: Camera) -> None:
         "the size did not change",
     )
     until(lambda: camera.status.state == "running" and not camera.status.notes, "the new engine does not run")
+    choose(page, "preset-picker", "fast")
+    until(lambda: camera.status.preset_asked == camera.status.preset == "fast", "the preset did not change")
+    choose(page, "preset-picker", "auto")
+    until(lambda: camera.status.preset_asked == "auto", "the preset did not change")
+    until(lambda: text(page, "preset-says"), "the page does not say what auto measures")
 
 
 def choose(driver: Any, id: str, value: str) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import cv2
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vcam.fit import crop_to, pad_to
+from vcam.devices.test_pattern import draw_person
+from vcam.fit import crop_to, cropped, detail_at, enlarged, pad_to
 from vcam.frames import Picture
 
 SIDES = st.integers(1, 70)
@@ -59,3 +64,108 @@ def test_a_picture_of_almost_the_shape_fills_it() -> None:
     picture = np.full((224, 304, 3), 200, np.uint8)
     assert (pad_to(picture, (640, 480)) > 190).all()
     assert (pad_to(np.full((256, 256, 3), 200, np.uint8), (640, 480))[:, :40] < 190).all()
+
+
+# ------------------------------------------------------------------------------- enlarged with the camera's own edges
+
+LARGE, SMALL = (640, 480), (320, 240)
+
+
+def camera() -> Picture:
+    """A person before a wall with fine print on it."""
+    picture = draw_person(1.0, LARGE).copy()
+    for row in range(12, 480, 24):
+        cv2.putText(picture, "fine print on the wall " * 3, (0, row), cv2.FONT_HERSHEY_PLAIN, 0.8, (30, 30, 30))
+    return picture
+
+
+CAMERA = camera()
+
+
+def small_of(picture: Picture) -> Picture:
+    return np.asarray(cv2.resize(picture, SMALL, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def distance(a: Picture, b: Picture) -> float:
+    return float(np.abs(a.astype(np.float32) - b).mean())
+
+
+def coarse(picture: Picture) -> np.ndarray:
+    """What of a picture is coarser than the small one's pixels, as brightness."""
+    return cv2.cvtColor(small_of(picture), cv2.COLOR_RGB2GRAY).astype(np.float32)
+
+
+STYLES: dict[str, Callable[[Picture], Picture]] = {
+    "the same": lambda p: p,
+    "darker": lambda p: p // 2,
+    "inverted": lambda p: 255 - p,
+    "posterised": lambda p: np.where(p > 120, 230, 60).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_an_enlarged_picture_gets_back_what_its_source_still_has(style: str) -> None:
+    true = STYLES[style](CAMERA)
+    plain, half, whole = (enlarged(small_of(true), CAMERA, LARGE, detail) for detail in (0, 0.5, 1))
+    assert distance(half, true) < 0.85 * distance(plain, true)
+    assert distance(whole, true) < distance(half, true)
+
+
+def test_detail_0_is_plain_enlargement_and_so_is_strength_1() -> None:
+    small = small_of(STYLES["posterised"](CAMERA))
+    plain = enlarged(small, CAMERA, LARGE, 0)
+    assert (plain == pad_to(small, LARGE)).all()
+    assert (pad_to(small, LARGE, CAMERA, detail_at(1.0, strength=1.0)) == plain).all()
+    assert (pad_to(small, LARGE, CAMERA, detail_at(1.0, strength=0.5)) != plain).any()
+    assert [detail_at(0.8, strength) for strength in (0.02, 0.5, 0.75, 1)] == [0.8, 0.8, 0.4, 0]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_nothing_that_the_small_picture_could_have_shown_comes_from_the_camera(style: str) -> None:
+    """Who is recognised is so by what is coarse: of that the enlarged picture has what the translation has."""
+    somebody_else = STYLES[style](draw_person(4.0, LARGE)[::-1])
+    small = small_of(somebody_else)
+    plain, whole = (coarse(enlarged(small, CAMERA, LARGE, detail)) for detail in (0, 1))
+    assert np.abs(whole - plain).mean() < 0.5, "grey levels of 255"
+    seen = coarse(CAMERA)
+    before, after = (np.corrcoef(one.ravel(), seen.ravel())[0, 1] for one in (plain, whole))
+    assert abs(after - before) < 0.005
+
+
+def test_where_the_style_has_put_something_else_the_cameras_edges_stay_out() -> None:
+    small: Picture = np.random.default_rng(0).integers(0, 255, (*SMALL[::-1], 3), np.uint8)
+    plain, other, own = (enlarged(p, CAMERA, LARGE, d) for p, d in ((small, 0), (small, 1), (small_of(CAMERA), 1)))
+    added = distance(own, enlarged(small_of(CAMERA), CAMERA, LARGE, 0))
+    assert distance(other, plain) < 0.05 * added
+
+
+def test_a_still_sensors_noise_is_no_edge() -> None:
+    random = np.random.default_rng(0)
+    wall = np.full((480, 640, 3), 120, np.uint8)
+    small = np.full((240, 320, 3), (200, 90, 40), np.uint8)
+    noisy = (wall + random.normal(0, 8, wall.shape)).clip(0, 255).astype(np.uint8)
+    assert distance(enlarged(small, noisy, LARGE, 1), enlarged(small, wall, LARGE, 1)) < 0.05
+
+
+def test_a_sensors_noise_does_not_flicker_along_the_edges() -> None:
+    small, plain = small_of(CAMERA), enlarged(small_of(CAMERA), CAMERA, LARGE, 0)
+    shown = []
+    for seed in range(2):
+        noise = np.random.default_rng(seed).normal(0, 8, CAMERA.shape)
+        shown.append(enlarged(small, (CAMERA + noise).clip(0, 255).astype(np.uint8), LARGE, 1))
+    assert distance(*shown) < 1, "of two frames that differ by 9 grey levels"
+    assert distance(shown[0], CAMERA) < 0.9 * distance(plain, CAMERA), "and still there is detail"
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_the_guide_is_the_very_part_that_the_engine_saw(mirror: bool) -> None:
+    for size in ((320, 192), (192, 320), (320, 240)):
+        guide = cropped(CAMERA, size, mirror)
+        again = cv2.resize(np.ascontiguousarray(guide), size, interpolation=cv2.INTER_AREA)
+        assert (again == crop_to(CAMERA, size, mirror)).all()
+
+
+@given(SIDES, SIDES, SIDES.filter(lambda side: side > 7), SIDES.filter(lambda side: side > 7), st.booleans())
+def test_detail_fits_every_size(a: int, b: int, c: int, d: int, mirror: bool) -> None:
+    out = pad_to(flat(a, b), (c, d), cropped(CAMERA, (a, b), mirror), 1.0)
+    assert out.shape == (d, c, 3)

@@ -34,7 +34,7 @@ from vcam.devices import readers
 from vcam.devices.choose import choose_sink, choose_source
 from vcam.devices.source_switch import SourceSwitch
 from vcam.errors import VcamError
-from vcam.frames import EnginePhase, FrameSink, FrameSource, Picture
+from vcam.frames import EnginePhase, FrameSink, FrameSource, Picture, Translation
 from vcam.settings.profiles import Profile, load_profiles
 from vcam.settings.run_options import DEFAULT_SIZE, RunOptions, RunReport, engine_threads, settings_for
 from vcam.settings.selection import Choice, first_choice, prompts
@@ -295,8 +295,10 @@ class Daemon:
     def _resting(self) -> bool:
         return self._halt is not Halt.NO or self._audience.presence.resting
 
-    def _finish(self, picture: Picture) -> Picture:
-        whole = fit.pad_to(picture, self._pipeline.publisher.size)
+    def _finish(self, made: Translation) -> Picture:
+        guide = fit.cropped(made.source, made.picture.shape[1::-1], self.choice.options.mirror)
+        detail = fit.detail_at(made.look.detail, made.look.strength)
+        whole = fit.pad_to(made.picture, self._pipeline.publisher.size, guide, detail)
         if self.choice.profile.badge:
             draw_badge(whole)
         return whole

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vcam.errors import VcamError
-from vcam.frames import Frame, FrameSink, FrameSource, LatestSlot, Picture, Translator
+from vcam.frames import Frame, FrameSink, FrameSource, LatestSlot, Picture, Translation, Translator
 
 IDLE_S = 0.1  # how often a loop that waits looks whether it shall stop
 
@@ -90,12 +90,14 @@ class FrameSlots:
     """What the loops hand to each other, and what they count."""
 
     captured: LatestSlot[Frame] = field(default_factory=LatestSlot)
+    made: LatestSlot[Translation] = field(default_factory=LatestSlot)
     translated: LatestSlot[FinishedFrame] = field(default_factory=LatestSlot)
     counts: Counts = field(default_factory=Counts)
 
     def clear(self) -> None:
         """Forget the pictures that are under way."""
         self.translated.clear()
+        self.made.clear()
         self.captured.clear()
 
 
@@ -117,12 +119,11 @@ def capture_loop(
 def translate_loop(
     translator: Translator,
     slots: FrameSlots,
-    finish: Callable[[Picture], Picture],
     stop: threading.Event,
     clock: Callable[[], float] = time.perf_counter,
     resting: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Give the newest frame to the translator whenever it is ready, `finish` what it makes, put it in the slot.
+    """Give the newest frame to the translator whenever it is ready, put what it makes in the slot.
 
     Where no other frame comes (a slide, a camera of few pictures) it is given again until its translation is out.
     """
@@ -139,7 +140,23 @@ def translate_loop(
         if result is not None and not resting():
             slots.counts.translated += 1
             slots.counts.translated_rate.add(clock())
-            slots.translated.put(FinishedFrame(finish(result.picture), result.captured_s))
+            slots.made.put(result)
+
+
+def finish_loop(
+    slots: FrameSlots,
+    finish: Callable[[Translation], Picture],
+    stop: threading.Event,
+    resting: Callable[[], bool] = lambda: False,
+) -> None:
+    """Make of each translation what is published: beside the engine, which begins the next one meanwhile."""
+    while not stop.is_set():
+        made = slots.made.take(IDLE_S)
+        if made is None or resting():
+            continue
+        finished = FinishedFrame(finish(made), made.captured_s)
+        if not resting():
+            slots.translated.put(finished)
 
 
 def no_view() -> Picture | None:

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 
 from vcam.daemon.event_log import EventLog
-from vcam.daemon.loops import FrameSlots, again_and_again, capture_loop, translate_loop
+from vcam.daemon.loops import FrameSlots, again_and_again, capture_loop, finish_loop, translate_loop
 from vcam.daemon.publisher import Clock, Publisher
 from vcam.devices.source_switch import SourceSwitch
 from vcam.errors import VcamError
-from vcam.frames import Picture
+from vcam.frames import Picture, Translation
 from vcam.worker.translator import WorkerTranslator
 
 END_S = 10.0  # how long a thread may take to end; a driver that hangs is left behind
@@ -33,7 +33,9 @@ class Pipeline:
         self._threads: list[threading.Thread] = []
         self.lost = ""  # why what was published is not all kept, once this is closed
 
-    def start(self, stop: threading.Event, resting: Callable[[], bool], finish: Callable[[Picture], Picture]) -> None:
+    def start(
+        self, stop: threading.Event, resting: Callable[[], bool], finish: Callable[[Translation], Picture]
+    ) -> None:
         """Start the threads, which end once `stop` is set.
 
         resting: whether camera and engine shall rest now. finish: makes of a translation what is published.
@@ -43,7 +45,13 @@ class Pipeline:
             capture_loop(self.source, self.slots, stop, resting)
 
         def translate() -> None:
-            translate_loop(self.translator, self.slots, finish, stop, self._clock, resting)
+            translate_loop(self.translator, self.slots, stop, self._clock, resting)
+
+        def finishing() -> None:
+            finish_loop(self.slots, finish, stop, resting)
+
+        def finished() -> None:
+            again_and_again(finishing, stop, lambda error: self._failed("finish", error))
 
         def captured() -> None:
             again_and_again(capture, stop, lambda error: self._failed("capture", error))
@@ -54,7 +62,12 @@ class Pipeline:
             finally:
                 self.translator.close()  # here: on Linux the child dies with the thread that made it
 
-        for name, work in (("publish", lambda: self._publish(stop)), ("capture", captured), ("translate", translated)):
+        for name, work in (
+            ("publish", lambda: self._publish(stop)),
+            ("capture", captured),
+            ("translate", translated),
+            ("finish", finished),
+        ):
             self._threads.append(threading.Thread(target=work, name=f"vcam-{name}", daemon=True))
         for thread in self._threads:
             thread.start()

@@ -30,6 +30,8 @@ from vcam.video import (
     Pixels,
     Writer,
     check_frames,
+    detail_at,
+    enlarged,
     fitted,
     for_picture,
     kept,
@@ -43,6 +45,7 @@ from vcam.video import (
 )
 
 Progress = Callable[[int, int | None], None]
+GUIDES = 64 << 20  # bytes: a larger picture is not kept for its edges, but enlarged without
 _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
@@ -126,8 +129,9 @@ def translate(
         started = time.monotonic()
         limit = _limit(media, job.frames)
         with shown(progress, limit) as show:
+            detail = detail_at(job.look.detail, job.look.strength)
             pictures = _until(stop, islice(read(media, noted), job.frames))
-            counts = _run(engine, _prepared(pictures, media, settings), writer, show, limit)
+            counts = _run(engine, _prepared(pictures, media, settings, detail), writer, show, limit)
         seconds = time.monotonic() - started
         if not counts.written:
             why = "stopped before the first picture was done" if stop.is_set() else "not one picture can be decoded"
@@ -201,21 +205,29 @@ class _Counts:
 
 
 class _Passing(NamedTuple):
-    """What is kept of a picture while its translation is made: all but its pixels, which may be many."""
+    """What is kept of a picture while its translation is made: its pixels only where their fine edges are wanted.
+
+    detail: how much of them (vcam.fit.enlarged).
+    """
 
     picture: Picture
     size: tuple[int, int]
     whole: bool  # whether it fills the engine's picture, or lies in its middle
+    detail: float
 
 
-def _prepared(pictures: Iterable[Picture], media: Media, settings: EngineSettings) -> Iterator[tuple[_Passing, Pixels]]:
+def _prepared(
+    pictures: Iterable[Picture], media: Media, settings: EngineSettings, detail: float
+) -> Iterator[tuple[_Passing, Pixels]]:
     """Yield the pictures in the engine's size, stretched by what it rounds; one of another shape lies in the middle."""
     width, height = settings.width, settings.height
     for picture in pictures:
         size = (picture.rgb.shape[1], picture.rgb.shape[0])
         whole = of_one_shape(size, (media.width, media.height))
         small = (resized if whole else fitted)(picture.rgb, width, height)
-        yield _Passing(picture._replace(rgb=_NO_PIXELS), size, whole), small
+        guided = detail > 0 and picture.rgb.nbytes <= GUIDES
+        kept = picture if guided else picture._replace(rgb=_NO_PIXELS)
+        yield _Passing(kept, size, whole, detail if guided else 0.0), small
 
 
 def _run(
@@ -259,13 +271,17 @@ def _run(
 
 
 def _bytes_of(item: tuple[_Passing, Pixels]) -> int:
-    alpha = item[0].picture.alpha
-    return item[1].nbytes + (0 if alpha is None else alpha.nbytes)
+    picture = item[0].picture
+    return item[1].nbytes + picture.rgb.nbytes + (0 if picture.alpha is None else picture.alpha.nbytes)
 
 
 def _write(writer: Writer, passing: _Passing, translated: Pixels) -> None:
     part = translated if passing.whole else part_of(translated, passing.size)
-    writer.write(passing.picture._replace(rgb=resized(part, *passing.size)))
+    if passing.detail:
+        whole = enlarged(part, passing.picture.rgb, passing.size, passing.detail)
+    else:
+        whole = resized(part, *passing.size)
+    writer.write(passing.picture._replace(rgb=whole))
 
 
 def _until(stop: threading.Event, pictures: Iterable[Picture]) -> Iterator[Picture]:

@@ -1,5 +1,6 @@
 """Reading and writing films, pictures and folders of pictures (PyAV and OpenCV), one picture at a time."""
 
+from vcam.fit import detail_at, enlarged
 from vcam.video.films import on_grid
 from vcam.video.media import (
     IMAGE_SUFFIXES,
@@ -29,6 +30,8 @@ __all__ = [
     "Pixels",
     "Writer",
     "check_frames",
+    "detail_at",
+    "enlarged",
     "fitted",
     "for_picture",
     "kept",

@@ -7,12 +7,13 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from core.settings import EngineSettings, Look, Lora
-from vcam.frames import EngineFacts, Frame
+from vcam.frames import EngineFacts, Frame, Translation
 from vcam.worker import child
 from vcam.worker.limits import Activity, Clock, Limits, frame_finished, why_hung
 from vcam.worker.messages import (
@@ -131,6 +132,8 @@ class EngineProcess:
         self.activity = Activity(clock())
         self._limits, self._clock = limits, clock
         self._loras = _LoraOrders(settings.loras)
+        # those whose translation is still to come, and some that the child may have failed at
+        self._given: deque[tuple[Frame, Look]] = deque(maxlen=settings.steps + 2)
         self._waiting: dict[type[Order], Order] = {}  # orders for which the child has no time yet
         self._child = ChildProcess(settings, look, factory, threads)
 
@@ -157,6 +160,7 @@ class EngineProcess:
         self._child.pictures.given[:] = fit.crop_to(frame.picture, size, mirror)
         self._send_waiting()
         self.activity = replace(self.activity, busy_since_s=self._clock())
+        self._given.append((frame, self.look))
         self._child.send(TranslateFrame(frame.index, frame.captured_s))
 
     def set_look(self, look: Look, transition_ms: int) -> None:
@@ -200,9 +204,9 @@ class EngineProcess:
         """Return what becomes ready when there is something to `step` for."""
         return [] if self.failure else self._child.waitable
 
-    def step(self) -> Frame | None:
+    def step(self) -> Translation | None:
         """Read what the child said and notice that it died or hangs; return the newest translation, if one came."""
-        shown: Frame | None = None
+        shown: Translation | None = None
         try:
             for message in self._child.messages() if not self.failure else ():
                 shown = self._heard(message) or shown
@@ -214,7 +218,7 @@ class EngineProcess:
         self.failure = self.failure or self._child.death() or why_hung(self.activity, self._limits, self._clock())
         return shown
 
-    def _heard(self, message: object) -> Frame | None:
+    def _heard(self, message: object) -> Translation | None:
         """Take note of a message; return the translation if it is one."""
         now = self._clock()
         self.activity = replace(self.activity, heard_s=now)
@@ -238,13 +242,16 @@ class EngineProcess:
                 self.failure, self.final = text, final
         return None
 
-    def _frame_done(self, shown: TranslateFrame | None, bank_bytes: int, now: float) -> Frame | None:
+    def _frame_done(self, shown: TranslateFrame | None, bank_bytes: int, now: float) -> Translation | None:
         self.activity = frame_finished(self.activity, now, translated=shown is not None)
         if self.report.facts is not None:
             self.report = replace(self.report, facts=replace(self.report.facts, bank_bytes=bank_bytes))
         if shown is None:
             return None
-        return Frame(self._child.pictures.result.copy(), shown.captured_s, shown.number)
+        frame, look = self._given.popleft()
+        while (frame.index, frame.captured_s) != shown:
+            frame, look = self._given.popleft()
+        return Translation(self._child.pictures.result.copy(), shown.captured_s, shown.number, frame.picture, look)
 
     def _picture_failed(self, text: str) -> None:
         self.activity = replace(self.activity, busy_since_s=None, raises=self.activity.raises + 1)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from core.settings import EngineSettings, Look
-from vcam.frames import EnginePhase, EngineWork, Frame, TranslatorState
+from vcam.frames import EnginePhase, EngineWork, Frame, Translation, TranslatorState
 from vcam.worker.factories import BUILDING_ENGINE, CORE_ENGINE, remove_unfinished
 from vcam.worker.limits import (
     LIMITS,
@@ -139,7 +139,7 @@ class WorkerTranslator:
         """Whether a frame given now would be begun at once."""
         return self._engines.current is not None and self._engines.current.idle
 
-    def translate(self, frame: Frame | None) -> Frame | None:
+    def translate(self, frame: Frame | None) -> Translation | None:
         """Give a frame (None: only look after the engine), wait up to PATIENCE_S for the newest translation."""
         self._carry_out_orders()
         self._ensure_started()
@@ -241,7 +241,7 @@ class WorkerTranslator:
         elif not self.ready:
             self._sleep(PATIENCE_S)
 
-    def _step(self) -> Frame | None:
+    def _step(self) -> Translation | None:
         shown = None
         for engine in self._engines.running():
             result = engine.step()

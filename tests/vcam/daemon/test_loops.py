@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.settings import Look
 from tests.support.clock import Clock
 from tests.support.fake_camera import FakeCamera
 from tests.support.fake_sink import FakeSink
@@ -22,12 +23,13 @@ from vcam.daemon.loops import (
     RollingRate,
     Timings,
     capture_loop,
+    finish_loop,
     publish_loop,
     ticks,
     translate_loop,
 )
 from vcam.errors import VcamError
-from vcam.frames import EngineFacts, EnginePhase, Frame, Picture, TranslatorState
+from vcam.frames import EngineFacts, EnginePhase, Frame, Picture, Translation, TranslatorState
 
 
 def picture(grey: int) -> Picture:
@@ -203,11 +205,13 @@ class Inverter:
     def ready(self) -> bool:
         return len(self.seen) % 2 == 0
 
-    def translate(self, frame: Frame | None) -> Frame | None:
+    def translate(self, frame: Frame | None) -> Translation | None:
         self.seen.append(frame)
         if len(self.seen) >= self.calls:
             self.stop.set()
-        return None if frame is None else Frame(255 - frame.picture, frame.captured_s, frame.index)
+        if frame is None:
+            return None
+        return Translation(255 - frame.picture, frame.captured_s, frame.index, frame.picture, Look())
 
 
 def test_translate_takes_the_newest_and_only_when_ready() -> None:
@@ -215,12 +219,11 @@ def test_translate_takes_the_newest_and_only_when_ready() -> None:
     for frame in frames(3):
         flow.captured.put(frame)
     translator = Inverter(stop, 2)
-    translate_loop(translator, flow, lambda p: p + 1, stop, clock=lambda: 5.0)
+    translate_loop(translator, flow, stop, clock=lambda: 5.0)
     assert [frame and frame.index for frame in translator.seen] == [2, None]
-    made = flow.translated.take()
+    made = flow.made.take()
     assert made is not None
-    assert made.captured_s == 0.2
-    assert int(made.picture[0, 0, 0]) == 255 - 2 + 1
+    assert (made.captured_s, int(made.picture[0, 0, 0]), int(made.source[0, 0, 0])) == (0.2, 255 - 2, 2)
     assert flow.counts.translated == 1
 
 
@@ -233,22 +236,25 @@ class Delayed:
     def __init__(self, stop: threading.Event, calls: int) -> None:
         self.stop, self.calls, self.seen = stop, calls, list[Frame]()
 
-    def translate(self, frame: Frame | None) -> Frame | None:
+    def translate(self, frame: Frame | None) -> Translation | None:
         self.calls -= 1
         if not self.calls:
             self.stop.set()
         if frame is not None:
             self.seen.append(frame)
-        return self.seen[-4] if frame is not None and len(self.seen) > 3 else None
+        if frame is None or len(self.seen) < 4:
+            return None
+        shown = self.seen[-4]
+        return Translation(shown.picture, shown.captured_s, shown.index, shown.picture, Look())
 
 
 def test_a_picture_that_no_other_follows_comes_out_all_the_same() -> None:
     stop, flow = threading.Event(), FrameSlots()
     flow.captured.put(Frame(picture(7), 0.7, 7))
     translator = Delayed(stop, 6)
-    translate_loop(translator, flow, lambda p: p, stop)
+    translate_loop(translator, flow, stop)
     assert [frame.index for frame in translator.seen] == [7] * 4  # and no more: the engine rests
-    assert (made := flow.translated.take()) is not None
+    assert (made := flow.made.take()) is not None
     assert made.captured_s == 0.7
 
 
@@ -261,7 +267,7 @@ def test_a_picture_that_was_forgotten_is_not_given_again() -> None:
         flow.clear()
         return False
 
-    translate_loop(translator, flow, lambda p: p, stop, resting=forgotten)
+    translate_loop(translator, flow, stop, resting=forgotten)
     assert [frame.index for frame in translator.seen] == [7]
 
 
@@ -269,8 +275,31 @@ def test_nothing_is_translated_while_resting() -> None:
     stop, flow = threading.Event(), FrameSlots()
     flow.captured.put(next(frames(1)))
     translator = Inverter(stop, 3)
-    translate_loop(translator, flow, lambda p: p, stop, resting=lambda: True)
+    translate_loop(translator, flow, stop, resting=lambda: True)
     assert translator.seen == [None, None, None]
+    assert flow.made.take() is None
+
+
+def made(grey: int) -> Translation:
+    return Translation(picture(grey), 0.2, 2, picture(9), Look())
+
+
+def test_a_translation_is_finished_beside_the_engine_unless_a_rest_begins_meanwhile() -> None:
+    stop, flow, rests = threading.Event(), FrameSlots(), [False]
+
+    def finish(one: Translation) -> Picture:
+        stop.set()
+        rests[0] = int(one.picture[0, 0, 0]) == 7
+        return one.picture + one.source
+
+    flow.made.put(made(5))
+    finish_loop(flow, finish, stop, lambda: rests[0])
+    finished = flow.translated.take()
+    assert finished is not None
+    assert (int(finished.picture[0, 0, 0]), finished.captured_s) == (14, 0.2)
+    stop.clear()
+    flow.made.put(made(7))
+    finish_loop(flow, finish, stop, lambda: rests[0])
     assert flow.translated.take() is None
 
 

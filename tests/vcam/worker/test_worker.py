@@ -22,7 +22,7 @@ from tests.support import patience
 from tests.support.clock import Clock
 from tests.support.fake_children import QUICK, SMALL, ScriptedChild, engine_pid, frame
 from tests.support.fake_engine import FACTORY, GATE
-from vcam.frames import Frame
+from vcam.frames import Frame, Translation
 from vcam.worker.limits import Activity, AwakeClock, Limits, why_hung
 from vcam.worker.translator import EngineStarters, WorkerTranslator, engine_starters
 
@@ -66,12 +66,12 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def until(
     translator: WorkerTranslator,
-    done: Callable[[Frame | None], bool],
+    done: Callable[[Translation | None], bool],
     first: int = 0,
     meanwhile: Callable[[], object] = lambda: None,
-) -> list[Frame]:
+) -> list[Translation]:
     """Give frame after frame until `done` of what came back (or of None); all that came back."""
-    results: list[Frame] = []
+    results: list[Translation] = []
     numbers = itertools.count(first)
 
     def step() -> bool:
@@ -85,14 +85,19 @@ def until(
     return results
 
 
-def a_picture(result: Frame | None) -> bool:
+def a_picture(result: Translation | None) -> bool:
     return result is not None
+
+
+def the(number: int) -> Callable[[Translation | None], bool]:
+    """Whether it is the picture of that number that came back."""
+    shown = itertools.count(1)
+    return lambda result: result is not None and next(shown) == number
 
 
 def until_it_hangs(translator: WorkerTranslator) -> None:
     """Give an engine whose prompt is "hang" two pictures, and the third, over which it hangs."""
-    shown = itertools.count(1)
-    until(translator, lambda result: result is not None and next(shown) == 2)
+    until(translator, the(2))
     translator.translate(frame(2))
     assert not translator.ready
 
@@ -108,6 +113,35 @@ def test_pictures_come_back_translated_with_their_own_number_and_time(build: Bui
     assert translator.state.facts is not None
     assert translator.state.facts.bank_bytes == 1000
     assert translator.state.frame_s > 0
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_translation_comes_with_the_frame_that_it_shows_however_many_are_in_flight(build: Build, steps: int) -> None:
+    translator = build(replace(SMALL, steps=steps))
+    for result in until(translator, the(6)):
+        assert result.source.shape == (80, 100, 3), "uncut, as the camera gave it"
+        assert (result.source == result.index % 200).all()
+        assert (result.picture == 255 - result.index % 200).all()
+
+
+def test_a_picture_that_failed_takes_no_other_ones_frame(build: Build) -> None:
+    translator = build(replace(SMALL, steps=2), prompt="raise-once")
+    for result in until(translator, the(6)):
+        assert (result.source == result.index % 200).all()
+
+
+def test_a_translation_has_the_look_that_it_was_made_with(build: Build, gate: Path) -> None:
+    translator = build()
+    until(translator, a_picture)
+    calm, strong = Look(strength=0.5), Look(strength=1.0)
+    translator.use(SMALL, strong)
+    until(translator, lambda result: result is not None and result.look == strong)
+    # another engine is loaded for the next look: what the first one makes meanwhile is still of the strong one
+    translator.use(replace(SMALL, model="slow-start"), calm)
+    meanwhile = until(translator, lambda result: translator.state.changing and result is not None)
+    assert {result.look for result in meanwhile} == {strong}
+    gate.touch()
+    until(translator, lambda result: result is not None and result.look == calm)
 
 
 def test_a_result_is_the_receivers_own(build: Build) -> None:

@@ -9,6 +9,7 @@ const SLIDERS = [
   ["strength", "Strength", 0.02, 1, 0.01, "how far from the camera's picture"],
   ["fusion_strength", "Fusion", 0, 1, 0.01, "how much of earlier frames is taken over"],
   ["similarity_threshold", "Threshold", -1, 1, 0.01, "how alike features must be for that"],
+  ["detail", "Detail", 0, 1, 0.01, "how much of the camera's fine edges the enlarged picture gets"],
   ["transition", "Transition", 0, 5000, 50, "milliseconds from one prompt to the next"],
 ];
 let status = null;
@@ -111,7 +112,7 @@ at("blend").addEventListener("change", () => {
 
 async function drawSliders() {
   const [{ look }, { engine }] = await Promise.all([ask("/api/v1/look"), ask("/api/v1/engine")]);
-  for (const [name] of SLIDERS.slice(0, 3)) {
+  for (const [name] of SLIDERS.filter(([name]) => name !== "transition")) {
     const slider = at(`s-${name}`);
     if (document.activeElement === slider) continue;
     slider.value = look[name] ?? 0.5;

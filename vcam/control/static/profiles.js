@@ -92,6 +92,7 @@ function fill(id, data) {
   at("e-description").value = data.description ?? "";
   at("e-prompt").value = look.prompt ?? "";
   at("e-strength").value = look.strength ?? 0.5;
+  at("e-detail").value = look.detail ?? "";
   at("e-fusion").value = look.bank?.fusion_strength ?? "";
   at("e-threshold").value = look.bank?.similarity_threshold ?? "";
   at("e-interval").value = look.bank?.interval ?? "";
@@ -115,6 +116,7 @@ function formed() {
       ...before.look,
       prompt: at("e-prompt").value,
       strength: numberOf("e-strength"),
+      detail: numberOf("e-detail"),
       transition_ms: numberOf("e-transition"),
       on_switch: at("e-switch").value,
       bank: {
@@ -164,8 +166,8 @@ async function change(method, id, body) {
 at("new-profile").addEventListener("click", () => newProfile({ look: { prompt: at("prompt").value } }, "New profile"));
 at("keep-look").addEventListener("click", async () => {
   const { look } = await ask("/api/v1/look");
-  const { fusion_strength, similarity_threshold, interval, prompt, strength, on_switch } = look;
-  newProfile({ look: { prompt, strength, on_switch, transition_ms: numberOf("blend"), bank: { fusion_strength, similarity_threshold, interval } } }, "Save this look");
+  const { fusion_strength, similarity_threshold, interval, prompt, strength, detail, on_switch } = look;
+  newProfile({ look: { prompt, strength, detail, on_switch, transition_ms: numberOf("blend"), bank: { fusion_strength, similarity_threshold, interval } } }, "Save this look");
 });
 at("editor-cancel").addEventListener("click", () => at("editor").close());
 at("editor-duplicate").addEventListener("click", () => {
