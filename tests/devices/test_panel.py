@@ -277,7 +277,10 @@ def test_sliders_and_pickers(page: Any, camera: Camera) -> None:
         lambda: (camera.daemon.choice.settings.width, camera.daemon.choice.settings.height) == (144, 96),
         "the size did not change",
     )
-    until(lambda: camera.status.state == "running" and not camera.status.notes, "the new engine does not run")
+    until(
+        lambda: camera.status.state == "running" and not any("preparing" in note for note in camera.status.notes),
+        "the new engine does not run",
+    )
     choose(page, "preset-picker", "fast")
     until(lambda: camera.status.preset_asked == camera.status.preset == "fast", "the preset did not change")
     choose(page, "preset-picker", "auto")

@@ -19,10 +19,10 @@ LEAST, MOST = 4, 60  # pictures that a rate is made of
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of one model in this run. rates: pictures a second, by preset. settled: nothing more is tried."""
+    """What is known of one model in this run. rates: pictures a second, by preset. settled: the outcome, in words."""
 
     rates: dict[Preset, float] = field(default_factory=dict)
-    settled: bool = False
+    settled: str = ""
 
 
 class AutoPreset:
@@ -61,6 +61,7 @@ class AutoPreset:
         key = (choice.settings.model, facts.runtime)
         known = self._measured.get(key, Measured())
         if known.settled:
+            self.says = known.settled
             return None
         wanted, own = choice.settings, replace(work.settings, loras=choice.settings.loras)
         if own == wanted:
@@ -94,8 +95,8 @@ class AutoPreset:
             self._measured[key] = known
             self._say(f"auto: {now} makes {known.rates[now]:.1f} pictures a second; trying {wanted}")
             return with_automatic(choice, wanted)
-        self._measured[key] = replace(known, settled=True)
         self._settled(key, wanted, dict(rates_before) | known.rates)
+        self._measured[key] = replace(known, settled=self.says)
         return None if wanted is now else with_automatic(choice, wanted)
 
     def _settled(self, key: tuple[str, str], preset: Preset, rates: dict[Preset, float]) -> None:

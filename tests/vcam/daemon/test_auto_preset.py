@@ -117,6 +117,18 @@ def test_nothing_is_measured_where_a_preset_or_a_size_was_asked_for_or_pictures_
         assert (len(machine.tried), machine.said) == (1, []), change
 
 
+def test_what_was_found_is_said_again_after_a_profile_of_another_size(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, fast=90, balanced=50, sharp=3)
+    machine.run()
+    found, plain = machine.auto.says, machine.choice
+    machine.choice = replace(plain, profile=OWN_SIZE)
+    machine.run()
+    assert machine.auto.says == ""
+    machine.choice = plain
+    machine.run()
+    assert machine.auto.says == found != ""
+
+
 def test_auto_asked_for_again_measures_again(tmp_path: Path) -> None:
     machine = Machine(tmp_path, fast=90, balanced=50, sharp=3)
     machine.run()
