@@ -60,6 +60,8 @@ def _opened(path: Path) -> Image.Image:
                 f"{path}: cannot be read as a picture; it is cut off, damaged or of another kind"
             ) from error
         except OSError as error:
+            if error.errno is None:  # a decoder's, not the system's
+                raise VideoError(f"{path}: cannot be read as a picture; it is cut off or damaged") from error
             raise VideoError(f"{path}: cannot be read: {reason(error)}; check its permissions") from error
         except (ValueError, SyntaxError, TypeError, EOFError) as error:  # of a header that is damaged
             raise VideoError(f"{path}: cannot be read as a picture; its header is damaged") from error

@@ -229,6 +229,18 @@ def test_a_damaged_picture_of_a_folder_costs_itself_alone_and_is_named(tmp_path:
         assert sum("it is left out" in note for note in notes) == 2
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".bmp", ".avif"])
+def test_a_picture_that_is_cut_off_is_told_as_that(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"in{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
+    whole = path.read_bytes()
+    for share in (0.02, 0.3, 0.7):
+        path.write_bytes(whole[: max(12, int(len(whole) * share))])
+        with pytest.raises(VcamError, match=r"cannot be read as a (film or )?picture") as caught:
+            probe(path)
+        assert "permissions" not in str(caught.value)
+
+
 def test_a_folder_of_damaged_pictures_is_an_error_that_names_the_first(tmp_path: Path) -> None:
     for n in range(2):
         (tmp_path / f"{n}.png").write_bytes(b"no picture at all")

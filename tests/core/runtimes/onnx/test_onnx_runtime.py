@@ -72,6 +72,20 @@ def test_knows_the_same_words() -> None:
         assert float((texts[0] - texts[1]).abs().max()) < 1e-4
 
 
+def test_weighs_words_and_notes_marks_and_what_is_cut_off_as_eager_does() -> None:
+    engines = [Engine(EngineSettings(runtime=runtime), Look()) for runtime in (Runtime.EAGER, Runtime.ONNX)]
+    plain = engines[1]._model.encoder("claymation, a person")
+    for prompt in ("(claymation:1.4), a person", "claymation, [a person]", "((claymation), a person:0.6)"):
+        texts = [engine._model.encoder(prompt) for engine in engines]
+        assert float((texts[0] - texts[1]).abs().max()) < 1e-4
+        assert float((texts[1] - plain).abs().max()) > 0.01
+        assert [engine.prompt_notes(prompt) for engine in engines] == [[], []]
+    for prompt, said in (("<lora:x:1> ink AND clay", 2), ("claymation " * 40, 1), ("(ink:9)", 1)):
+        notes = [engine.prompt_notes(prompt) for engine in engines]
+        assert notes[0] == notes[1]
+        assert len(notes[1]) == said
+
+
 def test_auto_takes_the_graphs_where_they_fit(tmp_path: Path) -> None:
     cpu = EngineSettings(device="cpu")
     assert resolve(cpu).runtime is Runtime.ONNX
