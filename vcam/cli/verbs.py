@@ -50,9 +50,11 @@ def _run(args: argparse.Namespace) -> int:
     note_prompt(args.prompt or profile.look.prompt, model)
 
     from vcam.daemon.daemon import run
+    from vcam.daemon.surfaces import go_first
     from vcam.devices.decoder_lines import decoders_in_log
     from vcam.log_file import kept, log_folder
 
+    go_first()
     with kept(log_folder()), decoders_in_log():
         report = run(options)
     interval, latency = report.publish_interval_ms, report.latency_ms

@@ -28,6 +28,7 @@ from vcam.daemon.event_log import EventLog
 from vcam.daemon.instance_lock import only_one
 from vcam.daemon.loops import FrameSlots, again_and_again
 from vcam.daemon.pipeline import END_S, Pipeline
+from vcam.daemon.profile_watch import ProfileWatch
 from vcam.daemon.publisher import Publisher
 from vcam.daemon.reports import Described, report_of, status_of
 from vcam.devices import readers
@@ -40,7 +41,6 @@ from vcam.settings.run_options import DEFAULT_SIZE, RunOptions, RunReport, engin
 from vcam.settings.selection import Choice, first_choice, prompts
 from vcam.worker.factories import CORE_ENGINE
 from vcam.worker.limits import Limits
-from vcam.worker.priority import go_first
 from vcam.worker.process import EngineProcess
 from vcam.worker.translator import WorkerTranslator, engine_starters
 
@@ -79,7 +79,6 @@ class RunParts:
 
 def run(options: RunOptions, parts: RunParts | None = None) -> RunReport:
     """Run the camera until SIGINT, SIGTERM, SIGHUP, `vcam stop` or options.frames; raises VcamError."""
-    go_first()
     stop, reasons = threading.Event(), list[str]()
     parts = parts or RunParts()
     with _signals_set(stop, reasons) if parts.signals else contextlib.nullcontext(), only_one(parts.state_folder()):
@@ -252,9 +251,13 @@ class Daemon:
         return "the program that started it"
 
     def _carry_out_others(self) -> None:
+        watch = ProfileWatch(self.choice.options.profiles_folder, self._log.say)
+
         def loop() -> None:
             while not self._stop.is_set():
                 self._commands.carry_out(BEAT_S)
+                if (command := watch.look(self.choice)) is not None:
+                    self._commands.submit(command)
                 wanted = self._auto.look(self.choice, self._pipeline.translator.state)
                 if wanted is not None:
                     self._handler.use(wanted)

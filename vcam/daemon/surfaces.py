@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 from vcam.devices.choose import load_readers
 from vcam.log_file import announce
+from vcam.worker.priority import go_first
+
+__all__ = ["Surfaces", "go_first", "load", "opened"]
 
 if TYPE_CHECKING:
     from vcam.control.camera_service import RunningCamera

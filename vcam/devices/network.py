@@ -90,7 +90,7 @@ class StreamCapture:
             return False, None
         if self._pace is not None and frame.time is not None:
             self._pace.wait_for(float(frame.time))
-        return True, cv2.cvtColor(frame.to_ndarray(format="rgb24"), cv2.COLOR_RGB2BGR)
+        return True, cv2.cvtColor(frame.to_ndarray(format="rgb24", threads=1), cv2.COLOR_RGB2BGR)
 
     def release(self) -> None:
         """Close the connection, once what is asked of it is answered or has run out of time."""

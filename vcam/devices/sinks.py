@@ -166,6 +166,7 @@ class VideoFile:
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
         import av
+        from av.video.reformatter import VideoReformatter
 
         from vcam.video.disk import errors_of, part_of
         from vcam.video.film_writing import while_writing
@@ -180,7 +181,7 @@ class VideoFile:
         self._first: int | None = None
         self._refused: VideoError | None = None  # why the newest picture is not in the file
         rate = Fraction(fps).limit_denominator(1001)
-        self._beat_s = 1 / rate
+        self._beat_s, self._reformatter = 1 / rate, VideoReformatter()
         try:
             with self._errors():
                 options = while_writing(path.suffix.lower())
@@ -203,7 +204,8 @@ class VideoFile:
         self._first = tick if self._first is None else self._first
         try:
             with self._errors():
-                frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+                frame = VideoFrame.from_ndarray(picture, format="rgb24")
+                frame = self._reformatter.reformat(frame, format="yuv420p", threads=1)
                 frame.pts, frame.time_base = tick - self._first, self._beat_s
                 self._write(frame)
         except VideoError as error:

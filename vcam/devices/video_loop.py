@@ -80,7 +80,7 @@ def _laps(media: video.Media) -> Generator[tuple[float, Picture]]:
     lap_s = at_s = shown_s = 0.0
     while True:
         seen = False
-        for picture in video.read(media, note):
+        for picture in video.read(media, note, live=True):
             at_s = max(at_s, lap_s + float(picture.time))
             shown_s = float(picture.duration)
             seen = True

@@ -49,6 +49,7 @@ _CATCHING_UP = Fraction(1, 50)  # s at most between pictures whose clock went ba
 _INEXACT = Fraction(1, 10)  # of an interval, that a clock may be wrong
 # places for pictures per second in a file without times: enough for the first and last second to be right
 _FEWEST_SLOTS, _MOST_SLOTS = Fraction(10), Fraction(60)
+_ONE_THREAD_PIXELS = 1920 * 1088  # of a picture that one thread decodes in time
 _DECODING_BYTES = 256 << 20  # of pictures that a decoder's threads may hold in flight
 _PHOTOS = ("avif", "avis", "heic", "heix", "heim", "mif1", "msf1")  # brands of ISO files that hold photos
 
@@ -87,13 +88,17 @@ def streams_of(path: Path, container: InputContainer) -> tuple[VideoStream, list
     return stream, [stream, *container.streams.audio]
 
 
-def _decodes(stream: VideoStream) -> None:
-    """Prepare the decoder: as many threads as their pictures leave room for."""
+def _decodes(stream: VideoStream, most_threads: int | None = None) -> None:
+    """Prepare the decoder: as many threads as their pictures leave room for, or most_threads.
+
+    PyAV ends a decoder's threads while it holds Python's lock: on a busy machine up to 250 ms, in which nothing
+    was published. So where pictures are due, small films have no threads.
+    """
     context = stream.codec_context
     context.options = {"max_pixels": str(MOST_PIXELS)}
     threads = _DECODING_BYTES // max(1, 2 * context.width * context.height)
     stream.thread_type = "AUTO"
-    context.thread_count = max(1, min(threads, os.cpu_count() or 1))
+    context.thread_count = max(1, min(threads, most_threads or os.cpu_count() or 1))
 
 
 def probe_film(path: Path) -> Media:
@@ -102,7 +107,7 @@ def probe_film(path: Path) -> Media:
         stream, streams = streams_of(path, container)
         if stream.width and stream.height:
             check_size(path, stream.width, stream.height)
-        _decodes(stream)
+        _decodes(stream, most_threads=1)
         seen = _beginning(container, stream, streams)
         frame = seen.frame
         if frame is None:
@@ -222,11 +227,11 @@ def _orientation(frame: VideoFrame) -> Orientation:
     return Orientation(True, c < 0, b < 0)
 
 
-def read_film(media: Media, note: Note = to_stderr) -> Iterator[Picture]:
-    """Yield every picture in order; what is damaged, missing or of another size is said by `note`."""
+def read_film(media: Media, note: Note = to_stderr, *, live: bool = False) -> Iterator[Picture]:
+    """Yield every picture in order; what is damaged, missing or of another size is said by `note`. live: see `read`."""
     count, longest, before = 0, 1 / media.rate, None
     told = _Told()
-    for picture in _pictures(media, note, told):
+    for picture in _pictures(media, note, told, live):
         count += 1
         if before is not None:
             duration = picture.time - before.time
@@ -266,7 +271,7 @@ class _Told:
         return own[-1] / self.aspects[0][1] if own else Fraction(1)
 
 
-def _pictures(media: Media, note: Note, told: _Told) -> Iterator[Picture]:
+def _pictures(media: Media, note: Note, told: _Told, live: bool) -> Iterator[Picture]:
     reformatter = VideoReformatter()
     expected, last = Fraction(0), Fraction(-1)
     catching_up = max(media.tick, min(_CATCHING_UP, 1 / media.rate / 2))
@@ -274,7 +279,7 @@ def _pictures(media: Media, note: Note, told: _Told) -> Iterator[Picture]:
     orientation = Orientation()
     with opened(media.path) as container:
         stream, streams = streams_of(media.path, container)
-        _decodes(stream)
+        _decodes(stream, most_threads=1 if live and media.width * media.height <= _ONE_THREAD_PIXELS else None)
         for frame in _frames(container, stream, streams, media, note, told):
             if frame.key_frame or "DISPLAYMATRIX" in frame.side_data:  # H.264 says it once for many
                 orientation = _orientation(frame)
@@ -351,7 +356,7 @@ def _is_yuv(frame: VideoFrame) -> bool:
 
 def _to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> Pixels:
     if not _is_yuv(frame):
-        return cast(Pixels, reformatter.reformat(frame, format="rgb24").to_ndarray())
+        return cast(Pixels, reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray())
     matrix = MATRICES.get(int(frame.colorspace)) or MATRICES[guessed_matrix(frame.width, frame.height)]
     full = int(frame.color_range) == FULL or frame.format.name.startswith("yuvj")
     rgb = reformatter.reformat(
@@ -360,5 +365,6 @@ def _to_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> Pixels:
         src_colorspace=matrix,
         src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
+        threads=1,  # see _decodes
     )
     return cast(Pixels, rgb.to_ndarray())

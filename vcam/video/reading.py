@@ -86,14 +86,17 @@ def for_picture(media: Media, note: Note) -> Media:
     return replace(media, kind=Kind.IMAGE, frames=1, duration_s=None)
 
 
-def read(media: Media, note: Note = to_stderr) -> Iterator[Picture]:
-    """Yield every picture in order, upright; damaged or missing ones are said by `note`; hold few at a time."""
+def read(media: Media, note: Note = to_stderr, *, live: bool = False) -> Iterator[Picture]:
+    """Yield every picture in order, upright; damaged or missing ones are said by `note`; hold few at a time.
+
+    live: pictures of other threads are due meanwhile.
+    """
     if media.kind is not Kind.VIDEO:
         yield from _read_images(media, note)
     elif media.animated:
         yield from read_animation(media.path, note)
     else:
-        yield from read_film(media, note)
+        yield from read_film(media, note, live=live)
 
 
 def _read_images(media: Media, note: Note) -> Iterator[Picture]:

@@ -23,6 +23,7 @@ from vcam.devices import cameras as camera_list
 from vcam.devices import capture
 from vcam.devices.cameras import Camera, choose_camera
 from vcam.devices.health import is_black
+from vcam.devices.sinks import VideoFile
 from vcam.devices.test_pattern import PatternSource
 from vcam.devices.video_loop import VideoLoop
 from vcam.devices.webcam import Webcam
@@ -604,3 +605,18 @@ def test_what_is_no_film_is_refused_in_a_line(tmp_path: Path, kind: str) -> None
         VideoLoop(path)
     assert "a.mp4" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process tells its threads in /proc")
+def test_a_film_in_the_camera_has_no_threads_whose_end_would_be_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    sink = VideoFile(path, (96, 64), 30)
+    for tick in range(20):
+        sink.send(np.full((64, 96, 3), tick, np.uint8), tick)
+    sink.close()
+    before = len(os.listdir("/proc/self/task"))
+    source = VideoLoop(path)
+    assert len(os.listdir("/proc/self/task")) == before
+    assert source.read(1.0) is not None
+    assert len(os.listdir("/proc/self/task")) == before
+    source.close()
