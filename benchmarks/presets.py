@@ -21,7 +21,7 @@ from core.settings import Look
 from vcam.devices.test_pattern import draw_person
 from vcam.settings.config import parse_size
 from vcam.settings.engine_options import EngineOptions, engine_settings
-from vcam.settings.presets import LADDER
+from vcam.settings.presets import BY_SHARPNESS
 
 WARM_UP, EACH = 2, 6  # pictures of a turn that do not count, and that do
 
@@ -43,11 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
     look, shape = Look(prompt="claymation, a person talking"), parse_size(given.size)
     chosen = {
         preset: engine_settings(EngineOptions(preset=preset, model=given.model), shape=shape, automatic={})
-        for preset in LADDER
+        for preset in BY_SHARPNESS
     }
     engines = {preset: Engine(settings, look) for preset, settings in chosen.items()}
-    wall: dict[str, list[float]] = {preset: [] for preset in LADDER}
-    work: dict[str, list[float]] = {preset: [] for preset in LADDER}
+    wall: dict[str, list[float]] = {preset: [] for preset in BY_SHARPNESS}
+    work: dict[str, list[float]] = {preset: [] for preset in BY_SHARPNESS}
     for turn in range(given.rounds):
         for preset, engine in engines.items():
             size = engine.settings.width, engine.settings.height

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vcam.frames import EngineWork, TranslatorState
-from vcam.settings.presets import ENOUGH, LADDER, Preset, cost, expectations, next_preset
+from vcam.settings.presets import BY_SHARPNESS, ENOUGH, Preset, cost, expectations, next_preset
 from vcam.settings.run_options import RunOptions
 from vcam.settings.selection import Choice, with_automatic
 from vcam.settings.speeds import Speed, place, remember, remembered
@@ -87,7 +87,7 @@ class AutoPreset:
         """Return what comes after a measurement, and keep it where it was the last one."""
         self._began = None
         now = choice.taken
-        costs = {preset: cost(with_automatic(choice, preset).settings) for preset in LADDER}
+        costs = {preset: cost(with_automatic(choice, preset).settings) for preset in BY_SHARPNESS}
         before = self._before.get(key[0])
         rates_before = before.rates if before is not None and before.runtime == key[1] else {}
         wanted = next_preset(now, known.rates, expectations(now, known.rates[now], costs, rates_before))
@@ -102,7 +102,7 @@ class AutoPreset:
     def _settled(self, key: tuple[str, str], preset: Preset, rates: dict[Preset, float]) -> None:
         model, runtime = key
         enough = "" if rates[preset] >= ENOUGH else f": fewer than {ENOUGH:g}, with the quickest preset"
-        others = [f"{one} {rates[one]:.1f}" for one in LADDER if rates.get(one) and one is not preset]
+        others = [f"{one} {rates[one]:.1f}" for one in BY_SHARPNESS if rates.get(one) and one is not preset]
         self.says = f"{preset} makes {rates[preset]:.1f} pictures a second on this machine{enough}" + (
             f" ({', '.join(others)})" if others else ""
         )

@@ -22,7 +22,7 @@ class Preset(StrEnum):
     SHARP = "sharp"
 
 
-LADDER = (Preset.FAST, Preset.BALANCED, Preset.SHARP)
+BY_SHARPNESS = (Preset.FAST, Preset.BALANCED, Preset.SHARP)
 START = Preset.BALANCED  # of `auto`, on a machine that was not measured yet
 # Sides of the square with as many pixels, in sides of the model's own: 192, 240 and 384 lines in 4:3 of one of 256x256.
 _SIDES = {Preset.FAST: Fraction(7, 8), Preset.BALANCED: Fraction(9, 8), Preset.SHARP: Fraction(7, 4)}
@@ -58,10 +58,10 @@ def next_preset(now: Preset, rates: Mapping[Preset, float], expected: Mapping[Pr
     rates: pictures a second, of what was measured. expected: of the others, as far as it can be told. A rung that was
     measured is not tried again, so this ends.
     """
-    rung = LADDER.index(now)
+    rung = BY_SHARPNESS.index(now)
     if rates[now] < ENOUGH:
-        return LADDER[max(0, rung - 1)]
-    above = LADDER[min(len(LADDER) - 1, rung + 1)]
+        return BY_SHARPNESS[max(0, rung - 1)]
+    above = BY_SHARPNESS[min(len(BY_SHARPNESS) - 1, rung + 1)]
     worth = above not in rates and expected.get(above, ENOUGH) >= WORTH_A_TRY * ENOUGH
     return above if worth else now
 
@@ -76,5 +76,5 @@ def expectations(
     known = before.get(now)
     return {
         other: rate * (before[other] / known if known and other in before else costs[now] / costs[other])
-        for other in LADDER
+        for other in BY_SHARPNESS
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vcam.settings.presets import LADDER, Preset
+from vcam.settings.presets import BY_SHARPNESS, Preset
 from vcam.settings.run_options import DEFAULT_SIZE, RunOptions, cores, engine_threads, processor
 from vcam.settings.toml_schema import LARGEST_FILE, write_atomically
 
@@ -45,7 +45,7 @@ def remembered(folder: Path, place: str) -> dict[str, Speed]:
         try:
             rates = {Preset(name): float(rate) for name, rate in one["rates"].items()}
             preset = Preset(one["preset"])
-            if preset in LADDER:
+            if preset in BY_SHARPNESS:
                 found[model] = Speed(preset, str(one["runtime"]), rates)
         except (KeyError, TypeError, ValueError, AttributeError):
             continue

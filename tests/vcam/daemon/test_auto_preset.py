@@ -12,13 +12,13 @@ from vcam.commands import ChangeEngine
 from vcam.daemon.auto_preset import WARM_UP, WINDOW_S, AutoPreset
 from vcam.frames import EngineFacts, EnginePhase, EngineWork, TranslatorState
 from vcam.settings.engine_options import EngineOptions
-from vcam.settings.presets import LADDER, Preset
+from vcam.settings.presets import BY_SHARPNESS, Preset
 from vcam.settings.profiles import LoadedProfiles, Profile
 from vcam.settings.run_options import RunOptions
 from vcam.settings.selection import Choice, first_choice, with_engine
 from vcam.settings.speeds import place, remembered
 
-FAST, BALANCED, SHARP = LADDER
+FAST, BALANCED, SHARP = BY_SHARPNESS
 WIDTHS = {FAST: 64, BALANCED: 128, SHARP: 256}
 OWN_SIZE = Profile("own", "Own", engine=EngineOptions(width=512))
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from core.settings import EngineSettings
 from vcam.settings.engine_options import EngineOptions, engine_settings, preset_of
-from vcam.settings.presets import ENOUGH, LADDER, START, Own, Preset, cost, expectations, graded, next_preset
+from vcam.settings.presets import BY_SHARPNESS, ENOUGH, START, Own, Preset, cost, expectations, graded, next_preset
 from vcam.settings.run_options import RunOptions
 from vcam.settings.speeds import FILE, Speed, place, remember, remembered
 
-FAST, BALANCED, SHARP = LADDER
+FAST, BALANCED, SHARP = BY_SHARPNESS
 FOUR_THIRDS, WIDE = (640, 480), (1280, 720)
 
 
@@ -49,7 +49,7 @@ def test_each_preset_costs_more_than_the_one_before_whatever_the_model() -> None
 
 
 def made(own: Own) -> list[Own]:
-    return [graded(preset, own) for preset in LADDER]
+    return [graded(preset, own) for preset in BY_SHARPNESS]
 
 
 def test_a_preset_goes_before_what_was_asked_of_the_size_below_it_and_after_what_is_asked_beside_it() -> None:
@@ -81,18 +81,18 @@ def test_a_size_leaves_no_preset_to_choose() -> None:
 speeds = st.floats(0.1, 100)
 
 
-@given(speeds, speeds, speeds, st.sampled_from(LADDER))
+@given(speeds, speeds, speeds, st.sampled_from(BY_SHARPNESS))
 def test_auto_ends_at_the_sharpest_that_is_quick_enough_of_what_it_tried(
     fast: float, balanced: float, sharp: float, first: Preset
 ) -> None:
-    true = dict(zip(LADDER, sorted((fast, balanced, sharp), reverse=True), strict=True))
+    true = dict(zip(BY_SHARPNESS, sorted((fast, balanced, sharp), reverse=True), strict=True))
     rates: dict[Preset, float] = {}
     now = first
     while now not in rates:
         rates[now] = true[now]
         now = next_preset(now, rates, true)
-    assert len(rates) <= len(LADDER)
-    enough = [preset for preset in LADDER if true[preset] >= ENOUGH]
+    assert len(rates) <= len(BY_SHARPNESS)
+    enough = [preset for preset in BY_SHARPNESS if true[preset] >= ENOUGH]
     assert now is (enough[-1] if enough else FAST)
 
 
