@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from vcam import client
-from vcam.commands import Command, to_json
+from vcam.commands import Command, Status, to_json
 from vcam.errors import ObsError, ObsGone, ObsNotInstalled, ObsPassword
 from vcam.obs import library, places
 from vcam.obs.listener import Listener
@@ -126,7 +126,7 @@ class Bridge:
 
     def _give(self, command: Command) -> tuple[str, ...]:
         at = client.Session(self._orders.door, self._orders.token)
-        return client.Status.from_json(client.ask(at, "POST", "/api/v1/command", to_json(command))).prompt_notes
+        return Status.from_json(client.ask(at, "POST", "/api/v1/command", to_json(command))).prompt_notes
 
     def _trouble(self, error: ObsError) -> str:
         if isinstance(error, ObsPassword):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_a_backslash_is_named_with_the_remedy(tmp_path: Path, line: str) -> None
 
 @pytest.mark.parametrize("path", VALID_LINES)
 def test_a_path_that_toml_reads_as_a_tab_or_a_line_end_is_told_the_same(tmp_path: Path, path: str) -> None:
-    files = {
+    files: dict[str, tuple[Callable[[Path], object], str]] = {
         "config.toml": (load_config, f'[engine]\nmodel = "{path}"'),
         "other.toml": (load_config, f'source = "{path}"'),
         "mine.toml": (parse_profile, f'name = "Mine"\n[look]\nprompt = "ink"\n[engine]\nmodel = "{path}"'),
