@@ -15,16 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.algorithm.detail import Detail
+from core.algorithm.detail import POINTS, Detail
 from training.log import recorder
 from training.optimiser import Muon, split
+from training.teachers import TEACHERS
 from training.triples import Triples, read
 from training.vae import signed
 
-CROP, BATCH = 96, 8
+SIZES = ((96, 8), (96, 8), (96, 8), (160, 3))  # of windows, and how many, step by step: the large know the style better
 ENERGY = 0.5  # weight of being as sharp as the teacher, window by window
+EVEN = 0.05  # weight of being as sharp as the teacher on the whole, as a ratio: faint styles count as much as bold ones
 STEADY = 0.5  # weight of showing the same under another noise of the sensor
 AGAIN = 2  # of a batch, pictures that are looked at under a second noise
+HARD = ("pixel art", "anime", "cartoon", "vintage photograph")  # seen twice as often as others
 LAPLACE = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
 
 
@@ -39,10 +42,12 @@ def sharpness(picture: Tensor, window: int = 12) -> Tensor:
     return (F.avg_pool2d(energy, window, window // 2) + 1e-4).sqrt()
 
 
-def loss(made: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """(distance in pictures and edges, lack or surplus of sharpness); pictures are -1..1."""
+def loss(made: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(distance in pictures and edges, lack or surplus of sharpness by windows, and as a ratio); pictures are -1..1."""
     steps = sum((u - v).abs().mean() for u, v in zip(edges(made), edges(wanted), strict=True))
-    return (made - wanted).abs().mean() + 2 * steps, (sharpness(made) - sharpness(wanted)).abs().mean()
+    ours, theirs = sharpness(made), sharpness(wanted)
+    ratio = ours.square().mean((1, 2, 3)).log() - theirs.square().mean((1, 2, 3)).log()
+    return (made - wanted).abs().mean() + 2 * steps, (ours - theirs).abs().mean(), ratio.abs().mean() / 2
 
 
 class Windows:
@@ -51,6 +56,7 @@ class Windows:
     def __init__(self, folders: list[Path], seed: int) -> None:
         self.folders, self.random = folders, np.random.default_rng(seed)
         self.files: dict[Path, Triples] = {}
+        self.hard = {list(TEACHERS).index(style) for style in HARD}
         self.look()
 
     def look(self) -> None:
@@ -60,12 +66,20 @@ class Windows:
                 self.files[path] = read(path)
         self.order = list(self.files.values())
 
+    def one(self) -> tuple[Triples, int]:
+        """A file and a row of it."""
+        while True:
+            found = self.order[self.random.integers(len(self.order))]
+            n = int(self.random.integers(len(found.made)))
+            if int(found.styles[n]) in self.hard or self.random.random() < 0.5:
+                return found, n
+
     def __call__(self, count: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """(source, translation, teacher's) [count, 3, size, size], -1..1."""
         rows: list[tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], ...]] = []
         for _ in range(count):
-            found = self.order[self.random.integers(len(self.order))]
-            n, (y, x) = self.random.integers(len(found.made)), self.random.integers(0, 256 - size + 1, 2)
+            found, n = self.one()
+            y, x = self.random.integers(0, 256 - size + 1, 2)
             # the second source is cleaner than what was translated, or the very same
             source = found.clean if self.random.random() < 0.3 else found.given
             window = np.s_[n, y : y + size, x : x + size]
@@ -83,6 +97,21 @@ def noisy(source: Tensor, random: np.random.Generator) -> Tensor:
         random.uniform(0, 8, (len(source), 1, 1, 1)) * (random.random((len(source), 1, 1, 1)) < 0.6)
     )
     return (source + torch.randn_like(source) * sigma.float() / 127.5).clamp(-1, 1)
+
+
+@torch.no_grad()
+def ranges(net: Detail, windows: Windows, device: torch.device, batches: int = 12) -> Tensor:
+    """The least and the greatest at each point of the net over whole pictures, but for one value in ten thousand."""
+    random, found = np.random.default_rng(0), []
+    for _ in range(batches):
+        source, made, _ = windows(4, 256)
+        points = net.points(made.to(device), noisy(source, random).to(device))
+        assert tuple(points) == POINTS
+        # of as many values as `quantile` takes
+        few = [value.flatten()[:: value.numel() // 500_000 + 1].float() for value in points.values()]
+        found.append(torch.stack([torch.quantile(value, torch.tensor([0.00005, 0.99995]).to(value)) for value in few]))
+    every = torch.stack(found)
+    return torch.stack([every[..., 0].amin(0), every[..., 1].amax(0)], 1).cpu()
 
 
 def rates(part: float) -> float:
@@ -103,7 +132,10 @@ def train(
     save_every: float = 180,
     most: float = math.inf,
 ) -> Detail:
-    """Train for `seconds`, from `state` if it is there; the averaged weights go there every `save_every` seconds."""
+    """Train for `seconds`, from `state` if it is there; the averaged weights go there every `save_every` seconds.
+
+    In the end the ranges are measured that computing in 8 bits needs; 0 seconds do only that.
+    """
     torch.manual_seed(seed)
     net: Any = trained(state) if state.exists() else Detail()  # Any: torch's annotations know no memory format
     net.to(device, memory_format=torch.channels_last)
@@ -113,8 +145,9 @@ def train(
     begin = saved = time.monotonic()
     sums: dict[str, float] = {}
     step = 0
-    while (part := (time.monotonic() - begin) / seconds) < 1 and step < most:
-        source, made, wanted = (one.to(device) for one in windows(BATCH * factor, CROP))
+    while (part := (time.monotonic() - begin) / max(seconds, 1e-6)) < 1 and step < most:
+        size, batch = SIZES[step % len(SIZES)]
+        source, made, wanted = (one.to(device) for one in windows(batch * factor, size))
         again = AGAIN * factor
         seen = torch.cat([noisy(source, random), noisy(source[:again], random)])
         given = torch.cat([made, made[:again]])
@@ -122,9 +155,9 @@ def train(
             shown = net(
                 given.contiguous(memory_format=torch.channels_last), seen.contiguous(memory_format=torch.channels_last)
             ).float()
-        distance, lack = loss(shown, torch.cat([wanted, wanted[:again]]))
-        flicker = (shown[:again] - shown[BATCH * factor :]).abs().mean()
-        (distance + ENERGY * lack + STEADY * flicker).backward()
+        distance, lack, uneven = loss(shown, torch.cat([wanted, wanted[:again]]))
+        flicker = (shown[:again] - shown[batch * factor :]).abs().mean()
+        (distance + ENERGY * lack + EVEN * uneven + STEADY * flicker).backward()
         torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
         optimiser.step(2e-3 * rates(part) * speed, 1e-3 * rates(part) * speed)
         step += 1
@@ -136,11 +169,12 @@ def train(
         for name, value in (
             ("loss", distance),
             ("lack", lack),
+            ("uneven", uneven),
             ("flicker", flicker),
             ("l1", after),
             ("without", before),
         ):
-            sums[name] = sums.get(name, 0.0) + float(value)
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
         if step % 100 == 0:
             log({"step": step, "seconds": time.monotonic() - begin, **{k: v / 100 for k, v in sums.items()}})
             sums = {}
@@ -148,16 +182,17 @@ def train(
             saved = time.monotonic()
             save(state, average)
             windows.look()
-    save(state, average)
-    net.load_state_dict(average)
+    net.load_state_dict(net.state_dict() | average)
+    net.ranges.copy_(ranges(net, windows, device))
     done: Detail = net.cpu().to(memory_format=torch.contiguous_format)
+    save(state, done.state_dict())
     return done
 
 
 def trained(state: Path) -> Detail:
     """The detail stage of a checkpoint."""
     net = Detail()
-    net.load_state_dict(torch.load(state, weights_only=True))
+    net.load_state_dict(net.state_dict() | torch.load(state, weights_only=True))  # before the end it has no ranges
     return net.eval()
 
 

@@ -24,11 +24,16 @@ class Source(nn.Module):
 
 def small_detail(seed: int) -> Detail:
     """One that has learned something, anything."""
+    return random_detail(seed, full=4, half=6, quarter=6, eighth=8, whole=8)
+
+
+def random_detail(seed: int, **widths: int) -> Detail:
+    """One of those widths that has learned something, anything."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = Detail(full=4, half=6, quarter=6, eighth=8, whole=8)
+        net = Detail(**widths)
         for weight in net.parameters():
-            nn.init.normal_(weight, 0, 0.2)
+            nn.init.normal_(weight, 0, 0.2 if widths else 0.1)
     return net.eval().requires_grad_(False)
 
 

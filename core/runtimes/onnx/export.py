@@ -12,7 +12,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,14 @@ from torch import Tensor, nn
 
 from core.algorithm import unet
 from core.algorithm.bank import Reading
-from core.algorithm.frame import PictureSharpener
 from core.errors import ModelError
 from core.models import loading as models
 from core.models.description import DETAIL, ModelDescription, describe, fingerprint, graphs_of
 from core.models.folder_files import part_config
 from core.runtimes.onnx import folding
 from core.runtimes.onnx import runtime as onnx
+from core.runtimes.onnx.detail_graph import detail_graph
+from core.runtimes.onnx.eight_bits import in_eight_bits
 
 _PROBE = 64  # latents' height and width where the layout is measured; it can be halved six times
 
@@ -157,8 +157,8 @@ def _export(description: ModelDescription, folder: Path, out: Path) -> None:
     write("text_encoder", _Text(text_encoder), (ids,), ({},), ["ids"], ["text_embedding"])
     _write_unet(write, plain, description.places, description.subtoken, (length, width))
     if description.detail:
-        likeness = replace(description, folder=folder)
-        _write_detail(write, PictureSharpener(models.detail_stage(likeness, torch.float32, torch.device("cpu"))))
+        made, used[DETAIL] = detail_graph(weights[DETAIL] | in_eight_bits(weights[DETAIL]))
+        (out / f"{DETAIL}.onnx").write_bytes(made.SerializeToString(deterministic=True))
     manifest = {
         "version": onnx.VERSION,
         "made_for": fingerprint(description),
@@ -180,12 +180,6 @@ def _write_pictures(write: _Write, encoder: _Encoder, decoder: _Decoder, factor:
     write("encoder", encoder, (picture,), ({0: auto, 1: auto},), ["picture"], ["latent"])
     latent = torch.zeros(1, channels, 8, 10)
     write("decoder", decoder, (latent,), ({2: auto, 3: auto},), ["latent"], ["picture"])
-
-
-def _write_detail(write: _Write, sharpen: PictureSharpener) -> None:
-    auto = torch.export.Dim.AUTO
-    pair = tuple(torch.zeros(64, 80, 3, dtype=torch.uint8) for _ in range(2))
-    write(DETAIL, sharpen, pair, ({0: auto, 1: auto}, {0: auto, 1: auto}), ["picture", "source"], ["shown"])
 
 
 def _write_unet(write: _Write, plain: Any, places: tuple[str, ...] | None, parts: int, text: tuple[int, int]) -> None:

@@ -29,12 +29,14 @@ from core.models.loading import betas_schedule
 from core.models.resolved import Resolved
 from core.models.tokenizer import special_tokens
 from core.runtimes.model import Model
+from core.runtimes.onnx.eight_bits import in_eight_bits
 from core.runtimes.onnx.folding import Chain, compose
 from core.runtimes.parts import ModelParts, PartsStep
 from core.settings import EngineSettings, Policy
 
 FOLDER = "onnx"
 MANIFEST = "graphs.json"
+SIDES = ("height", "width")  # how a graph of pictures alone calls their sides
 VERSION = 2  # of what the graphs take and give, and of the manifest
 _REMEDY = "use --runtime eager, or export the graphs again (docs/models.md)"
 
@@ -79,7 +81,7 @@ def load(resolved: Resolved) -> Model:
         raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
     manifest = read_manifest(description)
     threads = _divided(settings, torch.get_num_threads())
-    sessions = _sessions(description, manifest, threads.sessions)
+    sessions = _sessions(description, manifest, threads.sessions, (settings.height, settings.width))
     unet = sessions["unet"]
     channels = int(unet.get_inputs()[0].shape[1])
     factor = int(manifest["factor"])
@@ -143,12 +145,16 @@ def read_manifest(description: ModelDescription) -> dict[str, Any]:
     return manifest
 
 
-def _sessions(description: ModelDescription, manifest: Mapping[str, Any], threads: Mapping[str, int]) -> dict[str, Any]:
+def _sessions(
+    description: ModelDescription, manifest: Mapping[str, Any], threads: Mapping[str, int], size: tuple[int, int]
+) -> dict[str, Any]:
     folder, graphs = description.folder, graphs_of(description)
     weights = {part: weights_of(folder / part) for part in set(graphs.values())}
     try:
         chains = {name: Chain.from_json(values) for name, values in manifest["folded"].items()}
         weights["vae"] |= folded_weights(chains, weights["vae"])
+        if DETAIL in weights:
+            weights[DETAIL] |= in_eight_bits(weights[DETAIL])
         needed = {
             graph: {name: named(name, weights[part]) for name in manifest["weights"][graph]}
             for graph, part in graphs.items()
@@ -164,15 +170,18 @@ def _sessions(description: ModelDescription, manifest: Mapping[str, Any], thread
         raise ModelError(
             f"{folder / FOLDER / MANIFEST}: does not fit the weights ({' '.join(str(error).split())}); {_REMEDY}"
         ) from error
-    return {graph: _session(folder / FOLDER / f"{graph}.onnx", needed[graph], threads[graph]) for graph in graphs}
+    return {graph: _session(folder / FOLDER / f"{graph}.onnx", needed[graph], threads[graph], size) for graph in graphs}
 
 
-def _session(path: Path, weights: Mapping[str, NDArray[np.float32]], threads: int) -> Any:
+def _session(path: Path, weights: Mapping[str, NDArray[np.float32]], threads: int, size: tuple[int, int]) -> Any:
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()  # core/__init__.py keeps it from being set up
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # where shapes are known, what is multiplied and added stays in the layout of the convolutions around it
+    for name, side in zip(SIDES, size, strict=True):
+        options.add_free_dimension_override_by_name(name, side)
     # idle threads that spin would take the cores from the camera and the publisher
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
@@ -213,7 +222,7 @@ def named(name: str, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.f
     """
     whole, _, shape = name.partition(":")
     value = weights[whole] if whole in weights else weights[whole.removesuffix(".T")].T
-    return np.ascontiguousarray(value.reshape([int(size) for size in shape.split("x")]) if shape else value)
+    return np.require(value.reshape([int(size) for size in shape.split("x")]) if shape else value, requirements="C")
 
 
 def _layout(levels: Mapping[str, tuple[int, int]], height: int, width: int) -> Layout:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnxruntime
 import pytest
-import torch
 from safetensors.torch import save_file
-from torch import nn
 
-from core.algorithm.frame import PictureSharpener
 from core.engine import Engine
 from core.errors import ModelError
-from core.models.description import DETAIL, EMBEDDED, describe
-from core.runtimes.onnx import export as exports
+from core.models.description import EMBEDDED, describe
 from core.settings import Look, Runtime
 from tests.support.model_folders import make_folder, settings
 from tests.support.small_details import small_detail
@@ -37,25 +30,6 @@ def with_detail(folder: Path) -> Path:
 def test_a_model_without_one_remembers_no_pictures(tmp_path: Path) -> None:
     engine = Engine(settings(make_folder(tmp_path), steps=2), Look())
     assert engine._state.tensors.sources.shape == (0, 0, 0, 3)
-
-
-def test_its_exported_graph_equals_it() -> None:
-    """The other graphs are not exported with it: that takes minutes, and nothing in them is the detail stage's."""
-    sharpen = PictureSharpener(small_detail(1))
-    written: list[bytes] = []
-
-    def write(name: str, module: nn.Module, *rest: Any) -> None:
-        assert name == DETAIL
-        written.append(exports._graph(module, *rest).SerializeToString())
-
-    exports._write_detail(write, sharpen)
-    (graph,) = written
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    scene = np.random.default_rng(0).integers(0, 256, (2, 6, 9, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
-    (shown,) = session.run(None, {"picture": scene[0], "source": scene[1]})
-    expected = sharpen(*map(torch.from_numpy, scene)).numpy()
-    assert np.abs(shown.astype(int) - expected).max() <= 1
-    assert np.abs(shown.astype(int) - scene[0]).mean() > 5
 
 
 def test_the_onnx_runtime_remembers_the_pictures_in_flight() -> None:

@@ -60,7 +60,8 @@ def test_equals_eager_over_twelve_frames(changes: dict[str, object]) -> None:
     )
     assert len(eager) == len(onnx) == 12
     errors = mean_squares(eager, onnx)
-    assert max(errors) < 0.5, errors
+    # a level or two: the detail stage computes in 8 bits; all before it is held to 0.05 by `equals_eager`
+    assert max(errors) < 6, errors
     assert eager[-1].std() > 5
 
 
@@ -369,5 +370,5 @@ def test_the_graphs_shipped_are_what_export_writes(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(EMBEDDED, folder, ignore=shutil.ignore_patterns("onnx"))
     export(folder)
-    for name in ("graphs.json", *(f"{graph}.onnx" for graph in GRAPHS)):
+    for name in ("graphs.json", *(f"{graph}.onnx" for graph in (*GRAPHS, "detail"))):
         assert (folder / "onnx" / name).read_bytes() == (EMBEDDED / "onnx" / name).read_bytes(), name
