@@ -68,7 +68,7 @@ class Programs:
             stderr=said,
             start_new_session=True,  # the system shares its time among sessions: an attacker's is another's
         )
-        self._opened.callback(lambda: process.poll() is None and process.kill())
+        self._opened.callback(process.kill)  # which does nothing to one that has ended
         return process
 
 

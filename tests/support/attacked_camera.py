@@ -75,13 +75,13 @@ def main() -> int:
     from vcam.daemon import daemon
 
     run, file = daemon.run, Path(os.environ["VCAM_LATE_FILE"])
-    parts = daemon.RunParts(
+    timed = daemon.RunParts(
         engine="tests.support.attacked_camera:engine",
         open_sink=lambda options: TimedSink(options.size or (640, 480), file),
     )
 
-    def run_with_it(options: RunOptions, _: RunParts | None = None) -> RunReport:
-        return run(options, parts)
+    def run_with_it(options: RunOptions, parts: RunParts | None = None) -> RunReport:
+        return run(options, parts or timed)
 
     daemon.run = run_with_it
     return vcam(sys.argv[1:])

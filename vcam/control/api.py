@@ -8,8 +8,9 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -39,6 +40,7 @@ from vcam.errors import CommandError
 from vcam.log_file import JOURNAL
 
 _LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
 GOING_AWAY, INTERNAL_ERROR = 1001, 1011  # codes that end a WebSocket
 STATIC = Path(__file__).parent / "static"
 _PARTS = ("app.js", "common.js", "enter.js", "plot.js", "profiles.js", "style.css")
@@ -132,7 +134,7 @@ class Api:
         if wanted is None:
             return answer(404, "thumbnails are made with the included model alone")
         try:
-            data = await asyncio.wait_for(asyncio.wrap_future(wanted), TRY_S)
+            data = await _result(wanted, TRY_S)
         except TimeoutError:
             return answer(503, "the thumbnail could not be drawn in time")
         return Response(data, media_type="image/jpeg")
@@ -161,7 +163,7 @@ class Api:
         """Return the newest camera picture in another look; nothing of it is published."""
         wanted = await asyncio.to_thread(self._surface.try_look, await _body(request))
         try:
-            picture = await asyncio.wait_for(asyncio.wrap_future(wanted), TRY_S)
+            picture = await _result(wanted, TRY_S)
         except TimeoutError:
             return answer(503, "the look could not be tried in time")
         return Response(await asyncio.to_thread(jpeg, picture), media_type="image/jpeg")
@@ -178,7 +180,7 @@ class Api:
 
     async def _carried_out(self, wanted: Command) -> Response:
         try:
-            await asyncio.wait_for(asyncio.wrap_future(self._surface.submit(wanted)), APPLY_S)
+            await _result(self._surface.submit(wanted), APPLY_S)
         except TimeoutError:
             return answer(503, "the daemon is busy; try again")
         return JSONResponse(self._surface.status().to_json())
@@ -238,6 +240,20 @@ class Api:
                 with _may_have_left():
                     await socket.close(code)
             listening.cancel()
+
+
+async def _result(future: Future[_T], limit_s: float) -> _T:
+    """Wait for the future so long and return its result. Raises TimeoutError, or what the future ends with.
+
+    A future that was cancelled, or ends with what would end this thread, is a fault of ours like any other.
+    """
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(future), limit_s)
+    except (asyncio.CancelledError, SystemExit) as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # the request itself is ended
+            raise
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def application(

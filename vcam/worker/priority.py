@@ -26,7 +26,10 @@ def go_first() -> None:
     import psutil  # the engine's process, which only steps back, does without
 
     with contextlib.suppress(OSError, psutil.Error):
-        psutil.Process().nice(psutil.ABOVE_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else NICE)
+        if sys.platform == "win32":
+            psutil.Process().nice(psutil.ABOVE_NORMAL_PRIORITY_CLASS)
+        else:
+            psutil.Process().nice(NICE)
     _set_slice(SLICE_NS)
 
 

@@ -124,7 +124,7 @@ def test_a_device_that_is_gone_is_not_opened_anew_at_each_picture(
     clock, tries = Clock(), list[float]()
     sink = VirtualCamera(SIZE, 30, device="cam", backend="fake", clock=clock)
     backend.made[0].broken = True
-    sink._opened = lambda: tries.append(clock.now)  # type: ignore[assignment,func-returns-value]
+    sink._opened = lambda: tries.append(clock.now)  # type: ignore[assignment]
     for _ in range(100):
         with pytest.raises(VcamError):
             sink.send(picture(1), 0)
