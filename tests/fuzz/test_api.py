@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import api_requests, fuzzing
 
-pytestmark = pytest.mark.fuzz
+pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("default")]  # what libraries warn of is no fault
 
 
 def test_requests_of_any_kind_are_answered(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from tests.support.fuzz_inputs import ChangedFile, media
 from tests.support.fuzzing import said, search
 from vcam.video.reading import probe
 
-pytestmark = pytest.mark.fuzz
+pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("default")]  # what libraries warn of is no fault
 
 
 def test_any_bytes_are_probed_or_refused_in_words(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.support.fuzzing import said, search
 from tests.support.model_faults import Fault, faults, files_of
 from tests.support.model_folders import load_model, make_folder, settings
 
-pytestmark = [pytest.mark.fuzz, pytest.mark.usefixtures("quick_layout")]
+pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("default"), pytest.mark.usefixtures("quick_layout")]
 
 
 @contextmanager

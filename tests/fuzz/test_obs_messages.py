@@ -19,7 +19,7 @@ from vcam.obs.listener import Listener
 from vcam.obs.places import Address
 from vcam.settings.config import ObsSettings
 
-pytestmark = pytest.mark.fuzz
+pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("default")]  # what libraries warn of is no fault
 
 
 def test_any_event_with_any_answer_is_a_command_or_an_error_in_words() -> None:

@@ -13,7 +13,7 @@ from tests.support.fuzzing import said, search
 from vcam.settings.config import load_config
 from vcam.settings.profiles import parse_profile
 
-pytestmark = pytest.mark.fuzz
+pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("default")]  # what libraries warn of is no fault
 CPU_S = 1.0  # what a bad file may cost its reader
 
 
