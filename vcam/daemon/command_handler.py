@@ -18,6 +18,7 @@ from vcam.commands import (
     UseSource,
     changed,
 )
+from vcam.daemon.auto_preset import AutoPreset
 from vcam.devices.source_switch import SourceSwitch
 from vcam.errors import ProfileError
 from vcam.frames import FrameSource
@@ -36,11 +37,12 @@ class CommandHandler:
     def __init__(
         self,
         choice: Choice,
+        auto: AutoPreset,
         source: SourceSwitch,
         translator: WorkerTranslator,
         open_source: Callable[[RunOptions], FrameSource],
     ) -> None:
-        self.choice = choice
+        self.choice, self.auto = choice, auto
         self._source, self._translator, self._open_source = source, translator, open_source
 
     def apply(self, command: Command) -> None:
@@ -71,9 +73,11 @@ class CommandHandler:
             case _:
                 raise TypeError(f"{command} is not a command of this queue")
 
-    def use(self, choice: Choice) -> None:
-        """Take another choice that was made of this one."""
-        self._use(choice, 0)
+    def adjust_preset(self) -> None:
+        """Take another preset where the measurements of this machine ask for it."""
+        wanted = self.auto.look(self.choice, self._translator.state)
+        if wanted is not None:
+            self._use(wanted, 0)
 
     def _use(self, choice: Choice, transition_ms: int) -> None:
         self.choice = choice

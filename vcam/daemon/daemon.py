@@ -129,8 +129,8 @@ class Daemon:
         loaded = load_profiles(options.profiles_folder)
         for problem in loaded.problems:
             self._log.say(str(problem))
-        self._auto = AutoPreset(options, parts.state_folder(), self._log.say)
-        options = replace(options, automatic=self._auto.automatic)
+        auto = AutoPreset(options, parts.state_folder(), self._log.say)
+        options = replace(options, automatic=auto.automatic)
         choice = first_choice(options, parts.settings_of, loaded)
         sink = parts.open_sink(options)
         try:
@@ -148,7 +148,7 @@ class Daemon:
         publisher = Publisher(sink, options, slots.captured, parts.clock)
         self._audience = readers.Audience(parts.watch_sink(sink), options.idle_after_s, parts.clock)
         self._pipeline = Pipeline(source, translator, publisher, slots, self._log, parts.clock)
-        self._handler = CommandHandler(choice, source, translator, parts.open_source)
+        self._handler = CommandHandler(choice, auto, source, translator, parts.open_source)
         self._commands = CommandQueue(self._handler.apply, self._log)
         self._at_once = CommandQueue(self._halt_or_resume, self._log)
         self._halt = Halt.NO
@@ -195,7 +195,7 @@ class Daemon:
             self._audience,
             self._surfaces,
             self._log,
-            self._auto.says,
+            self._handler.auto.says,
             self._parts.clock(),
             self._started_s,
         )
@@ -258,9 +258,7 @@ class Daemon:
                 self._commands.carry_out(BEAT_S)
                 if (command := watch.look(self.choice)) is not None:
                     self._commands.submit(command)
-                wanted = self._auto.look(self.choice, self._pipeline.translator.state)
-                if wanted is not None:
-                    self._handler.use(wanted)
+                self._handler.adjust_preset()
 
         again_and_again(loop, self._stop, lambda error: self._log.fault("a command failed", error), BEAT_S)
 
