@@ -21,7 +21,7 @@ from core.algorithm.attention import attend, extend, fuse
 from core.algorithm.bank import Layout, Reading
 from core.algorithm.schedule import Prediction, Schedule, ScheduleKind
 from core.algorithm.unet import BankedUNet, PlainUNet, default_places, layout, self_attentions
-from core.errors import PlaceError, SettingsError
+from core.errors import PlaceError
 from core.settings import Guidance, Policy
 from tests.support import reference as ref
 from tests.support.sequential import sequential
@@ -516,11 +516,13 @@ def test_an_update_leaves_what_it_was_given_as_it_was(
 
 @given(st.integers(1, 12), st.floats(0.02, 1))
 def test_timesteps_are_those_of_the_reference(steps: int, strength: float) -> None:
-    if int(50 * strength) < steps:
-        with pytest.raises(SettingsError, match="strength"):
-            schedules.timesteps(ScheduleKind.LCM, steps, strength)
-    else:
-        assert schedules.timesteps(ScheduleKind.LCM, steps, strength) == ref.lcm_timesteps(steps, strength)
+    chosen = schedules.timesteps(ScheduleKind.LCM, steps, strength)
+    if int(50 * strength) >= steps:
+        assert chosen == ref.lcm_timesteps(steps, strength)
+    else:  # fewer than the model was distilled on are left: the same share of all, evenly
+        assert chosen == [round(1000 * strength * (1 - step / steps)) - 1 for step in range(steps)]
+        assert sorted(set(chosen), reverse=True) == chosen
+        assert chosen[-1] >= 0
 
 
 def test_turbo_timesteps_are_spaced_trailing() -> None:

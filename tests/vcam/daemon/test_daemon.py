@@ -180,7 +180,7 @@ def test_a_prompt_and_a_look_change_what_is_asked_of_the_engine(tmp_path: Path) 
         at_work.tell(ChangeLook({"strength": 0.25, "seed": 3}))
         assert at_work.daemon.choice.look.prompt == "neon xyz"
         assert at_work.daemon.choice.look.strength == 0.25
-        at_work.until(lambda: "the model does not know: xyz" in at_work.daemon.status().notes)
+        assert at_work.daemon.status().prompt == "neon xyz"  # test_prompt_notes.py: what is said of it
 
 
 def test_what_cannot_be_done_is_refused_and_changes_nothing(tmp_path: Path) -> None:

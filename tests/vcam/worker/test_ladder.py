@@ -159,10 +159,10 @@ def silent(text: str, fraction: float) -> None:
     pass
 
 
-def test_translating_a_file_says_which_runtime_runs_instead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_translating_a_file_says_which_runtime_runs_instead(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = ["translate", str(film(tmp_path / "in.mp4", 2)), str(tmp_path / "out.mp4"), "--size", "64x64"]
     assert main([*command, "--runtime", "tensorrt"]) == 0
-    assert "TensorRT cannot run this now: its library is not installed" in capsys.readouterr().err
+    assert "TensorRT cannot run this now: its library is not installed" in capfd.readouterr().err
 
 
 def test_auto_takes_tensorrt_only_with_an_engine_that_was_verified(monkeypatch: pytest.MonkeyPatch) -> None:
