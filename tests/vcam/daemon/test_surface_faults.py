@@ -85,6 +85,9 @@ class Attacked:
     def is_connected(self) -> bool:
         return self.run.daemon.status().obs.startswith("connected")
 
+    def until_raised(self, before: int) -> None:
+        until(lambda: len(self.raised) > before)
+
     def goes_on(self) -> None:
         published = self.run.daemon.status().published
         self.run.until(lambda: self.run.daemon.status().published > published + 2)
@@ -114,7 +117,7 @@ def test_a_fault_of_any_command_of_obs_costs_that_command(
     for command in COMMANDS:
         attacked.fault, before = make(), len(attacked.raised)
         attacked.obs.tell("CustomEvent", streamv2v=to_json(command))
-        until(lambda before=before: len(attacked.raised) > before)
+        attacked.until_raised(before)
         assert attacked.raised[-1] == command
     attacked.fault = None
     attacked.goes_on()
