@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,11 @@ _ROWS = 256  # of a picture that are laid over white at a time
 _SHORTEST_MS, _USUAL_MS = 20, 100  # browsers show pictures of an animation that claim less for the usual time
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap the sides
 _ORIENTATION, _SUBFILE = 0x0112, 0x00FE  # tags of EXIF and TIFF
+# what Pillow's readers raise of damaged bytes, whatever the format (seen by tests/fuzz/test_media.py)
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, struct.error),
+    Image.DecompressionBombError,
+)
 _BY_PILLOW = ("AVIF",)  # formats that OpenCV cannot decode
 
 
@@ -43,7 +49,7 @@ def header_of(path: Path) -> Header:
         check_size(path, width, height)
         try:
             turned = picture.getexif().get(_ORIENTATION) in _TURNED  # which reads all of a PNG
-        except (OSError, EOFError, ValueError, SyntaxError, TypeError) as error:
+        except _DAMAGE as error:
             raise VideoError(f"{path}: cannot be read as a picture; it is cut off or damaged") from error
         return Header(*((height, width) if turned else (width, height)), _count(picture), picture.format or "")
 
@@ -63,23 +69,31 @@ def _opened(path: Path) -> Image.Image:
             if error.errno is None:  # a decoder's, not the system's
                 raise VideoError(f"{path}: cannot be read as a picture; it is cut off or damaged") from error
             raise VideoError(f"{path}: cannot be read: {reason(error)}; check its permissions") from error
-        except (ValueError, SyntaxError, TypeError, EOFError) as error:  # of a header that is damaged
+        except _DAMAGE as error:  # of a header that is damaged
             raise VideoError(f"{path}: cannot be read as a picture; its header is damaged") from error
+
+
+def _frames(picture: Image.Image) -> int:
+    """Return how many pictures the reader finds, 1 where what follows the first is damaged."""
+    try:
+        return int(getattr(picture, "n_frames", 1))
+    except _DAMAGE:
+        return 1
 
 
 def _count(picture: Image.Image) -> int:
     """Return how many pictures the file holds; smaller copies of a TIFF's page are none of their own."""
+    count = _frames(picture)
+    if picture.format != "TIFF" or count == 1:
+        return count
     try:
-        count = int(getattr(picture, "n_frames", 1))
-        if picture.format != "TIFF" or count == 1:
-            return count
         pages = 0
         for page in range(count):
             picture.seek(page)
             pages += not _is_copy(picture)
         picture.seek(0)
         return max(1, pages)
-    except (OSError, EOFError, ValueError, SyntaxError, TypeError):  # what follows the first picture is damaged
+    except _DAMAGE:  # what follows the first picture is damaged
         return 1
 
 
@@ -125,7 +139,7 @@ def read_animation(path: Path, note: Note) -> Iterator[Picture]:
 def _timed(path: Path, note: Note = lambda _: None) -> Iterator[Picture]:
     """Yield the pictures with how long each is shown."""
     with _opened(path) as file:
-        for index in range(int(getattr(file, "n_frames", 1))):
+        for index in range(_frames(file)):
             try:
                 file.seek(index)
                 if file.format == "TIFF" and index and _is_copy(file):
@@ -133,7 +147,7 @@ def _timed(path: Path, note: Note = lambda _: None) -> Iterator[Picture]:
                 check_size(path, *file.size)
                 shown = ImageOps.exif_transpose(file).convert("RGBA")
                 duration = _duration(file)  # which some formats tell only once the picture is decoded
-            except (OSError, EOFError, ValueError, SyntaxError) as error:
+            except _DAMAGE as error:
                 note(f"{path}: reading stops early, at picture {index + 1}: {reason(error)}")
                 return
             yield _over_white(np.asarray(shown), "")._replace(duration=duration)

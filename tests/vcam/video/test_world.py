@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import subprocess
 import sys
@@ -470,3 +472,33 @@ def test_a_film_whose_clock_leaps_goes_on_as_a_live_source(tmp_path: Path, secon
     assert [number_of(frame.picture) for frame in shown] == [*range(50), *range(50)]
     gaps = [b.captured_s - a.captured_s for a, b in itertools.pairwise(shown)]
     assert max(gaps) < 0.12
+
+
+def small_gif() -> bytes:
+    """Two pictures of 16x16, which differ everywhere."""
+    random, out = np.random.default_rng(0), io.BytesIO()
+    first, *rest = (Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)) for _ in range(2))
+    first.save(out, "GIF", save_all=True, append_images=rest, duration=80)
+    return out.getvalue()
+
+
+def test_an_animation_cut_off_anywhere_is_a_picture_or_one_line(tmp_path: Path) -> None:
+    whole, path = small_gif(), tmp_path / "cut.png"  # whose name makes it a picture, whatever it holds
+    counts = set()
+    for length in range(len(whole) - 900, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with contextlib.suppress(VcamError):
+            counts.add(probe(path).frames)
+    assert counts
+    descriptor = whole.rindex(b"\x2c\x00\x00\x00\x00\x10\x00\x10\x00")
+    path.write_bytes(whole[: descriptor + 9])  # Pillow raises IndexError
+    with contextlib.suppress(VcamError):
+        assert probe(path).frames == 1
+
+
+def test_an_absurd_picture_within_an_animation_ends_it_in_words(tmp_path: Path) -> None:
+    whole, path = small_gif(), tmp_path / "bomb.png"
+    descriptor = whole.rindex(b"\x2c\x00\x00\x00\x00\x10\x00\x10\x00")
+    path.write_bytes(whole[: descriptor + 5] + b"\xff\xff\xff\xff" + whole[descriptor + 9 :])
+    with contextlib.suppress(VcamError):
+        assert probe(path).frames in (1, 2)
