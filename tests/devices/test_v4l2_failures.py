@@ -81,7 +81,8 @@ class Recorder:
         command = [sys.executable, "-c", RECORDER, path]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.shots: list[tuple[float, Picture | None]] = []
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -94,6 +95,9 @@ class Recorder:
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._reading.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 class Live(RunningDaemon):
