@@ -62,14 +62,6 @@ class BusyEngine:
     def forget(self) -> None:
         """Nothing to forget."""
 
-    def unknown_words(self, prompt: str) -> list[str]:
-        """None."""
-        return []
-
-    def prompt_notes(self, prompt: str) -> list[str]:
-        """None."""
-        return []
-
 
 def _multiply(end: float) -> None:
     matrix = np.random.default_rng(0).standard_normal((192, 192)).astype(np.float32)

@@ -16,23 +16,19 @@ from typing import Any
 
 import pytest
 
+from tests.support.every_command import COMMANDS
 from tests.support.patience import PATIENCE_S
 from tests.support.running_daemon import SwitchedDaemon
 from vcam import client
 from vcam.commands import (
-    ChangeEngine,
-    ChangeLook,
     Command,
     Forget,
-    NextProfile,
     Panic,
     Pause,
-    PreviousProfile,
     Reload,
     Resume,
     SetPrompt,
     Stop,
-    Toggle,
     UseProfile,
     UseSource,
     to_json,
@@ -43,22 +39,6 @@ from vcam.daemon.command_queue import CommandQueue
 from vcam.errors import VcamError
 from vcam.settings.config import ObsSettings
 
-COMMANDS: list[Command] = [
-    UseProfile("p1"),
-    SetPrompt("ink"),
-    ChangeLook({"seed": 3}),
-    UseSource("pattern"),
-    ChangeEngine({"steps": 2}),
-    Reload(),
-    NextProfile(),
-    PreviousProfile(),
-    Pause(),
-    Resume(),
-    Toggle(),
-    Panic(),
-    Forget(),
-    Stop(),
-]
 FAULTS: list[Callable[[], BaseException]] = [
     lambda: RecursionError("maximum recursion depth exceeded"),
     lambda: MemoryError(),

@@ -12,48 +12,21 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.support.every_command import COMMANDS
 from tests.support.obs_stand_in import PASSWORD, StandIn, standing_in
 from tests.support.patience import PATIENCE_S, until
 from tests.support.running_daemon import SwitchedDaemon
 from vcam import client
 from vcam.commands import (
-    ChangeEngine,
-    ChangeLook,
     Command,
     Forget,
-    NextProfile,
-    Panic,
-    Pause,
-    PreviousProfile,
-    Reload,
-    Resume,
-    SetPrompt,
-    Stop,
-    Toggle,
     UseProfile,
-    UseSource,
     to_json,
     verbs,
 )
 from vcam.errors import VcamError
 from vcam.settings.config import ObsSettings
 
-COMMANDS: list[Command] = [
-    UseProfile("p1"),
-    SetPrompt("ink"),
-    ChangeLook({"seed": 3}),
-    UseSource("pattern"),
-    ChangeEngine({"steps": 2}),
-    Reload(),
-    NextProfile(),
-    PreviousProfile(),
-    Pause(),
-    Resume(),
-    Toggle(),
-    Panic(),
-    Forget(),
-    Stop(),
-]
 FAULTS: list[Callable[[], BaseException]] = [
     lambda: RecursionError("maximum recursion depth exceeded"),
     lambda: MemoryError("no room"),
