@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,9 @@ import pytest
 
 # A small model is slower with threads than without, and two tests may run at once; torch reads it when imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Messages name commands as they can be called here (vcam.log_file.callable_here): plainly, where vcam is on the path.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 # A busy machine is no failure: examples count, seconds do not.
 hypothesis.settings.register_profile("house", deadline=None)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,11 @@ _SECRETS = re.compile(
 )
 
 
+_VERBS = (
+    "bench|cameras|completion|doctor|engines|eval|forget|models|next|obs|panel|panic|pause|previous|profiles|prompt|"
+    "record|reload|resume|run|service|setup|snapshot|status|stop|toggle|translate|tray|uninstall|use"
+)
+_CALL = re.compile(rf"(?<![\w/\\.-])vcam(?= (?:{_VERBS})\b)")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'<>]*", re.IGNORECASE)
 _SECRET_PART = re.compile(r"(?i)((?:user|usr|login|pass|pwd|token|key|auth|secret)[a-z]*=)[^/&;]*")
 
@@ -51,10 +57,33 @@ def _shown(address: str) -> str:
     return f"{scheme}://" + _SECRET_PART.sub(r"\1***", path) + "?***" * len(query)
 
 
+def callable_here(text: str, at_terminal: bool = True) -> str:
+    """Return the text with each command `vcam VERB` in it as whoever reads it can call it.
+
+    Where `vcam` is not on the path (after run.sh) that is the program's own path; at a terminal from where we stand.
+    """
+    if "vcam " not in text:
+        return text
+    program = _program(at_terminal)
+    return text if program == "vcam" else _CALL.sub(lambda _: program, text)
+
+
+def _program(at_terminal: bool) -> str:
+    """Return what calls this installation's `vcam`."""
+    ours = Path(sys.executable).parent / ("vcam.exe" if sys.platform == "win32" else "vcam")
+    on_path = shutil.which("vcam")
+    if not ours.exists() or (on_path and Path(on_path).resolve() == ours.resolve()):
+        return "vcam"
+    if at_terminal:
+        with contextlib.suppress(OSError, ValueError):  # we stand in a folder that is gone, or elsewhere
+            ours = ours.relative_to(Path.cwd())
+    return f'"{ours}"' if " " in str(ours) else str(ours)
+
+
 def announce(text: str) -> None:
     """Tell the user at the terminal what was chosen or what happened, and keep it in the log."""
     with contextlib.suppress(OSError):  # a terminal that was closed, a full disk: neither is a reason to end
-        print(f"vcam: {text}", file=sys.stderr, flush=True)
+        print(f"vcam: {callable_here(text)}", file=sys.stderr, flush=True)
     JOURNAL.info(text)
 
 

@@ -87,8 +87,7 @@ class TensorRtMachine:
     def command(self, verb: str, *arguments: str) -> list[str]:
         """A command line, with the model and the device where the verb takes them."""
         if verb in ("run", "engines"):
-            size = "--engine-size" if verb == "run" else "--size"
-            arguments = (*arguments, "--model", str(self.model), size, "64x64", "--device", "cpu", "--json")
+            arguments = (*arguments, "--model", str(self.model), "--engine-size", "64x64", "--device", "cpu", "--json")
         return [sys.executable, "-m", "vcam", verb, *arguments]
 
     def vcam(self, verb: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import pytest
 
 from vcam import log_file
+from vcam.cli.arguments import build_parser, verbs_of
 from vcam.log_file import JOURNAL
 
 
@@ -99,3 +101,32 @@ def test_messages_without_end_are_not_remembered_without_end() -> None:
         now[0] += 1
         repeats.filter(logging.LogRecord("x", logging.ERROR, "", 0, f"message {n}", None, None))
     assert len(repeats._seen) <= 1001
+
+
+def test_commands_are_named_as_they_can_be_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """After run.sh `vcam` is not on the path: what is to be typed then is the program's own path."""
+    python = tmp_path / "a" / ".venv" / "bin" / "python"
+    name = "vcam.exe" if sys.platform == "win32" else "vcam"
+    python.parent.mkdir(parents=True)
+    program = python.with_name(name)
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "a")
+    near = Path(".venv", "bin", name)
+    text = "no camera runs; start one with: vcam run (`vcam doctor` tells more); vcam.log, vcam: x, my/vcam run"
+    assert log_file.callable_here(text) == (
+        f"no camera runs; start one with: {near} run (`{near} doctor` tells more); vcam.log, vcam: x, my/vcam run"
+    )
+    assert f"{program} run" in log_file.callable_here(text, at_terminal=False)
+    monkeypatch.chdir(tmp_path)
+    assert f"{Path('a') / near} run" in log_file.callable_here(text)
+    monkeypatch.setenv("PATH", str(python.parent))
+    assert log_file.callable_here(text) == text
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "b c" / "python"))
+    assert log_file.callable_here(text) == text, "there is no program vcam here at all"
+
+
+def test_every_verb_is_known_as_a_command() -> None:
+    for verb in verbs_of(build_parser()):
+        assert log_file._CALL.sub("X", f"vcam {verb}") == f"X {verb}"

@@ -25,6 +25,7 @@ PLAIN_COMMANDS = {
     "toggle": "pause if it runs, resume if it rests: for one key that does both",
     "panic": "at once show a card that tells nothing, until `vcam resume`",
     "forget": "empty the feature bank, so that nothing of earlier frames stays in the picture",
+    "reload": "read the profiles anew; edited files act by themselves",
     "stop": "end the running camera",
 }
 
@@ -35,6 +36,7 @@ _OPTION_OF = {
     "policies": "bank",
     "runtimes": "runtime",
     "idle_after_s": "idle_after",
+    "sizes": "engine_size",
 }
 
 _PRESET_HELP = "how finely to draw: fast, balanced, sharp; auto: the sharpest that this machine is quick enough for"
@@ -116,7 +118,7 @@ def _add_translate(translate: argparse.ArgumentParser) -> None:
     translate.add_argument("--strength", type=float, metavar="X", help="0.02 to 1: how far from the input")
     translate.add_argument("--seed", type=int, metavar="N", help="of the noise (0)")
     translate.add_argument("--frames", type=int, metavar="N", help="stop after this many frames")
-    translate.add_argument("--size", type=_size, metavar="WxH", help="size translated (chosen by the input's shape)")
+    translate.add_argument("--engine-size", type=_size, metavar="WxH", help="size translated (the input's shape)")
     _add_engine(translate)
 
 
@@ -142,7 +144,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
         "--bank", dest="policies", type=_words, metavar="B,B", help="policies of the feature bank (off,fifo,merge)"
     )
     bench.add_argument(
-        "--size", dest="sizes", type=_sizes, metavar="WxH,WxH", help="sizes translated (the model's own)"
+        "--engine-size", dest="sizes", type=_sizes, metavar="WxH,WxH", help="sizes translated (the model's own)"
     )
     bench.add_argument("--slots", dest="all_slots", type=_numbers, metavar="N,N", help="frames in a fifo bank (1)")
     bench.add_argument("--frames", type=int, default=40, metavar="N", help="measured for each setting (40)")
@@ -185,7 +187,7 @@ def _add_engines(engines: argparse.ArgumentParser) -> None:
         "clean: remove engines that are of no use here",
     )
     engines.add_argument("--profile", metavar="P", help="id or name of a look, whose engine is meant")
-    engines.add_argument("--size", type=_size, metavar="WxH", help="size translated (as `vcam run` chooses it)")
+    engines.add_argument("--engine-size", type=_size, metavar="WxH", help="size translated (as `vcam run` chooses it)")
     _add_engine(engines)
     engines.add_argument("--again", action="store_true", help="build: even if it is there")
     engines.add_argument("--frames", type=int, default=12, metavar="N", help="verify: compared (12)")

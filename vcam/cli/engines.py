@@ -149,7 +149,7 @@ def settings_of(args: argparse.Namespace) -> EngineSettings:
     """Return the settings of the engine that `vcam run` with these options would have."""
     config = load_config()
     profile = profile_of(args.profile, config)
-    asked = EngineOptions.read(args, args.size)
+    asked = EngineOptions.read(args, args.engine_size)
     options = RunOptions(size=config.size, engine=asked, machine=config.engine, threads=config.threads)
     speeds = remembered(client.state_folder(), place(options))
     return settings_for(profile, replace(options, automatic={model: one.preset for model, one in speeds.items()}))

@@ -10,11 +10,19 @@ import os
 import sys
 from typing import Any
 
+from vcam.log_file import callable_here
+
 
 def print_note(text: str) -> None:
     """Print a note or an error of the program, if stderr takes it: a full disk is no reason to end."""
     with contextlib.suppress(OSError):
-        print(f"vcam: {text}", file=sys.stderr, flush=True)
+        print(f"vcam: {callable_here(text)}", file=sys.stderr, flush=True)
+
+
+def print_progress(text: str) -> None:
+    """Say what is being done, where a person watches: nothing of it goes into a file or a pipe."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print_note(f"{text} ...")
 
 
 def keep_streams_open() -> None:
@@ -43,7 +51,12 @@ def print_result(args: argparse.Namespace, data: dict[str, Any], text: str) -> N
     if args.json:
         print(json.dumps(_plain(data)))
     elif text:
-        print(text)
+        print(callable_here(text))
+
+
+def counted(count: int, thing: str) -> str:
+    """Return "1 frame", "2 frames"."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def _plain(value: Any) -> Any:

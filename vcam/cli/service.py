@@ -220,8 +220,9 @@ def install(service: Service, run: Run | None = None) -> None:
     for command in service.install:
         code, said = run(command)
         if code != 0:
+            remove(service, run)  # a file that starts nothing would only be in the way
             raise ServiceError(
-                f"{' '.join(command)} failed ({_first_line(said)}); to take it back: vcam service remove"
+                f"{' '.join(command)} failed ({_first_line(said)}); nothing is installed{_what_is_missing(said)}"
             )
 
 
@@ -240,6 +241,13 @@ def status(service: Service, run: Run | None = None) -> ServiceStatus:
     code, said = (run or _run)(service.ask) if there else (1, "")
     running = code == 0 and any(line.strip().endswith(service.running) for line in said.splitlines())
     return ServiceStatus(service.kind, str(service.path), there, running)
+
+
+def _what_is_missing(said: str) -> str:
+    """Return what to do about a user's systemd that cannot be reached; "" for any other refusal."""
+    if "bus" not in said.lower():
+        return ""
+    return ": log in as this user itself, not by su or sudo, or: sudo loginctl enable-linger $USER"
 
 
 def _forget(service: Service, run: Run) -> None:

@@ -17,7 +17,7 @@ from vcam.cli.arguments import (
     verbs_of,
 )
 from vcam.cli.models import agree_to_named, fetch_agreed
-from vcam.cli.output import print_note, print_outcome, print_result
+from vcam.cli.output import counted, print_note, print_outcome, print_progress, print_result
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -61,8 +61,8 @@ def _run(args: argparse.Namespace) -> int:
     print_outcome(
         args,
         report.to_json(),
-        f"{report.published} pictures published in {report.seconds:.1f} s, every {interval['p50']:.1f} ms (95 % within "
-        f"{interval['p95']:.1f} ms); {report.captured} captured, {report.translated} translated, "
+        f"{counted(report.published, 'picture')} published in {report.seconds:.1f} s, every {interval['p50']:.1f} ms "
+        f"(95 % within {interval['p95']:.1f} ms); {report.captured} captured, {report.translated} translated, "
         f"{latency['p50']:.0f} ms behind; {report.profile}, {report.model}, {report.runtime}",
     )
     return 0
@@ -78,7 +78,7 @@ def _translate(args: argparse.Namespace) -> int:
     config = load_config()
     profile = None if args.prompt is not None else profile_of(args.profile, config)
     agree_to_named(args.model)
-    asked = EngineOptions.read(args, args.size)
+    asked = EngineOptions.read(args, args.engine_size)
     settings = engine_settings(asked, *([profile.engine] if profile else []), config.engine)
     look = look_of(args, profile, settings.model)
     note_prompt(look.prompt, settings.model)
@@ -89,13 +89,13 @@ def _translate(args: argparse.Namespace) -> int:
 
     chosen = profile.id if profile else None
     with decoders_in_log() as lines:
-        report = translate(Job(args.input, args.output, settings, look, args.frames, args.size, chosen))
+        report = translate(Job(args.input, args.output, settings, look, args.frames, args.engine_size, chosen))
     if lines.count:
         print_note(f"note: {lines.count} warnings of decoders are left out here; the first: {lines.first}")
     print_result(
         args,
         asdict(report),
-        f"{report.target}: {report.frames_out} frames in {report.seconds:.1f} s ({report.fps:.1f} fps); "
+        f"{report.target}: {counted(report.frames_out, 'frame')} in {report.seconds:.1f} s ({report.fps:.1f} fps); "
         f"{report.profile or look.prompt}, {report.model} at {report.engine_width}x{report.engine_height}, "
         f"{report.runtime}, bank {report.bank}",
     )
@@ -221,7 +221,7 @@ def _status(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from vcam.doctor import examine as doctor
 
-    findings = doctor.examine()
+    findings = doctor.examine(print_progress)
     print_result(args, doctor.to_json(findings), doctor.as_text(findings, sys.stdout.encoding))
     return 0 if doctor.is_well(findings) else 1
 
@@ -289,6 +289,10 @@ def _tray(args: argparse.Namespace) -> int:
     try:
         from vcam.tray.app import run
     except ImportError as error:
+        from vcam.tray.display import missing_library, remedy
+
+        if library := missing_library(str(error)):
+            raise VcamError(remedy(library)) from error
         raise VcamError(
             f"the tray icon needs PySide6, which cannot be loaded ({error}); "
             f"{sys.executable} -m pip install PySide6-Essentials"
@@ -326,7 +330,10 @@ def _completion(args: argparse.Namespace) -> int:
             if action.dest in ("input", "output", "source", "sink", "model", "clip"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
     script = shtab.complete(parser, shell=args.shell)
-    print_result(args, {"shell": args.shell, "script": script}, script)
+    if args.json:
+        print_result(args, {"shell": args.shell, "script": script}, "")
+    else:
+        print(script)  # as it is: the shell reads it, not a person
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import html
 import secrets
 import threading
 import time
@@ -14,6 +15,8 @@ from urllib.parse import parse_qs
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vcam.log_file import callable_here
 
 ADDRESS = "127.0.0.1"
 BODY_LIMIT = 64 * 1024
@@ -44,7 +47,7 @@ _HEADERS = [
 _HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><title>StreamV2V Camera</title>
 <link rel="icon" href="data:,">"""
 CLOSED_PAGE = f"""{_HEAD}
-<body><h1>StreamV2V Camera</h1><p>This page needs a fresh link. In a terminal: <code>vcam panel</code></p></body></html>
+<body><h1>StreamV2V Camera</h1><p>This page needs a fresh link. In a terminal: <code>PROGRAM</code></p></body></html>
 """
 ENTER_PAGE = (
     _HEAD
@@ -294,7 +297,9 @@ def _websocket_key(headers: dict[str, str]) -> str:
 
 
 def _closed() -> Response:
-    return HTMLResponse(CLOSED_PAGE, 401)
+    return HTMLResponse(
+        CLOSED_PAGE.replace("PROGRAM", html.escape(callable_here("vcam panel", at_terminal=False))), 401
+    )
 
 
 def _limited(receive: Receive, scope: Scope) -> Receive:
@@ -323,7 +328,7 @@ def _with_headers(send: Send) -> Send:
 
 def answer(status: int, text: str) -> JSONResponse:
     """Refuse in words."""
-    return JSONResponse({"error": text}, status)
+    return JSONResponse({"error": callable_here(text, at_terminal=False)}, status)
 
 
 def panel_link(keys: Keys, port: int) -> str:

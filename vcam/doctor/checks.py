@@ -155,7 +155,7 @@ def check_tensorrt(why_not: str, version: str, verified: int, useless: int) -> F
     """TensorRT, and how many engines are there for it. why_not: why it cannot run here, "" if it can."""
     if why_not:
         return good("TensorRT", f"not used: {why_not}")
-    engines = f"{verified} engines verified" if verified else "no engine yet"
+    engines = f"{verified} engine{'s' * (verified != 1)} verified" if verified else "no engine yet"
     if useless:
         return note("TensorRT", f"{version}, {engines}, {useless} of no use", "vcam engines clean")
     if not verified:
@@ -332,7 +332,7 @@ def check_disk(folders: Mapping[str, int | None]) -> Finding:
 def check_running(state: str, reason: str) -> Finding:
     """Judge what the running camera says."""
     if not state:
-        return good("vcam run", "is not running")
+        return good("the camera", "is not running")
     if state == "failed":
-        return bad("vcam run", f"{state}: {reason}", "vcam status tells more; then vcam resume")
-    return good("vcam run", f"{state}: {reason}" if reason else state)
+        return bad("the camera", f"{state}: {reason}", "vcam status tells more; then vcam resume")
+    return good("the camera", f"{state}: {reason}" if reason else state)

@@ -6,7 +6,8 @@ import os
 import shutil
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,8 @@ _SIGNS = {Mark.GOOD: "✓", Mark.NOTE: "!", Mark.BAD: "✗"}
 _PLAIN_SIGNS = {Mark.GOOD: "ok ", Mark.NOTE: "!  ", Mark.BAD: "BAD"}
 
 
-def examine() -> list[Finding]:
-    """Look at everything; takes seconds, and never raises for what it finds."""
+def examine(say: Callable[[str], object] = lambda text: None) -> list[Finding]:
+    """Look at everything; takes seconds, and never raises for what it finds. say: is told what takes them."""
     from vcam.settings.config import Config, config_folder, load_config
     from vcam.settings.engine_options import DEFAULT_MODEL
 
@@ -31,26 +32,36 @@ def examine() -> list[Finding]:
         config, problem = load_config(), ""
     except StreamV2VError as error:
         config, problem = Config(), str(error)
-    told = machine.load_packages()
     model = config.engine.model or DEFAULT_MODEL
-    return [
-        checks.check_python(sys.version_info[:3], struct.calcsize("P") * 8),
-        *checks.check_packages(machine.requirements(), machine.installed_version, sys.executable),
-        checks.check_loading(told),
-        checks.check_gpu(machine.nvidia_driver(), told, sys.platform),
-        checks.check_runtimes(told),
-        _tensorrt(),
-        _model(model),
-        checks.check_memory(*machine.outlook(model)),
-        *_cameras(),
-        *_virtual_camera(config.sink == "camera"),
-        _obs(config.obs),
-        _port(config.port),
-        checks.check_files("config.toml", config_folder(), int(_has_config()), [problem] if problem else []),
-        _profiles(),
-        _disk(),
-        _running(),
-    ]
+    with ThreadPoolExecutor(2) as beside:  # two processes of their own take nearly all the time
+        loading, memory = beside.submit(machine.load_packages), beside.submit(machine.outlook, model)
+        say("looking at cameras, OBS, profiles and the disk")
+        first = [
+            checks.check_python(sys.version_info[:3], struct.calcsize("P") * 8),
+            *checks.check_packages(machine.requirements(), machine.installed_version, sys.executable),
+        ]
+        last = [
+            *_cameras(),
+            *_virtual_camera(config.sink == "camera"),
+            _obs(config.obs),
+            _port(config.port),
+            checks.check_files("config.toml", config_folder(), int(_has_config()), [problem] if problem else []),
+            _profiles(),
+            _disk(),
+            _running(),
+        ]
+        say("loading the packages, as the camera would")
+        told = loading.result()
+        say("working out the memory that the model takes")
+        engine = [
+            checks.check_loading(told),
+            checks.check_gpu(machine.nvidia_driver(), told, sys.platform),
+            checks.check_runtimes(told),
+            _tensorrt(),
+            _model(model),
+            checks.check_memory(*memory.result()),
+        ]
+    return [*first, *engine, *last]
 
 
 def to_json(findings: Sequence[Finding]) -> dict[str, Any]:

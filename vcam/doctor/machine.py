@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Imported by a process of its own: a wheel that does not suit the processor kills what imports it.
+# Imported by a process of its own: a wheel that does not suit the processor kills what imports it. What is pure Python,
+# or builds on what is imported here, is looked for and not imported: that took most of the time.
 _LOAD = """
 import importlib.util, json, sys
 told = {"loads": {}, "devices": [], "cuda": None, "providers": []}
 told["triton"] = importlib.util.find_spec("triton") is not None
-for name in ("numpy", "cv2", "av", "torch", "onnxruntime", "diffusers"):
+for name in ("diffusers", "transformers"):
+    told["loads"][name] = "" if importlib.util.find_spec(name) else f"there is no package {name}"
+for name in ("numpy", "cv2", "av", "torch", "onnxruntime"):
     try:
         module = __import__(name)
         told["loads"][name] = ""
@@ -52,6 +55,9 @@ except StreamV2VError as error:
     told = None, str(error)
 print(json.dumps(told))
 """
+
+
+INCLUDED_MODEL_BYTES = 500_000_000  # of its process, as seen in real runs (docs/models.md)
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,16 @@ def load_packages(timeout_s: float = 180.0) -> PackageReport:
 
 
 def outlook(model: str, timeout_s: float = 180.0) -> tuple[bool | None, str]:
-    """Whether the model fits into the memory, None where that cannot be told, and a sentence; in another process."""
+    """Whether the model fits into the memory, None where that cannot be told, and a sentence; in another process.
+
+    What the included model takes is known; of any other it is worked out, which takes some seconds.
+    """
+    if model == "embedded":
+        import psutil
+
+        free = psutil.virtual_memory().available
+        sizes = f"the included model takes about {INCLUDED_MODEL_BYTES / 1e9:.1f} GB; {free / 1e9:.1f} GB are free"
+        return free >= INCLUDED_MODEL_BYTES, sizes
     try:
         command = [sys.executable, "-P", "-c", _OUTLOOK, model]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)

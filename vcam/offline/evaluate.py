@@ -12,8 +12,10 @@ from core.errors import MetricError
 from core.measure import metrics, motion
 from vcam.errors import VcamError
 from vcam.offline.translate import Progress, shown
-from vcam.video import Media, Note, Pixels, check_frames, kept, probe, read, resized, to_stderr
+from vcam.video import Kind, Media, Note, Pixels, check_frames, kept, probe, read, resized, to_stderr
+from vcam.video.media import address
 
+_FEW_PICTURES = 2  # that one film may have more than the other before all are looked at
 _SHAPE_TOLERANCE = 0.02  # two pictures are of one shape when their aspects differ by less than this share
 
 
@@ -59,6 +61,7 @@ def evaluate(
     if output.exists() and os.path.samefile(source, output):
         noted(f"{output}: the output is the source itself: this is the floor")
     _same_shape(ours, theirs, noted)
+    _same_length(ours, theirs, frames)
     total = frames if ours.expected is None else min(frames or ours.expected, ours.expected)
     try:
         find = _flow(flow)
@@ -98,6 +101,33 @@ def _same_shape(ours: Media, theirs: Media, note: Note) -> None:
     if abs(theirs.width * ours.height / (theirs.height * ours.width) - 1) > _SHAPE_TOLERANCE:
         raise VcamError(f"{theirs.path}: the picture is {sizes}; they must be of one shape: was it cropped?")
     note(f"{theirs.path}: the picture is {sizes}; it is measured at the source's size")
+
+
+def _same_length(ours: Media, theirs: Media, frames: int | None) -> None:
+    """Raise VcamError where one has clearly more pictures than the other: now, not after all were measured.
+
+    A few more may be damaged ones that nobody can read; only the pictures themselves tell.
+    """
+    first, second = (_count(one) for one in (ours, theirs))
+    if first is None or second is None or (frames is not None and min(first, second) >= frames):
+        return
+    if abs(first - second) > max(_FEW_PICTURES, _SHAPE_TOLERANCE * max(first, second)):
+        raise VcamError(
+            f"{theirs.path} has {second} pictures and {ours.path} {first}; they must match picture by picture: "
+            f"--frames {min(first, second)} measures the first ones"
+        )
+
+
+def _count(media: Media) -> int | None:
+    """Return how many pictures a film's file holds, without reading one; None where that is not known."""
+    if media.kind is not Kind.VIDEO or media.animated:
+        return len(media.pictures) or None
+    if media.frames:
+        return media.frames
+    import av
+
+    with av.open(address(media.path)) as film:
+        return sum(packet.size > 0 for packet in film.demux(film.streams.video[0]))
 
 
 def _flow(name: str) -> motion.OpticalFlow:

@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QRectF, Qt, QTimer
+from PySide6.QtCore import QLibraryInfo, QRectF, Qt, QTimer
 from PySide6.QtGui import QAction, QActionGroup, QColor, QIcon, QPainter, QPen, QPixmap
 from PySide6.QtWidgets import QApplication, QMenu, QSystemTrayIcon
 
 from vcam import client
 from vcam.commands import Command, Panic, Pause, Resume, Stop, Toggle, UseProfile
 from vcam.errors import VcamError
+from vcam.tray import display
 from vcam.tray.model import GONE, Light, View, view
 
 ASK_S = 1.0  # how often the camera is asked for its status
@@ -191,8 +192,11 @@ def asked(folder: Path | None = None) -> View:
 
 def run() -> int:
     """Show the icon until it is quit; waits for a tray host. Raises VcamError where there is no display."""
-    if _no_display():
-        raise VcamError("there is no display to show an icon on; start `vcam tray` in your desktop session")
+    if wrong := display.why_not(Path(QLibraryInfo.path(QLibraryInfo.LibraryPath.PluginsPath)) / "platforms"):
+        raise VcamError(wrong)
+    probe = _probe()
+    if probe.returncode not in (_HOST, _NO_HOST):  # Qt ends a program whose display it cannot use
+        raise VcamError(display.refusal(probe.stderr))
     app = QApplication(sys.argv[:1])
     app.setQuitOnLastWindowClosed(False)
     app.setApplicationName("StreamV2V Camera")
@@ -211,12 +215,11 @@ def _wait_for_host(app: QApplication) -> int:
     """Wait for a tray host and begin again in a fresh process: Qt looks for one only once."""
     words = "vcam: this desktop shows no tray icons yet; waiting for it (Ctrl-C ends)"
     QTimer.singleShot(0, lambda: print(words, file=sys.stderr, flush=True))  # once Ctrl-C does end it
-    command = [sys.executable, "-P", "-c", _PROBE]
     timer = QTimer()
     found: list[bool] = []
 
     def look() -> None:
-        if subprocess.run(command, check=False, capture_output=True, timeout=30).returncode == 0:
+        if _probe().returncode == _HOST:
             found.append(True)
             app.quit()
 
@@ -228,12 +231,19 @@ def _wait_for_host(app: QApplication) -> int:
     return status
 
 
-_PROBE = """
+_HOST, _NO_HOST = 3, 4  # exit statuses that no failure has
+_PROBE = f"""
 import sys
 from PySide6.QtWidgets import QApplication, QSystemTrayIcon
 app = QApplication([])
-sys.exit(0 if QSystemTrayIcon.isSystemTrayAvailable() else 1)
+sys.exit({_HOST} if QSystemTrayIcon.isSystemTrayAvailable() else {_NO_HOST})
 """
+
+
+def _probe() -> subprocess.CompletedProcess[str]:
+    """Ask in another process whether Qt works here, and whether there is a tray host."""
+    command = [sys.executable, "-P", "-c", _PROBE]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
 
 
 def _until_quit(app: QApplication) -> int:
@@ -244,9 +254,3 @@ def _until_quit(app: QApplication) -> int:
     awake.timeout.connect(lambda: app.quit() if received else None)
     awake.start(300)
     return int(app.exec())
-
-
-def _no_display() -> bool:
-    if sys.platform in ("win32", "darwin") or os.environ.get("QT_QPA_PLATFORM"):
-        return False
-    return not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

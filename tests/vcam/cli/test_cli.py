@@ -116,8 +116,8 @@ WRONG_USAGE = [
     ["--frob"],
     ["translate", "a.mp4"],
     ["translate", "a", "b", "c"],
-    ["translate", "a", "b", "--size", "12"],
-    ["translate", "a", "b", "--size", "12x"],
+    ["translate", "a", "b", "--engine-size", "12"],
+    ["translate", "a", "b", "--engine-size", "12x"],
     ["translate", "a", "b", "--steps", "two"],
     ["translate", "a", "b", "--strength", "much"],
     ["translate", "a", "b", "--profile", "ink", "--prompt", "ink"],
@@ -125,7 +125,7 @@ WRONG_USAGE = [
     ["run", "--fps", "fast"],
     ["run", "--frames", "1.5"],
     ["bench", "--steps", "1,two"],
-    ["bench", "--size", "64x64,9"],
+    ["bench", "--engine-size", "64x64,9"],
     ["use"],
     ["prompt"],
     ["completion", "dos"],
@@ -168,7 +168,7 @@ def translated(**changes: Any) -> translate.TranslateReport:
 def test_translate_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     call = fake(monkeypatch, translate, "translate", translated())
     argv = "translate a.mp4 b.mp4 --profile Ink --strength 0.3 --seed 5 --steps 4 --bank merge --slots 2 --frames 9"
-    assert cli.main([*argv.split(), "--size", "320x256", "--dtype", "float64", "--json"]) == 0
+    assert cli.main([*argv.split(), "--engine-size", "320x256", "--dtype", "float64", "--json"]) == 0
     (job,) = call.args
     assert (job.source, job.target) == (Path("a.mp4"), Path("b.mp4"))
     assert job.settings == EngineSettings(width=320, height=256, steps=4, policy=Policy.MERGE, slots=2, dtype="float64")
@@ -200,6 +200,15 @@ def test_config_goes_before_defaults_and_after_the_command_line(home: Path, monk
     assert cli.main(["translate", "a", "b", "--device", "cpu"]) == 0
     assert call.args[0].profile == "neon"
     assert (call.args[0].settings.dtype, call.args[0].settings.device) == ("float64", "cpu")
+
+
+@pytest.mark.parametrize(("frames", "words"), [(1, "1 frame in"), (2, "2 frames in")])
+def test_one_is_one(
+    frames: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(monkeypatch, translate, "translate", translated(frames_out=frames))
+    assert cli.main(["translate", "a.mp4", "b.mp4"]) == 0
+    assert words in capsys.readouterr().out
 
 
 def test_result_for_people_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,9 +247,9 @@ BAD_VALUES = {
     "seed is -1; it must be between 0 and 4294967295": "translate a b --seed -1",
     "steps is 0; it must be between 1 and 16": "translate a b --steps 0",
     "slots is 99; it must be between 1 and 16": "translate a b --slots 99",
-    "width is 0; it must be between 64 and 2048": "translate a b --size 0x0",
-    "height is 100000; it must be between 64 and 2048": "translate a b --size 64x100000",
-    "width is 65; it must be a multiple of 16": "translate a b --size 65x64",
+    "width is 0; it must be between 64 and 2048": "translate a b --engine-size 0x0",
+    "height is 100000; it must be between 64 and 2048": "translate a b --engine-size 64x100000",
+    "width is 65; it must be a multiple of 16": "translate a b --engine-size 65x64",
     "--frames is 0; it must be a whole number between 1 and 1000000000": "translate a b --frames 0",
     "--frames is -5; it must be a whole number between 1 and 1000000000": "translate a b --frames -5",
     "--bank is 'lifo'; it must be fifo, merge or off; did you mean fifo?": "translate a b --bank lifo",
@@ -259,7 +268,7 @@ BAD_VALUES = {
     "height is 33; it must be between 64 and 2048": "run --engine-size 64x33",
     "--bank is 'x'; it must be fifo, merge or off": "bench --bank off,x",
     "steps is 17; it must be between 1 and 16": "bench --steps 1,17",
-    "width is 63; it must be between 64 and 2048": "bench --size 64x64,63x64",
+    "width is 63; it must be between 64 and 2048": "bench --engine-size 64x64,63x64",
     "--transition is -1; it must be a whole number between 0 and 60000": "prompt ink --transition -1",
 }
 
@@ -423,7 +432,7 @@ def test_bench_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: 
 
     lab = bench.Instruments(build, lambda _: None, lambda *_: 1.0, lambda _: (0, 0))
     threads = fake(monkeypatch, bench, "_real_instruments", lab)
-    argv = ["bench", "--steps", "1,2", "--bank", "off", "--size", "64x64", "--frames", "3"]
+    argv = ["bench", "--steps", "1,2", "--bank", "off", "--engine-size", "64x64", "--frames", "3"]
     assert cli.main(argv) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in lines[:3]] == [
@@ -478,6 +487,7 @@ COMMANDS = {
     "resume": commands.Resume(),
     "toggle": commands.Toggle(),
     "panic": commands.Panic(),
+    "reload": commands.Reload(),
     "forget": commands.Forget(),
     "stop": commands.Stop(),
 }

@@ -116,10 +116,13 @@ def test_its_status(tmp_path: Path, index: int, answer: tuple[int, str], running
     assert (told.installed, told.running) == (True, running)
 
 
-def test_a_refusal_names_the_command_and_the_way_back(tmp_path: Path) -> None:
-    system = System({"enable": (1, "Failed to connect to bus\nmore")})
-    with pytest.raises(VcamError, match=r"enable --now .* failed \(Failed to connect to bus\)"):
-        service.install(services(tmp_path)[0], system)
+def test_a_refusal_names_the_command_and_the_remedy_and_leaves_nothing(tmp_path: Path) -> None:
+    """A unit was left behind that nothing starts, and `remove` then said that it is not installed."""
+    one, system = services(tmp_path)[0], System({"enable": (1, "Failed to connect to bus\nmore")})
+    with pytest.raises(VcamError, match=r"enable --now .* failed \(Failed to connect to bus\); nothing .*linger"):
+        service.install(one, system)
+    assert not one.path.exists()
+    assert service.status(one, System()).installed is False
 
 
 def test_a_system_without_the_program_is_told() -> None:

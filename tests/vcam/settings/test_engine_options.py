@@ -160,13 +160,13 @@ class Ways:
         return settings_for(load_profiles().profiles[options.profile], options)
 
     def engines_build(self, asked: EngineOptions, size: tuple[int, int] | None) -> EngineSettings:
-        size_words = ["--size", "{}x{}".format(*size)] if size else []
+        size_words = ["--engine-size", "{}x{}".format(*size)] if size else []
         args = arguments.build_parser().parse_args(["engines", "build", *self.words(asked), *size_words])
         arguments.check(args)
         return engines.settings_of(args)
 
     def translate(self, asked: EngineOptions, size: tuple[int, int] | None) -> EngineSettings:
-        size_words = ["--size", "{}x{}".format(*size)] if size else []
+        size_words = ["--engine-size", "{}x{}".format(*size)] if size else []
         taken = self.taken(translate, "translate", "translate", "a.mp4", "b.mp4", *self.words(asked), *size_words)
         found: EngineSettings = taken[0].settings
         return found

@@ -160,7 +160,7 @@ def silent(text: str, fraction: float) -> None:
 
 
 def test_translating_a_file_says_which_runtime_runs_instead(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    command = ["translate", str(film(tmp_path / "in.mp4", 2)), str(tmp_path / "out.mp4"), "--size", "64x64"]
+    command = ["translate", str(film(tmp_path / "in.mp4", 2)), str(tmp_path / "out.mp4"), "--engine-size", "64x64"]
     assert main([*command, "--runtime", "tensorrt"]) == 0
     assert "TensorRT cannot run this now: its library is not installed" in capfd.readouterr().err
 

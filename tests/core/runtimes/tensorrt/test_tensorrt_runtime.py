@@ -281,7 +281,7 @@ def test_the_stand_in_keeps_the_rules(folder: Path) -> None:
 
 
 def test_vcam_engines_builds_verifies_and_lists(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--model", str(folder), "--size", "64x64", "--steps", "1", "--bank", "off"]
+    options = ["--model", str(folder), "--engine-size", "64x64", "--steps", "1", "--bank", "off"]
     options += ["--device", "cpu", "--dtype", "float32", "--json"]
     for action in ("build", "verify"):
         assert main(["engines", action, *options]) == 0
