@@ -25,10 +25,28 @@ from training.vae import signed
 SIZES = ((96, 8), (96, 8), (96, 8), (160, 3))  # of windows, and how many, step by step: the large know the style better
 ENERGY = 0.5  # weight of being as sharp as the teacher, window by window
 EVEN = 0.05  # weight of being as sharp as the teacher on the whole, as a ratio: faint styles count as much as bold ones
-STEADY = 0.5  # weight of showing the same under another noise of the sensor
+STEADY = 1.0  # weight of showing the same under another noise of the sensor
 AGAIN = 2  # of a batch, pictures that are looked at under a second noise
 HARD = ("pixel art", "anime", "cartoon", "vintage photograph")  # seen twice as often as others
 LAPLACE = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+
+
+class Rounded(Detail):
+    """The detail stage as 8 bits compute it: what goes on from each point is rounded, its gradient is not.
+
+    So it learns what rounding does to it, and gives the same for nearly the same picture. It is exact where no ranges
+    have been measured, and while it is not being trained.
+    """
+
+    def kept(self, name: str, value: Tensor) -> Tensor:
+        """Return the value as one of 256 steps within the point's range, which holds 0 (as in eight_bits.py)."""
+        low, high = self.ranges[POINTS.index(name)].clamp(max=0)[0], self.ranges[POINTS.index(name)].clamp(min=0)[1]
+        if not self.training or not bool(high > low):
+            return value
+        step = (high - low) / 255
+        zero = (-low / step).round()
+        rounded = (value.detach().float() / step + zero).round().clamp(0, 255) - zero
+        return value + (rounded * step - value.detach()).to(value)
 
 
 def edges(picture: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,7 +155,9 @@ def train(
     In the end the ranges are measured that computing in 8 bits needs; 0 seconds do only that.
     """
     torch.manual_seed(seed)
-    net: Any = trained(state) if state.exists() else Detail()  # Any: torch's annotations know no memory format
+    net: Any = Rounded()  # Any: torch's annotations know no memory format
+    if state.exists():
+        net.load_state_dict(trained(state).state_dict())
     net.to(device, memory_format=torch.channels_last)
     weights = dict(net.named_parameters())
     average = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -180,19 +200,21 @@ def train(
             sums = {}
         if time.monotonic() - saved > save_every:
             saved = time.monotonic()
-            save(state, average)
+            net.ranges.copy_(ranges(net.eval(), windows, device, batches=3))
+            net.train()
+            save(state, average | {"ranges": net.ranges})
             windows.look()
     net.load_state_dict(net.state_dict() | average)
-    net.ranges.copy_(ranges(net, windows, device))
-    done: Detail = net.cpu().to(memory_format=torch.contiguous_format)
-    save(state, done.state_dict())
-    return done
+    net.ranges.copy_(ranges(net.eval(), windows, device))
+    net.cpu().to(memory_format=torch.contiguous_format)
+    save(state, net.state_dict())
+    return trained(state)
 
 
 def trained(state: Path) -> Detail:
     """The detail stage of a checkpoint."""
     net = Detail()
-    net.load_state_dict(net.state_dict() | torch.load(state, weights_only=True))  # before the end it has no ranges
+    net.load_state_dict(net.state_dict() | torch.load(state, weights_only=True))  # a first one may have no ranges
     return net.eval()
 
 

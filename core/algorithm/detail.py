@@ -71,13 +71,17 @@ class Detail(nn.Module):
         out: Tensor = picture + F.pixel_shuffle(self.points(picture, source)["leave"], 2)
         return out
 
+    def kept(self, name: str, value: Tensor) -> Tensor:
+        """Return what goes on from a point: the value itself; training rounds it as 8 bits would."""
+        return value
+
     def points(self, picture: Tensor, source: Tensor) -> dict[str, Tensor]:
         """Return what is found at each of `POINTS`, in their order; the last is what is added, four pixels at once."""
         found: dict[str, Tensor] = {}
 
         def at(name: str, value: Tensor) -> Tensor:
             found[name] = value
-            return value
+            return self.kept(name, value)
 
         full = at("enter", F.relu(self.enter(torch.cat([picture, source], 1))))
         half = at("to_half", F.relu(self.to_half(full)))
@@ -93,5 +97,5 @@ class Detail(nn.Module):
         half = at("gated_half", F.relu(at("scaled_half", half * _twice(gain)) + _twice(shift)))
         gain, shift = at("gain_full", self.gain_full(half)), at("shift_full", self.shift_full(half))
         full = at("gated_full", F.relu(at("scaled_full", full * _twice(gain)) + _twice(shift)))
-        at("leave", self.leave(at("full", F.relu(self.full(full)))))
+        found["leave"] = at("leave", self.leave(at("full", F.relu(self.full(full)))))
         return found
