@@ -53,6 +53,14 @@ def log() -> Path:
     return platformdirs.user_log_path(NAME, appauthor=False)
 
 
+def videos() -> Path:
+    """Return the folder for what the user records: one of ours in the system's folder of videos."""
+    import platformdirs
+
+    _require_home()
+    return platformdirs.user_videos_path() / "StreamV2V Camera"
+
+
 def state() -> Path:
     """Return the folder for what tells that the program runs: one for all sessions of a user.
 

@@ -146,6 +146,8 @@ def status_text(status: Status) -> str:
         f"{status.published} published in {status.uptime_s:.0f} s"
         + (f", {status.refused} of them not taken by the sink" if status.refused else ""),
     ]
+    if status.recording:
+        lines.append(f"  recording {status.recording}, {status.recorded_s:.0f} s")
     if status.reader_count is not None:
         lines.insert(4, f"  readers   {', '.join(status.readers) or status.reader_count or 'none'}")
     return "\n".join(lines + [f"  note      {note}" for note in status.notes])

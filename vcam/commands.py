@@ -97,6 +97,26 @@ class Forget:
 
 
 @dataclass(frozen=True)
+class StartRecording:
+    """Record what is published into a file, until EndRecording."""
+
+
+@dataclass(frozen=True)
+class EndRecording:
+    """End the recording; its file is then complete."""
+
+
+@dataclass(frozen=True)
+class ToggleRecording:
+    """Begin a recording, or end the one that runs: for one key that does both."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Keep the picture that is published now as a file."""
+
+
+@dataclass(frozen=True)
 class Stop:
     """End the daemon in order."""
 
@@ -115,6 +135,10 @@ Command = (
     | Toggle
     | Panic
     | Forget
+    | StartRecording
+    | EndRecording
+    | ToggleRecording
+    | Snapshot
     | Stop
 )
 
@@ -132,6 +156,10 @@ _BY_NAME: dict[str, type[Any]] = {
     "toggle": Toggle,
     "panic": Panic,
     "forget": Forget,
+    "record": StartRecording,
+    "record-stop": EndRecording,
+    "record-toggle": ToggleRecording,
+    "snapshot": Snapshot,
     "stop": Stop,
 }
 PROMPT_LIMIT = 2000  # characters; far more than a text encoder reads
@@ -196,7 +224,8 @@ class Status:
     told; readers: their names. panel_port: of the panel and this API, None without them. logged: lines of the log so
     far. obs: how it stands with OBS Studio, in words; "" where nobody asked. preset: fast, balanced or sharp, "" where
     a size was asked for; preset_asked: may be auto; preset_says: what auto has measured, in words. prompt_notes: what
-    the model does not read of the prompt, in words.
+    the model does not read of the prompt, in words. recording: the file that what is published is recorded into, "" for
+    none, recorded_s: how long it is; saved: the recording or picture that was kept last, "" for none.
     """
 
     state: str = "starting"
@@ -235,6 +264,9 @@ class Status:
     obs: str = ""
     notes: tuple[str, ...] = ()
     prompt_notes: tuple[str, ...] = ()
+    recording: str = ""
+    recorded_s: float = 0.0
+    saved: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return an object for JSON."""

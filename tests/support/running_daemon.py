@@ -18,7 +18,7 @@ from tests.support.pictures import SIZE
 from tests.support.profile_files import write_profile
 from vcam.daemon.daemon import Daemon, RunParts
 from vcam.frames import FrameSource
-from vcam.settings.config import ObsSettings
+from vcam.settings.config import ObsSettings, RecordSettings
 from vcam.settings.run_options import RunOptions, RunReport
 
 
@@ -79,6 +79,7 @@ class SwitchedDaemon(RunningDaemon):
             ),
         }
         wished: dict[str, Any] = {"size": SIZE, "fps": 30, "panel": False, "obs": ObsSettings(enabled=False)}
+        wished["record"] = RecordSettings(str(folder / "videos"))
         super().__init__(
             RunOptions(**(wished | (options or {})), profile="p0", profiles_folder=self.folder),
             RunParts(

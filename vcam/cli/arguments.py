@@ -25,6 +25,10 @@ PLAIN_COMMANDS = {
     "toggle": "pause if it runs, resume if it rests: for one key that does both",
     "panic": "at once show a card that tells nothing, until `vcam resume`",
     "forget": "empty the feature bank, so that nothing of earlier frames stays in the picture",
+    "record": "record what is published into a file, in your folder of videos",
+    "record-stop": "end the recording",
+    "record-toggle": "begin a recording, or end it: for one key that does both",
+    "snapshot": "keep the picture that is published now",
     "reload": "read the profiles anew; edited files act by themselves",
     "stop": "end the running camera",
 }

@@ -9,16 +9,21 @@ from vcam.commands import (
     ChangeEngine,
     ChangeLook,
     Command,
+    EndRecording,
     Forget,
     NextProfile,
     PreviousProfile,
     Reload,
     SetPrompt,
+    Snapshot,
+    StartRecording,
+    ToggleRecording,
     UseProfile,
     UseSource,
     changed,
 )
 from vcam.daemon.auto_preset import AutoPreset
+from vcam.daemon.recorder import Recorder
 from vcam.devices.source_switch import SourceSwitch
 from vcam.errors import ProfileError
 from vcam.frames import FrameSource
@@ -41,8 +46,9 @@ class CommandHandler:
         source: SourceSwitch,
         translator: WorkerTranslator,
         open_source: Callable[[RunOptions], FrameSource],
+        recorder: Recorder,
     ) -> None:
-        self.choice, self.auto = choice, auto
+        self.choice, self.auto, self._recorder = choice, auto, recorder
         self._source, self._translator, self._open_source = source, translator, open_source
 
     def apply(self, command: Command) -> None:
@@ -70,6 +76,14 @@ class CommandHandler:
                 self._reload()
             case Forget():
                 self._translator.forget()
+            case StartRecording():
+                self._recorder.start()
+            case EndRecording():
+                self._recorder.end()
+            case ToggleRecording():
+                self._recorder.toggle()
+            case Snapshot():
+                self._recorder.snapshot()
             case _:
                 raise TypeError(f"{command} is not a command of this queue")
 

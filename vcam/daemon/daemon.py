@@ -30,9 +30,11 @@ from vcam.daemon.loops import FrameSlots, again_and_again
 from vcam.daemon.pipeline import END_S, Pipeline
 from vcam.daemon.profile_watch import ProfileWatch
 from vcam.daemon.publisher import Publisher
+from vcam.daemon.recorder import Recorder
 from vcam.daemon.reports import Described, report_of, status_of
 from vcam.devices import readers
 from vcam.devices.choose import choose_sink, choose_source
+from vcam.devices.sinks import recover
 from vcam.devices.source_switch import SourceSwitch
 from vcam.errors import VcamError
 from vcam.frames import EnginePhase, FrameSink, FrameSource, Picture, Translation
@@ -145,10 +147,12 @@ class Daemon:
             choice.settings, choice.look, starters, mirror=options.mirror, limits=parts.limits, clock=parts.clock
         )
         translator.prepare(prompts(choice))
-        publisher = Publisher(sink, options, slots.captured, parts.clock)
+        folder, kind = options.record.place(), f".{options.record.format}"
+        recorder = Recorder(folder, kind, options.size or DEFAULT_SIZE, options.fps, self._log.say)
+        publisher = Publisher(sink, options, slots.captured, parts.clock, recorder)
         self._audience = readers.Audience(parts.watch_sink(sink), options.idle_after_s, parts.clock)
         self._pipeline = Pipeline(source, translator, publisher, slots, self._log, parts.clock)
-        self._handler = CommandHandler(choice, auto, source, translator, parts.open_source)
+        self._handler = CommandHandler(choice, auto, source, translator, parts.open_source, recorder)
         self._commands = CommandQueue(self._handler.apply, self._log)
         self._at_once = CommandQueue(self._halt_or_resume, self._log)
         self._halt = Halt.NO
@@ -211,6 +215,7 @@ class Daemon:
         sys.setswitchinterval(0.001)  # the publisher waits at most this long for another thread's Python
         gc.freeze()  # what is there now stays: a look through all of it would hold the publisher up
         try:
+            recover(self.choice.options.record.place(), self._log.say)
             self._pipeline.start(stop, self._resting, self._finish)
             others.start()
             folders = parts.state_folder(), parts.thumbnails_folder()
@@ -226,6 +231,7 @@ class Daemon:
             self._log.say(f"the camera ends: {self._why_ended()}")
             self._pipeline.close()
             others.join(END_S)
+            self._pipeline.publisher.recorder.close()
             self._audience.close()
             for waiting in (self._at_once, self._commands):
                 waiting.refuse_rest(_ENDING)

@@ -205,7 +205,7 @@ def publish_loop(
     beats: Iterable[int],
     fallback: Callable[[], Fallback],
     *,
-    shown: Callable[[Picture], None] = lambda picture: None,
+    shown: Callable[[Picture, int], None] = lambda picture, tick: None,
     trouble: Callable[[str], None] = lambda text: None,
     fault: Callable[[str, Exception], None] = lambda what, error: None,
     clock: Callable[[], float] = time.perf_counter,
@@ -213,8 +213,8 @@ def publish_loop(
     """Publish one picture at each beat (see `ticks`).
 
     The first there is: the new translation, the last one while it is young enough, the raw camera if that was chosen,
-    the card. `shown` gets what was published, `trouble` what the sink said ("" when it is well again), `fault` what
-    nobody foresaw, in the sink or here: it costs this picture and nothing else.
+    the card. `shown` gets what was published and its beat, `trouble` what the sink said ("" when it is well
+    again), `fault` what nobody foresaw, in the sink or here: it costs this picture and nothing else.
     """
     counts = slots.counts
     last: FinishedFrame | None = None
@@ -234,7 +234,7 @@ def publish_loop(
             if said or before:
                 trouble(said)
             sent_s = clock()
-            shown(picture)
+            shown(picture, tick)
             counts.published += 1
             counts.published_rate.add(sent_s)
             if fresh is not None and fresh is last:

@@ -12,6 +12,7 @@ from vcam import fit
 from vcam.commands import OnFailure
 from vcam.daemon.cards import Card, Halt, card_for, draw_card
 from vcam.daemon.loops import Fallback, FrameSlots, no_view, publish_loop, ticks
+from vcam.daemon.recorder import Recorder
 from vcam.devices.health import LATE_INTERVALS
 from vcam.devices.sinks import VideoFile
 from vcam.errors import VcamError
@@ -30,8 +31,10 @@ class Publisher:
     `publish` belongs to one thread, `set` to another; `preview` may be read from any.
     """
 
-    def __init__(self, sink: FrameSink, options: RunOptions, captured: LatestSlot[Frame], clock: Clock) -> None:
-        self.sink, self.size = sink, options.size or DEFAULT_SIZE
+    def __init__(
+        self, sink: FrameSink, options: RunOptions, captured: LatestSlot[Frame], clock: Clock, recorder: Recorder
+    ) -> None:
+        self.sink, self.size, self.recorder = sink, options.size or DEFAULT_SIZE, recorder
         self._options, self._clock = options, clock
         self._off = card_for(Halt.PANIC, None, options.cards)
         by_choice = options.on_failure is OnFailure.RAW
@@ -77,8 +80,9 @@ class Publisher:
                 self.sink.send(draw_card(self._off, self.size), published + 1)
         self.sink.close()
 
-    def _show(self, picture: Picture) -> None:
+    def _show(self, picture: Picture, tick: int) -> None:
         self.preview = picture
+        self.recorder.take(picture, tick)
 
 
 def hold_s(on_failure: OnFailure, frame_s: float, interval_s: float) -> float:

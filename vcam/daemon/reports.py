@@ -79,6 +79,7 @@ def status_of(
         uptime_s=round(now - started_s, 1),
         notes=(*notes, *told),
         prompt_notes=told,
+        **sink.recorder.state._asdict(),
     )
 
 

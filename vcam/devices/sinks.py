@@ -18,6 +18,7 @@ if sys.platform == "linux":
     from vcam.devices import v4l2
 
 OUR_NAME = "StreamV2V Camera"
+_PART = ".part"  # of a file that is not complete: vcam.video.disk.part_of
 REOPEN_S = 2.0  # how often a camera that takes no pictures is opened anew
 
 
@@ -242,6 +243,20 @@ class VideoFile:
                 kept = keep_incomplete(self._part, self._path)
             why = str(error).partition("cannot be written: ")[2]
             raise DeviceError(f"{self._path} could not be completed: {why}; what was written is in {kept}") from error
+
+
+def recover(folder: Path, say: Callable[[str], None]) -> None:
+    """Give recordings that a killed program left under their hidden names in the folder a name that is seen."""
+    from vcam.video.disk import keep_incomplete
+
+    try:
+        left = [path for path in folder.iterdir() if path.name.startswith(".") and path.stem.endswith(_PART)]
+    except OSError:  # there is no folder yet, or it cannot be read: nothing to tell
+        return
+    for part in sorted(left):
+        target = part.with_name(part.stem.removesuffix(_PART)[1:] + part.suffix)
+        with contextlib.suppress(OSError):
+            say(f"an earlier recording was cut short: it is kept in {keep_incomplete(part, target)}")
 
 
 def _reason(error: Exception) -> str:

@@ -14,6 +14,8 @@ local VERBS = {
     { "panic", "panic (show nothing)" },
     { "resume", "resume" },
     { "forget", "forget earlier frames" },
+    { "record-toggle", "record / end recording" },
+    { "snapshot", "keep a picture" },
 }
 
 local hotkeys = {} -- name in the settings -> OBS's id of the hotkey

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vcam.settings.toml_schema import (
     Check,
     choice,
     did_you_mean,
+    expanded,
     flag,
     listed,
     number,
@@ -26,7 +28,19 @@ from vcam.settings.toml_schema import (
     whole,
 )
 
-OBS_COMMANDS = ("use", "next", "previous", "prompt", "pause", "resume", "toggle", "panic", "forget")
+OBS_COMMANDS = (
+    "use",
+    "next",
+    "previous",
+    "prompt",
+    "pause",
+    "resume",
+    "toggle",
+    "panic",
+    "forget",
+    "record-toggle",
+    "snapshot",
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,25 @@ class CardTexts:
     off: str = "Camera off"
 
 
+class RecordFormat(StrEnum):
+    """What a recording is written as; each plays though its program was killed."""
+
+    MP4 = "mp4"
+    MKV = "mkv"
+
+
+@dataclass(frozen=True)
+class RecordSettings:
+    """Where recordings and pictures of a run are kept. folder: "" is one in the user's folder of videos."""
+
+    folder: str = ""
+    format: RecordFormat = RecordFormat.MP4
+
+    def place(self) -> Path:
+        """Return the folder, which need not exist; raises OptionError for a home that is not known."""
+        return Path(expanded(self.folder)) if self.folder else folders.videos()
+
+
 @dataclass(frozen=True)
 class Config:
     """This machine's choices, which the command line may overrule.
@@ -85,6 +118,7 @@ class Config:
     threads: int | None = None
     obs: ObsSettings = field(default_factory=ObsSettings)
     cards: CardTexts = field(default_factory=CardTexts)
+    record: RecordSettings = field(default_factory=RecordSettings)
 
 
 def config_folder() -> Path:
@@ -104,11 +138,17 @@ def load_config(path: Path | None = None) -> Config:
         values = read_values(path, SCHEMA)
     except OptionError as error:
         raise ConfigError(str(error)) from error
-    obs, cards = _table(values, "obs."), _table(values, "cards.")
+    obs, cards, record = (_table(values, f"{name}.") for name in ("obs", "cards", "record"))
     asked = names_asked_by(AskedBy.CONFIG)
     engine: dict[str, Any] = {name: values.pop(f"engine.{name}", None) for name in asked}
     rest: dict[str, Any] = {_FIELDS.get(key, key.rpartition(".")[2]): value for key, value in values.items()}
-    return Config(**rest, engine=EngineOptions(**engine), obs=ObsSettings(**obs), cards=CardTexts(**cards))
+    return Config(
+        **rest,
+        engine=EngineOptions(**engine),
+        obs=ObsSettings(**obs),
+        cards=CardTexts(**cards),
+        record=RecordSettings(**record),
+    )
 
 
 def _table(values: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -219,6 +259,8 @@ SCHEMA: dict[str, Check] = {
     "engine.dtype": check_dtype,
     "engine.threads": THREADS,
     **{f"cards.{one.name}": text(60, shortest=0) for one in fields(CardTexts)},
+    "record.folder": text(1000, shortest=0),
+    "record.format": choice(RecordFormat),
     "obs.enabled": flag,
     "obs.host": _host,
     "obs.port": whole(1, 65_535),

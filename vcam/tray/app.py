@@ -18,7 +18,7 @@ from PySide6.QtGui import QAction, QActionGroup, QColor, QIcon, QPainter, QPen, 
 from PySide6.QtWidgets import QApplication, QMenu, QSystemTrayIcon
 
 from vcam import client
-from vcam.commands import Command, Panic, Pause, Resume, Stop, Toggle, UseProfile
+from vcam.commands import Command, Panic, Pause, Resume, Snapshot, Stop, Toggle, ToggleRecording, UseProfile
 from vcam.errors import VcamError
 from vcam.tray import display
 from vcam.tray.model import GONE, Light, View, view
@@ -96,6 +96,9 @@ class TrayMenu(QMenu):
         self._group = QActionGroup(self.profiles)
         self.panic = self._action("Panic: show nothing", self._toggle_panic)
         self.panic.setCheckable(True)
+        self.record = self._action("Record", lambda: camera.tell(ToggleRecording()))
+        self.record.setCheckable(True)
+        self.snapshot = self._action("Keep a picture", lambda: camera.tell(Snapshot()))
         self.panel = self._action("Open panel", open_panel)
         self.addSeparator()
         self.end = self._action("End the camera", lambda: camera.tell(Stop()))
@@ -106,7 +109,9 @@ class TrayMenu(QMenu):
         self.line.setText(now.line)
         self.on.setChecked(now.on)
         self.panic.setChecked(now.panic)
-        for action in (self.on, self.panic, self.panel, self.end, self.profiles.menuAction()):
+        self.record.setChecked(now.recording)
+        ours = (self.on, self.panic, self.record, self.snapshot, self.panel, self.end, self.profiles.menuAction())
+        for action in ours:
             action.setEnabled(now.alive)
         if [one.id for one in now.profiles] != [one.id for one in self._view.profiles]:
             self._list_profiles(now)

@@ -33,6 +33,7 @@ class View:
     """All that the tray shows.
 
     line: of the menu and the tooltip. on: whether a translated picture goes out. alive: whether a camera runs.
+    recording: whether what is published is recorded.
     """
 
     light: Light
@@ -41,6 +42,7 @@ class View:
     panic: bool
     alive: bool
     profiles: tuple[MenuProfile, ...]
+    recording: bool = False
 
 
 GONE = View(Light.RESTING, "The camera is not running", False, False, False, ())
@@ -67,4 +69,5 @@ def view(status: Status, profiles: Sequence[Mapping[str, Any]]) -> View:
         status.state == "panic",
         True,
         tuple(entries),
+        bool(status.recording),
     )

@@ -488,6 +488,10 @@ COMMANDS = {
     "toggle": commands.Toggle(),
     "panic": commands.Panic(),
     "reload": commands.Reload(),
+    "record": commands.StartRecording(),
+    "record-stop": commands.EndRecording(),
+    "record-toggle": commands.ToggleRecording(),
+    "snapshot": commands.Snapshot(),
     "forget": commands.Forget(),
     "stop": commands.Stop(),
 }

@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from core.settings import Runtime
 from vcam.commands import OnFailure
 from vcam.errors import ConfigError, OptionError
-from vcam.settings.config import SCHEMA, CardTexts, Config, ObsSettings, config_folder, load_config, parse_size
+from vcam.settings.config import (
+    SCHEMA,
+    CardTexts,
+    Config,
+    ObsSettings,
+    RecordFormat,
+    RecordSettings,
+    config_folder,
+    load_config,
+    parse_size,
+)
 from vcam.settings.engine_options import AskedBy, EngineOptions, names_asked_by
 from vcam.settings.presets import Preset
 
@@ -32,6 +42,10 @@ idle_after_s = 90
 enabled = false
 open = true
 port = 9000
+[record]
+folder = "~/films"
+format = "mkv"
+
 [cards]
 wait = "Soon"
 trouble = "A moment"
@@ -104,9 +118,12 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             allow=("next",),
         ),
         cards=CardTexts("Soon", "A moment", "", "Away"),
+        record=RecordSettings("~/films", RecordFormat.MKV),
     )
-    own, engine = len(Config.__dataclass_fields__) - 3, len(names_asked_by(AskedBy.CONFIG))
-    assert len(SCHEMA) == own + engine + len(ObsSettings.__dataclass_fields__) + len(CardTexts.__dataclass_fields__)
+    tables = (ObsSettings, CardTexts, RecordSettings)
+    own, engine = len(Config.__dataclass_fields__) - 1 - len(tables), len(names_asked_by(AskedBy.CONFIG))
+    assert len(SCHEMA) == own + engine + sum(len(table.__dataclass_fields__) for table in tables)
+    assert read.record.place() == Path("~/films").expanduser()
     assert read.engine.given().keys() == set(names_asked_by(AskedBy.CONFIG))
     assert all(getattr(read.obs, key) != getattr(ObsSettings(), key) for key in ObsSettings.__dataclass_fields__)
     assert "a secret" not in repr(read)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import patience
 from tests.support.controlled_daemon import ControlledDaemon
-from vcam.commands import Command, Panic, Resume, Status, Stop, Toggle, UseProfile
+from vcam.commands import Command, Panic, Resume, Snapshot, Status, Stop, Toggle, ToggleRecording, UseProfile
 from vcam.errors import VcamError
 from vcam.tray.model import GONE, Light, View, view
 
@@ -122,6 +122,11 @@ def test_the_menu_shows_the_camera_and_commands_it(qt: Any, tray: tuple[Any, Dae
     assert [one.isChecked() for one in icon.menu.profiles.actions()] == [False, True]
     icon.menu.panic.trigger()
     until(qt, lambda: Resume() in daemon.told)
+    icon.menu.record.trigger()
+    icon.menu.snapshot.trigger()
+    until(qt, lambda: {ToggleRecording(), Snapshot()} <= set(daemon.told))
+    daemon.view = view(replace(RUNNING, recording="/videos/a.mp4"), PROFILES)
+    until(qt, lambda: icon.menu.record.isChecked())
 
 
 def test_it_lives_through_the_cameras_end_and_start(qt: Any, tray: tuple[Any, Daemon]) -> None:

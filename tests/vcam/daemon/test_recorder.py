@@ -1,0 +1,161 @@
+"""Recording while live: what is published, playable whatever ends the program or fills the disk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.patience import PATIENCE_S
+from tests.support.running_daemon import SwitchedDaemon
+from vcam.commands import EndRecording, Panic, Snapshot, StartRecording, ToggleRecording
+from vcam.daemon.recorder import Recorder
+from vcam.devices.sinks import recover
+from vcam.errors import VcamError
+from vcam.settings.config import RecordSettings
+from vcam.video import probe, read
+
+ROOT = Path(__file__).parents[3]
+FACE = (245, 55, 225)
+
+
+def colours(path: Path) -> list[tuple[int, int, int]]:
+    """The middle of each picture of a film."""
+    pictures = [one.rgb for one in read(probe(path), lambda text: None)]
+    found = [picture[picture.shape[0] // 2, picture.shape[1] // 4] for picture in pictures]
+    return [(int(one[0]), int(one[1]), int(one[2])) for one in found]
+
+
+def near(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
+    return all(abs(mine - theirs) < 40 for mine, theirs in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+def test_what_is_published_is_recorded_and_no_face_after_a_panic(tmp_path: Path, kind: str) -> None:
+    settings = RecordSettings(str(tmp_path / "videos"), kind)  # type: ignore[arg-type]
+    with SwitchedDaemon(tmp_path, {"record": settings}) as run:
+        run.until(lambda: run.shows(0), "a translation shown")
+        run.tell(StartRecording())
+        path = Path(run.daemon.status().recording)
+        assert path.parent == tmp_path / "videos"
+        assert path.suffix == f".{kind}"
+        run.until(lambda: run.daemon.status().recorded_s >= 0.5, "half a second recorded")
+        run.tell(Panic())
+        seconds = run.daemon.status().recorded_s
+        run.until(lambda: run.daemon.status().recorded_s >= seconds + 0.5, "half a second of the card recorded")
+        run.tell(EndRecording())
+        status = run.daemon.status()
+        assert (status.recording, status.saved) == ("", str(path))
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+    found = [near(one, FACE) for one in colours(path)]
+    assert found[0]
+    assert found.index(False) > 5
+    assert not any(found[found.index(False) :]), "a face comes after the card"
+
+
+def test_the_cameras_end_completes_a_recording(tmp_path: Path) -> None:
+    with SwitchedDaemon(tmp_path) as run:
+        run.tell(ToggleRecording())
+        path = Path(run.daemon.status().recording)
+        run.until(lambda: run.daemon.status().recorded_s > 0.2, "anything recorded")
+    assert len(colours(path)) > 3
+
+
+def test_a_picture_is_kept_as_it_is_published(tmp_path: Path) -> None:
+    with SwitchedDaemon(tmp_path) as run:
+        run.until(lambda: run.shows(0), "a translation shown")
+        run.tell(Snapshot())
+        picture = cv2.imread(run.daemon.status().saved)
+        assert picture is not None
+        assert tuple(int(one) for one in picture[0, 0, ::-1]) == FACE
+        run.tell(Snapshot())
+        assert len(list((tmp_path / "videos").glob("*.png"))) == 2, "a second one of the same moment has another name"
+
+
+def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said: list[str] = []
+    recorder = Recorder(tmp_path / "file" / "videos", ".mp4", (64, 48), 25, said.append)
+    with pytest.raises(VcamError, match="nothing is being recorded"):
+        recorder.end()
+    with pytest.raises(VcamError, match="nothing was published"):
+        recorder.snapshot()
+    with pytest.raises(VcamError, match=r"cannot be made .* folder under \[record\]"):
+        recorder.start()
+    recorder = Recorder(tmp_path / "videos", ".mp4", (64, 48), 25, said.append)
+    recorder.start()
+    with pytest.raises(VcamError, match="being recorded already"):
+        recorder.start()
+    recorder.close()
+    assert not list((tmp_path / "videos").iterdir()), "nothing was published: there is nothing to keep"
+
+
+def test_an_encoder_that_is_late_never_holds_up_the_publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    recorder = Recorder(tmp_path, ".mkv", (64, 48), 25, lambda text: None)
+    recorder.start()
+    assert recorder._session is not None
+    send = recorder._session.file.send
+    monkeypatch.setattr(recorder._session.file, "send", lambda *one: (gate.wait(PATIENCE_S), send(*one)))
+    for tick in range(200):
+        recorder.take(np.full((48, 64, 3), 99, np.uint8), tick)  # returns though nothing is encoded
+    gate.set()
+    recorder.end()
+    assert 20 < len(colours(Path(recorder.state.saved))) < 200
+
+
+PROGRAM = """
+import resource, signal, sys, time
+from pathlib import Path
+import numpy as np
+from vcam.daemon.recorder import Recorder
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+rng = np.random.default_rng(0)
+recorder = Recorder(Path(sys.argv[1]), ".mp4", (64, 48), 25, lambda text: print(text, flush=True))
+if sys.argv[2] == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+recorder.start()
+for tick in range(150):
+    recorder.take(rng.integers(0, 255, (48, 64, 3), np.uint8), tick)
+    while recorder._session and not recorder._session.pictures.empty():
+        time.sleep(0.001)
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes, and kill -9")
+def test_a_full_disk_ends_the_recording_and_what_was_written_is_kept_and_said(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), "full"]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    (kept,) = tmp_path.iterdir()
+    assert ".incomplete" in kept.name
+    assert "the recording has ended" in done.stdout
+    assert str(kept) in done.stdout
+    assert len(colours(kept)) >= 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
+def test_a_killed_program_leaves_a_recording_that_plays_and_the_next_start_gives_it_a_name(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), "killed"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        for line in program.stdout:
+            if line == "taken\n":
+                break
+        program.kill()
+    said: list[str] = []
+    recover(tmp_path, said.append)
+    (kept,) = tmp_path.iterdir()
+    assert ".incomplete" in kept.name
+    assert not kept.name.startswith(".")
+    assert str(kept) in said[0]
+    assert 150 - 50 <= len(colours(kept)) <= 150
+    recover(tmp_path, said.append)
+    assert len(said) == 1
