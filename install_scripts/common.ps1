@@ -48,7 +48,7 @@ function Install-CudaTorch {
 
 # Enter-Environment run | test: .venv holds the checkout and all that this purpose needs, at the versions of constraints.txt.
 function Enter-Environment([string] $Purpose) {
-    $extras = if ($Purpose -eq "run") { "camera,obs" } else { "camera,obs,tray,dev" }
+    $extras = if ($Purpose -eq "run") { "camera,obs,marking" } else { "camera,obs,marking,tray,dev" }
     $stamp = Join-Path $Venv ".ready-$Purpose"
     $unfinished = Join-Path $Venv ".installing"
     $wanted = Get-Wanted

@@ -45,6 +45,12 @@ def _no_tray() -> str | None:
     return None if os.environ.get("TRAY_PROBE") else "no tray host: TRAY_PROBE is not set"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test, and no program that one starts, keeps a certificate in the folders of who runs them."""
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
+
+
 @pytest.fixture
 def quick_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small models load quickly (see layout_once)."""

@@ -89,7 +89,8 @@ def _translate(args: argparse.Namespace) -> int:
 
     chosen = profile.id if profile else None
     with decoders_in_log() as lines:
-        report = translate(Job(args.input, args.output, settings, look, args.frames, args.engine_size, chosen))
+        job = Job(args.input, args.output, settings, look, args.frames, args.engine_size, chosen, config.marking)
+        report = translate(job)
     if lines.count:
         print_note(f"note: {lines.count} warnings of decoders are left out here; the first: {lines.first}")
     print_result(

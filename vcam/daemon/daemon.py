@@ -58,7 +58,7 @@ def _open_source(options: RunOptions) -> FrameSource:
 
 
 def _open_sink(options: RunOptions) -> FrameSink:
-    return choose_sink(options.sink, options.size or DEFAULT_SIZE, options.fps)
+    return choose_sink(options.sink, options.size or DEFAULT_SIZE, options.fps, options.marking)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vcam.devices import cameras, sinks
 from vcam.devices.network import NetworkStream, is_address
@@ -12,6 +13,9 @@ from vcam.devices.webcam import Webcam
 from vcam.errors import DeviceError, VcamError
 from vcam.frames import FrameSink, FrameSource
 from vcam.log_file import announce
+
+if TYPE_CHECKING:
+    from vcam.video.marking import MarkingWanted
 
 
 def load_readers() -> None:
@@ -50,13 +54,13 @@ def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource
     return VideoLoop(path)
 
 
-def choose_sink(wanted: str, size: tuple[int, int], fps: float) -> FrameSink:
+def choose_sink(wanted: str, size: tuple[int, int], fps: float, marking: MarkingWanted | None = None) -> FrameSink:
     """Open the sink `wanted`: auto, camera, none or a file; auto takes the virtual camera, else none, and says why.
 
-    Raises DeviceError.
+    marking: how a file says that it is AI-translated. Raises DeviceError, VideoError.
     """
     if wanted != "auto":
-        return sinks.open_sink(wanted, size, fps)
+        return sinks.open_sink(wanted, size, fps, marking=marking)
     try:
         sink = sinks.open_sink("camera", size, fps)
         announce(f"sink: {sink.name}")

@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vcam.errors import DeviceError, VideoError
 from vcam.frames import FrameSink, Picture
+from vcam.log_file import announce
+
+if TYPE_CHECKING:
+    from vcam.video.marking import MarkingWanted
 
 if sys.platform == "linux":
     from vcam.devices import v4l2
@@ -158,25 +163,27 @@ def _why_refused(device: str | None, message: str) -> str:
 
 
 class VideoFile:
-    """An H.264 video file, one picture a beat, under its final name only once it is complete.
+    """An H.264 video file, one picture a beat, under its final name only once it is complete, then marked.
 
     Where a beat was left out the picture before lasts longer, so that time in the file is time on the clock: to
     encode it again would make a machine that is late later still. What was written plays, to within two seconds of
     the end, whatever ends the program. Raises VideoError if the file cannot be written.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
+    def __init__(self, path: Path, size: tuple[int, int], fps: float, marking: MarkingWanted | None = None) -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
         from vcam.video.disk import errors_of, part_of
         from vcam.video.film_writing import while_writing
+        from vcam.video.marking import METADATA_ALONE, film_tags, marker_for
         from vcam.video.media import address
 
         width, height = size
         if width % 2 or height % 2:
             raise DeviceError(f"size is {width}x{height}; a video file needs an even width and height")
         self.name, self.size = str(path), size
+        self._marker = METADATA_ALONE if marking is None else marker_for(marking, announce)
         self._path, self._part = path, part_of(path)
         self._errors = functools.partial(errors_of, path)
         self._first: int | None = None
@@ -187,6 +194,7 @@ class VideoFile:
             with self._errors():
                 options = while_writing(path.suffix.lower())
                 self._container = av.open(address(self._part), "w", options=options)
+                self._container.metadata.update(film_tags())
                 self._stream: Any = self._container.add_stream("libx264", rate=rate)
                 self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
                 # superfast: the encoder shares the cores with the engine, and must keep the pace; zerolatency: it
@@ -237,6 +245,10 @@ class VideoFile:
                 if self._refused is not None:
                     raise self._refused
                 self._part.replace(self._path)
+            # the program does not end before this, however long it takes; the file is whole already
+            marking = threading.Thread(target=self._marker.finished, args=(self._path,), name="vcam-marking")
+            marking.start()
+            marking.join()
         except VideoError as error:
             kept = self._part
             with contextlib.suppress(OSError):  # it is found under the hidden name then
@@ -268,8 +280,12 @@ def open_sink(
     size: tuple[int, int],
     fps: float,
     camera: Callable[[tuple[int, int], float], FrameSink] = VirtualCamera,
+    marking: MarkingWanted | None = None,
 ) -> FrameSink:
-    """Open the sink that `wanted` names: camera, none, or a file; raises DeviceError."""
+    """Open the sink that `wanted` names: camera, none, or a file; raises DeviceError, VideoError.
+
+    marking: how a file says that it is AI-translated; None: by metadata alone.
+    """
     if wanted == "none":
         return NullSink(size)
     if wanted == "camera":
@@ -281,4 +297,4 @@ def open_sink(
         raise DeviceError(f"{path} is a folder; give a file name")
     if not path.parent.is_dir():
         raise DeviceError(f"{path} cannot be written: there is no folder {path.parent}")
-    return VideoFile(path, size, fps)
+    return VideoFile(path, size, fps, marking)

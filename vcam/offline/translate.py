@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,7 @@ import numpy as np
 from core.settings import EngineSettings, Look, Runtime
 from vcam.errors import VcamError
 from vcam.offline.ahead import AHEAD, read_ahead
+from vcam.settings.config import MarkingSettings
 from vcam.settings.engine_options import engine_size
 from vcam.video import (
     IMAGE_SUFFIXES,
@@ -35,6 +36,7 @@ from vcam.video import (
     fitted,
     for_picture,
     kept,
+    marker_for,
     of_one_shape,
     part_of,
     probe,
@@ -98,7 +100,8 @@ class Job:
     """What is translated into what, and how.
 
     settings.width * settings.height is the engine's pixel budget, spent in the shape of the source; `size` (width,
-    height) is taken as it is. frames: stop after so many. profile: its id, for the report.
+    height) is taken as it is. frames: stop after so many. profile: its id, for the report. marking: how the
+    target says that it is AI-translated.
     """
 
     source: Path
@@ -108,6 +111,7 @@ class Job:
     frames: int | None = None
     size: tuple[int, int] | None = None
     profile: str | None = None
+    marking: MarkingSettings = field(default_factory=MarkingSettings)
 
 
 def translate(
@@ -124,7 +128,8 @@ def translate(
     if media.animated and job.target.suffix.lower() in IMAGE_SUFFIXES:
         media = for_picture(media, noted)
     settings = _sized(job.settings, media, job.size)
-    with _stop_on_signal() as stop, writing(job.target, media, noted) as writer:
+    marker = marker_for(job.marking, noted)  # what is wrong with a certificate is said before hours of work
+    with _stop_on_signal() as stop, writing(job.target, media, noted, marker) as writer:
         engine = make_engine(settings, job.look) if make_engine else _real_engine(settings, job.look, noted)
         started = time.monotonic()
         limit = _limit(media, job.frames)

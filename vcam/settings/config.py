@@ -94,6 +94,19 @@ class RecordSettings:
 
 
 @dataclass(frozen=True)
+class MarkingSettings:
+    """How recorded and translated files say that they are AI-translated, beside their metadata (docs/marking.md).
+
+    credentials: whether they carry signed C2PA Content Credentials. certificate, key: PEM files of the signer's; None:
+    made on this machine.
+    """
+
+    credentials: bool = True
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True)
 class Config:
     """This machine's choices, which the command line may overrule.
 
@@ -119,6 +132,7 @@ class Config:
     obs: ObsSettings = field(default_factory=ObsSettings)
     cards: CardTexts = field(default_factory=CardTexts)
     record: RecordSettings = field(default_factory=RecordSettings)
+    marking: MarkingSettings = field(default_factory=MarkingSettings)
 
 
 def config_folder() -> Path:
@@ -138,7 +152,7 @@ def load_config(path: Path | None = None) -> Config:
         values = read_values(path, SCHEMA)
     except OptionError as error:
         raise ConfigError(str(error)) from error
-    obs, cards, record = (_table(values, f"{name}.") for name in ("obs", "cards", "record"))
+    obs, cards, record, marking = (_table(values, f"{name}.") for name in ("obs", "cards", "record", "marking"))
     asked = names_asked_by(AskedBy.CONFIG)
     engine: dict[str, Any] = {name: values.pop(f"engine.{name}", None) for name in asked}
     rest: dict[str, Any] = {_FIELDS.get(key, key.rpartition(".")[2]): value for key, value in values.items()}
@@ -148,6 +162,7 @@ def load_config(path: Path | None = None) -> Config:
         obs=ObsSettings(**obs),
         cards=CardTexts(**cards),
         record=RecordSettings(**record),
+        marking=MarkingSettings(**marking),
     )
 
 
@@ -234,6 +249,10 @@ def _commands(key: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _file(key: str, value: object) -> Path:
+    return config_folder() / expanded(str(text(1000)(key, value)))
+
+
 DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 FPS = number(1, 240)
@@ -261,6 +280,9 @@ SCHEMA: dict[str, Check] = {
     **{f"cards.{one.name}": text(60, shortest=0) for one in fields(CardTexts)},
     "record.folder": text(1000, shortest=0),
     "record.format": choice(RecordFormat),
+    "marking.credentials": flag,
+    "marking.certificate": _file,
+    "marking.key": _file,
     "obs.enabled": flag,
     "obs.host": _host,
     "obs.port": whole(1, 65_535),

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.settings import EngineSettings
 from vcam.commands import OnFailure
-from vcam.settings.config import CardTexts, ObsSettings, RecordSettings
+from vcam.settings.config import CardTexts, MarkingSettings, ObsSettings, RecordSettings
 from vcam.settings.engine_options import NOTHING_ASKED, EngineOptions, engine_settings
 from vcam.settings.presets import Preset
 from vcam.settings.profiles import Profile
@@ -52,6 +52,7 @@ class RunOptions:
     obs: ObsSettings = field(default_factory=ObsSettings)
     cards: CardTexts = field(default_factory=CardTexts)
     record: RecordSettings = field(default_factory=RecordSettings)
+    marking: MarkingSettings = field(default_factory=MarkingSettings)
     profiles_folder: Path | None = None
     automatic: Mapping[str, Preset] = field(default_factory=dict)
 

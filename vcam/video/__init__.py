@@ -2,6 +2,7 @@
 
 from vcam.fit import detail_at, enlarged
 from vcam.video.films import on_grid
+from vcam.video.marking import marker_for
 from vcam.video.media import (
     IMAGE_SUFFIXES,
     LARGEST,
@@ -35,6 +36,7 @@ __all__ = [
     "fitted",
     "for_picture",
     "kept",
+    "marker_for",
     "natural",
     "of_one_shape",
     "on_grid",

@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 
 from vcam.errors import VcamError, VideoError
 from vcam.video.disk import errors_of, is_of_disk, keep_incomplete, part_of
+from vcam.video.marking import METADATA_ALONE, Marker, film_tags
 from vcam.video.media import (
     BT470BG,
     BT709,
@@ -69,8 +70,8 @@ def while_writing(suffix: str) -> dict[str, str]:
 class FilmWriter:
     """Writes a film with the clock, colours and sound of another."""
 
-    def __init__(self, target: Path, like: Media, note: Note) -> None:
-        self._target, self._like, self._note = target, like, note
+    def __init__(self, target: Path, like: Media, note: Note, marker: Marker = METADATA_ALONE) -> None:
+        self._target, self._like, self._note, self._marker = target, like, note, marker
         suffix = target.suffix.lower()
         self._colours = _Colours.of(like, target, note)
         self._output = _begun(target, like, self._colours, note)
@@ -137,6 +138,7 @@ class FilmWriter:
                 self._output.sound.complete()
             self._output.close()
             os.replace(self._output.part, self._target)
+        self._marker.finished(self._target)
         self._beats.say(self._note)
 
     def abandon(self) -> None:
@@ -196,6 +198,7 @@ def _begun(target: Path, like: Media, colours: _Colours, note: Note) -> _Output:
     for plan in plans:
         with errors_of(target):
             container = av.open(address(part), "w", options=while_writing(target.suffix.lower()))
+            container.metadata.update(film_tags())
         output = _Output(part, container, _pictures(container, target, like, colours))
         try:
             if plan is not Plan.NONE:

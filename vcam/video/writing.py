@@ -9,15 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-import cv2
-import numpy as np
-
 from vcam.errors import VideoError
 from vcam.video.disk import errors_of, keep_incomplete, part_of
 from vcam.video.film_writing import FilmWriter
+from vcam.video.marking import METADATA_ALONE, Marker
 from vcam.video.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Kind, Media, Note, Picture, to_stderr
-
-_ALPHA_SUFFIXES = (".png", ".webp", ".tif", ".tiff")
+from vcam.video.picture_files import encoded
 
 
 class Writer(Protocol):
@@ -34,8 +31,8 @@ class Writer(Protocol):
 
 
 @contextlib.contextmanager
-def writing(target: Path, like: Media, note: Note = to_stderr) -> Iterator[Writer]:
-    """Open a writer for `target` of pictures like those of `like`.
+def writing(target: Path, like: Media, note: Note = to_stderr, marker: Marker = METADATA_ALONE) -> Iterator[Writer]:
+    """Open a writer for `target` of pictures like those of `like`, which marks them.
 
     Leaving without `finish` leaves nothing under that name: a film or folder that was begun is kept under another one,
     and that is said.
@@ -44,12 +41,12 @@ def writing(target: Path, like: Media, note: Note = to_stderr) -> Iterator[Write
     sound of `like`, a picture, or without a suffix a folder of pictures. Raise VcamError.
     """
     kind = _check_target(target, like)
-    make: dict[Kind, Callable[[Path, Media, Note], Writer]] = {
+    make: dict[Kind, Callable[[Path, Media, Note, Marker], Writer]] = {
         Kind.VIDEO: FilmWriter,
         Kind.IMAGE: _ImageWriter,
         Kind.FOLDER: _FolderWriter,
     }
-    writer = make[kind](target, like, note)
+    writer = make[kind](target, like, note, marker)
     try:
         yield writer
     finally:
@@ -92,29 +89,19 @@ def _check_target(target: Path, like: Media) -> Kind:
     )
 
 
-def _encoded(picture: Picture, suffix: str) -> bytes:
-    bgr = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2BGR)
-    if picture.alpha is not None and suffix in _ALPHA_SUFFIXES:
-        bgr = np.dstack([bgr, picture.alpha])
-    options = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 95]}.get(suffix, [])
-    done, data = cv2.imencode(suffix, bgr, options)
-    if not done:
-        raise ValueError(f"a {suffix} picture cannot be made")
-    return bytes(data)
-
-
 class _ImageWriter:
     """Writes one picture."""
 
-    def __init__(self, target: Path, like: Media, note: Note) -> None:
-        self._target, self._part = target, part_of(target)
+    def __init__(self, target: Path, like: Media, note: Note, marker: Marker) -> None:
+        self._target, self._part, self._marker = target, part_of(target), marker
         self._count = 0
         with errors_of(target):
             self._part.write_bytes(b"")
 
     def write(self, picture: Picture) -> None:
         with errors_of(self._target):
-            self._part.write_bytes(_encoded(picture, self._target.suffix.lower()))
+            suffix = self._target.suffix.lower()
+            self._part.write_bytes(encoded(picture.rgb, suffix, self._marker, picture.alpha))
         self._count += 1
 
     def finish(self, cut: bool = False) -> None:
@@ -130,8 +117,9 @@ class _ImageWriter:
 class _FolderWriter:
     """Writes numbered pictures, or pictures under the names that they came with."""
 
-    def __init__(self, target: Path, like: Media, note: Note) -> None:
+    def __init__(self, target: Path, like: Media, note: Note, marker: Marker) -> None:
         self._target, self._part, self._note = target, target.with_name(f".{target.name}.part"), note
+        self._marker = marker
         self._count = 0
         with errors_of(target):
             shutil.rmtree(self._part, ignore_errors=True)
@@ -142,7 +130,8 @@ class _FolderWriter:
         if name.suffix.lower() not in IMAGE_SUFFIXES:  # of a kind that is read alone
             name = name.with_suffix(".png")
         with errors_of(self._target):
-            (self._part / name).write_bytes(_encoded(picture, name.suffix.lower()))
+            data = encoded(picture.rgb, name.suffix.lower(), self._marker, picture.alpha)
+            (self._part / name).write_bytes(data)
         self._count += 1
 
     def finish(self, cut: bool = False) -> None:

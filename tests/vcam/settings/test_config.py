@@ -18,6 +18,7 @@ from vcam.settings.config import (
     SCHEMA,
     CardTexts,
     Config,
+    MarkingSettings,
     ObsSettings,
     RecordFormat,
     RecordSettings,
@@ -58,6 +59,10 @@ runtime = "eager"
 device = "cuda:1"
 dtype = "float16"
 threads = 4
+[marking]
+credentials = false
+certificate = "/keys/chain.pem"
+key = "/keys/key.pem"
 [obs]
 enabled = false
 host = "192.0.2.7"
@@ -119,8 +124,9 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         ),
         cards=CardTexts("Soon", "A moment", "", "Away"),
         record=RecordSettings("~/films", RecordFormat.MKV),
+        marking=MarkingSettings(False, Path("/keys/chain.pem"), Path("/keys/key.pem")),
     )
-    tables = (ObsSettings, CardTexts, RecordSettings)
+    tables = (ObsSettings, CardTexts, RecordSettings, MarkingSettings)
     own, engine = len(Config.__dataclass_fields__) - 1 - len(tables), len(names_asked_by(AskedBy.CONFIG))
     assert len(SCHEMA) == own + engine + sum(len(table.__dataclass_fields__) for table in tables)
     assert read.record.place() == Path("~/films").expanduser()
@@ -128,6 +134,12 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert all(getattr(read.obs, key) != getattr(ObsSettings(), key) for key in ObsSettings.__dataclass_fields__)
     assert "a secret" not in repr(read)
     assert all(getattr(read, key) != getattr(Config(), key) for key in Config.__dataclass_fields__)
+
+
+def test_a_certificate_may_lie_beside_config_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VCAM_CONFIG_FOLDER", str(tmp_path))
+    write(tmp_path, '[marking]\ncertificate = "mine.pem"\nkey = "~/mine.key"')
+    assert load_config().marking == MarkingSettings(True, tmp_path / "mine.pem", Path.home() / "mine.key")
 
 
 def test_default_profile_is_shipped() -> None:
