@@ -148,7 +148,7 @@ class Daemon:
         )
         translator.prepare(prompts(choice))
         folder, kind = options.record.place(), f".{options.record.format}"
-        recorder = Recorder(folder, kind, options.size or DEFAULT_SIZE, options.fps, self._log.say)
+        recorder = Recorder(folder, kind, options.size or DEFAULT_SIZE, options.fps, self._log.say, options.marking)
         publisher = Publisher(sink, options, slots.captured, parts.clock, recorder)
         self._audience = readers.Audience(parts.watch_sink(sink), options.idle_after_s, parts.clock)
         self._pipeline = Pipeline(source, translator, publisher, slots, self._log, parts.clock)

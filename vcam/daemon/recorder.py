@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
-
 from core.errors import StreamV2VError
-from vcam.devices.sinks import VideoFile
+from vcam.devices.sinks import VideoFile, picture_file
 from vcam.errors import VcamError
 from vcam.frames import Picture
+from vcam.settings.config import MarkingSettings
 from vcam.settings.toml_schema import write_atomically
 
 WAITING = 45  # pictures that may wait for the encoder; a machine that is late leaves some out, and their time stays
@@ -47,13 +46,20 @@ class Recorder:
     """Takes every published picture by `take` (the publisher's thread, which never waits here).
 
     `start`, `end`, `toggle` and `snapshot` belong to the commands' thread; `state` may be read from any. say: tells the
-    user.
+    user. marking: how what is kept says that it is AI-translated.
     """
 
     def __init__(
-        self, folder: Path, suffix: str, size: tuple[int, int], fps: float, say: Callable[[str], None]
+        self,
+        folder: Path,
+        suffix: str,
+        size: tuple[int, int],
+        fps: float,
+        say: Callable[[str], None],
+        marking: MarkingSettings,
     ) -> None:
         self._folder, self._suffix, self._size, self._fps, self._say = folder, suffix, size, fps, say
+        self._marking = marking
         self._session: _Session | None = None
         self._newest: Picture | None = None
         self._saved = ""
@@ -84,7 +90,7 @@ class Recorder:
         if self._session is not None:
             raise VcamError(f"{self._session.path} is being recorded already; to end it: vcam record-stop")
         path = self._new_path(self._suffix)
-        session = _Session(path, VideoFile(path, self._size, self._fps))
+        session = _Session(path, VideoFile(path, self._size, self._fps, self._marking))
         session.thread = threading.Thread(target=self._write, args=(session,), name="vcam-record", daemon=True)
         session.thread.start()
         self._session = session
@@ -113,9 +119,9 @@ class Recorder:
         if picture is None:
             raise VcamError("nothing was published yet")
         path = self._new_path(".png")
-        _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        data = picture_file(picture, ".png", self._marking)
         try:
-            write_atomically(path, data.tobytes())
+            write_atomically(path, data)
         except OSError as error:
             raise VcamError(f"{path} cannot be written ({error.strerror or error})") from error
         self._saved = str(path)

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 
 def load_readers() -> None:
-    """Load what reads films and pictures: one may become the source at any time."""
-    import vcam.video  # noqa: F401
+    """Load what reads, writes and signs films and pictures: one may become the source, or be recorded, at any time."""
+    from vcam.video import marking
+
+    marking.load()
 
 
 def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource:

@@ -24,6 +24,8 @@ if sys.platform == "linux":
 
 OUR_NAME = "StreamV2V Camera"
 _PART = ".part"  # of a file that is not complete: vcam.video.disk.part_of
+_COPY = ".marking"  # of one that is being signed: vcam.video.marking
+_SURELY_LEFT_S = 60.0  # without a byte written
 REOPEN_S = 2.0  # how often a camera that takes no pictures is opened anew
 
 
@@ -257,12 +259,27 @@ class VideoFile:
             raise DeviceError(f"{self._path} could not be completed: {why}; what was written is in {kept}") from error
 
 
+def picture_file(picture: Picture, suffix: str, marking: MarkingWanted) -> bytes:
+    """Return the picture as a file of that suffix holds it, marked as AI-translated; raises VideoError."""
+    from vcam.video.marking import marker_for
+    from vcam.video.picture_files import encoded
+
+    return encoded(picture, suffix, marker_for(marking, announce))
+
+
 def recover(folder: Path, say: Callable[[str], None]) -> None:
-    """Give recordings that a killed program left under their hidden names in the folder a name that is seen."""
+    """Give recordings that a killed program left under their hidden names in the folder a name that is seen.
+
+    A copy that was being signed is removed: what it is a copy of is there.
+    """
     from vcam.video.disk import keep_incomplete
 
     try:
-        left = [path for path in folder.iterdir() if path.name.startswith(".") and path.stem.endswith(_PART)]
+        hidden = [path for path in folder.iterdir() if path.name.startswith(".")]
+        left = [path for path in hidden if path.stem.endswith(_PART)]
+        for copy in hidden:
+            if copy.stem.endswith(_COPY) and copy.stat().st_mtime < time.time() - _SURELY_LEFT_S:
+                copy.unlink()
     except OSError:  # there is no folder yet, or it cannot be read: nothing to tell
         return
     for part in sorted(left):

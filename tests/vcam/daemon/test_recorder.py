@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from vcam.commands import EndRecording, Panic, Snapshot, StartRecording, ToggleR
 from vcam.daemon.recorder import Recorder
 from vcam.devices.sinks import recover
 from vcam.errors import VcamError
-from vcam.settings.config import RecordSettings
+from vcam.settings.config import MarkingSettings, RecordSettings
 from vcam.video import probe, read
 
 ROOT = Path(__file__).parents[3]
@@ -77,17 +78,43 @@ def test_a_picture_is_kept_as_it_is_published(tmp_path: Path) -> None:
         assert len(list((tmp_path / "videos").glob("*.png"))) == 2, "a second one of the same moment has another name"
 
 
+def test_recordings_and_pictures_say_that_they_are_ai_translated(tmp_path: Path) -> None:
+    import c2pa
+
+    recorder = Recorder(tmp_path, ".mp4", (64, 48), 25, lambda text: None, MarkingSettings())
+    kept = []
+    recorder.start()
+    for tick in range(30):
+        recorder.take(np.full((48, 64, 3), 99, np.uint8), tick)
+    recorder.end()
+    kept.append(recorder.state.saved)
+    recorder.snapshot()
+    kept.append(recorder.state.saved)
+    for path in kept:
+        with c2pa.Reader(path) as reader:
+            assert reader.get_validation_state() == "Valid"
+            assert "compositeWithTrainedAlgorithmicMedia" in reader.json()
+
+
+def test_a_copy_that_was_being_signed_is_removed_but_not_while_it_is_written(tmp_path: Path) -> None:
+    for name in ("a.mp4", ".a.marking.mp4", ".b.marking.mp4"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path / ".a.marking.mp4", (0, 0))
+    recover(tmp_path, lambda text: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.marking.mp4", "a.mp4"]
+
+
 def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said: list[str] = []
-    recorder = Recorder(tmp_path / "file" / "videos", ".mp4", (64, 48), 25, said.append)
+    recorder = Recorder(tmp_path / "file" / "videos", ".mp4", (64, 48), 25, said.append, MarkingSettings())
     with pytest.raises(VcamError, match="nothing is being recorded"):
         recorder.end()
     with pytest.raises(VcamError, match="nothing was published"):
         recorder.snapshot()
     with pytest.raises(VcamError, match=r"cannot be made .* folder under \[record\]"):
         recorder.start()
-    recorder = Recorder(tmp_path / "videos", ".mp4", (64, 48), 25, said.append)
+    recorder = Recorder(tmp_path / "videos", ".mp4", (64, 48), 25, said.append, MarkingSettings())
     recorder.start()
     with pytest.raises(VcamError, match="being recorded already"):
         recorder.start()
@@ -97,7 +124,7 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
 
 def test_an_encoder_that_is_late_never_holds_up_the_publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    recorder = Recorder(tmp_path, ".mkv", (64, 48), 25, lambda text: None)
+    recorder = Recorder(tmp_path, ".mkv", (64, 48), 25, lambda text: None, MarkingSettings())
     recorder.start()
     assert recorder._session is not None
     send = recorder._session.file.send
@@ -114,10 +141,11 @@ import resource, signal, sys, time
 from pathlib import Path
 import numpy as np
 from vcam.daemon.recorder import Recorder
+from vcam.settings.config import MarkingSettings
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 rng = np.random.default_rng(0)
-recorder = Recorder(Path(sys.argv[1]), ".mp4", (64, 48), 25, lambda text: print(text, flush=True))
+recorder = Recorder(Path(sys.argv[1]), ".mp4", (64, 48), 25, lambda text: print(text, flush=True), MarkingSettings())
 if sys.argv[2] == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 recorder.start()
