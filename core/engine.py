@@ -109,7 +109,7 @@ class Engine:
             self._model.put(change.values)
         resolved = dataclasses.replace(model.resolved, settings=settings)
         self._model = dataclasses.replace(model, resolved=resolved, originals=change.originals)
-        if any(name.startswith("text_encoder.") for name in change.values):
+        if any(name.startswith("text_encoder") for name in change.values):
             model.encoder.forget()
             self._transition = self._transition.towards(model.encoder(self.look.prompt), frames)
         self._sampling = self._sampling_of(self.look)  # the layers make other keys and values of the same text

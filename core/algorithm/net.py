@@ -21,6 +21,7 @@ class Net(Protocol):
     ) -> tuple[Tensor, Features]:
         """Predict: latents [rows, channels, h, w], timesteps [rows], text [rows, words, width].
 
+        The text's last rows may be no words (core.algorithm.conditions).
         Return (prediction, features seen). The prediction has the latents' shape and is of the kind that the
         scheduler's prediction_type names. With an empty bank it is the stock UNet's.
         """

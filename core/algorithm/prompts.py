@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from core.algorithm import emphasis
+from core.algorithm import conditions, emphasis
 
 _CACHED = 256  # prompts; one of SD 1.5 takes 118 kB in fp16
 
@@ -23,16 +23,19 @@ class PromptEncoder:
         known: Callable[[str], bool],
         spans: Callable[[str], Sequence[tuple[int, int]]] = lambda text: (),
         length: int = 0,
+        further: int = 0,
     ) -> None:
         """Encode by `embed`; known: whether the text encoder has a token for a word.
 
         spans: where in the text each token lies, the special ones (0, 0), none cut off; without it nothing is weighed.
-        length: the tokens that the encoder reads, its own two included; 0 for any number.
+        length: the tokens that the encoder reads, its own two included; 0 for any number. further: rows of what `embed`
+        gives that are no words (core.algorithm.conditions) and stay as they are.
         """
         self._embed = embed
         self._known = known
         self._spans = spans
         self._length = length
+        self._further = further
         self._cache: OrderedDict[str, Tensor] = OrderedDict()
 
     def __call__(self, prompt: str) -> Tensor:
@@ -60,14 +63,16 @@ class PromptEncoder:
         if all(piece.weight == 1 for piece in pieces):
             return embedding
         letters = [piece.weight for piece in pieces for _ in piece.text]
-        rows = torch.ones(embedding.shape[1])
-        for row, (begin, end) in enumerate(self._spans(text)[: embedding.shape[1] - 1]):
+        words = embedding.shape[1] - self._further
+        rows = torch.ones(words)
+        for row, (begin, end) in enumerate(self._spans(text)[: words - 1]):
             if begin < end:
                 rows[row] = letters[end - 1]
-        before = embedding.float()
+        before = embedding[:, :words].float()
         after = before * rows.to(before.device)[None, :, None]
         size = after.abs().mean()
-        return (after * (before.abs().mean() / size) if size > 0 else before).to(embedding.dtype)
+        weighed = (after * (before.abs().mean() / size) if size > 0 else before).to(embedding.dtype)
+        return torch.cat([weighed, embedding[:, words:]], dim=1)
 
     def notes(self, prompt: str) -> list[str]:
         """Return what is to be said of the prompt: marks that mean nothing here, and text that is cut off."""
@@ -83,16 +88,68 @@ class PromptEncoder:
         return [word for word in dict.fromkeys(emphasis.words(prompt)) if not self._known(word)]
 
 
+class TextPart(NamedTuple):
+    """transformers' tokenizer and text encoder, which belong together."""
+
+    tokenizer: Any
+    encoder: Any
+
+    @property
+    def length(self) -> int:
+        """Tokens that the encoder reads."""
+        return int(self.encoder.config.max_position_embeddings)
+
+    def ids(self, prompt: str) -> Tensor:
+        """Return the prompt's tokens, int64 [1, length]."""
+        found = self.tokenizer(
+            prompt, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+        )
+        ids: Tensor = found.input_ids.to(self.encoder.device)
+        return ids
+
+
 def clip_encoder(tokenizer: Any, text_encoder: Any, dtype: torch.dtype) -> PromptEncoder:
     """Return an encoder by transformers' tokenizer and CLIPTextModel."""
-    length = text_encoder.config.max_position_embeddings
-    unknown = None if tokenizer.unk_token == tokenizer.eos_token else tokenizer.unk_token_id
+    part = TextPart(tokenizer, text_encoder)
 
     @torch.no_grad()
     def embed(prompt: str) -> Tensor:
-        tokens = tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        embedding: Tensor = text_encoder(tokens.input_ids.to(text_encoder.device))[0].to(dtype)
+        embedding: Tensor = text_encoder(part.ids(prompt))[0].to(dtype)
         return embedding
+
+    return _encoder(part, embed)
+
+
+def clip_pair_encoder(first: TextPart, second: TextPart, dtype: torch.dtype, size: tuple[int, int]) -> PromptEncoder:
+    """Return an encoder as SDXL has it: what two encoders make of a prompt, beside each other, then its conditions.
+
+    size: (height, width) of the pictures. second: of a CLIPTextModelWithProjection, which gives the pooled text.
+    """
+
+    @torch.no_grad()
+    def embed(prompt: str) -> Tensor:
+        words = before_last(first.encoder, first.ids(prompt))
+        others, pooled = before_last_and_pooled(second.encoder, second.ids(prompt))
+        return conditions.joined(torch.cat([words, others], dim=-1).to(dtype), pooled, *size)
+
+    return _encoder(first, embed, embed("").shape[1] - first.length)
+
+
+def before_last(text_encoder: Any, ids: Tensor) -> Tensor:
+    """Return what comes of all layers of a CLIP text encoder but its last, [1, words, width], as SDXL takes it."""
+    found: Tensor = text_encoder(ids, output_hidden_states=True).hidden_states[-2]
+    return found
+
+
+def before_last_and_pooled(text_encoder: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `before_last` of a CLIPTextModelWithProjection, and the pooled text [1, pooled]."""
+    found = text_encoder(ids, output_hidden_states=True)
+    return found.hidden_states[-2], found.text_embeds
+
+
+def _encoder(part: TextPart, embed: Callable[[str], Tensor], further: int = 0) -> PromptEncoder:
+    tokenizer = part.tokenizer
+    unknown = None if tokenizer.unk_token == tokenizer.eos_token else tokenizer.unk_token_id
 
     def known(word: str) -> bool:
         return unknown is None or unknown not in tokenizer(word, add_special_tokens=False).input_ids
@@ -101,7 +158,7 @@ def clip_encoder(tokenizer: Any, text_encoder: Any, dtype: torch.dtype) -> Promp
         found: list[tuple[int, int]] = tokenizer(text, return_offsets_mapping=True, verbose=False).offset_mapping
         return found
 
-    return PromptEncoder(embed, known, spans, length)
+    return PromptEncoder(embed, known, spans, part.length, further)
 
 
 class Blend(NamedTuple):

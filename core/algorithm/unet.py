@@ -11,6 +11,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
+from core.algorithm import conditions
 from core.algorithm.attention import (
     BankCall,
     CrossAttention,
@@ -56,6 +57,7 @@ class BankedUNet(nn.Module):
                     f"fusion place {place!r} is none of this UNet's self-attentions, transformer blocks or up blocks"
                 )
         self.unet = unet
+        self.pooled = conditions.pooled_width(unet.config)
 
     def forward(
         self,
@@ -69,10 +71,12 @@ class BankedUNet(nn.Module):
         """See core.algorithm.net.Net; cross: `cross_attention` of the text, where the caller has it."""
         seen: Features = {}
         call = BankCall(bank, reading, seen, cross or {})
+        told = conditions.apart(text, self.pooled)
         (prediction,) = self.unet(
             latents,
             timesteps,
-            encoder_hidden_states=text,
+            encoder_hidden_states=told.words,
+            added_cond_kwargs=told.added,
             cross_attention_kwargs={"bank_call": call},
             return_dict=False,
         )
@@ -89,9 +93,10 @@ class BankedUNet(nn.Module):
 
         They serve every frame until the text or the weights change.
         """
+        words = conditions.apart(text, self.pooled).words
         attentions = (module for module in self.unet.modules() if isinstance(module, Attention))
         return {
-            attention.processor.layer: keys_values(attention, text)
+            attention.processor.layer: keys_values(attention, words)
             for attention in attentions
             if isinstance(attention.processor, CrossAttention)
         }
@@ -147,12 +152,16 @@ class PlainUNet(nn.Module):
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         self.unet = unet
+        self.pooled = conditions.pooled_width(unet.config)
 
     def forward(
         self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
     ) -> tuple[Tensor, Features]:
         """See core.algorithm.net.Net."""
-        (prediction,) = self.unet(latents, timesteps, encoder_hidden_states=text, return_dict=False)
+        told = conditions.apart(text, self.pooled)
+        (prediction,) = self.unet(
+            latents, timesteps, encoder_hidden_states=told.words, added_cond_kwargs=told.added, return_dict=False
+        )
         return prediction, {}
 
 
@@ -165,8 +174,14 @@ def self_attentions(unet: UNet2DConditionModel) -> list[str]:
 
 
 def default_places(unet: UNet2DConditionModel) -> tuple[str, ...]:
-    """Return where the paper fuses (section 4.2): attention outputs of the mid block and the first two up blocks."""
-    low = ("mid_block.", "up_blocks.0.", "up_blocks.1.")
+    """Return where the paper fuses (section 4.2): attention outputs of the mid block and the first two up blocks.
+
+    Those of SD 1.5 work at a quarter of the latents' size and below, for finer fusion blurs; SDXL's second up block
+    works at half, so there it is the first alone (docs/models.md). A UNet too small for such levels fuses in both.
+    """
+    levels = len(unet.up_blocks)  # each of which works at twice the size of the one before, the last at the latents'
+    coarse = [block for block in (0, 1) if levels - 1 - block >= 2] or [0, 1]
+    low = ("mid_block.", *(f"up_blocks.{block}." for block in coarse))
     return tuple(name for name in self_attentions(unet) if name.startswith(low))
 
 
@@ -175,6 +190,7 @@ def layout(config: Mapping[str, Any], places: Iterable[str] | None, height: int,
 
     Raises PlaceError.
     """
+    words = 2 + conditions.further_rows(config)
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(dict(config))
         net = BankedUNet(unet, places)
@@ -182,7 +198,7 @@ def layout(config: Mapping[str, Any], places: Iterable[str] | None, height: int,
         _, seen = net(
             torch.empty(1, int(config["in_channels"]), height, width),
             torch.empty(1),
-            torch.empty(1, 2, int(config["cross_attention_dim"])),
+            torch.empty(1, words, int(config["cross_attention_dim"])),
             {},
             Reading(flag, flag, flag),
         )

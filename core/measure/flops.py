@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.algorithm import stream
+from core.algorithm import conditions, stream
 from core.algorithm import unet as unets
 from core.algorithm.detail import Detail
 from core.algorithm.frame import DetailedDecoder, FrameModule, PictureDecoder, PictureEncoder, example_inputs
@@ -59,6 +59,7 @@ def frame_flops(resolved: Resolved) -> int:
             policy=settings.policy,
         )
         words = int(part_config(folder, "text_encoder")["max_position_embeddings"])
+        words += conditions.further_rows(unet.config)
         inputs = example_inputs(net, state.tensors, len(state.positions), (words, int(unet.config.cross_attention_dim)))
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             frame(picture, inputs, state.tensors)

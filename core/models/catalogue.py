@@ -82,6 +82,8 @@ def in_gb(count: int) -> str:
 _SD15 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14")
 _LCM_LORA = ("latent-consistency/lcm-lora-sdv1-5", "cf2fced511dbe7e26c8d1d397e728fbab875db4b")
 _TURBO = ("stabilityai/sd-turbo", "b261bac6fd2cf515557d5d0707481eafa0485ec2")
+_SDXL_TURBO = ("stabilityai/sdxl-turbo", "71153311d3dbb46851df1931d3ca6e939de83304")
+_TAESDXL = ("madebyollin/taesdxl", "b20258aaef75ef61e659c1e0f14f251cf0ad153e")
 _TAESD = ("madebyollin/taesd", "614f76814bbe30edbe2e627ace1c2234c81a2c0e")
 _SMALL = (
     "scheduler/scheduler_config.json",
@@ -91,6 +93,13 @@ _SMALL = (
     "tokenizer/tokenizer_config.json",
     "tokenizer/vocab.json",
     "unet/config.json",
+)
+_SMALL_2 = (  # of the second text encoder
+    "text_encoder_2/config.json",
+    "tokenizer_2/merges.txt",
+    "tokenizer_2/special_tokens_map.json",
+    "tokenizer_2/tokenizer_config.json",
+    "tokenizer_2/vocab.json",
 )
 _UNET, _TEXT = "unet/diffusion_pytorch_model", "text_encoder/model"
 
@@ -104,16 +113,16 @@ def _plain(source: tuple[str, str], paths: Iterable[str]) -> tuple[File, ...]:
     return tuple(File(*source, path, path) for path in paths)
 
 
-_VAE = (
-    File(*_TAESD, "config.json", "vae/config.json"),
-    File(
-        *_TAESD,
-        "diffusion_pytorch_model.safetensors",
-        "vae/diffusion_pytorch_model.safetensors",
-        9_793_292,
-        "db169d69145ec4ff064e49d99c95fa05d3eb04ee453de35824a6d0f325513549",
-    ),
-)
+def _tiny(source: tuple[str, str], sha256: str) -> tuple[File, File]:
+    """Return the files of a TAESD."""
+    weights = "diffusion_pytorch_model.safetensors"
+    return (
+        File(*source, "config.json", "vae/config.json"),
+        File(*source, weights, f"vae/{weights}", 9_793_292, sha256),
+    )
+
+
+_VAE = _tiny(_TAESD, "db169d69145ec4ff064e49d99c95fa05d3eb04ee453de35824a6d0f325513549")
 _VAE_LICENCE = Licence("TAESD", "MIT", "https://huggingface.co/madebyollin/taesd")
 
 SD15_LCM = CatalogueModel(
@@ -148,9 +157,37 @@ SD_TURBO = CatalogueModel(
         *_VAE,
     ),
     (
-        Licence("SD-Turbo", "of Stability AI, with terms for commercial use", f"https://huggingface.co/{_TURBO[0]}"),
+        Licence(
+            "SD-Turbo",
+            "Stability AI's community licence; for commercial use see https://stability.ai/license",
+            f"https://huggingface.co/{_TURBO[0]}",
+        ),
         _VAE_LICENCE,
     ),
     {"schedule": "turbo", "steps": 2, "strength": 0.5},
 )
-ENTRIES: Mapping[str, CatalogueModel] = {entry.name: entry for entry in (SD15_LCM, SD_TURBO)}
+SDXL_TURBO = CatalogueModel(
+    "sdxl-turbo",
+    (
+        *_plain(_SDXL_TURBO, (*_SMALL, *_SMALL_2)),
+        _half(_SDXL_TURBO, _UNET, 5_135_149_760, "48fa46161a745f48d4054df3fe13804ee255486bca893403b60373c188fd1bdb"),
+        _half(_SDXL_TURBO, _TEXT, 246_144_152, "660c6f5b1abae9dc498ac2d21e1347d2abdb0cf6c0c0c8576cd796491d9a6cdd"),
+        _half(
+            _SDXL_TURBO,
+            "text_encoder_2/model",
+            1_389_382_176,
+            "ec310df2af79c318e24d20511b601a591ca8cd4f1fce1d8dff822a356bcdb1f4",
+        ),
+        *_tiny(_TAESDXL, "ff4824aca94dd6111e0340fa749347fb74101060d9712cb5ef1ca8f1cf17502f"),
+    ),
+    (
+        Licence(
+            "SDXL-Turbo",
+            "Stability AI's non-commercial community licence; for commercial use see https://stability.ai/license",
+            f"https://huggingface.co/{_SDXL_TURBO[0]}",
+        ),
+        Licence("TAESDXL", "MIT", f"https://huggingface.co/{_TAESDXL[0]}"),
+    ),
+    {"schedule": "turbo", "steps": 1, "strength": 0.5},
+)
+ENTRIES: Mapping[str, CatalogueModel] = {entry.name: entry for entry in (SD15_LCM, SD_TURBO, SDXL_TURBO)}

@@ -25,7 +25,9 @@ _PARTS = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderTiny", "AutoencoderKL"),
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
 }
+_TWO_ENCODERS = "text_time"  # core.algorithm.conditions.KIND, which imports torch
 DETAIL_WIDTHS = ("full", "half", "quarter", "eighth", "whole")
 DETAIL = "detail"  # the folder of the detail stage's weights, model.safetensors
 ONNX_GRAPHS = {"encoder": "vae", "unet": "unet", "decoder": "vae", "text_encoder": "text_encoder"}  # graph: weights
@@ -39,7 +41,8 @@ class ModelDescription:
     (core.algorithm.unet.default_places).
     subtoken: into how many parts a token's width is divided when features are matched
     (core.algorithm.attention.fuse_subtoken). words: those that the text encoder knows, empty where it knows any.
-    detail: widths of its detail stage (core.algorithm.detail.Detail), empty without one.
+    detail: widths of its detail stage (core.algorithm.detail.Detail), empty without one. text_encoders: its parts that
+    read a prompt: one, or SDXL's two, each with a tokenizer of its own.
     """
 
     name: str
@@ -61,6 +64,12 @@ class ModelDescription:
     styles: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     detail: tuple[tuple[str, int], ...] = ()
+    text_encoders: tuple[str, ...] = ("text_encoder",)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Its parts that hold weights, in the order in which they are loaded."""
+        return ("unet", "vae", *self.text_encoders)
 
 
 def available() -> list[str]:
@@ -85,17 +94,31 @@ def describe(name: str) -> ModelDescription:
         )
     _explain_cache(folder)
     refuse_code(folder)
-    for part, kinds in _PARTS.items():
-        _check_part(folder, part, kinds)
-    if not (folder / "tokenizer").is_dir():
-        raise ModelError(
-            f"{folder}: tokenizer/ is missing; a diffusers folder has unet, vae, text_encoder, tokenizer and scheduler"
-        )
+    for part in ("unet", "vae"):
+        _check_part(folder, part, _PARTS[part])
+    for part in _text_encoders(folder):
+        _check_part(folder, part, _PARTS[part])
+        if not (folder / tokenizer_of(part)).is_dir():
+            raise ModelError(
+                f"{folder}: {tokenizer_of(part)}/ is missing; a diffusers folder has unet, vae, text_encoder, "
+                "tokenizer and scheduler, one of SDXL's shape also text_encoder_2 and tokenizer_2"
+            )
     own = read_json(folder / DESCRIPTION) if (folder / DESCRIPTION).exists() else {}
     try:
         return _description(name, folder, own)
     except SettingsError as error:
         raise ModelError(f"{folder / DESCRIPTION}: {one_line(error)}; docs/models.md lists its keys") from error
+
+
+def _text_encoders(folder: Path) -> tuple[str, ...]:
+    """Return the names of the text encoders that a folder's UNet is made for. Raises ModelError."""
+    kind = part_config(folder, "unet").get("addition_embed_type")
+    return ("text_encoder", "text_encoder_2") if kind == _TWO_ENCODERS else ("text_encoder",)
+
+
+def tokenizer_of(text_encoder: str) -> str:
+    """Return the name of the folder with that text encoder's tokenizer."""
+    return text_encoder.replace("text_encoder", "tokenizer")
 
 
 def _explain_file(name: str) -> None:
@@ -141,7 +164,8 @@ def has_graphs(folder: Path) -> bool:
 
 def graphs_of(description: ModelDescription) -> dict[str, str]:
     """Return the graphs of the onnx runtime for that model, and the part whose weights each has."""
-    return ONNX_GRAPHS | ({DETAIL: DETAIL} if description.detail else {})
+    encoders = {part: part for part in description.text_encoders}
+    return ONNX_GRAPHS | encoders | ({DETAIL: DETAIL} if description.detail else {})
 
 
 def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescription:
@@ -168,6 +192,7 @@ def _description(name: str, folder: Path, own: Mapping[str, Any]) -> ModelDescri
         styles=_texts("styles", own.get("styles", ())),
         words=_texts("words", own.get("words", ())),
         detail=_detail_widths(folder, own.get("detail", {})),
+        text_encoders=_text_encoders(folder) if (folder / "unet").is_dir() else default.text_encoders,
     )
     _check(description)
     return description
@@ -245,7 +270,7 @@ def _check_part(folder: Path, part: str, kinds: Sequence[str]) -> None:
 
 
 def _stem(where: Path) -> str:
-    return "model" if where.name == "text_encoder" else "diffusion_pytorch_model"
+    return "model" if where.name.startswith("text_encoder") else "diffusion_pytorch_model"
 
 
 def weight_files(where: Path) -> list[str]:
@@ -326,7 +351,7 @@ def fingerprint(description: ModelDescription) -> str:
 
     That is the parts' configurations, without who wrote them, where features are fused, and a detail stage's widths.
     """
-    parts = {part: part_config(description.folder, part) for part in sorted(set(ONNX_GRAPHS.values()))}
+    parts = {part: part_config(description.folder, part) for part in sorted(description.parts)}
     own = {part: {key: config[key] for key in config if _shapes_a_graph(key)} for part, config in parts.items()}
     detail = [dict(description.detail)] if description.detail else []
     text = json.dumps([own, description.places, description.subtoken, *detail], sort_keys=True)

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from core.algorithm import bank as banks
+from core.algorithm import conditions
 from core.algorithm import unet as unets
 from core.algorithm.bank import Bank, Features
 from core.algorithm.frame import FrameInputs, PictureDecoder, PictureEncoder, StreamTensors, denoise, example_inputs
@@ -99,7 +100,7 @@ def need(resolved: Resolved) -> Need:
 
 def _numbers(description: ModelDescription) -> list[int]:
     """Return how many numbers each tensor of the model's files holds."""
-    return [one.numbers for part in host.PARTS for one in stored(description.folder / part)]
+    return [one.numbers for part in description.parts for one in stored(description.folder / part)]
 
 
 def is_small(resolved: Resolved, room: int) -> bool:
@@ -200,7 +201,7 @@ def _frame(
 
     configs: Mapping[str, Any] = json.loads(parts)
     unet = configs["unet"]
-    words = int(unet["cross_attention_dim"])
+    words = (_TEXT + conditions.further_rows(unet), int(unet["cross_attention_dim"]))
     library: Any = diffusers
     with torch.device("meta"):
         vae = getattr(library, configs["vae"]["_class_name"]).from_config(configs["vae"]).to(dtype)
@@ -211,13 +212,13 @@ def _frame(
     net = unets.BankedUNet(plain, places, subtoken) if banked else unets.PlainUNet(plain)
     with torch.inference_mode(), _NoAttentionMatrix():
         latents = encode(picture).expand(shape.rows, -1, -1, -1)[1:].clone()
-        one = example_inputs(None, StreamTensors(latents[:0], latents[:0], {}, picture[None][:0]), 1, (_TEXT, words))
+        one = example_inputs(None, StreamTensors(latents[:0], latents[:0], {}, picture[None][:0]), 1, words)
         _, _, seen = _denoised(net, one, {}, one.noise, Guidance.NONE)
         sizes = {name: (feature.shape[1], feature.shape[2]) for name, feature in seen.items()}
         bank = banks.empty(sizes, shape.net_rows, shape.slots, dtype, torch.device("meta"))
         del seen
         tensors = StreamTensors(latents, latents, bank, picture[None][:0])
-        inputs = example_inputs(None, tensors, shape.net_rows, (_TEXT, words))
+        inputs = example_inputs(None, tensors, shape.net_rows, words)
         with _Alive() as alive:
             latent = encode(picture)
             clean, _, seen = _denoised(net, inputs, bank, torch.cat([latent, latents]), shape.guidance)

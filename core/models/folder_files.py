@@ -16,11 +16,11 @@ from core.errors import ModelError
 
 LARGEST = 4_000_000  # bytes of a configuration; the included ones have 2 kB
 DEEPEST = 16  # levels of lists and objects
-FOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+FOLDERS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 _CONFIGURATIONS = (
     "model_index.json",
-    *(f"{part}/config.json" for part in ("unet", "vae", "text_encoder", "tokenizer")),
-    "tokenizer/tokenizer_config.json",
+    *(f"{part}/config.json" for part in FOLDERS),
+    *(f"{part}/tokenizer_config.json" for part in ("tokenizer", "tokenizer_2")),
     "scheduler/scheduler_config.json",
 )
 _RUNS_CODE = {  # a key of a configuration: what a library would do
@@ -106,7 +106,7 @@ def check_keys(path: Path, config: Mapping[str, Any], table: Mapping[str, tuple[
 
 
 def part_config(folder: Path, name: str) -> dict[str, Any]:
-    """Return the configuration of the folder's unet, vae or text_encoder, its known keys checked. Raises ModelError."""
+    """Return the configuration of one of the folder's parts, its known keys checked. Raises ModelError."""
     path = folder / name / "config.json"
     config = read_json(path)
     check_keys(path, config, PART_KEYS[name])
@@ -167,6 +167,14 @@ def _table(**kinds: tuple[tuple[_Check, str], str]) -> dict[str, tuple[_Check, s
     return {key: check for check, keys in kinds.values() for key in keys.split()}
 
 
+_TEXT_ENCODER = _table(
+    wide=(_WIDE, "hidden_size intermediate_size projection_dim max_position_embeddings num_attention_heads"),
+    layers=(whole(1, 200), "num_hidden_layers"),
+    vocabulary=(whole(1, 1_000_000), "vocab_size"),
+    tokens=(whole(-1, 1_000_000), "pad_token_id bos_token_id eos_token_id"),
+    number=(_NUMBER, "layer_norm_eps attention_dropout initializer_range initializer_factor"),
+    text=(_TEXT, "hidden_act"),
+)
 # what each part's class is built of, by diffusers' and transformers' names; null is the class's own default
 PART_KEYS: Mapping[str, Mapping[str, tuple[_Check, str]]] = {
     "unet": _table(
@@ -208,14 +216,8 @@ PART_KEYS: Mapping[str, Mapping[str, tuple[_Check, str]]] = {
         texts=(_TEXTS, "down_block_types up_block_types"),
         flag=(_FLAG, "force_upcast use_quant_conv use_post_quant_conv mid_block_add_attention"),
     ),
-    "text_encoder": _table(
-        wide=(_WIDE, "hidden_size intermediate_size projection_dim max_position_embeddings num_attention_heads"),
-        layers=(whole(1, 200), "num_hidden_layers"),
-        vocabulary=(whole(1, 1_000_000), "vocab_size"),
-        tokens=(whole(-1, 1_000_000), "pad_token_id bos_token_id eos_token_id"),
-        number=(_NUMBER, "layer_norm_eps attention_dropout initializer_range initializer_factor"),
-        text=(_TEXT, "hidden_act"),
-    ),
+    "text_encoder": _TEXT_ENCODER,
+    "text_encoder_2": _TEXT_ENCODER,
 }
 SCHEDULER_KEYS = _table(
     number=(_NUMBER, "beta_start beta_end"),

@@ -21,7 +21,6 @@ from core.models.description import ModelDescription, Stored, stored
 from core.models.resolved import Resolved
 from core.settings import EngineSettings, Runtime
 
-PARTS = ("unet", "vae", "text_encoder")  # in the order in which they are loaded
 _NETS = ("unet", "vae")  # of which a TensorRT engine is made
 _STORED_AS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
 _BESIDES = 100_000_000  # modules, and libraries that are imported late; as seen in real runs (docs/models.md)
@@ -85,9 +84,9 @@ def loading(resolved: Resolved) -> LoadingNeed:
     """Return what loading the model takes. Raises ModelError."""
     description, settings = resolved.description, resolved.settings
     dtype: torch.dtype = getattr(torch, settings.dtype)
-    staying = _staying(settings)
+    staying = _staying(resolved)
     held = needed = shown = 0
-    for part in PARTS:
+    for part in description.parts:
         tensors = stored(description.folder / part)
         # what has its dtype in the file already is used where it lies there
         converted = sum(one.numbers for one in tensors if one.dtype != _STORED_AS.get(dtype)) * dtype.itemsize
@@ -105,11 +104,11 @@ def loading(resolved: Resolved) -> LoadingNeed:
     return LoadingNeed(needed + besides, max(needed, shown) + besides, originals)
 
 
-def _staying(settings: EngineSettings) -> tuple[str, ...]:
+def _staying(resolved: Resolved) -> tuple[str, ...]:
     """Return the parts whose weights are in RAM when all is loaded."""
-    if settings.device == "cpu":
-        return PARTS
-    return _NETS if settings.runtime is Runtime.TENSORRT else ()
+    if resolved.settings.device == "cpu":
+        return resolved.description.parts
+    return _NETS if resolved.settings.runtime is Runtime.TENSORRT else ()
 
 
 def _bytes(tensors: list[Stored], dtype: torch.dtype) -> int:
@@ -133,7 +132,7 @@ def _changed(resolved: Resolved) -> list[int]:
         return []
     weights = {
         f"{part}.{one.name}": one.numbers
-        for part in ("unet", "text_encoder")
+        for part in ("unet", *resolved.description.text_encoders)
         for one in stored(resolved.description.folder / part)
         if one.name.endswith(".weight")
     }
@@ -182,7 +181,7 @@ def building(resolved: Resolved) -> BuildNeed:
     description, settings = resolved.description, resolved.settings
     dtype: torch.dtype = getattr(torch, settings.dtype)
     plain = partial(_bytes, dtype=dtype)
-    sizes = {part: plain(stored(description.folder / part)) for part in PARTS}
+    sizes = {part: plain(stored(description.folder / part)) for part in description.parts}
     graph = sum(sizes[part] for part in _NETS)
     model = sum(sizes.values()) if settings.device == "cpu" else _CUDA_BESIDES
     exporting = model + _EXPORT_BESIDES

@@ -1,4 +1,4 @@
-"""Reading a model folder's parts into PyTorch: SD 1.5-shaped diffusers folders and LoRAs; safetensors only."""
+"""Reading a model folder's parts into PyTorch: diffusers folders of SD's and SDXL's shapes, LoRAs; safetensors only."""
 
 from __future__ import annotations
 
@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from core.algorithm import conditions
 from core.algorithm.bank import Layout
 from core.algorithm.detail import Detail
 from core.algorithm.frame import DetailedDecoder, PictureDecoder
-from core.algorithm.prompts import PromptEncoder
+from core.algorithm.prompts import PromptEncoder, TextPart, clip_encoder, clip_pair_encoder
 from core.algorithm.schedule import Prediction, Schedule, ScheduleKind
 from core.errors import ModelError, PlaceError, SettingsError
 from core.models import loras
-from core.models.description import DESCRIPTION, DETAIL, ModelDescription, class_name, scheduler_config, variant
+from core.models.description import (
+    DESCRIPTION,
+    DETAIL,
+    ModelDescription,
+    class_name,
+    scheduler_config,
+    tokenizer_of,
+    variant,
+)
 from core.models.folder_files import known_config, one_line
 from core.models.resolved import Resolved
 from core.models.tokenizer import load_tokenizer
@@ -28,11 +37,12 @@ if TYPE_CHECKING:
 
 _UNSUPPORTED = {  # of a UNet's config: what a call would have to be given besides latents, timesteps and text
     "time_cond_proj_dim": "models with a guidance embedding (LCM)",
-    "addition_embed_type": "models with further conditions (SDXL)",
+    "addition_embed_type": "models with further conditions",
     "encoder_hid_dim_type": "models with further encoders",
     "class_embed_type": "models with classes",
 }
-_SUPPORTED = "take an SD 1.5-shaped model (for LCM: Stable Diffusion 1.5 with the LCM LoRA)"
+_SUPPORTED = "take an SD 1.5-, SD 2- or SDXL-shaped model (for LCM: Stable Diffusion 1.5 with the LCM LoRA)"
+_TAKEN = (None, "text", conditions.KIND)
 
 
 class LoadedParts(NamedTuple):
@@ -62,26 +72,35 @@ def load_parts(resolved: Resolved, *, nets_on: torch.device | None = None) -> Lo
     nets_on: where the UNet and the VAE go if not to the settings' device. core.models.host_memory works out the RAM
     that this takes.
     """
-    from core.algorithm.prompts import clip_encoder
-
     settings, folder = resolved.settings, resolved.description.folder
     dtype, device = getattr(torch, settings.dtype), device_of(settings.device)
     schedule = betas_schedule(resolved.description)
-    places = {"unet": nets_on or device, "vae": nets_on or device, "text_encoder": device}
+    texts = resolved.description.text_encoders
+    places = dict.fromkeys(("unet", "vae"), nets_on or device) | dict.fromkeys(texts, device)
     # to its device before the next is read, so that the host holds one of them at most
-    unet, vae, text_encoder = (
+    unet, vae, *text_encoders = (
         part(folder, name, dtype).eval().requires_grad_(False).to(place) for name, place in places.items()
     )
-    tokenizer = load_tokenizer(folder)
-    _check_shapes(folder, unet.config, vae.config, text_encoder.config)
-    weights = loras.named_weights(unet, text_encoder)  # by the names before a bank wraps some of the layers
+    read = [
+        TextPart(load_tokenizer(folder, tokenizer_of(name)), one)
+        for name, one in zip(texts, text_encoders, strict=True)
+    ]
+    _check_shapes(folder, unet.config, vae.config, [one.config for one in text_encoders])
+    # by the names before a bank wraps some of the layers
+    weights = loras.named_weights({"unet": unet} | dict(zip(texts, text_encoders, strict=True)))
     fusion = loras.switch(weights, {}, settings.loras)
     loras.put(weights, fusion.values)
     latent = _latent(resolved, unet.config, vae.config)
     layout = {} if settings.policy is Policy.OFF else _layout(resolved, unet, latent)
-    encoder = clip_encoder(tokenizer, text_encoder, dtype)
+    encoder = _prompt_encoder(read, dtype, (settings.height, settings.width))
     decode = _decoder(resolved.description, vae, nets_on or device)
     return LoadedParts(unet, vae, encoder, schedule, layout, latent, dtype, device, weights, fusion.originals, decode)
+
+
+def _prompt_encoder(parts: Sequence[TextPart], dtype: torch.dtype, size: tuple[int, int]) -> PromptEncoder:
+    if len(parts) == 1:
+        return clip_encoder(*parts[0], dtype)
+    return clip_pair_encoder(parts[0], parts[1], dtype, size)
 
 
 def _decoder(description: ModelDescription, vae: Any, device: torch.device) -> PictureDecoder:
@@ -176,11 +195,11 @@ def _diffusers() -> Any:
 
 
 def part(folder: Path, name: str, dtype: torch.dtype) -> Any:
-    """Load the folder's unet, vae or text_encoder; no weight may be missing. Raises ModelError."""
+    """Load one of ModelDescription.parts; no weight may be missing. Raises ModelError."""
     where = folder / name
     known = known_config(folder, name)
-    if name == "text_encoder":
-        return _pretrained(_clip, where, dtype, known)
+    if name.startswith("text_encoder"):
+        return _pretrained(_clip if name == "text_encoder" else _clip_with_projection, where, dtype, known)
     # diffusers reads the configuration by itself, and hands its class the arguments that it has: those of PART_KEYS
     return _pretrained(lambda config: (getattr(_diffusers(), class_name(folder, name)), {}), where, dtype, known)
 
@@ -190,6 +209,13 @@ def _clip(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     return CLIPTextModel, {"config": CLIPTextConfig(**config)}
+
+
+def _clip_with_projection(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return transformers' text encoder that gives a pooled text too, and its configuration, as `_clip`."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    return CLIPTextModelWithProjection, {"config": CLIPTextConfig(**config)}
 
 
 def _pretrained(
@@ -251,7 +277,7 @@ def _widths(vae: Any) -> Sequence[int]:
     return widths
 
 
-def _check_shapes(folder: Path, unet: Any, vae: Any, text: Any) -> None:
+def _check_shapes(folder: Path, unet: Any, vae: Any, texts: Sequence[Any]) -> None:
     """Raise ModelError unless the parts fit together."""
     if unet.in_channels != vae.latent_channels or unet.out_channels != unet.in_channels:
         raise ModelError(
@@ -259,10 +285,29 @@ def _check_shapes(folder: Path, unet: Any, vae: Any, text: Any) -> None:
             f"{vae.latent_channels}; an SD 1.5-shaped model has the same number (inpainting models do not fit)"
         )
     for key, meaning in _UNSUPPORTED.items():
-        if unet.get(key) not in (None, "text"):
+        if unet.get(key) not in (_TAKEN if key == "addition_embed_type" else (None,)):
             raise ModelError(f"{folder / 'unet'}: {key} is {unet[key]!r}: {meaning} are not supported; {_SUPPORTED}")
-    if unet.cross_attention_dim != text.hidden_size:
+    width = sum(one.hidden_size for one in texts)
+    if unet.cross_attention_dim != width:
         raise ModelError(
-            f"{folder}: the UNet's cross_attention_dim is {unet.cross_attention_dim}, the text encoder's hidden_size "
-            f"{text.hidden_size}; they must be equal (SDXL models do not fit)"
+            f"{folder}: the UNet's cross_attention_dim is {unet.cross_attention_dim}, the text encoders' hidden_size "
+            f"{' + '.join(str(one.hidden_size) for one in texts)}; they must be equal"
+        )
+    if len(texts) > 1:
+        _check_conditions(folder, unet, texts)
+
+
+def _check_conditions(folder: Path, unet: Any, texts: Sequence[Any]) -> None:
+    """Raise ModelError unless an SDXL-shaped UNet takes the second encoder's pooled text, and six sizes."""
+    if texts[0].max_position_embeddings != texts[1].max_position_embeddings:
+        raise ModelError(
+            f"{folder}: its text encoders read {texts[0].max_position_embeddings} and "
+            f"{texts[1].max_position_embeddings} tokens; they must read the same number"
+        )
+    widths = [unet.get(key) for key in ("addition_time_embed_dim", "projection_class_embeddings_input_dim")]
+    if None in widths or conditions.pooled_width(unet) != texts[1].projection_dim:
+        raise ModelError(
+            f"{folder / 'unet'}: projection_class_embeddings_input_dim is {widths[1]} and addition_time_embed_dim "
+            f"{widths[0]}; for SDXL the first is {conditions.SIZES} times the second and text_encoder_2's "
+            f"projection_dim, {texts[1].projection_dim} (SDXL's refiner does not fit)"
         )

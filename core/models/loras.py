@@ -70,12 +70,11 @@ class Switch(NamedTuple):
     originals: dict[str, Tensor]
 
 
-def named_weights(unet: nn.Module, text_encoder: nn.Module) -> dict[str, Tensor]:
-    """Return what a LoRA can change: `unet.` or `text_encoder.` and the part's own name -> the tensor in use."""
-    parts = (("unet", unet), ("text_encoder", text_encoder))
+def named_weights(parts: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return what a LoRA can change: the part's name (unet, text_encoder, ...) and its own -> the tensor in use."""
     return {
         f"{part}.{name}.weight": module.weight
-        for part, model in parts
+        for part, model in parts.items()
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     }
@@ -139,6 +138,7 @@ def _layer_name(stem: str) -> str:
     """Return the name that every form of LoRA file gets for a layer, by a key without its end."""
     name = stem.replace(".processor.", ".").replace(".", "_")
     name = re.sub(r"^(lora_|base_model_model_)", "", name)
+    name = re.sub(r"^(text_encoder_2|te2)_(text_model_)?", "te2_", name)
     name = re.sub(r"^(text_encoder|te1?)_(text_model_)?", "te_", name)
     if not name.startswith(("unet_", "te")):
         name = f"unet_{name}"  # peft's own files hold one part and do not name it
@@ -218,7 +218,7 @@ def _common_alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, float]:
         config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
         if any(value for key, value in config.items() if key.endswith(("alpha_pattern", "use_rslora", "use_dora"))):
             raise ModelError(f"LoRA {path}: alpha_pattern, use_rslora and use_dora are not supported")
-        parts = (("unet", "unet"), ("te", "text_encoder"))
+        parts = (("unet", "unet"), ("te", "text_encoder"), ("te2", "text_encoder_2"))
         return {part: float(config[key]) for part, owner in parts if (key := f"{owner}.lora_alpha") in config}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"LoRA {path}: its lora_adapter_metadata cannot be read ({error})") from error

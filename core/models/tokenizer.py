@@ -1,4 +1,4 @@
-"""A model folder's tokenizer, by classes that are chosen here; of its configuration the special tokens are used."""
+"""A model folder's tokenizers, by classes that are chosen here; of its configuration the special tokens are used."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 _LARGEST = 64_000_000  # bytes of tokenizer.json or vocab.json; CLIP's have 2 and 1 MB
 
 
-def special_tokens(folder: Path) -> dict[str, str]:
-    """Return the special tokens that the model folder's tokenizer names, by transformers' names. Raises ModelError."""
+def special_tokens(folder: Path, tokenizer: str = "tokenizer") -> dict[str, str]:
+    """Return the special tokens that a tokenizer of the folder names, by transformers' names. Raises ModelError."""
     found: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        path = folder / "tokenizer" / name
+        path = folder / tokenizer / name
         config = read_json(path) if path.exists() else {}
         for key in _SPECIAL:
             value = config.get(key)
@@ -29,24 +29,24 @@ def special_tokens(folder: Path) -> dict[str, str]:
     return found
 
 
-def light_tokenizer(folder: Path) -> tuple[Any, int | None]:
+def light_tokenizer(folder: Path, tokenizer: str = "tokenizer") -> tuple[Any, int | None]:
     """Return the tokenizer by the `tokenizers` package, which loads at once, and the id of what it does not know.
 
     None: it knows everything, as CLIP's, which reads bytes. Nothing is cut off or filled up. Raises ModelError.
     """
     from tokenizers import Tokenizer
 
-    where, special = folder / "tokenizer", special_tokens(folder)
+    where, special = folder / tokenizer, special_tokens(folder, tokenizer)
     whole = where / "tokenizer.json"
     try:
         _refuse_large(where)
-        tokenizer = Tokenizer.from_file(str(whole)) if whole.exists() else _clip(where)
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
+        found = Tokenizer.from_file(str(whole)) if whole.exists() else _clip(where)
+        found.no_truncation()
+        found.no_padding()
     except Exception as error:  # tokenizers raises plain Exception
         raise ModelError(f"{where}: cannot be loaded ({one_line(error)}); fetch the model again") from error
     name = special.get("unk_token")
-    return tokenizer, None if name is None or name == special.get("eos_token") else tokenizer.token_to_id(name)
+    return found, None if name is None or name == special.get("eos_token") else found.token_to_id(name)
 
 
 def _clip(where: Path) -> Any:
@@ -79,15 +79,15 @@ def _refuse_large(where: Path) -> None:
             raise ValueError(f"{path.name} is larger than {_LARGEST // 1_000_000} MB")
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """Return transformers' tokenizer of the model folder: tokenizer.json's, or CLIP's. Raises ModelError.
+def load_tokenizer(folder: Path, tokenizer: str = "tokenizer") -> Any:
+    """Return transformers' tokenizer in that part of the folder: tokenizer.json's, or CLIP's. Raises ModelError.
 
     Other files of the folder, and the class that its configuration names, are not looked at.
     """
     from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 
-    where = folder / "tokenizer"
-    special = special_tokens(folder)
+    where = folder / tokenizer
+    special = special_tokens(folder, tokenizer)
     whole, words, merges = (where / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
     try:
         _refuse_large(where)

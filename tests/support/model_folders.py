@@ -14,7 +14,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from benchmarks.random_model import carry_pictures, tokenizer
 from core.algorithm import unet as unets
@@ -28,7 +28,7 @@ from core.runtimes.load import load
 from core.runtimes.model import Model
 from core.runtimes.parts import ModelParts, PartsStep
 from core.settings import EngineSettings
-from tests.support.small_models import TEXT_WIDTH, small_unet
+from tests.support.small_models import POOLED, TEXT_WIDTH, small_unet
 
 WORDS = ("ink", "clay", "red", "blue", "a", "person", "talking", "neon")
 LENGTH = 8
@@ -90,19 +90,48 @@ def replace_parts(engine: Engine, **parts: Any) -> None:
 
 def small_text_encoder(width: int, *, layers: int, heads: int) -> CLIPTextModel:
     """A random text encoder that knows WORDS, by torch's own random numbers."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=4 + len(WORDS),
-            hidden_size=width,
-            intermediate_size=2 * width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            max_position_embeddings=LENGTH,
-            bos_token_id=2,
-            eos_token_id=3,
-            pad_token_id=0,
-        )
+    return CLIPTextModel(_text_config(width, layers, heads))
+
+
+def _text_config(width: int, layers: int, heads: int, pooled: int = POOLED) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=4 + len(WORDS),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=LENGTH,
+        projection_dim=pooled,
+        bos_token_id=2,
+        eos_token_id=3,
+        pad_token_id=0,
     )
+
+
+def make_turbo_folder(folder: Path) -> Path:
+    """SD-Turbo's shape: SD 2.1's linear projections, and a scheduler of trailing timesteps."""
+    return _as_turbo(make_folder(folder, unet=small_unet(0, linear=True)))
+
+
+def make_sdxl_folder(folder: Path, unet: torch.nn.Module | None = None) -> Path:
+    """SDXL-Turbo's shape; its two tokenizers fill up with different words. unet: in the place of small_unet."""
+    make_folder(folder, unet=small_unet(0, sdxl=True) if unet is None else unet)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        first = small_text_encoder(TEXT_WIDTH // 2, layers=3, heads=2)
+        second = CLIPTextModelWithProjection(_text_config(TEXT_WIDTH // 2, layers=2, heads=4))
+    first.save_pretrained(folder / "text_encoder")
+    second.save_pretrained(folder / "text_encoder_2")
+    other = tokenizer(WORDS, LENGTH)
+    other.pad_token = "ink"
+    other.save_pretrained(folder / "tokenizer_2")
+    return _as_turbo(folder)
+
+
+def _as_turbo(folder: Path) -> Path:
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"timestep_spacing": "trailing"}))
+    return folder
 
 
 def make_folder(
@@ -154,39 +183,78 @@ def make_full_shapes(folder: Path) -> Path:
 
     They are holes in the files, which take no room on most disks.
     """
-    library: Any = diffusers
-    with torch.device("meta"):
-        unet = library.UNet2DConditionModel(
-            down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-            block_out_channels=(320, 640, 1280, 1280),
-            cross_attention_dim=768,
-            attention_head_dim=8,
-        )
-        vae = AutoencoderTiny()
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=49_408,
-                hidden_size=768,
-                intermediate_size=3072,
-                num_hidden_layers=12,
-                num_attention_heads=12,
-                projection_dim=768,
-            )
-        )
-    text.config.architectures = ["CLIPTextModel"]
-    models: dict[str, tuple[Any, str]] = {
-        "unet": (unet, "diffusion_pytorch_model"),
-        "vae": (vae, "diffusion_pytorch_model"),
-        "text_encoder": (text, "model"),
+    unet = {
+        "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "cross_attention_dim": 768,
+        "attention_head_dim": 8,
     }
-    for part, (model, stem) in models.items():
-        if part == "text_encoder":
-            model.config.save_pretrained(folder / part)
-        else:
-            model.save_config(folder / part)
-        _holes(folder / part / f"{stem}.safetensors", model.state_dict())
-    tokenizer(WORDS, LENGTH).save_pretrained(folder / "tokenizer")
+    return _full_shapes(folder, unet, {"text_encoder": CLIP_L})
+
+
+def make_full_turbo_shapes(folder: Path) -> Path:
+    """The same of SD-Turbo."""
+    unet = {
+        "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "cross_attention_dim": 1024,
+        "attention_head_dim": (5, 10, 20, 20),
+        "use_linear_projection": True,
+    }
+    return _as_turbo(_full_shapes(folder, unet, {"text_encoder": {**CLIP_L, **CLIP_H}}))
+
+
+def make_full_sdxl_shapes(folder: Path) -> Path:
+    """The same of SDXL-Turbo."""
+    return _as_turbo(_full_shapes(folder, FULL_SDXL, {"text_encoder": CLIP_L, "text_encoder_2": {**CLIP_L, **CLIP_G}}))
+
+
+CLIP_L: dict[str, Any] = {
+    "vocab_size": 49_408,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+}
+CLIP_H = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
+CLIP_G = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "projection_dim": 1280,
+}
+FULL_SDXL: dict[str, Any] = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (320, 640, 1280),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+
+
+def _full_shapes(folder: Path, unet: Mapping[str, Any], texts: Mapping[str, Mapping[str, Any]]) -> Path:
+    library: Any = diffusers
+    kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    with torch.device("meta"):
+        nets = {"unet": library.UNet2DConditionModel(**unet), "vae": AutoencoderTiny()}
+        encoders = {part: kinds[part](CLIPTextConfig(**config)) for part, config in texts.items()}
+    for part, net in nets.items():
+        net.save_config(folder / part)
+        _holes(folder / part / "diffusion_pytorch_model.safetensors", net.state_dict())
+    for part, encoder in encoders.items():
+        encoder.config.architectures = [kinds[part].__name__]
+        encoder.config.save_pretrained(folder / part)
+        _holes(folder / part / "model.safetensors", encoder.state_dict())
+        tokenizer(WORDS, LENGTH).save_pretrained(folder / part.replace("text_encoder", "tokenizer"))
     LCMScheduler(beta_schedule="scaled_linear").save_pretrained(folder / "scheduler")
     return folder
 

@@ -191,17 +191,31 @@ def fuse(own: Tensor, banked: Sequence[Tensor], strength: float, threshold: floa
 # The UNet
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What SDXL is told: words [tokens, text width], their pooled text [pooled], and six sizes of the picture."""
+
+    words: Tensor
+    pooled: Tensor
+    sizes: Sequence[int]
+
+
 @dataclass
 class Call:
     """One pass of one frame through the UNet: what it may look back at, how it fuses, and what it leaves behind."""
 
     unet: Any
-    text: Tensor  # [tokens, text width]
+    prompt: Tensor | Prompt  # [tokens, text width]
     bank: Sequence[Features] = ()  # slots, oldest first; none: plain attention, no fusion
     places: frozenset[str] = frozenset()
     strength: float = 0.0
     threshold: float = 1.0
     seen: Features = field(default_factory=Features)
+
+    @property
+    def text(self) -> Tensor:
+        """The words [tokens, text width]."""
+        return self.prompt.words if isinstance(self.prompt, Prompt) else self.prompt
 
     def fused(self, place: str, own: Tensor) -> Tensor:
         """The features [tokens, channels] that flow on from a place, and are remembered."""
@@ -259,6 +273,10 @@ class Call:
         time = unet.time_embedding(unet.time_proj(torch.tensor([timestep])).to(x.dtype))
         if unet.config.addition_embed_type == "text":
             time = time + unet.add_embedding(self.text[None])
+        if isinstance(self.prompt, Prompt):
+            sizes = [unet.add_time_proj(torch.tensor([size]))[0] for size in self.prompt.sizes]
+            told = torch.cat([self.prompt.pooled, *(size.to(x.dtype) for size in sizes)])
+            time = time + unet.add_embedding(told[None])
 
         x = unet.conv_in(x)
         skips = [x]
@@ -363,7 +381,7 @@ class Reference:
             assert self.permutation is not None
             self.compact[row, branch] = merge(self.compact[row, branch], seen, self.frame_number, self.permutation)
 
-    def unet_output(self, row: int, branch: str, noisy: Tensor, timestep: int, text: Tensor) -> Tensor:
+    def unet_output(self, row: int, branch: str, noisy: Tensor, timestep: int, text: Tensor | Prompt) -> Tensor:
         """One pass through the UNet with the bank of one row; the bank then remembers the frame."""
         call = Call(
             self.unet,
@@ -380,8 +398,8 @@ class Reference:
     def frame(
         self,
         latent: Tensor,
-        text: Tensor,
-        negative: Tensor | None = None,
+        text: Tensor | Prompt,
+        negative: Tensor | Prompt | None = None,
         timesteps: Sequence[int] | None = None,
     ) -> Tensor:
         """Translate one frame: latent [channels, height, width], text and negative [tokens, text width]."""

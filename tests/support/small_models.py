@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -12,6 +13,7 @@ from core.algorithm.bank import Bank, Features
 from core.settings import Policy
 
 LATENT_CHANNELS = 4
+POOLED = 12  # numbers of the pooled text that an SDXL-shaped UNet takes
 LATENT_SIZE = 8
 LATENT = (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
 DEVICE = torch.device("cpu")
@@ -19,34 +21,63 @@ TEXT_TOKENS = 5
 TEXT_WIDTH = 16
 
 
+SDXL: dict[str, Any] = {  # SDXL's shape, small: three levels, stacks of blocks, and further conditions
+    "sample_size": LATENT_SIZE,
+    "in_channels": LATENT_CHANNELS,
+    "out_channels": LATENT_CHANNELS,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (16, 16, 32),
+    "layers_per_block": 1,
+    "transformer_layers_per_block": (1, 1, 2),
+    "norm_num_groups": 8,
+    "attention_head_dim": (1, 2, 4),  # heads, each of 8 channels at the lower two levels
+    "cross_attention_dim": TEXT_WIDTH,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 6 * 8 + POOLED,
+}
+
+
 def small_unet(
-    seed: int, *, last_up_attention: bool = True, like_embedded: bool = False, linear: bool = False
+    seed: int,
+    *,
+    last_up_attention: bool = True,
+    like_embedded: bool = False,
+    linear: bool = False,
+    sdxl: bool = False,
 ) -> UNet2DConditionModel:
     """A random UNet: latents [*, 4, 8, 8], text [*, tokens, 16]; 64, 16, 4 and 1 tokens, 13 self-attention layers.
 
     last_up_attention=False makes the outermost blocks plain (`DownBlock2D`, `UpBlock2D`): 10 self-attention layers.
     like_embedded=True adds what the embedded model has: pooled text beside the timestep, and scale-shift norms.
     linear=True projects into and out of the transformers by linear layers, as SD 2 (sd-turbo) does.
+    sdxl=True gives it SDXL's shape instead (`SDXL`): 64, 16 and 4 tokens, 11 self-attention layers.
     The weights are scaled so that attention is far from uniform and every layer matters to the result.
     """
     plain = not last_up_attention
     extra = {"addition_embed_type": "text", "addition_embed_type_num_heads": 2} if like_embedded else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = UNet2DConditionModel(
-            sample_size=LATENT_SIZE,
-            in_channels=LATENT_CHANNELS,
-            out_channels=LATENT_CHANNELS,
-            down_block_types=("DownBlock2D" if plain else "CrossAttnDownBlock2D",) + ("CrossAttnDownBlock2D",) * 3,
-            up_block_types=("CrossAttnUpBlock2D",) * 3 + ("UpBlock2D" if plain else "CrossAttnUpBlock2D",),
-            block_out_channels=(16, 32, 32, 32),
-            layers_per_block=1,
-            norm_num_groups=8,
-            attention_head_dim=(2, 4, 4, 4),  # the number of heads, in spite of its name
-            cross_attention_dim=TEXT_WIDTH,
-            resnet_time_scale_shift="scale_shift" if like_embedded else "default",
-            use_linear_projection=linear,
-            **extra,
+        unet = (
+            UNet2DConditionModel(**SDXL)
+            if sdxl
+            else UNet2DConditionModel(
+                sample_size=LATENT_SIZE,
+                in_channels=LATENT_CHANNELS,
+                out_channels=LATENT_CHANNELS,
+                down_block_types=("DownBlock2D" if plain else "CrossAttnDownBlock2D",) + ("CrossAttnDownBlock2D",) * 3,
+                up_block_types=("CrossAttnUpBlock2D",) * 3 + ("UpBlock2D" if plain else "CrossAttnUpBlock2D",),
+                block_out_channels=(16, 32, 32, 32),
+                layers_per_block=1,
+                norm_num_groups=8,
+                attention_head_dim=(2, 4, 4, 4),  # the number of heads, in spite of its name
+                cross_attention_dim=TEXT_WIDTH,
+                resnet_time_scale_shift="scale_shift" if like_embedded else "default",
+                use_linear_projection=linear,
+                **extra,
+            )
         )
         for name, weight in unet.named_parameters():
             if name.endswith(("to_q.weight", "to_k.weight")):
@@ -75,6 +106,25 @@ def smallest_unet(seed: int) -> UNet2DConditionModel:
             attention_head_dim=2,
             cross_attention_dim=TEXT_WIDTH,
         ).eval()
+        return unet
+
+
+def smallest_sdxl_unet(seed: int) -> UNet2DConditionModel:
+    """A random UNet of SDXL's kind with one level and 2 self-attention layers: for what is exported."""
+    levels = {
+        "down_block_types": ("DownBlock2D",),
+        "mid_block_type": None,
+        "up_block_types": ("CrossAttnUpBlock2D",),
+        "block_out_channels": (16,),
+        "transformer_layers_per_block": (1,),
+        "attention_head_dim": (2,),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet: UNet2DConditionModel = UNet2DConditionModel(**SDXL | levels).eval()
+        for name, weight in unet.named_parameters():
+            if name.endswith(("to_q.weight", "to_k.weight")):
+                weight.data *= 3  # some tokens matter, others do not
         return unet
 
 

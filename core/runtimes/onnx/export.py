@@ -20,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.algorithm import unet
+from core.algorithm import conditions, unet
 from core.algorithm.bank import Reading
+from core.algorithm.prompts import before_last, before_last_and_pooled
 from core.errors import ModelError
 from core.models import loading as models
 from core.models.description import DETAIL, ModelDescription, describe, fingerprint, graphs_of
@@ -73,6 +74,20 @@ class _Text(nn.Module):
         return embedding
 
 
+class _FirstText(_Text):
+    """The first of SDXL's two text encoders."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return before_last(self.text_encoder, ids)
+
+
+class _SecondText(_Text):
+    """The second of them: ids -> embeddings, and the pooled text [1, pooled]."""
+
+    def forward(self, ids: Tensor) -> Any:
+        return before_last_and_pooled(self.text_encoder, ids)
+
+
 class _UNet(nn.Module):
     """core.algorithm.net.Net on plain tensors: (latents, timesteps, text, fresh, strength, threshold, rings)."""
 
@@ -97,7 +112,7 @@ class _UNet(nn.Module):
 
 
 def export(folder: Path) -> None:
-    """Write the graphs of a model folder (AutoencoderTiny, tokenizer.json) to its `onnx/`. Raises ModelError."""
+    """Write the graphs of a model folder (with an AutoencoderTiny) to its `onnx/`. Raises ModelError."""
     description = describe(str(folder))
     if part_config(folder, "vae")["_class_name"] != "AutoencoderTiny":
         raise ModelError(f"{folder / 'vae'}: only an AutoencoderTiny can be exported; use --runtime eager")
@@ -133,11 +148,12 @@ def _random_weights(folder: Path, parts: set[str]) -> Iterator[Path]:
 
 def _export(description: ModelDescription, folder: Path, out: Path) -> None:
     """Export the model of `folder` to files in `out`."""
-    vae, plain, text_encoder = (models.part(folder, name, torch.float32) for name in ("vae", "unet", "text_encoder"))
+    plain, vae, *text_encoders = (models.part(folder, name, torch.float32) for name in description.parts)
     layout = unet.layout(plain.config, description.places, _PROBE, _PROBE)
     graphs = graphs_of(description)
     weights = {part: onnx.weights_of(folder / part) for part in set(graphs.values())}
-    length, width = int(text_encoder.config.max_position_embeddings), int(plain.config.cross_attention_dim)
+    length, width = int(text_encoders[0].config.max_position_embeddings), int(plain.config.cross_attention_dim)
+    words = length + conditions.further_rows(plain.config)
     (encoder, into), (decoder, back) = (
         folding.fold(getattr(vae, half).layers, f"{half}.layers") for half in ("encoder", "decoder")
     )
@@ -153,9 +169,8 @@ def _export(description: ModelDescription, folder: Path, out: Path) -> None:
     _write_pictures(
         write, _Encoder(encoder, scaling), _Decoder(decoder, scaling), factor, int(plain.config.in_channels)
     )
-    ids = torch.zeros(1, length, dtype=torch.int64)
-    write("text_encoder", _Text(text_encoder), (ids,), ({},), ["ids"], ["text_embedding"])
-    _write_unet(write, plain, description.places, description.subtoken, (length, width))
+    _write_texts(write, text_encoders, torch.zeros(1, length, dtype=torch.int64))
+    _write_unet(write, plain, description.places, description.subtoken, (words, width))
     if description.detail:
         made, used[DETAIL] = detail_graph(weights[DETAIL] | in_eight_bits(weights[DETAIL]))
         (out / f"{DETAIL}.onnx").write_bytes(made.SerializeToString(deterministic=True))
@@ -180,6 +195,16 @@ def _write_pictures(write: _Write, encoder: _Encoder, decoder: _Decoder, factor:
     write("encoder", encoder, (picture,), ({0: auto, 1: auto},), ["picture"], ["latent"])
     latent = torch.zeros(1, channels, 8, 10)
     write("decoder", decoder, (latent,), ({2: auto, 3: auto},), ["latent"], ["picture"])
+
+
+def _write_texts(write: _Write, text_encoders: list[Any], ids: Tensor) -> None:
+    """Write the text encoders; ids: an example of what they take."""
+    if len(text_encoders) == 1:
+        write("text_encoder", _Text(text_encoders[0]), (ids,), ({},), ["ids"], ["text_embedding"])
+        return
+    first, second = text_encoders
+    write("text_encoder", _FirstText(first), (ids,), ({},), ["ids"], ["text_embedding"])
+    write("text_encoder_2", _SecondText(second), (ids,), ({},), ["ids"], ["text_embedding", "pooled"])
 
 
 def _write_unet(write: _Write, plain: Any, places: tuple[str, ...] | None, parts: int, text: tuple[int, int]) -> None:

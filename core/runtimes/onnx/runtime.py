@@ -1,8 +1,9 @@
 """The `onnx` runtime: encoder, UNet and decoder as ONNX graphs on the CPU, by ONNX Runtime.
 
-A model folder's `onnx/` holds four graphs without weights (encoder, unet, decoder, text_encoder), good for every size,
-number of steps and of slots, and graphs.json, which says what they need (core.runtimes.onnx.export writes them). The
-weights stay in the folder's safetensors and are handed over when a session starts.
+A model folder's `onnx/` holds graphs without weights (encoder, unet, decoder, text_encoder; of SDXL's shape also
+text_encoder_2), good for every size, number of steps and of slots, and graphs.json, which says what they need
+(core.runtimes.onnx.export writes them). The weights stay in the folder's safetensors and are handed over when a session
+starts.
 This file imports neither diffusers nor transformers, which saves seconds at every start.
 """
 
@@ -18,16 +19,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.algorithm import conditions
 from core.algorithm.bank import Bank, Features, Layout, Reading
 from core.algorithm.net import Net, Picture
 from core.algorithm.prompts import PromptEncoder
 from core.algorithm.stream import net_rows
 from core.errors import ModelError, SettingsError
-from core.models.description import DETAIL, ONNX_GRAPHS, ModelDescription, fingerprint, graphs_of, has_graphs
-from core.models.folder_files import check_keys, one_line, read_json, whole
+from core.models.description import (
+    DETAIL,
+    ONNX_GRAPHS,
+    ModelDescription,
+    fingerprint,
+    graphs_of,
+    has_graphs,
+    tokenizer_of,
+)
+from core.models.folder_files import check_keys, read_json, whole
 from core.models.loading import betas_schedule
 from core.models.resolved import Resolved
-from core.models.tokenizer import special_tokens
+from core.models.tokenizer import light_tokenizer, special_tokens
 from core.runtimes.model import Model
 from core.runtimes.onnx.eight_bits import in_eight_bits
 from core.runtimes.onnx.folding import Chain, compose
@@ -95,7 +105,7 @@ def load(resolved: Resolved) -> Model:
     return Model(
         resolved=resolved,
         open=lambda state: PartsStep(parts),
-        encoder=_text(folder, sessions["text_encoder"], int(manifest["length"])),
+        encoder=_text(description, sessions, int(manifest["length"]), (settings.height, settings.width)),
         schedule=betas_schedule(description),
         layout={} if settings.policy is Policy.OFF else layout,
         latent=latent,
@@ -121,7 +131,8 @@ def _divided(settings: EngineSettings, threads: int) -> _Threads:
     # with one step there is no second row to run beside the first: the last picture is decoded meanwhile
     beside = settings.steps == 1 and threads > 1
     decoder = max(1, threads - unet) if beside else threads
-    each = {"encoder": threads, "unet": unet, "decoder": decoder, "text_encoder": threads, DETAIL: decoder}
+    each = {"encoder": threads, "unet": unet, "decoder": decoder, DETAIL: decoder}
+    each |= dict.fromkeys(("text_encoder", "text_encoder_2"), threads)
     return _Threads(each, min(rows, threads), beside)
 
 
@@ -288,31 +299,48 @@ def _decode(session: Any, detail: Any) -> Callable[[Tensor, Tensor], Picture]:
     return decode if detail is None else detailed
 
 
-def _text(folder: Path, session: Any, length: int) -> PromptEncoder:
-    from tokenizers import Tokenizer
+class _TextGraph(NamedTuple):
+    """A text encoder's session, and its tokenizer, which cuts off and fills up to the length that the graph reads."""
 
-    path, special = folder / "tokenizer" / "tokenizer.json", special_tokens(folder)
-    try:
-        tokenizer, whole_text = (Tokenizer.from_file(str(path)) for _ in range(2))
-        whole_text.no_truncation()
-        whole_text.no_padding()
-        pad, unknown = (tokenizer.token_to_id(special[key]) for key in ("pad_token", "unk_token"))
-        if pad is None:
-            raise ValueError(f"it has no token {special['pad_token']}")
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ModelError(f"{path}: cannot be loaded ({one_line(error)}); fetch the model again") from error
+    session: Any
+    tokenizer: Any
+
+    def __call__(self, prompt: str) -> list[Tensor]:
+        """Return what the graph gives: [1, words, width], and the pooled text where it has one."""
+        ids: NDArray[np.int64] = np.array([self.tokenizer.encode(prompt).ids], dtype=np.int64)
+        return [torch.from_numpy(value) for value in self.session.run(None, {"ids": ids})]
+
+
+def _text_graph(folder: Path, name: str, session: Any, length: int) -> _TextGraph:
+    part = tokenizer_of(name)
+    (tokenizer, _), special = light_tokenizer(folder, part), special_tokens(folder, part)
+    pad = tokenizer.token_to_id(special.get("pad_token", ""))
+    if pad is None:
+        raise ModelError(f"{folder / part}: it has no pad_token to fill a prompt up with; fetch the model again")
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(length=length, pad_id=pad, pad_token=special["pad_token"])
+    return _TextGraph(session, tokenizer)
+
+
+def _text(
+    description: ModelDescription, sessions: Mapping[str, Any], length: int, size: tuple[int, int]
+) -> PromptEncoder:
+    """size: (height, width) of the pictures, of which an SDXL-shaped UNet is told."""
+    folder = description.folder
+    graphs = [_text_graph(folder, name, sessions[name], length) for name in description.text_encoders]
+    whole_text, unknown = light_tokenizer(folder)
 
     def embed(prompt: str) -> Tensor:
-        ids: NDArray[np.int64] = np.array([tokenizer.encode(prompt).ids], dtype=np.int64)
-        return torch.from_numpy(session.run(None, {"ids": ids})[0])
+        found = [graph(prompt) for graph in graphs]
+        words = torch.cat([one[0] for one in found], dim=-1)
+        return words if len(found) == 1 else conditions.joined(words, found[-1][1], *size)
 
     def known(word: str) -> bool:
-        return unknown not in tokenizer.encode(word, add_special_tokens=False).ids
+        return unknown is None or unknown not in whole_text.encode(word, add_special_tokens=False).ids
 
     def spans(text: str) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = whole_text.encode(text).offsets
         return found
 
-    return PromptEncoder(embed, known, spans, length)
+    further = embed("").shape[1] - length if len(graphs) > 1 else 0
+    return PromptEncoder(embed, known, spans, length, further)

@@ -6,6 +6,7 @@ import copy
 import functools
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core.algorithm import bank as banks
+from core.algorithm import conditions, stream
 from core.algorithm import schedule as schedules
-from core.algorithm import stream
 from core.algorithm.attention import attend, extend, fuse
 from core.algorithm.bank import Layout, Reading
 from core.algorithm.schedule import Prediction, Schedule, ScheduleKind
@@ -29,6 +30,7 @@ from tests.support.small_models import (
     DEVICE,
     LATENT,
     LATENT_SIZE,
+    POOLED,
     fixed_noise,
     moving_latents,
     random_text,
@@ -40,6 +42,11 @@ from tests.support.small_models import (
 FRAMES = 12
 ALPHAS = scaled_linear_alphas()
 TEXT, NEGATIVE = random_text(2), random_text(3)
+SIZE = (512, 768)
+PROMPT, UNLIKE = (
+    ref.Prompt(words, random_text(4 + number).flatten()[:POOLED], (*SIZE, 0, 0, *SIZE))
+    for number, words in enumerate((TEXT, NEGATIVE))
+)
 
 # one of each kind, at low and high resolution
 ATTENTION = "mid_block.attentions.0.transformer_blocks.0.attn1"
@@ -63,6 +70,13 @@ def small_layout(places: tuple[str, ...], **kind: bool) -> Layout:
     return layout(stock_unet(**kind).config, places, LATENT_SIZE, LATENT_SIZE)
 
 
+def packed(prompt: Tensor | ref.Prompt) -> Tensor:
+    """A text as the engine takes it, [1, words, width]."""
+    if isinstance(prompt, Tensor):
+        return prompt[None]
+    return conditions.joined(prompt.words[None], prompt.pooled[None], *SIZE)
+
+
 class Case:
     """The same settings for the engine and for the reference."""
 
@@ -84,6 +98,8 @@ class Case:
         unet: dict[str, bool] | None = None,
     ) -> None:
         unet = unet or {}
+        self.prompts = (PROMPT, UNLIKE) if unet.get("sdxl") else (TEXT, NEGATIVE)
+        text, negative = (packed(one) for one in self.prompts)
         chosen = ref.lcm_timesteps(steps, 0.6)
         off = policy is Policy.OFF
         self.net: Any = PlainUNet(stock_unet(**unet)) if off else banked_unet(places, **unet)
@@ -93,8 +109,8 @@ class Case:
             rows=schedules.row_coefficients(Schedule(ALPHAS, kind, prediction), chosen, torch.float64, DEVICE),
             noise=fixed_noise(7, steps),
             prediction=prediction,
-            text=TEXT[None],
-            negative_text=NEGATIVE[None],
+            text=text,
+            negative_text=negative,
             guidance=guidance,
             scale=scale,
             residual=residual,
@@ -151,7 +167,7 @@ class Case:
         """The stream batch equals the reference, frame by frame; its outputs."""
         latents = moving_latents(1, frames)
         outputs = self.batch(latents)
-        assert_equal(outputs, [self.reference.frame(latent, TEXT, NEGATIVE) for latent in latents])
+        assert_equal(outputs, [self.reference.frame(latent, *self.prompts) for latent in latents])
         return outputs
 
     def prove_both(self, frames: int = FRAMES) -> None:
@@ -201,6 +217,33 @@ def test_each_place_of_fusion_equals_the_reference(policy: Policy, places: tuple
 @pytest.mark.parametrize("policy", [Policy.FIFO, Policy.MERGE])
 def test_other_unets_equal_the_reference(policy: Policy, unet: dict[str, bool]) -> None:
     Case(policy, 1, 2, 1, (ATTENTION, BLOCK, UP_BLOCK), unet=unet).prove(3)
+
+
+@pytest.mark.parametrize(
+    ("policy", "guidance"), [(Policy.OFF, Guidance.NONE), (Policy.FIFO, Guidance.FULL), (Policy.MERGE, Guidance.NONE)]
+)
+def test_an_sdxl_shaped_unet_equals_the_reference(policy: Policy, guidance: Guidance) -> None:
+    places = (*default_places(stock_unet(sdxl=True)), "up_blocks.1", "up_blocks.1.attentions.1.transformer_blocks.0")
+    Case(policy, 1, 2, 1, places, ScheduleKind.TURBO, guidance=guidance, scale=1.3, unet={"sdxl": True}).prove(4)
+
+
+def test_without_a_bank_an_sdxl_shaped_unet_is_stock_diffusers() -> None:
+    stock, latents, times = stock_unet(sdxl=True), torch.stack(moving_latents(1, 2)), torch.tensor([999, 499])
+    told = [PROMPT, UNLIKE]
+    added = {
+        "text_embeds": torch.stack([one.pooled for one in told]),
+        "time_ids": torch.tensor([one.sizes for one in told], dtype=torch.float64),
+    }
+    words, text = torch.stack([one.words for one in told]), torch.cat([packed(one) for one in told])
+    expected = stock(latents, times, words, added_cond_kwargs=added).sample
+    nothing = Reading(torch.zeros(2, dtype=torch.bool), torch.ones(2), torch.zeros(2))
+    banked = banked_unet(default_places(stock), sdxl=True)
+    for net in (PlainUNet(stock), banked, partial(banked, cross=banked.cross_attention(text))):
+        predicted, _ = net(latents, times, text, {}, nothing)
+        torch.testing.assert_close(predicted, expected, rtol=0, atol=1e-12)
+    changed = text.clone()
+    changed[:, -1, 0] += 1
+    assert not torch.allclose(banked(latents, times, changed, {}, nothing)[0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", list(ScheduleKind))

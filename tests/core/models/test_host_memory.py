@@ -22,7 +22,7 @@ from core.errors import SettingsError
 from core.models import device_memory as memory
 from core.models import host_memory as host
 from core.models import loading as models
-from core.models.description import stored
+from core.models.description import describe, stored
 from core.progress import silent
 from core.runtimes.choice import for_plan
 from core.runtimes.tensorrt import cache as engines
@@ -83,7 +83,7 @@ def test_headers_tell_what_is_stored(tiny: Path) -> None:
 
 
 def test_on_the_cpu_all_weights_stay(tiny: Path) -> None:
-    whole = bytes_of(tiny, *host.PARTS)
+    whole = bytes_of(tiny, *describe(str(tiny)).parts)
     same, half = (host.loading(as_given(chosen(tiny, dtype=dtype))) for dtype in ("float32", "float16"))
     besides = same.needed - whole
     assert same.shown == same.needed  # they are used where they lie in the file

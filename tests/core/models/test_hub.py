@@ -181,8 +181,8 @@ def test_before_it_is_fetched_it_is_described_but_not_loaded(entry: CatalogueMod
 
 
 def test_the_real_entries_are_pinned_and_hold_no_pickle() -> None:
-    real = {entry.name: entry for entry in (catalogue.SD15_LCM, catalogue.SD_TURBO)}
-    assert list(real) == ["sd15-lcm", "sd-turbo"]
+    real = {entry.name: entry for entry in (catalogue.SD15_LCM, catalogue.SD_TURBO, catalogue.SDXL_TURBO)}
+    assert list(real) == ["sd15-lcm", "sd-turbo", "sdxl-turbo"]
     for entry in real.values():
         for file in entry.files:
             assert len(file.revision) == 40
@@ -197,6 +197,9 @@ def test_the_real_entries_are_pinned_and_hold_no_pickle() -> None:
         assert {f"{UNET}.safetensors", f"{TEXT}.safetensors", f"{VAE}.safetensors"} <= targets
         describe(entry.name)
     assert 2.0e9 < real["sd15-lcm"].size < 2.2e9
+    two = {"text_encoder_2/config.json", "text_encoder_2/model.safetensors", "tokenizer_2/vocab.json"}
+    assert two <= {file.target for file in real["sdxl-turbo"].files}
+    assert all("Stability AI" in real[name].licences[0].name for name in ("sd-turbo", "sdxl-turbo"))
 
 
 # --------------------------------------------------------------------------------------------------- what goes wrong

@@ -56,7 +56,7 @@ def loaded_parts(chosen: EngineSettings) -> LoadedParts:
 
 
 def test_the_names() -> None:
-    assert available() == ["embedded", "sd-turbo", "sd15-lcm"]
+    assert available() == ["embedded", "sd-turbo", "sd15-lcm", "sdxl-turbo"]
 
 
 @pytest.mark.parametrize("kl", [False, True])
@@ -351,10 +351,15 @@ def test_text_of_another_width_is_refused(folder: Path) -> None:
     assert "cross_attention_dim is 32" in refused(folder, load_model)
 
 
-def test_an_sdxl_like_unet_is_refused(folder: Path) -> None:
+def test_an_sdxl_like_unet_needs_a_second_text_encoder(folder: Path) -> None:
     time_ids = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
     rewritten_unet(folder, **time_ids, projection_class_embeddings_input_dim=64)
-    assert "addition_embed_type is 'text_time': models with further conditions (SDXL)" in refused(folder, load_model)
+    assert "text_encoder_2/config.json is missing" in refused(folder, load_model)
+
+
+def test_other_further_conditions_are_refused(folder: Path) -> None:
+    rewritten_unet(folder, addition_embed_type="image", encoder_hid_dim=8)
+    assert "addition_embed_type is 'image': models with further conditions" in refused(folder, load_model)
 
 
 def test_an_lcm_with_a_guidance_embedding_is_refused(folder: Path) -> None:

@@ -32,6 +32,7 @@ from tests.support.lora_files import (
 from tests.support.model_folders import load_model, parts_of, settings
 
 pytestmark = pytest.mark.usefixtures("quick_layout")
+PARTS = ("unet", "text_encoder")
 
 
 def product(up: Tensor, down: Tensor) -> Tensor:
@@ -45,12 +46,12 @@ Fused = Callable[..., dict[str, Tensor]]
 @pytest.fixture(scope="module")
 def fused(tiny: Path) -> Fused:
     """LoRAs -> the weights with them, less the weights without: the layers that differ."""
-    parts = [models.part(tiny, name, torch.float32) for name in ("unet", "text_encoder")]
+    parts = [models.part(tiny, name, torch.float32) for name in PARTS]
     plain = [part.state_dict() for part in parts]
 
     def differences(*given: Lora) -> dict[str, Tensor]:
         changed = copy.deepcopy(parts)
-        named = loras.named_weights(*changed)
+        named = loras.named_weights(dict(zip(PARTS, changed, strict=True)))
         loras.put(named, loras.switch(named, {}, given).values)
         after = [part.state_dict() for part in changed]
         assert [state.keys() for state in after] == [state.keys() for state in plain]
@@ -339,8 +340,8 @@ def test_a_lora_that_cannot_be_changes_nothing(tiny: Path, files: tuple[Lora, Lo
 def test_the_values_of_a_switch_are_by_the_names_of_the_parts_and_change_nothing(
     tiny: Path, files: tuple[Lora, Lora]
 ) -> None:
-    parts = [models.part(tiny, name, torch.float32) for name in ("unet", "text_encoder")]
-    named = loras.named_weights(*parts)
+    parts = [models.part(tiny, name, torch.float32) for name in PARTS]
+    named = loras.named_weights(dict(zip(PARTS, parts, strict=True)))
     plain = {name: tensor.clone() for name, tensor in named.items()}
     change = loras.switch(named, {}, files)
     states = {
