@@ -43,6 +43,14 @@ class Guidance(StrEnum):
     ONETIME_NEGATIVE = "onetime-negative"
 
 
+class Framing(StrEnum):
+    """What of the camera's picture is shown: as much as fills the picture, all of it, or head and shoulders."""
+
+    FILL = "fill"
+    FIT = "fit"
+    FACE = "face"
+
+
 def in_range(name: str, value: float, low: float, high: float) -> None:
     """Raise SettingsError unless `value` is a finite number with low <= value <= high."""
     allowed = f"between {_shown(low)} and {_shown(high)}"
@@ -142,7 +150,8 @@ class Look:
     skip_difference: a frame whose mean absolute difference to the last translated one is below this (grey levels,
     0..255) shows the last result again, at most skip_limit times in a row; 0 never skips. wander: degrees per frame
     by which the noise of text-to-image streaming turns; 0 keeps one noise. detail: 0..1, how much of the source's own
-    edges an enlarged picture gets; the engine enlarges none, who publishes its pictures does. Raises SettingsError.
+    edges an enlarged picture gets; the engine enlarges none, who publishes its pictures does. framing: what of the
+    camera's picture is shown, for who gives the engine its pictures; None: not said. Raises SettingsError.
     """
 
     prompt: str = ""
@@ -159,6 +168,7 @@ class Look:
     skip_limit: int = 10
     wander: float = 0.0
     detail: float = 0.75
+    framing: Framing | None = None
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
@@ -178,6 +188,8 @@ class Look:
         _whole("skip_limit", self.skip_limit, 0, 100_000)
         in_range("wander", self.wander, 0, 90)
         in_range("detail", self.detail, 0, 1)
+        if self.framing is not None:
+            _choice("framing", self.framing, Framing)
 
 
 def names(kind: type) -> list[str]:

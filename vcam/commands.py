@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from core.errors import SettingsError
-from core.settings import Look, OnSwitch, names
+from core.settings import Framing, Look, OnSwitch, names
 from vcam.errors import CommandError
 
 
@@ -287,11 +287,12 @@ def changed(look: Look, changes: Mapping[str, Any]) -> Look:
         if key not in known:
             raise CommandError(f"a look has no {str(key)[:40]!r}; it has {', '.join(known)}")
     given = dict(changes)
-    if "on_switch" in given:
-        try:
-            given["on_switch"] = OnSwitch(given["on_switch"])
-        except ValueError as error:
-            raise CommandError(f"look: {error}") from error
+    try:
+        for name, kind in (("on_switch", OnSwitch), ("framing", Framing)):
+            if given.get(name) is not None:
+                given[name] = kind(given[name])
+    except ValueError as error:
+        raise CommandError(f"look: {error}") from error
     try:
         return replace(look, **given)
     except SettingsError as error:

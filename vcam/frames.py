@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +16,39 @@ Picture = NDArray[np.uint8]  # [height, width, 3], RGB
 T = TypeVar("T")
 
 
+class Focus(NamedTuple):
+    """A part of a picture, whatever its shape: its middle and its height, as shares of the picture's sides."""
+
+    x: float
+    y: float
+    height: float
+
+
+class Shot(NamedTuple):
+    """What of the camera's picture is translated and published, before it is mirrored.
+
+    whole: all of it, between bars where the shape is another. focus: the part to show; None: as much as the shape
+    allows.
+    """
+
+    whole: bool = False
+    focus: Focus | None = None
+
+
+FILLED = Shot()
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """A picture, RGB uint8 [height, width, 3], never written to once it is here; when it was captured; which one it is.
 
-    captured_s: seconds of the daemon's clock. index: counts the source's frames from 0.
+    captured_s: seconds of the daemon's clock. index: counts the source's frames from 0. shot: what of it is shown.
     """
 
     picture: Picture
     captured_s: float
     index: int
+    shot: Shot = field(default=FILLED, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,10 @@ SOURCE = "source.json"  # in a finished folder: what it was made of
 
 
 class File(NamedTuple):
-    """A file of a repository and where it goes in the model's folder; size and sha256 are None where the hub tells."""
+    """A file of a repository and where it goes in the model's folder; size and sha256 are None where the hub tells.
+
+    address: where the file lies that is not at the hub; its size and sha256 are known.
+    """
 
     repository: str
     revision: str
@@ -26,6 +29,7 @@ class File(NamedTuple):
     target: str
     size: int | None = None  # bytes
     sha256: str | None = None
+    address: str = ""
 
 
 class Licence(NamedTuple):
@@ -38,13 +42,17 @@ class Licence(NamedTuple):
 
 @dataclass(frozen=True)
 class CatalogueModel:
-    """A model by name. description: what goes into its streamv2v.json. lora: a target that is fused into the UNet."""
+    """A model by name. description: what goes into its streamv2v.json. lora: a target that is fused into the UNet.
+
+    purpose: of a small model that is no engine's: what it is for.
+    """
 
     name: str
     files: tuple[File, ...]
     licences: tuple[Licence, ...]
     description: Mapping[str, Any] = field(default_factory=dict)
     lora: str | None = None
+    purpose: str = ""
 
     @property
     def size(self) -> int:
@@ -76,6 +84,8 @@ def models_folder() -> Path:
 
 def in_gb(count: int) -> str:
     """Bytes for a person."""
+    if count < 1e7:
+        return f"{count / 1e6:.1f} MB"
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
 
 
@@ -191,3 +201,37 @@ SDXL_TURBO = CatalogueModel(
     {"schedule": "turbo", "steps": 1, "strength": 0.5},
 )
 ENTRIES: Mapping[str, CatalogueModel] = {entry.name: entry for entry in (SD15_LCM, SD_TURBO, SDXL_TURBO)}
+
+_YUNET = ("ShiqiYu/libfacedetection.train", "0047ac24afb1a50a0c6105001c89d1b5b805dbf1", "onnx/yunet_n_dynamic.onnx")
+_SELFIE = ("@mediapipe/selfie_segmentation", "0.1.1675465747", "selfie_segmentation_landscape.tflite")
+
+FACE = CatalogueModel(
+    "face",
+    (
+        File(
+            *_YUNET,
+            "yunet.onnx",
+            322_906,
+            "104ee26c71d5c270ce79a6b3dced91c91013260d29a6bf18f9296c5b8c4c2b12",
+            f"https://raw.githubusercontent.com/{'/'.join(_YUNET)}",
+        ),
+    ),
+    (Licence("YuNet", "Apache-2.0", f"https://github.com/{_YUNET[0]}"),),
+    purpose='finds faces, for framing = "face"',
+)
+PERSON = CatalogueModel(
+    "person",
+    (
+        File(
+            *_SELFIE,
+            "selfie_segmentation_landscape.tflite",
+            249_792,
+            "4aafe6223bb8dac6fac8ca8ed56852870a33051ef3f6238822d282a109962894",
+            f"https://cdn.jsdelivr.net/npm/{_SELFIE[0]}@{_SELFIE[1]}/{_SELFIE[2]}",
+        ),
+    ),
+    (Licence("MediaPipe selfie segmentation", "Apache-2.0", "https://github.com/google-ai-edge/mediapipe"),),
+    purpose="tells a person from what is behind, for region",
+)
+HELPERS: Mapping[str, CatalogueModel] = {entry.name: entry for entry in (FACE, PERSON)}
+"""Small models that see something in the camera's picture; none is an engine's."""

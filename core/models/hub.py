@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 from core.errors import ModelError
 from core.models.catalogue import ENTRIES, SOURCE, CatalogueModel, File, in_gb, models_folder
@@ -192,9 +193,16 @@ def _check_space(entry: CatalogueModel, part: Path, heads: Mapping[File, _Head])
 
 
 def _head(file: File) -> _Head:
-    """Ask the hub for the file's size and hash. Raises ModelError where they are not those of the catalogue."""
+    """Ask the hub for the file's size and hash. Raises ModelError where they are not those of the catalogue.
+
+    Of a file that lies elsewhere the catalogue knows both.
+    """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
+    if file.address:
+        if file.size is None or file.sha256 is None:
+            raise ValueError(f"{_named(file)}: size and sha256 must be known")
+        return _Head(file.address, file.size, file.sha256)
     url = hf_hub_url(file.repository, file.path, revision=file.revision)
     with _explained(file, ModelError):
         told = get_hf_file_metadata(url, timeout=_SILENCE_S)
@@ -236,7 +244,8 @@ def _receive(file: File, head: _Head, path: Path, report: Callable[[int], None])
     report(have)
     if have == head.size:
         return
-    headers = {**client.build_hf_headers(), "Accept-Encoding": "identity"}  # a part of a compressed answer is of no use
+    # the user's token is the hub's alone; a part of a compressed answer is of no use
+    headers = {**({} if file.address else client.build_hf_headers()), "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
     with (
@@ -252,7 +261,12 @@ def _receive(file: File, head: _Head, path: Path, report: Callable[[int], None])
             for chunk in answer.iter_bytes():
                 out.write(chunk)
                 have += len(chunk)
+                if have > head.size:
+                    break
                 report(have)
+    if have > head.size:
+        path.unlink()
+        raise ModelError(f"{_named(file)}: more than its {head.size} bytes came; it is not the file that vcam knows")
     if have != head.size:
         raise _Passing(f"{_named(file)}: {have} of {head.size} bytes came; start again to go on from there")
 
@@ -294,7 +308,7 @@ def _explained(file: File, unreachable: type[ModelError]) -> Iterator[None]:
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    what = _named(file)
+    what, hub = _named(file), urlsplit(file.address).hostname or "the hub"
     try:
         yield
     except OfflineModeIsEnabled as error:
@@ -302,18 +316,18 @@ def _explained(file: File, unreachable: type[ModelError]) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in _PASSING:
-            raise _Passing(f"{what}: the hub is in trouble (status {status}); try again in a while") from error
-        if status in (401, 403):
+            raise _Passing(f"{what}: {hub} is in trouble (status {status}); try again in a while") from error
+        if status in (401, 403) and not file.address:
             raise ModelError(
                 f"{what}: the hub asks who you are (status {status}); accept the terms at "
                 f"https://huggingface.co/{file.repository} and log in: hf auth login"
             ) from error
         if status == 404:
-            raise ModelError(f"{what}: not found at the hub (revision {file.revision}); update vcam") from error
-        raise ModelError(f"{what}: the hub refuses (status {status}: {one_line(error)})") from error
+            raise ModelError(f"{what}: not found at {hub} (revision {file.revision}); update vcam") from error
+        raise ModelError(f"{what}: {hub} refuses (status {status}: {one_line(error)})") from error
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         raise unreachable(
-            f"{what}: the hub cannot be reached ({one_line(error)}); what has come is kept: look at the network and "
+            f"{what}: {hub} cannot be reached ({one_line(error)}); what has come is kept: look at the network and "
             "start again"
         ) from error
     except httpx2.TransportError as error:
@@ -324,11 +338,12 @@ def _explained(file: File, unreachable: type[ModelError]) -> Iterator[None]:
 
 
 def _assemble(entry: CatalogueModel, part: Path) -> None:
-    """Make of the files an SD 1.5-shaped folder that every runtime takes as it is."""
+    """Make of the files an SD 1.5-shaped folder that every runtime takes as it is; a small model stays as it came."""
     if entry.lora is not None and (part / entry.lora).exists():
         _fuse(part / "unet" / "diffusion_pytorch_model.safetensors", part / entry.lora)
         (part / entry.lora).unlink()
-    _write(part / DESCRIPTION, json.dumps(entry.own, indent=2))
+    if not entry.purpose:
+        _write(part / DESCRIPTION, json.dumps(entry.own, indent=2))
     made = {"files": [file._asdict() for file in entry.files], "licences": _licences(entry), "fused": entry.lora}
     _write(part / SOURCE, json.dumps(made, indent=2))
 

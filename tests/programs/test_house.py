@@ -34,6 +34,7 @@ MAY_IMPORT_CORE = {
     "vcam/control/thumbnails.py",
     "vcam/daemon/reports.py",
     "vcam/doctor/examine.py",
+    "vcam/fit/small_models.py",
     "vcam/offline/bench.py",
     "vcam/offline/evaluate.py",
     "vcam/offline/translate.py",

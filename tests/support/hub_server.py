@@ -22,6 +22,7 @@ class Hub:
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, Range
+    tokens: list[str] = field(default_factory=list)  # the Authorization of each request
     ranges: bool = True
     server: ThreadingHTTPServer | None = None
 
@@ -63,6 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("GET")
 
     def _answer(self, method: str) -> None:
+        self.held.tokens.append(self.headers.get("Authorization", ""))
         cdn = self.path.startswith("/cdn/")
         repository, _, rest = self.path.removeprefix("/cdn").strip("/").partition("/resolve/")
         revision, _, path = rest.partition("/")

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from core.settings import EngineSettings
 from tests.support import patience
@@ -95,7 +95,7 @@ class SwitchedDaemon(RunningDaemon):
         self.sources.append(FakeCamera(options.source))
         return self.sources[-1]
 
-    def __enter__(self) -> SwitchedDaemon:
+    def __enter__(self) -> Self:
         self.thread.start()
         self.until_state("running")
         return self

@@ -43,6 +43,7 @@ _OPTION_OF = {
     "sizes": "engine_size",
 }
 
+_FRAMING_HELP = "fill the picture, fit all of the camera's into it, or follow the face"
 _PRESET_HELP = "how finely to draw: fast, balanced, sharp; auto: the sharpest that this machine is quick enough for"
 _RUNTIMES = "auto, eager, onnx, compiled or tensorrt"
 
@@ -104,6 +105,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--size", type=_size, metavar="WxH", help="size published (640x480)")
     run.add_argument("--fps", type=float, metavar="N", help="frames published per second (30)")
     run.add_argument("--frames", type=int, metavar="N", help="stop after this many published frames")
+    run.add_argument("--framing", metavar="F", help=f"{_FRAMING_HELP} (the profile's, fill)")
     run.add_argument("--mirror", action="store_true", default=None, help="mirror the picture")
     run.add_argument("--idle-after", dest="idle_after_s", type=float, metavar="S", help=_IDLE_HELP)
     run.add_argument("--on-failure", metavar="WHAT", help="without a translation, show card, hold or raw (card)")
@@ -120,6 +122,7 @@ def _add_translate(translate: argparse.ArgumentParser) -> None:
     translate.add_argument("output", type=Path, metavar="OUT", help="what to write")
     _add_look(translate.add_mutually_exclusive_group())
     translate.add_argument("--strength", type=float, metavar="X", help="0.02 to 1: how far from the input")
+    translate.add_argument("--framing", metavar="F", help="fill or fit: all of the picture; face: follow the face")
     translate.add_argument("--seed", type=int, metavar="N", help="of the noise (0)")
     translate.add_argument("--frames", type=int, metavar="N", help="stop after this many frames")
     translate.add_argument("--engine-size", type=_size, metavar="WxH", help="size translated (the input's shape)")
@@ -130,6 +133,7 @@ def _add_eval(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("input", type=Path, metavar="SOURCE", help="the video before")
     evaluate.add_argument("output", type=Path, metavar="OUTPUT", help="the video after")
     evaluate.add_argument("--frames", type=int, metavar="N", help="stop after this many frames")
+    evaluate.add_argument("--framing", metavar="F", help="with which it was translated (fill)")
     evaluate.add_argument("--flow", default="dis", metavar="FLOW", help="dis, raft or raft:WEIGHTS.pth (dis)")
     evaluate.add_argument("--clip", metavar="FOLDER", help="CLIP model for frame consistency")
 
@@ -244,7 +248,7 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Put each value, as its check gives it, in its place; raises OptionError, which names the option."""
-    from core.settings import Policy, Runtime
+    from core.settings import Framing, Policy, Runtime
     from vcam.commands import OnFailure
     from vcam.settings.config import (
         FPS,
@@ -265,6 +269,7 @@ def check(args: argparse.Namespace) -> None:
         "fps": FPS,
         "frames": whole(1, 10**9),
         "on_failure": choice(OnFailure),
+        "framing": choice(Framing),
         "idle_after_s": IDLE_AFTER,
         "port": check_port,
         "threads": THREADS,
@@ -302,7 +307,7 @@ def look_of(args: argparse.Namespace, profile: Profile | None, model: str) -> Lo
     from core.settings import Look
 
     look = profile.look if profile else Look(prompt=args.prompt, strength=describe(model).strength)
-    given = {"strength": args.strength, "seed": getattr(args, "seed", None)}
+    given = {name: getattr(args, name, None) for name in ("strength", "seed", "framing")}
     return replace(look, **{key: value for key, value in given.items() if value is not None})
 
 

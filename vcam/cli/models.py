@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from vcam.cli.output import print_note
 from vcam.errors import VcamError
@@ -45,20 +46,21 @@ def fetch_agreed(model: str) -> None:
 
 
 def _entry(action: str, name: str | None) -> CatalogueModel:
-    from core.models.catalogue import ENTRIES
+    from core.models.catalogue import ENTRIES, HELPERS
 
-    known = ", ".join(sorted(ENTRIES))
+    entries = {**ENTRIES, **HELPERS}
+    known = ", ".join(sorted(entries))
     if name is None:
         raise VcamError(f"vcam models {action}: which one? There are {known}")
-    if name not in ENTRIES:
+    if name not in entries:
         raise VcamError(f"vcam models {action}: no model {name!r} is known; there are {known}")
-    return ENTRIES[name]
+    return entries[name]
 
 
 def _listed() -> tuple[dict[str, Any], str]:
     from dataclasses import asdict
 
-    from core.models.catalogue import ENTRIES, in_gb
+    from core.models.catalogue import ENTRIES, HELPERS, in_gb
     from core.models.description import available, describe
     from core.models.hub import bytes_here
 
@@ -76,8 +78,16 @@ def _listed() -> tuple[dict[str, Any], str]:
             begun = f", {in_gb(size)} of it are here" if size else ""
             missing = f"not here{begun}: `vcam models download {one.name}` fetches {in_gb(entry.size)}"
             rows.append(f"  {in_gb(size or 0)} in {one.folder}" if here else f"  {missing}")
+    small = []
+    for helper in HELPERS.values():
+        here = helper.is_here()
+        small.append({"name": helper.name, "purpose": helper.purpose, "folder": str(helper.folder), "here": here})
+        licence = ", ".join(one.name for one in helper.licences)
+        missing = f"not here: `vcam models download {helper.name}` fetches {in_gb(helper.size)}"
+        rows.append(f"{helper.name}: {helper.purpose}; licence: {licence}")
+        rows.append(f"  {in_gb(bytes_here(helper))} in {helper.folder}" if here else f"  {missing}")
     rows.append("--model also takes a folder in diffusers format: SD 1.5-shaped, safetensors")
-    return {"models": found}, "\n".join(rows)
+    return {"models": found, "small_models": small}, "\n".join(rows)
 
 
 def _download(entry: CatalogueModel, yes: bool) -> tuple[dict[str, Any], str]:
@@ -91,7 +101,8 @@ def _download(entry: CatalogueModel, yes: bool) -> tuple[dict[str, Any], str]:
             hub.fetch(entry, report)
     size = hub.bytes_here(entry)
     data = {"model": entry.name, "folder": str(entry.folder), "bytes": size, "was_here_bytes": before}
-    return data, f"{entry.name} is ready: {in_gb(size)} in {entry.folder}; vcam run --model {entry.name}"
+    use = entry.purpose or f"vcam run --model {entry.name}"
+    return data, f"{entry.name} is ready: {in_gb(size)} in {entry.folder}; {use}"
 
 
 def _remove(entry: CatalogueModel) -> tuple[dict[str, Any], str]:
@@ -109,11 +120,15 @@ def _agree(entry: CatalogueModel, yes: bool) -> None:
 
     if hub.accepted(entry):
         return
+    places = sorted({urlsplit(file.address).hostname or "the hub" for file in entry.files})
     print_note(
-        f"{entry.name} is fetched from the hub ({in_gb(entry.size)}); its parts are under licences of their own:"
+        f"{entry.name} is fetched from {', '.join(places)} ({in_gb(entry.size)}); its parts are under licences of "
+        "their own:"
     )
     for licence in entry.licences:
         print_note(f"  {licence.part}: {licence.name}, {licence.url}")
+    if entry.purpose:  # under a licence that asks for nothing
+        return
     if not yes:
         if not _somebody():
             raise VcamError(f"nobody is here to accept the licences of {entry.name}; say --yes if you do")

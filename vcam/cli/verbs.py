@@ -34,7 +34,7 @@ def _run(args: argparse.Namespace) -> int:
     wished = {
         key: own if (value := getattr(args, key, None)) is None else value
         for key, own in vars(config).items()
-        if key not in ("profile", "engine")
+        if key not in ("profile", "engine", "framing")
     }
     options = RunOptions(
         **wished,
@@ -42,6 +42,8 @@ def _run(args: argparse.Namespace) -> int:
         prompt=args.prompt,
         frames=args.frames,
         strength=args.strength,
+        framing=args.framing,
+        usual_framing=config.framing,
         engine=EngineOptions.read(args, args.engine_size),
         machine=config.engine,
     )
@@ -109,7 +111,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     from vcam.offline.evaluate import evaluate
 
     check(args)
-    report = asdict(evaluate(args.input, args.output, flow=args.flow, clip=args.clip, frames=args.frames))
+    report = asdict(
+        evaluate(args.input, args.output, flow=args.flow, clip=args.clip, frames=args.frames, framing=args.framing)
+    )
     shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in report.items() if value != ()}
     print_result(args, report, "\n".join(f"{key}: {value}" for key, value in shown.items()))
     return 0

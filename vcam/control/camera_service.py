@@ -15,7 +15,7 @@ from vcam.control.previews import Previews
 from vcam.control.thumbnails import Thumbnails
 from vcam.devices.cameras import list_cameras
 from vcam.errors import CommandError, ProfileError, VcamError
-from vcam.frames import Picture
+from vcam.frames import Frame, Picture
 from vcam.settings.profiles import Profile, load_profiles, user_profile_folder
 from vcam.settings.selection import Choice, profile_list
 
@@ -30,7 +30,7 @@ class RunningCamera(Protocol):
         """What was published last."""
 
     @property
-    def camera(self) -> Picture | None:
+    def camera(self) -> Frame | None:
         """What the camera saw last; None while it rests."""
 
     @property
@@ -54,7 +54,7 @@ class CameraService:
         self._camera, self._previews, self._thumbnails = camera, previews, thumbnails
         self._given, self._mirror = camera.choice.options.profiles_folder, camera.choice.options.mirror
         self._folder = self._given or user_profile_folder()
-        self._shown: tuple[Picture, Picture] | None = None
+        self._shown: tuple[Frame, Picture] | None = None
         self.submit: Callable[[Command], Future[None]] = camera.submit
         self.status: Callable[[], Status] = camera.status
         self.log: Callable[[], list[dict[str, Any]]] = camera.log
@@ -71,9 +71,12 @@ class CameraService:
         if raw is None:
             return None
         if self._shown is None or self._shown[0] is not raw:
-            status = self._camera.status()
-            self._shown = raw, fit.crop_to(raw, (status.width, status.height), self._mirror)
+            self._shown = raw, fit.viewed(raw.picture, self._size(), self._mirror, raw.shot)
         return self._shown[1]
+
+    def _size(self) -> tuple[int, int]:
+        status = self._camera.status()
+        return status.width, status.height
 
     def profiles(self) -> list[dict[str, Any]]:
         """Return all profiles."""
@@ -124,10 +127,10 @@ class CameraService:
         choice = self._camera.choice
         look = changed(profile.look if profile else choice.look, changes)
         settings = choice.settings_of(profile) if profile else choice.settings
-        picture = self._camera.camera
-        if picture is None:
+        raw = self._camera.camera
+        if raw is None:
             raise VcamError("the camera rests; there is no picture to try a look on")
-        return self._previews.translate(settings, look, picture)
+        return self._previews.translate(settings, look, fit.viewed(raw.picture, self._size(), shot=raw.shot))
 
     def _reload(self) -> None:
         with contextlib.suppress(TimeoutError):  # the file is written; the daemon reads it when it comes to it

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from core.settings import Look
+from core.settings import Framing, Look, OnSwitch
 from vcam.commands import PROMPT_LIMIT, Status, verbs
 
 _JSON = "application/json"
+_WORDS: dict[str, Any] = {"on_switch": {"enum": list(OnSwitch)}, "framing": {"enum": [None, *Framing]}}
 _KINDS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 
@@ -90,10 +91,7 @@ def _operation(summary: str, answer: dict[str, Any] | str, body: dict[str, Any] 
 def _schemas() -> dict[str, Any]:
     text = {"type": "string", "maxLength": PROMPT_LIMIT}
     number = {"type": "number"}
-    look = {
-        f.name: {} if f.name == "on_switch" else text if f.type == "str" else {"type": ["number", "null"]}
-        for f in fields(Look)
-    }
+    look = {f.name: _WORDS.get(f.name, text if f.type == "str" else {"type": ["number", "null"]}) for f in fields(Look)}
     return {
         "Command": {
             "type": "object",

@@ -20,7 +20,6 @@ from vcam.commands import (
     ToggleRecording,
     UseProfile,
     UseSource,
-    changed,
 )
 from vcam.daemon.auto_preset import AutoPreset
 from vcam.daemon.recorder import Recorder
@@ -29,7 +28,7 @@ from vcam.errors import ProfileError
 from vcam.frames import FrameSource
 from vcam.settings.profiles import load_profiles
 from vcam.settings.run_options import RunOptions
-from vcam.settings.selection import Choice, neighbour, prompts, with_engine, with_profile
+from vcam.settings.selection import Choice, neighbour, prompts, with_engine, with_look, with_profile
 from vcam.worker.translator import WorkerTranslator
 
 
@@ -65,7 +64,7 @@ class CommandHandler:
                 given = choice.profile.transition_ms if transition_ms is None else transition_ms
                 self._use(replace(choice, look=replace(choice.look, prompt=prompt)), given)
             case ChangeLook(changes):
-                self._use(replace(choice, look=changed(choice.look, changes)), choice.profile.transition_ms)
+                self._use(with_look(choice, changes), choice.profile.transition_ms)
             case UseSource(source):
                 options = replace(choice.options, source=source)
                 self._source.use(self._open_source(options))

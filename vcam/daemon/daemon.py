@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from core.settings import EngineSettings, Look
+from core.settings import EngineSettings, Framing, Look
 from vcam import client, fit
 from vcam.commands import Command, Panic, Pause, Resume, Status, Stop, Toggle
 from vcam.control.thumbnails import thumbnails_folder
@@ -37,7 +37,8 @@ from vcam.devices.choose import choose_sink, choose_source
 from vcam.devices.sinks import recover
 from vcam.devices.source_switch import SourceSwitch
 from vcam.errors import VcamError
-from vcam.frames import EnginePhase, FrameSink, FrameSource, Picture, Translation
+from vcam.fit.small_models import open_face_detector
+from vcam.frames import EnginePhase, Frame, FrameSink, FrameSource, Picture, Translation
 from vcam.settings.profiles import Profile, load_profiles
 from vcam.settings.run_options import DEFAULT_SIZE, RunOptions, RunReport, engine_threads, settings_for
 from vcam.settings.selection import Choice, first_choice, prompts
@@ -71,6 +72,7 @@ class RunParts:
     )
     open_source: Callable[[RunOptions], FrameSource] = _open_source
     open_sink: Callable[[RunOptions], FrameSink] = _open_sink
+    open_faces: Callable[[], fit.FaceDetector] = open_face_detector
     watch_sink: Callable[[FrameSink], readers.Readers | None] = readers.watch
     state_folder: Callable[[], Path] = client.state_folder
     thumbnails_folder: Callable[[], Path] = thumbnails_folder
@@ -155,6 +157,8 @@ class Daemon:
         self._handler = CommandHandler(choice, auto, source, translator, parts.open_source, recorder)
         self._commands = CommandQueue(self._handler.apply, self._log)
         self._at_once = CommandQueue(self._halt_or_resume, self._log)
+        width, height = publisher.size
+        self._framer = fit.Framer(fit.WhenThere(parts.open_faces, parts.clock), width / height)
         self._halt = Halt.NO
         self._surfaces = surfaces.Surfaces()
         self._started_s = parts.clock()
@@ -176,10 +180,9 @@ class Daemon:
         return self._pipeline.publisher.preview
 
     @property
-    def camera(self) -> Picture | None:
+    def camera(self) -> Frame | None:
         """What the camera saw last; None while it rests."""
-        frame = self._pipeline.slots.captured.newest
-        return None if frame is None else frame.picture
+        return self._pipeline.slots.captured.newest
 
     @property
     def choice(self) -> Choice:
@@ -216,7 +219,7 @@ class Daemon:
         gc.freeze()  # what is there now stays: a look through all of it would hold the publisher up
         try:
             recover(self.choice.options.record.place(), self._log.say)
-            self._pipeline.start(stop, self._resting, self._finish)
+            self._pipeline.start(stop, self._resting, self._framed, self._finish)
             others.start()
             folders = parts.state_folder(), parts.thumbnails_folder()
             with surfaces.opened(self, self._start_preview_engine, *folders, self._log.say) as self._surfaces:
@@ -302,10 +305,19 @@ class Daemon:
     def _resting(self) -> bool:
         return self._halt is not Halt.NO or self._audience.presence.resting
 
+    def _framed(self, frame: Frame) -> Frame:
+        shot = self._framer.shot(frame.picture, frame.captured_s, self.choice.look.framing or Framing.FILL)
+        self._log.trouble("framing", self._framer.trouble)
+        return replace(frame, shot=shot)
+
     def _finish(self, made: Translation) -> Picture:
-        guide = fit.cropped(made.source, made.picture.shape[1::-1], self.choice.options.mirror)
         detail = fit.detail_at(made.look.detail, made.look.strength)
-        whole = fit.pad_to(made.picture, self._pipeline.publisher.size, guide, detail)
+
+        def finish(part: Picture, guide: Picture, size: tuple[int, int]) -> Picture:
+            return fit.enlarged(part, guide, size, detail)
+
+        size, mirror = self._pipeline.publisher.size, self.choice.options.mirror
+        whole = fit.published(made.picture, made.source, size, finish, mirror=mirror, shot=made.shot)
         if self.choice.profile.badge:
             draw_badge(whole)
         return whole

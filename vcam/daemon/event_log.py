@@ -62,6 +62,12 @@ class EventLog:
             self.note(told)
             self._state = state, reason
 
+    def trouble(self, part: str, text: str) -> None:
+        """Tell once what is not as it should be with a part; "": it is well again."""
+        if text and text != self.troubles.get(part):
+            self.say(text)
+        self.troubles[part] = text
+
     def sink_said(self, text: str) -> None:
         """Tell once why the sink takes no pictures; "": it takes them again."""
         text = one_line(text)

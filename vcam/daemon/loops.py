@@ -102,9 +102,16 @@ class FrameSlots:
 
 
 def capture_loop(
-    source: FrameSource, slots: FrameSlots, stop: threading.Event, resting: Callable[[], bool] = lambda: False
+    source: FrameSource,
+    slots: FrameSlots,
+    stop: threading.Event,
+    resting: Callable[[], bool] = lambda: False,
+    framed: Callable[[Frame], Frame] = lambda frame: frame,
 ) -> None:
-    """Move frames from the source to the slot until `stop`; while `resting`, the source rests too."""
+    """Move frames from the source to the slot until `stop`; while `resting`, the source rests too.
+
+    framed: says which part of a frame is shown.
+    """
     while not stop.is_set():
         if resting():
             source.rest()
@@ -113,7 +120,7 @@ def capture_loop(
         frame = source.read(IDLE_S)
         if frame is not None and not resting():
             slots.counts.captured += 1
-            slots.captured.put(frame)
+            slots.captured.put(framed(frame))
 
 
 def translate_loop(

@@ -10,7 +10,7 @@ from vcam.daemon.loops import FrameSlots, again_and_again, capture_loop, finish_
 from vcam.daemon.publisher import Clock, Publisher
 from vcam.devices.source_switch import SourceSwitch
 from vcam.errors import VcamError
-from vcam.frames import Picture, Translation
+from vcam.frames import Frame, Picture, Translation
 from vcam.worker.translator import WorkerTranslator
 
 END_S = 10.0  # how long a thread may take to end; a driver that hangs is left behind
@@ -34,15 +34,20 @@ class Pipeline:
         self.lost = ""  # why what was published is not all kept, once this is closed
 
     def start(
-        self, stop: threading.Event, resting: Callable[[], bool], finish: Callable[[Translation], Picture]
+        self,
+        stop: threading.Event,
+        resting: Callable[[], bool],
+        framed: Callable[[Frame], Frame],
+        finish: Callable[[Translation], Picture],
     ) -> None:
         """Start the threads, which end once `stop` is set.
 
-        resting: whether camera and engine shall rest now. finish: makes of a translation what is published.
+        resting: whether camera and engine shall rest now. framed: says which part of a frame is shown. finish: makes
+        of a translation what is published.
         """
 
         def capture() -> None:
-            capture_loop(self.source, self.slots, stop, resting)
+            capture_loop(self.source, self.slots, stop, resting, framed)
 
         def translate() -> None:
             translate_loop(self.translator, self.slots, stop, self._clock, resting)

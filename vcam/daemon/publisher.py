@@ -99,7 +99,7 @@ def raw_view(
 
     @functools.lru_cache(maxsize=1)
     def drawn(frame: Frame) -> Picture:
-        return fit.crop_to(frame.picture, size, mirror)
+        return fit.viewed(frame.picture, size, mirror, frame.shot)
 
     def view() -> Picture | None:
         frame = captured.newest

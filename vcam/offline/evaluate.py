@@ -10,9 +10,23 @@ from pathlib import Path
 
 from core.errors import MetricError
 from core.measure import metrics, motion
+from core.settings import Framing
 from vcam.errors import VcamError
 from vcam.offline.translate import Progress, shown
-from vcam.video import Kind, Media, Note, Pixels, check_frames, kept, probe, read, resized, to_stderr
+from vcam.video import (
+    Kind,
+    Media,
+    Note,
+    OpenFaces,
+    Picture,
+    check_frames,
+    framed_by,
+    kept,
+    probe,
+    read,
+    resized,
+    to_stderr,
+)
 from vcam.video.media import address
 
 _FEW_PICTURES = 2  # that one film may have more than the other before all are looked at
@@ -46,6 +60,8 @@ def evaluate(
     flow: str = "dis",
     clip: str | None = None,
     frames: int | None = None,
+    framing: Framing | None = None,
+    open_faces: OpenFaces | None = None,
     progress: bool | Progress = True,
     note: Note = to_stderr,
 ) -> EvalReport:
@@ -53,7 +69,8 @@ def evaluate(
 
     flow: `dis`, `raft` or `raft:FILE`; clip: a local CLIP model for frame_consistency, else `descriptor`. An output of
     another size but the same shape is brought to the source's size, and that is said. frames: only the first so
-    many. Raises VcamError: unreadable files, other shapes, other numbers of pictures.
+    many. framing: with which the output was made of the source; open_faces: see framed_by. Raises VcamError:
+    unreadable files, other shapes, other numbers of pictures.
     """
     check_frames(frames)
     notes, noted = kept(note)
@@ -66,10 +83,11 @@ def evaluate(
     try:
         find = _flow(flow)
         embed = metrics.clip_embed(clip) if clip else metrics.descriptor
+        pictures = _pictures(ours, ours, frames, noted)
         with shown(progress, total) as show:
             found = metrics.measure(
-                _pictures(ours, ours, frames, noted),
-                _pictures(theirs, ours, frames, noted),
+                (one.rgb for one in framed_by(framing, ours, pictures, noted, open_faces)),
+                (one.rgb for one in _pictures(theirs, ours, frames, noted)),
                 flow=find,
                 embed=embed,
                 done=lambda done: show(done, total),
@@ -139,9 +157,9 @@ def _flow(name: str) -> motion.OpticalFlow:
     raise VcamError(f"flow is {name!r}; it must be dis, raft or raft:FILE")
 
 
-def _pictures(media: Media, like: Media, frames: int | None, note: Note) -> Iterator[Pixels]:
+def _pictures(media: Media, like: Media, frames: int | None, note: Note) -> Iterator[Picture]:
     for picture in itertools.islice(read(media, note), frames):
-        yield resized(picture.rgb, like.width, like.height)
+        yield picture._replace(rgb=resized(picture.rgb, like.width, like.height))
 
 
 def _short(value: float | None) -> float | None:

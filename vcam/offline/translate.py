@@ -27,6 +27,7 @@ from vcam.video import (
     IMAGE_SUFFIXES,
     Media,
     Note,
+    OpenFaces,
     Picture,
     Pixels,
     Writer,
@@ -35,6 +36,7 @@ from vcam.video import (
     enlarged,
     fitted,
     for_picture,
+    framed_by,
     kept,
     marker_for,
     of_one_shape,
@@ -115,12 +117,18 @@ class Job:
 
 
 def translate(
-    job: Job, *, progress: bool | Progress = True, make_engine: MakeEngine | None = None, note: Note = to_stderr
+    job: Job,
+    *,
+    progress: bool | Progress = True,
+    make_engine: MakeEngine | None = None,
+    note: Note = to_stderr,
+    open_faces: OpenFaces | None = None,
 ) -> TranslateReport:
     """Translate the source into the target: every picture in order, output picture i shows input picture i.
 
     Ctrl-C and SIGTERM complete the file with what was done; the report says `interrupted`. Raise VcamError: then
-    nothing is found under the target's name, and `note` says where what was made until then is kept.
+    nothing is found under the target's name, and `note` says where what was made until then is kept. open_faces: see
+    framed_by.
     """
     check_frames(job.frames)
     notes, noted = kept(note)
@@ -136,6 +144,7 @@ def translate(
         with shown(progress, limit) as show:
             detail = detail_at(job.look.detail, job.look.strength)
             pictures = _until(stop, islice(read(media, noted), job.frames))
+            pictures = framed_by(job.look.framing, media, pictures, noted, open_faces)
             counts = _run(engine, _prepared(pictures, media, settings, detail), writer, show, limit)
         seconds = time.monotonic() - started
         if not counts.written:

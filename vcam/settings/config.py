@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core import folders
-from core.settings import Runtime
+from core.settings import Framing, Runtime
 from vcam.commands import OnFailure, verbs
 from vcam.errors import ConfigError, OptionError
 from vcam.settings.engine_options import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
@@ -111,9 +111,9 @@ class Config:
     """This machine's choices, which the command line may overrule.
 
     source: auto, pattern, camera, camera:NAME or a file. sink: auto, camera, none or a file. size: width and height
-    published. fps: published. idle_after_s: seconds without a reader until engine and camera rest, 0: never. port:
-    the panel's first try, 0: any free one. engine: what is asked of it, under what a profile asks. threads: of the
-    engine, None where the program chooses.
+    published. fps: published. framing: of profiles that say nothing of it. idle_after_s: seconds without a
+    reader until engine and camera rest, 0: never. port: the panel's first try, 0: any free one. engine: what is asked
+    of it, under what a profile asks. threads: of the engine, None where the program chooses.
     """
 
     source: str = "auto"
@@ -123,6 +123,7 @@ class Config:
     fps: float = 30.0
     on_failure: OnFailure = OnFailure.CARD
     mirror: bool = False
+    framing: Framing = Framing.FILL
     idle_after_s: float = 30.0
     panel: bool = True
     open_panel: bool = False
@@ -267,6 +268,7 @@ SCHEMA: dict[str, Check] = {
     "fps": FPS,
     "on_failure": choice(OnFailure),
     "mirror": flag,
+    "framing": choice(Framing),
     "camera.idle_after_s": IDLE_AFTER,
     "panel.enabled": flag,
     "panel.open": flag,

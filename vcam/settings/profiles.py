@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 from core.errors import SettingsError
-from core.settings import EngineSettings, Look, Lora, names
+from core.settings import EngineSettings, Framing, Look, Lora, names
 from vcam.errors import OptionError, ProfileError
 from vcam.settings.engine_options import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
 from vcam.settings.presets import Preset
@@ -308,6 +308,7 @@ _LOOK_KEYS: dict[str, Check] = {
     **_checks_of(Look, [name for name in names(Look) if name not in _BANK_KEYS]),
     "prompt": text(1000, fold=True),
     "negative_prompt": text(1000, shortest=0, fold=True),
+    "framing": choice(Framing),
 }
 _ENGINE_KEYS: dict[str, Check] = {
     "preset": choice(Preset),

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.settings import EngineSettings
+from core.settings import EngineSettings, Framing
 from vcam.commands import OnFailure
 from vcam.settings.config import CardTexts, MarkingSettings, ObsSettings, RecordSettings
 from vcam.settings.engine_options import NOTHING_ASKED, EngineOptions, engine_settings
@@ -28,8 +28,9 @@ class RunOptions:
     source: auto, camera, camera:NAME, pattern or a file. sink: auto, camera, none or a file. size: width and height
     published. frames: stop after so many published. idle_after_s: seconds without a reader of the virtual camera after
     which engine and camera rest, 0: never. port: the panel's first try, 0: any free one. strength: of every profile's
-    look. engine: asked for here, over what a profile asks for; machine: what config.toml says of the engine. threads:
-    the engine's CPU threads. automatic: what the preset `auto` takes, by model, as this machine was measured before.
+    look. framing: asked for here, over what a profile says; usual_framing: where it says nothing. engine: asked for
+    here, over what a profile asks for; machine: what config.toml says of the engine. threads: the engine's CPU threads.
+    automatic: what the preset `auto` takes, by model, as this machine was measured before.
     """
 
     source: str = "auto"
@@ -46,6 +47,8 @@ class RunOptions:
     mirror: bool = False
     idle_after_s: float = 30.0
     strength: float | None = None
+    framing: Framing | None = None
+    usual_framing: Framing = Framing.FILL
     engine: EngineOptions = NOTHING_ASKED
     machine: EngineOptions = NOTHING_ASKED
     threads: int | None = None

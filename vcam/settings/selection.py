@@ -8,6 +8,7 @@ from typing import Any
 
 from core.errors import StreamV2VError
 from core.settings import EngineSettings, Look, Policy
+from vcam.commands import changed
 from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.settings.engine_options import AskedBy, names_asked_by, preset_of
 from vcam.settings.presets import START, Preset
@@ -82,6 +83,13 @@ def neighbour(choice: Choice, step: int) -> str:
     return ids[(at + step) % len(ids)]
 
 
+def with_look(choice: Choice, changes: Mapping[str, Any]) -> Choice:
+    """Another look (see ChangeLook); raises CommandError. Its framing stays with the profiles that are used later."""
+    look = changed(choice.look, changes)
+    options = replace(choice.options, framing=look.framing) if "framing" in changes else choice.options
+    return replace(choice, options=options, look=look)
+
+
 def with_engine(choice: Choice, changes: Mapping[str, Any]) -> Choice:
     """Another engine for the same look (see ChangeEngine); raises CommandError."""
     if unknown := changes.keys() - ENGINE_CHANGES:
@@ -131,4 +139,6 @@ def profile_list(choice: Choice) -> list[dict[str, Any]]:
 
 
 def _look_of(profile: Profile, options: RunOptions) -> Look:
-    return profile.look if options.strength is None else replace(profile.look, strength=options.strength)
+    strength = profile.look.strength if options.strength is None else options.strength
+    framing = options.framing or profile.look.framing or options.usual_framing
+    return replace(profile.look, strength=strength, framing=framing)

@@ -1,7 +1,8 @@
 """Reading and writing films, pictures and folders of pictures (PyAV and OpenCV), one picture at a time."""
 
-from vcam.fit import detail_at, enlarged
+from vcam.fit import detail_at, enlarged, of_one_shape, part_of
 from vcam.video.films import on_grid
+from vcam.video.followed import OpenFaces, framed_by
 from vcam.video.marking import marker_for
 from vcam.video.media import (
     IMAGE_SUFFIXES,
@@ -17,7 +18,7 @@ from vcam.video.media import (
     to_stderr,
 )
 from vcam.video.reading import for_picture, natural, probe, read
-from vcam.video.sizes import fitted, of_one_shape, part_of, resized
+from vcam.video.sizes import fitted, resized
 from vcam.video.writing import Writer, writing
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Kind",
     "Media",
     "Note",
+    "OpenFaces",
     "Picture",
     "Pixels",
     "Writer",
@@ -35,6 +37,7 @@ __all__ = [
     "enlarged",
     "fitted",
     "for_picture",
+    "framed_by",
     "kept",
     "marker_for",
     "natural",

@@ -20,6 +20,7 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
 from vcam.errors import VcamError, VideoError
+from vcam.fit import of_one_shape
 from vcam.video.disk import errors_of, is_of_disk, keep_incomplete, part_of
 from vcam.video.marking import METADATA_ALONE, Marker, film_tags
 from vcam.video.media import (
@@ -37,7 +38,7 @@ from vcam.video.media import (
     guessed_matrix,
     reason,
 )
-from vcam.video.sizes import fitted, of_one_shape
+from vcam.video.sizes import fitted
 from vcam.video.sound import Plan, Sound
 
 # Fragments (MP4, MOV) and clusters (Matroska) of a second, on the disk at once: what was written plays after a power

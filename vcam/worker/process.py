@@ -157,7 +157,7 @@ class EngineProcess:
         from vcam import fit  # OpenCV: the child shall not load it
 
         size = (self.settings.width, self.settings.height)
-        self._child.pictures.given[:] = fit.crop_to(frame.picture, size, mirror)
+        self._child.pictures.given[:] = fit.viewed(frame.picture, size, mirror, frame.shot)
         self._send_waiting()
         self.activity = replace(self.activity, busy_since_s=self._clock())
         self._given.append((frame, self.look))
@@ -251,7 +251,8 @@ class EngineProcess:
         frame, look = self._given.popleft()
         while (frame.index, frame.captured_s) != shown:
             frame, look = self._given.popleft()
-        return Translation(self._child.pictures.result.copy(), shown.captured_s, shown.number, frame.picture, look)
+        picture = self._child.pictures.result.copy()
+        return Translation(picture, shown.captured_s, shown.number, frame.picture, look, shot=frame.shot)
 
     def _picture_failed(self, text: str) -> None:
         self.activity = replace(self.activity, busy_since_s=None, raises=self.activity.raises + 1)

@@ -15,7 +15,7 @@ import pytest
 from core.errors import ModelError
 from core.models import description
 from core.models.description import ModelDescription, describe
-from core.settings import EngineSettings, Look, Policy
+from core.settings import EngineSettings, Framing, Look, Policy
 from tests.support.patience import PATIENCE_S
 from vcam import client, commands
 from vcam.cli import arguments, verbs
@@ -409,9 +409,9 @@ def test_eval_prints_each_figure(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         notes: tuple[str, ...] = ()
 
     call = fake(monkeypatch, evaluate, "evaluate", Report())
-    assert cli.main(["eval", "a.mp4", "b.mp4", "--frames", "5"]) == 0
+    assert cli.main(["eval", "a.mp4", "b.mp4", "--frames", "5", "--framing", "face"]) == 0
     assert call.args == (Path("a.mp4"), Path("b.mp4"))
-    assert call.kwargs == {"flow": "dis", "clip": None, "frames": 5}
+    assert call.kwargs == {"flow": "dis", "clip": None, "frames": 5, "framing": Framing.FACE}
     assert capsys.readouterr().out == "frames: 3\nwarp_error: 12.35\nghosting: None\n"
     assert cli.main(["eval", "a.mp4", "b.mp4", "--json"]) == 0
     assert last_json(capsys) == {"frames": 3, "warp_error": 12.3456789, "ghosting": None, "notes": []}

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 from core.errors import SettingsError
-from core.settings import EngineSettings, Look
+from core.settings import EngineSettings, Framing, Look
 from tests.support.late_engine import LateEngine, SlowEngine
 from tests.support.media_files import film, image, number_of, numbered, sound_of
 from tests.support.patience import PATIENCE_S
+from tests.support.stand_in_eyes import SKIN, PaintedFace, is_skin, none_here, scene
 from tests.support.translating_program import SMALL
 from vcam.errors import VcamError, VideoError
 from vcam.offline import translate as under_test
@@ -356,3 +357,62 @@ def test_what_eval_cannot_use_is_named(tmp_path: Path) -> None:
 def test_the_modules_need_no_torch() -> None:
     code = "import sys, vcam.offline.translate, vcam.offline.evaluate, vcam.video; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+# ------------------------------------------------------------------------------------------------------------ framing
+
+
+def faces(count: int) -> list[np.ndarray]:
+    return [scene((160, 120), (0.9 + 0.002 * i, 0.4, 0.12)) for i in range(count)]
+
+
+def face_share(path: Path) -> float:
+    shown = [p.rgb.astype(int) for p in read(probe(path))]
+    return float(np.mean([np.abs(rgb - (255 - np.array(SKIN))).max(axis=2) < 40 for rgb in shown]))
+
+
+def framed_run(source: Path, target: Path, framing: Framing | None, **more: Any) -> TranslateReport:
+    job = Job(source, target, EngineSettings(width=160, height=128), Look(prompt="clay", framing=framing))
+    return translate(job, make_engine=LateEngine, progress=False, **{"note": quiet, **more})
+
+
+def test_a_film_follows_the_face_and_keeps_its_size(tmp_path: Path) -> None:
+    source = film(tmp_path / "in.mp4", faces(12), size=(160, 120))
+    for framing in (None, Framing.FIT, Framing.FACE):
+        framed_run(source, tmp_path / f"{framing}.mp4", framing, open_faces=PaintedFace)
+    whole, fit, face = (face_share(tmp_path / f"{framing}.mp4") for framing in (None, Framing.FIT, Framing.FACE))
+    assert 0.005 < whole < 0.02
+    assert fit == whole, "a film is shown whole as it is"
+    assert face > 4 * whole
+    made = probe(tmp_path / "face.mp4")
+    assert (made.width, made.height) == (160, 120)
+
+
+def test_a_framed_picture_keeps_its_transparency_in_its_place(tmp_path: Path) -> None:
+    picture = scene((160, 120), (0.9, 0.4, 0.2))
+    clear = np.where(is_skin(picture), 255, 60).astype(np.uint8)
+    source = image(tmp_path / "in.png", np.dstack([picture, clear]))
+    framed_run(source, tmp_path / "out.png", Framing.FACE, open_faces=PaintedFace)
+    made = next(iter(read(probe(tmp_path / "out.png"))))
+    assert made.alpha is not None
+    face = np.abs(made.rgb.astype(int) - (255 - np.array(SKIN))).max(axis=2) < 40
+    assert face.mean() > 0.05
+    assert made.alpha[face].mean() > 200 > 100 > made.alpha[~face].mean()
+
+
+def test_a_film_without_the_model_for_faces_is_shown_whole_and_that_is_said(tmp_path: Path) -> None:
+    source = film(tmp_path / "in.mp4", faces(3), size=(160, 120))
+    report = framed_run(source, tmp_path / "out.mp4", Framing.FACE, open_faces=none_here)
+    assert face_share(tmp_path / "out.mp4") < 0.02
+    assert len([note for note in report.notes if "`vcam models download face`" in note]) == 1
+
+
+def test_a_framed_translation_is_measured_against_the_framed_source(tmp_path: Path) -> None:
+    source = film(tmp_path / "in.mp4", faces(12), size=(160, 120), options={"crf": "4"})
+    framed_run(source, tmp_path / "out.mp4", Framing.FACE, open_faces=PaintedFace)
+    given: dict[str, Any] = {"open_faces": PaintedFace, "progress": False, "note": quiet}
+    framed = evaluate(source, tmp_path / "out.mp4", framing=Framing.FACE, **given)
+    whole = evaluate(source, tmp_path / "out.mp4", **given)
+    assert framed.warp_error is not None
+    assert whole.warp_error is not None
+    assert framed.warp_error < 0.6 * whole.warp_error

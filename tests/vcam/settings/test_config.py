@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.settings import Runtime
+from core.settings import Framing, Runtime
 from vcam.commands import OnFailure
 from vcam.errors import ConfigError, OptionError
 from vcam.settings.config import (
@@ -37,6 +37,7 @@ size = "1280x720"
 fps = 25
 on_failure = "hold"
 mirror = true
+framing = "fit"
 [camera]
 idle_after_s = 90
 [panel]
@@ -105,6 +106,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         fps=25.0,
         on_failure=OnFailure.HOLD,
         mirror=True,
+        framing=Framing.FIT,
         idle_after_s=90.0,
         panel=False,
         open_panel=True,
@@ -162,6 +164,7 @@ BAD = {
     "size is 100000x480; both sides must be even and between 64 and 4096": "size = '100000x480'",
     "on_failure is 'show'; it must be card, hold or raw": "on_failure = 'show'",
     "mirror is 'yes'; it must be true or false": "mirror = 'yes'",
+    "framing is 'faces'; it must be fill, fit or face; did you mean face?": "framing = 'faces'",
     "panel is false; it must be a table: [panel]": "panel = false",
     "camera.idle_after_s is -1; it must be a number between 0 and 86400": "[camera]\nidle_after_s = -1",
     "panel.port is 80; it must be a whole number between 1024 and 65535, or 0": "panel.port = 80",

@@ -190,7 +190,7 @@ BAD = {
     "unknown key strength; did you mean look.strength?": 'strength = 1\nname = "x"',
     "unknown key bagde; did you mean badge?": "bagde.x = 1",
     "unknown key look.xyzzy; known here: prompt, negative_prompt, strength, seed, guidance, residual, on_switch, "
-    "skip_difference, skip_limit, wander, detail, transition_ms and bank": SMALL + "xyzzy = 1",
+    "skip_difference, skip_limit, wander, detail, framing, transition_ms and bank": SMALL + "xyzzy = 1",
     "unknown key look.bank.interval; known here: prompt, ": SMALL + '"bank.interval" = 3',
     "name is 3; it must be text in quotes": "name = 3",
     "name is empty; it must be a text": "name = '  '",

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from core.settings import EngineSettings, Look, Policy
+from core.settings import EngineSettings, Framing, Look, Policy
 from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.profiles import LoadedProfiles, Profile
 from vcam.settings.run_options import RunOptions
-from vcam.settings.selection import first_choice, neighbour, profile_list, prompts, with_engine, with_profile
+from vcam.settings.selection import first_choice, neighbour, profile_list, prompts, with_engine, with_look, with_profile
 
 PROFILES = {
     id: Profile(id, id.title(), look=Look(prompt=f"{id} prompt", strength=0.7), engine=engine)
@@ -42,6 +42,23 @@ def test_another_profile_brings_its_look_and_its_engine_and_the_strength_that_wa
     assert before.profile.id == "clay"
     assert [one["id"] for one in profile_list(after) if one["current"]] == ["ink"]
     assert prompts(after) == ["ink prompt", "clay prompt", "ink prompt", "neon prompt"]
+
+
+def test_the_framing_is_the_command_lines_or_pages_then_the_profiles_then_the_configurations() -> None:
+    own = Profile("own", "Own", look=Look(prompt="own", framing=Framing.FACE))
+    loaded = LoadedProfiles({"clay": PROFILES["clay"], "own": own}, [])
+
+    def framing(profile: str, **options: Framing) -> Framing | None:
+        return first_choice(RunOptions(profile=profile, **options), settings_for, loaded).look.framing  # type: ignore[arg-type]
+
+    assert framing("clay") is Framing.FILL
+    assert framing("clay", usual_framing=Framing.FIT) is Framing.FIT
+    assert framing("own", usual_framing=Framing.FIT) is Framing.FACE
+    assert framing("own", usual_framing=Framing.FIT, framing=Framing.FILL) is Framing.FILL
+    page = with_look(first_choice(RunOptions(profile="own"), settings_for, loaded), {"framing": "fit"})
+    assert with_profile(page, "clay", []).look.framing is Framing.FIT, "it is of the camera's place, not of the look"
+    assert with_profile(with_look(page, {"framing": None}), "own", []).look.framing is Framing.FACE
+    assert with_profile(with_look(page, {"strength": 0.3}), "own", []).look.framing is Framing.FIT
 
 
 @pytest.mark.parametrize(("at", "step", "to"), [("clay", 1, "ink"), ("neon", 1, "clay"), ("clay", -1, "neon")])

@@ -118,6 +118,7 @@ async function drawSliders() {
     slider.value = look[name] ?? 0.5;
     slider.nextSibling.textContent = look[name] === null ? "model's own" : String(look[name]);
   }
+  if (document.activeElement !== at("framing-picker")) at("framing-picker").value = look.framing ?? "fill";
   const shape = `${engine.width}x${engine.height}`;
   const sizes = [0.5, 0.75, 1, 1.25, 1.5].map((factor) => [engine.width, engine.height].map((side) => Math.max(64, 16 * Math.round(side * factor / 16))).join("x"));
   choices(at("size-picker"), [...new Set(sizes)].map((size) => [size, size.replace("x", " × ")]), shape);
@@ -153,6 +154,7 @@ async function drawSources() {
 
 at("source-box").addEventListener("toggle", () => { if (at("source-box").open) doing(drawSources); });
 at("source-picker").addEventListener("change", (event) => { if (event.target.value) send({ command: "source", source: event.target.value }); });
+at("framing-picker").addEventListener("change", (event) => doing(async () => show(await ask("/api/v1/look", { framing: event.target.value }))));
 at("preset-picker").addEventListener("change", (event) => {
   if (event.target.value) send({ command: "engine", changes: { preset: event.target.value } });
 });

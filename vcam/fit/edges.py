@@ -1,4 +1,4 @@
-"""Fit a picture into a size: crop, pad, mirror, resize; and enlarge it with the edges of what it was made of."""
+"""Enlarge a translated picture with the fine edges of what it was made of."""
 
 from __future__ import annotations
 
@@ -8,41 +8,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vcam.fit.crops import brought_to
 from vcam.frames import Picture
 
-_ALMOST = 1.03  # a stretch that nobody sees
 _WINDOW = (7, 7)  # pixels of the small picture in which its brightness is held to be linear in its source's
 _NOISE = 6.0**2  # grey levels squared: a change of the source below this is its sensor's, not an edge
 _NOISES = 2.5  # sigmas: what differs less from the coarser picture is noise
 _SMALLER_HALF = 0.3246  # of a normal distribution: the mean size of the half that is nearer to 0, in sigmas
 _STEEPEST = 1.5  # of that line: a style that exaggerates contrast more gets no more
 _UNIT = 128  # of the gains, which are whole numbers
-
-
-def cropped(picture: Picture, size: tuple[int, int], mirror: bool = False) -> Picture:
-    """Return the largest centred part of `picture` of the shape of `size` (width, height): a view of it."""
-    width, height = size
-    rows, columns = picture.shape[:2]
-    part_columns = min(columns, max(1, round(rows * width / height)))
-    part_rows = min(rows, max(1, round(columns * height / width)))
-    top, left = (rows - part_rows) // 2, (columns - part_columns) // 2
-    part = picture[top : top + part_rows, left : left + part_columns]
-    return part[:, ::-1] if mirror else part
-
-
-def crop_to(picture: Picture, size: tuple[int, int], mirror: bool = False) -> Picture:
-    """Return the largest centred part of `picture` of the shape of `size` (width, height), resized to exactly that."""
-    return _resized(cropped(picture, size, mirror), size)
-
-
-def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
-    if picture.shape[1::-1] == size:
-        return np.ascontiguousarray(picture)
-    shrinks = picture.shape[0] > size[1]
-    scaled = cv2.resize(
-        np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    )
-    return np.asarray(scaled, np.uint8)
 
 
 def detail_at(detail: float, strength: float) -> float:
@@ -58,10 +32,10 @@ def enlarged(picture: Picture, guide: Picture, size: tuple[int, int], detail: fl
     that line's steepness, times `detail`, as far as the line explains the window. So nothing of the source comes
     through that the picture's own pixels could show, nor where the style has put something else.
     """
-    whole = _resized(picture, size)
+    whole = brought_to(picture, size)
     if not detail or size[0] <= picture.shape[1] or size[1] <= picture.shape[0]:
         return whole
-    source = _resized(_grey(guide), size)  # [height, width]
+    source = brought_to(_grey(guide), size)  # [height, width]
     seen = np.asarray(cv2.resize(source, picture.shape[1::-1], interpolation=cv2.INTER_AREA), np.uint8)
     fine = _cored(cv2.subtract(source, cv2.resize(seen, size, interpolation=cv2.INTER_CUBIC), dtype=cv2.CV_16S))
     small = np.rint(_steepness(_grey(picture), seen) * (_UNIT * detail)).astype(np.int16)
@@ -98,32 +72,3 @@ def _steepness(picture: Picture, source: Picture) -> NDArray[np.float32]:
 
 def _mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(cv2.blur(values, _WINDOW, borderType=cv2.BORDER_REFLECT), np.float32)
-
-
-def pad_to(picture: Picture, size: tuple[int, int], guide: Picture | None = None, detail: float = 0.0) -> Picture:
-    """Return the whole `picture`, as large as it fits into `size` (width, height), on a dark blur of itself.
-
-    guide, detail: see `enlarged`. The array is a new one. A picture of almost that shape fills it: engines work in
-    multiples of 16 pixels, and thin edges look like a fault.
-    """
-    width, height = size
-    rows, columns = picture.shape[:2]
-    wide, high = width / columns, height / rows
-    scale = min(wide, high)
-    inner = (min(width, max(1, round(columns * scale))), min(height, max(1, round(rows * scale))))
-    if max(wide, high) / scale < _ALMOST:
-        inner = size
-    if inner == size:
-        whole = _filled(picture, size, guide, detail)
-        whole = whole.copy() if whole is picture else whole
-    else:
-        tiny = cv2.blur(cv2.resize(picture, (24, 18), interpolation=cv2.INTER_AREA), (5, 5))
-        backdrop = cv2.resize(np.asarray(tiny * 0.45, np.uint8), size, interpolation=cv2.INTER_LINEAR)
-        whole = np.asarray(backdrop, np.uint8)
-        left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-        whole[top : top + inner[1], left : left + inner[0]] = _filled(picture, inner, guide, detail)
-    return whole
-
-
-def _filled(picture: Picture, size: tuple[int, int], guide: Picture | None, detail: float) -> Picture:
-    return _resized(picture, size) if guide is None else enlarged(picture, guide, size, detail)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vcam.devices.test_pattern import draw_person
-from vcam.fit import crop_to, cropped, detail_at, enlarged, pad_to
-from vcam.frames import Picture
+from vcam.fit import crop_to, cropped, detail_at, enlarged, pad_to, published, viewed
+from vcam.fit.crops import brought_to
+from vcam.frames import FILLED, Focus, Picture, Shot
 
 SIDES = st.integers(1, 70)
 
@@ -90,6 +91,15 @@ def distance(a: Picture, b: Picture) -> float:
     return float(np.abs(a.astype(np.float32) - b).mean())
 
 
+def shown(
+    small: Picture, source: Picture, size: tuple[int, int], detail: float, mirror: bool = False, shot: Shot = FILLED
+) -> Picture:
+    def finish(part: Picture, guide: Picture, inner: tuple[int, int]) -> Picture:
+        return enlarged(part, guide, inner, detail)
+
+    return published(small, source, size, finish, mirror=mirror, shot=shot)
+
+
 def coarse(picture: Picture) -> np.ndarray:
     """What of a picture is coarser than the small one's pixels, as brightness."""
     return cv2.cvtColor(small_of(picture), cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -115,8 +125,8 @@ def test_detail_0_is_plain_enlargement_and_so_is_strength_1() -> None:
     small = small_of(STYLES["posterised"](CAMERA))
     plain = enlarged(small, CAMERA, LARGE, 0)
     assert (plain == pad_to(small, LARGE)).all()
-    assert (pad_to(small, LARGE, CAMERA, detail_at(1.0, strength=1.0)) == plain).all()
-    assert (pad_to(small, LARGE, CAMERA, detail_at(1.0, strength=0.5)) != plain).any()
+    assert (shown(small, CAMERA, LARGE, detail_at(1.0, strength=1.0)) == plain).all()
+    assert (shown(small, CAMERA, LARGE, detail_at(1.0, strength=0.5)) != plain).any()
     assert [detail_at(0.8, strength) for strength in (0.02, 0.5, 0.75, 1)] == [0.8, 0.8, 0.4, 0]
 
 
@@ -157,15 +167,56 @@ def test_a_sensors_noise_does_not_flicker_along_the_edges() -> None:
     assert distance(shown[0], CAMERA) < 0.9 * distance(plain, CAMERA), "and still there is detail"
 
 
+SHOTS = {"fill": FILLED, "fit": Shot(whole=True), "face": Shot(focus=Focus(0.6, 0.3, 0.8))}
+
+
 @pytest.mark.parametrize("mirror", [False, True])
-def test_the_guide_is_the_very_part_that_the_engine_saw(mirror: bool) -> None:
+@pytest.mark.parametrize("shot", SHOTS.values(), ids=SHOTS)
+def test_the_guide_is_the_very_part_that_the_engine_saw(shot: Shot, mirror: bool) -> None:
     for size in ((320, 192), (192, 320), (320, 240)):
-        guide = cropped(CAMERA, size, mirror)
-        again = cv2.resize(np.ascontiguousarray(guide), size, interpolation=cv2.INTER_AREA)
-        assert (again == crop_to(CAMERA, size, mirror)).all()
+        guides: list[Picture] = []
+
+        def finish(part: Picture, guide: Picture, inner: tuple[int, int], guides: list[Picture] = guides) -> Picture:
+            guides.append(guide)
+            guides.append(part)
+            return enlarged(part, guide, inner, 1.0)
+
+        engine = viewed(CAMERA, size, mirror, shot)
+        assert engine.shape == (size[1], size[0], 3)
+        out = published(engine, CAMERA, LARGE, finish, mirror=mirror, shot=shot)
+        assert out.shape == CAMERA.shape
+        guide, part = guides
+        again = brought_to(guide, (part.shape[1], part.shape[0]))
+        assert distance(again, part) < 1, "grey levels of 255"
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("shot", SHOTS.values(), ids=SHOTS)
+def test_what_is_published_is_the_part_that_was_translated(shot: Shot, mirror: bool) -> None:
+    """An engine that changes nothing gives back what is shown of the camera's own picture, sharp."""
+    engine = viewed(CAMERA, (320, 240), mirror, shot)
+    own = viewed(CAMERA, LARGE, mirror, shot)
+    assert distance(shown(engine, CAMERA, LARGE, 1.0, mirror, shot), own) < 0.6 * distance(pad_to(engine, LARGE), own)
+
+
+def test_what_is_too_high_is_cut_where_there_are_no_heads() -> None:
+    """From 4:3 to 16:9 and from a square to 4:3 below alone; from a telephone held upright mostly below."""
+    upright = (1080, 1920)
+    for size, wanted, top in (((640, 480), (1280, 720), 0), ((512, 512), (640, 480), 0), (upright, (640, 480), 315)):
+        rows = np.repeat(np.arange(size[1], dtype=np.int64)[:, None], size[0], axis=1)
+        picture = np.stack([rows // 256, rows % 256, rows % 7], axis=2).astype(np.uint8)
+        first = cropped(picture, wanted)[0, 0].astype(int)
+        assert 256 * first[0] + first[1] == top
+
+
+def test_a_focus_at_an_edge_stays_within_the_picture() -> None:
+    for x, y, height in ((0, 0, 0.3), (1, 1, 0.3), (0.5, 0.9, 1.0), (0.9, 0.5, 0.001)):
+        assert viewed(CAMERA, (64, 48), shot=Shot(focus=Focus(x, y, height))).shape == (48, 64, 3)
+    corner = cropped(CAMERA, (64, 48), shot=Shot(focus=Focus(1, 1, 0.5)))
+    assert (corner == CAMERA[240:, 320:]).all()
 
 
 @given(SIDES, SIDES, SIDES.filter(lambda side: side > 7), SIDES.filter(lambda side: side > 7), st.booleans())
 def test_detail_fits_every_size(a: int, b: int, c: int, d: int, mirror: bool) -> None:
-    out = pad_to(flat(a, b), (c, d), cropped(CAMERA, (a, b), mirror), 1.0)
+    out = shown(flat(a, b), CAMERA, (c, d), 1.0, mirror)
     assert out.shape == (d, c, 3)

@@ -1,0 +1,103 @@
+"""The two small models that see faces and persons (OpenCV runs them), and the sentence where one is not here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+from cv2.utils import logging
+
+from core.errors import ModelError
+from core.models.catalogue import FACE, PERSON, CatalogueModel
+from vcam.fit.crops import brought_to
+from vcam.fit.seeing import Face, Mask
+from vcam.frames import Picture
+
+_SURE = 0.6  # of 1: what is less a face is none
+_LONG, _CLOSER = 320, 512  # pixels of the longer side in which faces are looked for; and where there was none
+_STEP = 32  # pixels: the detector's sides are multiples
+_MASK_SIZE = (256, 144)  # width and height of the finder's picture
+
+
+class YuNet:
+    """A FaceDetector: YuNet (Wu and others, 2023). Used from one thread."""
+
+    def __init__(self, path: Path) -> None:
+        with _quiet():
+            self._net = cv2.FaceDetectorYN.create(str(path), "", (_LONG, _LONG), _SURE)
+        self._side = _LONG
+
+    def faces(self, picture: Picture) -> list[Face]:
+        """Return the faces in a picture of any size; a closer look follows one that found none."""
+        rows, columns = picture.shape[:2]
+        scale = self._side / max(rows, columns)
+        width, height = (max(_STEP, round(side * scale / _STEP) * _STEP) for side in (columns, rows))
+        self._net.setInputSize((width, height))
+        _, rated = self._net.detect(cv2.cvtColor(brought_to(picture, (width, height)), cv2.COLOR_RGB2BGR))
+        found = [] if rated is None else [[float(value) for value in one[:4]] for one in rated]
+        self._side = _LONG if found else _LONG + _CLOSER - self._side
+        return [
+            Face((left + wide / 2) / width, (top + high / 2) / height, wide / width, high / height)
+            for left, top, wide, high in found
+        ]
+
+
+class SelfieSegmenter:
+    """A PersonFinder: MediaPipe's selfie segmentation for landscape pictures. Used from one thread."""
+
+    def __init__(self, path: Path) -> None:
+        with _quiet():
+            self._net = cv2.dnn.readNetFromTFLite(str(path))
+
+    def person(self, picture: Picture) -> Mask:
+        """Return the mask of a picture of any size: [144, 256]."""
+        self._net.setInput(cv2.dnn.blobFromImage(brought_to(picture, _MASK_SIZE), 1 / 255))
+        return np.clip(np.asarray(self._net.forward(), np.float32).reshape(_MASK_SIZE[::-1]), 0, 1)
+
+
+def open_face_detector() -> YuNet:
+    """Return what finds faces, if it is here; raises ModelError."""
+    path = _here(FACE, "no face is followed")
+    try:
+        detector = YuNet(path)
+        detector.faces(np.zeros((64, 64, 3), np.uint8))
+    except cv2.error as error:
+        raise _unusable(FACE, path, error) from error
+    return detector
+
+
+def open_person_finder() -> SelfieSegmenter:
+    """Return what finds persons, if it is here; raises ModelError."""
+    path = _here(PERSON, "all of the picture is styled")
+    try:
+        finder = SelfieSegmenter(path)
+        finder.person(np.zeros((64, 64, 3), np.uint8))
+    except cv2.error as error:
+        raise _unusable(PERSON, path, error) from error
+    return finder
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep OpenCV's warnings about itself from the terminal."""
+    before = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(before)
+
+
+def _here(entry: CatalogueModel, without: str) -> Path:
+    if not entry.is_here():
+        raise ModelError(f"{without}: the model for it is not here; `vcam models download {entry.name}` fetches it")
+    return entry.folder / entry.files[0].target
+
+
+def _unusable(entry: CatalogueModel, path: Path, error: cv2.error) -> ModelError:
+    why = " ".join(str(error).split())[:200]
+    return ModelError(
+        f"{path}: OpenCV cannot use it ({why}); `vcam models remove {entry.name}`, then download it again"
+    )
