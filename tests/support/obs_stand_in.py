@@ -53,9 +53,9 @@ class StandIn:
             if self.password and identify.get("authentication") != proof(self.password, "s", "c"):
                 connection.close(4009, "Authentication failed.")
                 return
-            connection.send(json.dumps({"op": 2, "d": {"negotiatedRpcVersion": 1}}))
-            if identify.get("eventSubscriptions"):
+            if identify.get("eventSubscriptions"):  # first: whoever reads the next message calls itself connected
                 self.listeners.append(connection)
+            connection.send(json.dumps({"op": 2, "d": {"negotiatedRpcVersion": 1}}))
             for message in connection:
                 asked = json.loads(message)["d"]
                 self.requests.append(asked)

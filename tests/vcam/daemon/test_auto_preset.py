@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from core.settings import EngineSettings
 from tests.support.running_daemon import SwitchedDaemon
 from vcam.commands import ChangeEngine
 from vcam.daemon.auto_preset import WARM_UP, WINDOW_S, AutoPreset
 from vcam.frames import EngineFacts, EnginePhase, EngineWork, TranslatorState
+from vcam.settings import presets
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.presets import BY_SHARPNESS, Preset
 from vcam.settings.profiles import LoadedProfiles, Profile
@@ -150,7 +153,8 @@ def test_a_preset_is_changed_beside_the_running_picture_and_the_status_says_whic
         assert {one.colour for one in run.sink.sent[start:]} == {(245, 55, 225)}, "no card between the two"
 
 
-def test_a_run_climbs_by_itself_and_its_log_and_status_say_so(tmp_path: Path) -> None:
+def test_a_run_climbs_by_itself_and_its_log_and_status_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presets, "ENOUGH", 0.01)  # pictures a second: any machine makes them, however busy
     with SwitchedDaemon(tmp_path, settings_of=settings_of) as run:
         run.until(lambda: "sharp makes" in run.daemon.status().preset_says)
         status = run.daemon.status()
