@@ -23,6 +23,7 @@ from core.models.resolved import Resolved
 from core.plans import TensorRtState
 from core.progress import Report, silent
 from core.runtimes import stages
+from core.runtimes.allocation import keep_freed_memory
 from core.runtimes.choice import next_best, on_runtime, resolve
 from core.runtimes.load import load
 from core.runtimes.model import Model, on_device
@@ -301,6 +302,8 @@ def _begun(resolved: Resolved, report: Report) -> tuple[Model, StreamState, Step
     settings = resolved.settings
     with on_device(settings.device):
         model = load(resolved, report)
+    if model.device.type == "cpu":
+        keep_freed_memory()
     state = stream.initial_state(
         model.layout,
         settings.steps,

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
+import itertools
 import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, random_model, report
+from benchmarks import gpu, random_model, report, side_by_side
 from benchmarks.paper_way import PaperAttention, PaperNet
-from benchmarks.rig import Run
+from benchmarks.rig import PROMPT, Run
 from core.algorithm import stream
 from core.algorithm.unet import BankedUNet, default_places, layout
 from core.engine import Engine
 from core.measure import flops
 from core.models.description import ModelDescription, describe
 from core.models.resolved import Resolved
+from core.runtimes.choice import resolve
 from core.settings import EngineSettings, Guidance, Look, Policy, Runtime
 from tests.support.small_models import DEVICE, LATENT, moving_latents, random_text, small_unet
 from tests.support.small_sampling import sampling
@@ -185,6 +190,42 @@ def test_a_run_that_was_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
     assert gpu.resumed(out, began)["parity"] == {"least": 40.0}
     with pytest.raises(SystemExit, match="on another machine"):
         gpu.resumed(out, began | {"facts": {"processor": "other"}})
+
+
+def test_engines_take_turns_each_round_the_other_way_round() -> None:
+    asked: list[tuple[str, int]] = []
+    engines = {name: functools.partial(lambda name, picture: asked.append((name, picture)), name) for name in "abc"}
+    pictures = itertools.count()
+    ticks = itertools.count(1)
+
+    def clock(run: Callable[..., object]) -> side_by_side.Taken:
+        run()
+        return side_by_side.Taken(next(ticks), 1.0)
+
+    taken = side_by_side.take_turns(engines, lambda: next(pictures), 2, clock)  # type: ignore[arg-type]
+    assert asked == [("a", 0), ("b", 0), ("c", 0), ("c", 1), ("b", 1), ("a", 1)]
+    assert {name: [one.wall for one in own] for name, own in taken.items()} == {"a": [1, 6], "b": [2, 5], "c": [3, 4]}
+
+
+def test_a_ratio_counts_what_comes_rarely_and_says_how_sure_it_is() -> None:
+    steady = [side_by_side.Taken(10.0, 20.0)] * 40
+    jerky = [side_by_side.Taken(20.0 if number % 4 == 0 else 10.0, 25.0) for number in range(40)]
+    found = side_by_side.figures(jerky, steady, np.random.default_rng(0))
+    assert (found.median, found.largest_over_median, found.ratio, found.cpu_ratio) == (10.0, 2.0, 1.25, 1.25)
+    assert 1.1 < found.between[0] < 1.25 < found.between[1] < 1.4
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_plain_loop_shows_what_the_engine_shows_without_a_bank(folder: Path, steps: int) -> None:
+    settings = EngineSettings(str(folder), 64, 64, steps, Policy.OFF, runtime=Runtime.EAGER)
+    resolved = resolve(settings)
+    plain, ours = side_by_side.plain(resolved), Engine(settings, Look(PROMPT, strength=resolved.description.strength))
+    for number in range(3):
+        picture = torch.arange(64 * 64 * 3).mul(number + 1).remainder(251).to(torch.uint8).view(64, 64, 3).numpy()
+        found, expected = plain(picture), ours.translate(picture)
+        if expected is not None:
+            assert np.abs(found.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.slow
