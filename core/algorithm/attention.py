@@ -119,7 +119,8 @@ def _similarity(direction: Tensor, around: Tensor, shares: Tensor) -> Tensor:
 
 def _summed(one: Tensor, other: Tensor) -> Tensor:
     """Return the products [rows, tokens, 1] of vectors [rows, tokens, 1, channels], in float32."""
-    return (one.float() * other.float()).sum(dim=-1)
+    total: Tensor = (one.float() * other.float()).sum(dim=-1)
+    return total
 
 
 def _neighbours(slots: int, grid: SubtokenGrid) -> Tensor:

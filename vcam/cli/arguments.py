@@ -191,12 +191,18 @@ def _add_engines(engines: argparse.ArgumentParser) -> None:
     engines.add_argument(
         "action",
         choices=("list", "build", "verify", "clean"),
-        help="list: what is kept; build: make the engine for these options (minutes); verify: compare it with eager; "
+        help="list: what is kept; build: make the engine for these options; verify: compare it with eager; "
         "clean: remove engines that are of no use here",
     )
     engines.add_argument("--profile", metavar="P", help="id or name of a look, whose engine is meant")
     engines.add_argument("--engine-size", type=_size, metavar="WxH", help="size translated (as `vcam run` chooses it)")
     _add_engine(engines)
+    engines.add_argument(
+        "--for",
+        dest="target",
+        metavar="CARD",
+        help="build: for another machine's card, on any machine: rtx4090, sm89, or portable (RTX 30 and newer)",
+    )
     engines.add_argument("--again", action="store_true", help="build: even if it is there")
     engines.add_argument("--frames", type=int, default=12, metavar="N", help="verify: compared (12)")
     engines.add_argument("--all", action="store_true", help="clean: remove all")

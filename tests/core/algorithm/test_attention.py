@@ -204,14 +204,14 @@ def test_in_half_precision_the_partners_are_as_good_as_those_of_float64(dtype: t
 def test_in_half_precision_no_matrix_is_multiplied_in_float32() -> None:
     """TensorRT for RTX has no such product for Turing (RTX 20, GTX 16)."""
     own, ring = (t.half() for t in tensors(8, (1, 12, 64), (1, 1, 12, 64)))
-    kinds = set()
+    kinds: set[torch.dtype] = set()
 
-    class Products(TorchDispatchMode):
+    class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func._schema.name in ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"):
                 kinds.update(one.dtype for one in args)
             return func(*args, **(kwargs or {}))
 
-    with Products():
+    with Products():  # type: ignore[no-untyped-call]
         fuse_subtoken(own, ring, own.new_ones(1), own.new_zeros(1), SubtokenGrid(subtoken_shares(8).half(), 3, 4))
     assert kinds == {torch.float16}
