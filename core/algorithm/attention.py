@@ -114,7 +114,8 @@ def _similarity(direction: Tensor, around: Tensor, shares: Tensor) -> Tensor:
     spread = (products[:, :, :9].flatten(2) @ pairs.to(around.dtype).T).float()  # [rows, tokens, points]
     leaning, turning = (products[:, :, 9:] @ shares.T).float().unbind(2)
     lengths = _summed(middle, middle) + 2 * leaning + spread
-    return (_summed(middle, direction[:, :, None]) + turning) * lengths.clamp_min(1e-12).rsqrt()
+    cosines: Tensor = (_summed(middle, direction[:, :, None]) + turning) * lengths.clamp_min(1e-12).rsqrt()
+    return cosines
 
 
 def _summed(one: Tensor, other: Tensor) -> Tensor:

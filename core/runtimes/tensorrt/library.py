@@ -178,9 +178,7 @@ def target(text: str) -> str:
         if re.fullmatch(pattern, plain):
             return capability
     known = ", ".join(f"sm{one.replace('.', '')}" for one in RTX.cards)
-    raise SettingsError(
-        f"{text!r} is no card that {RTX.title} is made for; use portable, a name as rtx4090, or {known}"
-    )
+    raise SettingsError(f"{text!r} is no card that {RTX.title} is made for; use portable, rtx4090 or the like, {known}")
 
 
 def shown_target(machine: Machine) -> str:
