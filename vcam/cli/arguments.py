@@ -99,7 +99,10 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="auto, camera, camera:NAME, a number, an address (rtsp://...), a video file, or pattern (auto)",
     )
-    run.add_argument("--sink", metavar="SINK", help="auto, camera, a file such as out.mp4, or none (auto)")
+    run.add_argument(
+        "--sink", metavar="SINK", help="auto, camera, ndi, spout, syphon, a file such as out.mp4, or none (auto)"
+    )
+    run.add_argument("--also", type=_words, metavar="SINK,SINK", help="beside it: ndi, spout (Windows), syphon (macOS)")
     _add_look(run)
     run.add_argument("--strength", type=float, metavar="X", help="0.02 to 1: how far from the input (the profile's)")
     run.add_argument("--size", type=_size, metavar="WxH", help="size published (640x480)")
@@ -260,6 +263,7 @@ def check(args: argparse.Namespace) -> None:
         FPS,
         IDLE_AFTER,
         THREADS,
+        check_also,
         check_device,
         check_dtype,
         check_port,
@@ -271,6 +275,7 @@ def check(args: argparse.Namespace) -> None:
     checks: dict[str, Check] = {
         "source": text(1000),
         "sink": text(1000),
+        "also": check_also,
         "prompt": text(1000, fold=True),
         "fps": FPS,
         "frames": whole(1, 10**9),
