@@ -44,6 +44,15 @@ def prompt_notes(model: str, prompt: str) -> tuple[str, ...]:
     return _notes(model, prompt, entry is None or entry.is_here())
 
 
+def vocabulary(model: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the styles that a model (name or folder) knows, and all its words: none where it reads any.
+
+    Raises ModelError.
+    """
+    reader = _reader(model)
+    return reader.styles, () if reader.unknown is None else tuple(sorted(reader.words))
+
+
 @functools.lru_cache(maxsize=256)
 def _notes(model: str, prompt: str, is_here: bool) -> tuple[str, ...]:
     found = emphasis.notes(prompt)

@@ -39,6 +39,7 @@ MAY_IMPORT_CORE = {
     "vcam/offline/evaluate.py",
     "vcam/offline/translate.py",
     "vcam/settings/engine_options.py",
+    "vcam/settings/model_facts.py",
     "vcam/worker/factories.py",
 }
 ROOMS, FLOORS, ARROWS = 18, 8, 60  # of vcam, at most

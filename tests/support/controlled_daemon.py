@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tomllib
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import tomli_w
 
 from core.settings import Look
 from vcam.commands import Command, SetPrompt, Status, changed
@@ -33,6 +35,7 @@ class ControlledDaemon:
     files: dict[str, Any] = field(default_factory=dict)
     tries: list[Look] = field(default_factory=list)
     prompt_notes: tuple[str, ...] = ()
+    memory: dict[str, Any] = field(default_factory=lambda: {"favourites": [], "set_up": False})
 
     def submit(self, command: Command) -> Future[None]:
         done: Future[None] = Future()
@@ -73,6 +76,28 @@ class ControlledDaemon:
         check_id(id)
         if self.files.pop(id, None) is None:
             raise ProfileError(f"there is no profile {id!r}")
+
+    def own(self) -> dict[str, Any]:
+        return {"strength": 0.5, "fusion_strength": 0.25}
+
+    def words(self) -> dict[str, Any]:
+        return {"styles": ["ink"], "words": ["ink", "person"]}
+
+    def remembered(self) -> dict[str, Any]:
+        return self.memory
+
+    def remember(self, given: dict[str, Any]) -> None:
+        self.memory |= given
+
+    def first_steps(self) -> list[dict[str, Any]]:
+        return [{"id": "camera", "mark": "done", "title": "Your camera", "text": "Found", "command": ""}]
+
+    def import_profile(self, id: str, text: str) -> None:
+        check_id(id)
+        self.files[id] = tomllib.loads(text)
+
+    def profile_file(self, id: str) -> str:
+        return tomli_w.dumps(self.profile(id)["profile"])
 
     def engine(self) -> dict[str, Any]:
         return {"steps": 2}

@@ -37,13 +37,17 @@ from vcam.control.live import LiveStreams
 from vcam.control.openapi import document
 from vcam.control.served_camera import ServedCamera
 from vcam.errors import CommandError
-from vcam.log_file import JOURNAL
+from vcam.log_file import JOURNAL, callable_here
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 GOING_AWAY, INTERNAL_ERROR = 1001, 1011  # codes that end a WebSocket
 STATIC = Path(__file__).parent / "static"
-_PARTS = ("app.js", "common.js", "enter.js", "plot.js", "profiles.js", "style.css")
+_PARTS = (
+    *("base.css", "page.css", "icon.svg", "enter.js"),
+    *("common.js", "picture.js", "looks.js", "editor.js", "prompt.js", "advanced.js", "plot.js", "diagnostics.js"),
+    *("first.js", "keys.js", "live.js"),
+)
 PUBLIC = (
     "/",
     *(f"/{name}" for name in _PARTS),
@@ -80,6 +84,8 @@ class Api:
             Route(f"{api}/openapi.json", self.openapi),
             Route(f"{api}/status", self.status),
             Route(f"{api}/profiles", self.profiles),
+            Route(f"{api}/profiles/{{id}}/file", self.profile_file, methods=["GET"]),
+            Route(f"{api}/profiles/{{id}}/file", self.import_profile, methods=["PUT"]),
             Route(f"{api}/profiles/{{id}}", self.profile, methods=["GET"]),
             Route(f"{api}/profiles/{{id}}", self.put_profile, methods=["PUT"]),
             Route(f"{api}/profiles/{{id}}", self.delete_profile, methods=["DELETE"]),
@@ -87,6 +93,10 @@ class Api:
             Route(f"{api}/look", self.look, methods=["GET"]),
             Route(f"{api}/look", self.change_look, methods=["POST"]),
             Route(f"{api}/engine", self.engine),
+            Route(f"{api}/words", self.words),
+            Route(f"{api}/page", self.page, methods=["GET"]),
+            Route(f"{api}/page", self.change_page, methods=["POST"]),
+            Route(f"{api}/first-steps", self.first_steps),
             Route(f"{api}/sources", self.sources),
             Route(f"{api}/log", self.log),
             Route(f"{api}/try", self.try_look, methods=["POST"]),
@@ -128,6 +138,19 @@ class Api:
         await asyncio.to_thread(self._surface.delete_profile, request.path_params["id"])
         return JSONResponse({"profiles": self._surface.profiles()})
 
+    async def profile_file(self, request: Request) -> Response:
+        """Return a profile as the file that somebody else can put into their folder."""
+        text = await asyncio.to_thread(self._surface.profile_file, request.path_params["id"])
+        return Response(text, media_type="application/toml")
+
+    async def import_profile(self, request: Request) -> Response:
+        """Write a profile's file, as it was exported, into the user's folder."""
+        text = (await _body(request)).get("toml")
+        if not isinstance(text, str):
+            raise CommandError("toml must be the text of a profile's file")
+        await asyncio.to_thread(self._surface.import_profile, request.path_params["id"], text)
+        return JSONResponse(await asyncio.to_thread(self._surface.profile, request.path_params["id"]))
+
     async def thumbnail(self, request: Request) -> Response:
         """Return the test picture in a profile's look."""
         wanted = await asyncio.to_thread(self._surface.thumbnail, request.path_params["id"])
@@ -140,8 +163,8 @@ class Api:
         return Response(data, media_type="image/jpeg")
 
     async def look(self, request: Request) -> Response:
-        """Return the look as it is now."""
-        return JSONResponse({"look": self._surface.look()})
+        """Return the look as it is now, and what the model takes where that says nothing."""
+        return JSONResponse({"look": self._surface.look(), "own": self._surface.own()})
 
     async def change_look(self, request: Request) -> Response:
         """Change some of its fields."""
@@ -150,6 +173,24 @@ class Api:
     async def engine(self, request: Request) -> Response:
         """Return what the engine is built from."""
         return JSONResponse({"engine": self._surface.engine()})
+
+    async def words(self, request: Request) -> Response:
+        """Return the styles and words that the model knows."""
+        return JSONResponse(await asyncio.to_thread(self._surface.words))
+
+    async def page(self, request: Request) -> Response:
+        """Return what the page remembers of its user."""
+        return JSONResponse(self._surface.remembered())
+
+    async def change_page(self, request: Request) -> Response:
+        """Change that."""
+        await asyncio.to_thread(self._surface.remember, await _body(request))
+        return JSONResponse(self._surface.remembered())
+
+    async def first_steps(self, request: Request) -> Response:
+        """Return how it stands with the first steps of a new user, and how `vcam` is called here."""
+        program = callable_here("vcam run", at_terminal=False).removesuffix(" run")
+        return JSONResponse({"steps": self._surface.first_steps(), "program": program})
 
     async def sources(self, request: Request) -> Response:
         """Return what can be translated."""

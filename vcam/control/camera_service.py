@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict
@@ -11,12 +12,16 @@ from typing import Any, Protocol
 from vcam import fit
 from vcam.commands import Command, Reload, Status, changed
 from vcam.control import profile_files as editing
+from vcam.control.first_steps import first_steps
+from vcam.control.page_memory import PageMemory
 from vcam.control.previews import Previews
 from vcam.control.thumbnails import Thumbnails
 from vcam.devices.cameras import list_cameras
 from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.frames import Frame, Picture
-from vcam.settings.profiles import Profile, load_profiles, user_profile_folder
+from vcam.settings.engine_options import sizes_like
+from vcam.settings.model_facts import own_values, words_of
+from vcam.settings.profiles import Profile, load_profiles, to_toml, user_profile_folder
 from vcam.settings.selection import Choice, profile_list
 
 _SAVED_S = 5.0  # how long a saved profile waits until the daemon has read it
@@ -50,8 +55,8 @@ class RunningCamera(Protocol):
 class CameraService:
     """The control server's view of the daemon; its methods are those of ServedCamera. Thread-safe."""
 
-    def __init__(self, camera: RunningCamera, previews: Previews, thumbnails: Thumbnails) -> None:
-        self._camera, self._previews, self._thumbnails = camera, previews, thumbnails
+    def __init__(self, camera: RunningCamera, previews: Previews, thumbnails: Thumbnails, memory: PageMemory) -> None:
+        self._camera, self._previews, self._thumbnails, self._memory = camera, previews, thumbnails, memory
         self._given, self._mirror = camera.choice.options.profiles_folder, camera.choice.options.mirror
         self._folder = self._given or user_profile_folder()
         self._shown: tuple[Frame, Picture] | None = None
@@ -86,9 +91,31 @@ class CameraService:
         """Return the look as it is now."""
         return asdict(self._camera.choice.look)
 
+    def own(self) -> dict[str, Any]:
+        """Return what the model takes where the look says nothing."""
+        return own_values(self._camera.choice.settings.model)
+
+    def words(self) -> dict[str, Any]:
+        """Return the styles and words that the model knows; no words where it reads any."""
+        return dict(words_of(self._camera.choice.settings.model))
+
     def engine(self) -> dict[str, Any]:
-        """Return what the engine is built from."""
-        return asdict(self._camera.choice.settings)
+        """Return what the engine is built from, and the sizes that fill what is published."""
+        settings, status = self._camera.choice.settings, self._camera.status()
+        sizes = sizes_like((status.width, status.height), (settings.width, settings.height))
+        return asdict(settings) | {"sizes": sizes}
+
+    def remembered(self) -> dict[str, Any]:
+        """Return what the page remembers of its user."""
+        return asdict(self._memory.now)
+
+    def remember(self, given: dict[str, Any]) -> None:
+        """Change that."""
+        self._memory.change(given)
+
+    def first_steps(self) -> list[dict[str, Any]]:
+        """Return how it stands with the first steps of a new user."""
+        return [asdict(step) for step in first_steps(self._camera.status(), sys.platform)]
 
     def sources(self) -> list[dict[str, Any]]:
         """Return the cameras and the test picture: what UseSource takes, and a name for people."""
@@ -103,6 +130,15 @@ class CameraService:
         """Write a profile into the user's folder."""
         editing.save(id, data, self._folder)
         self._reload()
+
+    def import_profile(self, id: str, text: str) -> None:
+        """Write a profile's file, as somebody else made it, into the user's folder."""
+        editing.imported(id, text, self._folder)
+        self._reload()
+
+    def profile_file(self, id: str) -> str:
+        """Return the profile as the text of its file."""
+        return to_toml(self._profile(id))
 
     def delete_profile(self, id: str) -> None:
         """Remove one of the user's."""

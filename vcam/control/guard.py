@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import html
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum, auto
 from typing import Any
 from urllib.parse import parse_qs
@@ -45,7 +46,7 @@ _HEADERS = [
     (b"cache-control", b"no-store"),
 ]
 _HEAD = """<!doctype html><html lang="en"><meta charset="utf-8"><title>StreamV2V Camera</title>
-<link rel="icon" href="data:,">"""
+<link rel="icon" href="/icon.svg">"""
 CLOSED_PAGE = f"""{_HEAD}
 <body><h1>StreamV2V Camera</h1><p>This page needs a fresh link. In a terminal: <code>PROGRAM</code></p></body></html>
 """
@@ -72,7 +73,8 @@ class Keys:
     """The tokens of this run, one-time tickets, the pages that entered with one, and what opens a picture alone.
 
     picture_key: opens the live picture for a program that can only be given an address, such as OBS; "" opens nothing.
-    bridge_commands: the names of the commands that OBS's bridge may give.
+    bridge_commands: the names of the commands that OBS's bridge may give. pages: `page_mark` of the keys of pages that
+    entered in earlier runs; keep: is given all of them when one more enters.
     """
 
     def __init__(
@@ -80,6 +82,8 @@ class Keys:
         clock: Callable[[], float] = time.monotonic,
         picture_key: str = "",
         bridge_commands: Collection[str] = (),
+        pages: Sequence[str] = (),
+        keep: Callable[[Sequence[str]], None] = lambda pages: None,
     ) -> None:
         self.token = secrets.token_urlsafe(32)
         self.bridge_token = secrets.token_urlsafe(32)
@@ -89,7 +93,7 @@ class Keys:
         self._lock = threading.Lock()
         self._tickets: dict[str, float] = {}
         self._views: dict[str, float] = {}
-        self._pages: list[str] = []
+        self._pages, self._keep = list(pages), keep
 
     def ticket(self) -> str:
         """Return a new ticket, good once and for TICKET_S."""
@@ -114,14 +118,16 @@ class Keys:
             if self._tickets.pop(ticket, 0.0) <= self._clock():
                 return None
             key = secrets.token_urlsafe(32)
-            self._pages = [*self._pages[-31:], key]
+            self._pages = [*self._pages[-31:], page_mark(key)]
+            self._keep(self._pages)
             return key
 
     def who(self, key: str) -> Who:
         """Tell whose key this is."""
         if _same(key, self.token):
             return Who.USER
-        if any(_same(key, known) for known in list(self._pages)):
+        mark = page_mark(key)
+        if any(_same(mark, known) for known in list(self._pages)):
             return Who.PAGE
         return Who.BRIDGE if _same(key, self.bridge_token) else Who.STRANGER
 
@@ -133,6 +139,11 @@ class Keys:
         """Tell whether this is a page's key to the pictures."""
         with self._lock:
             return self._views.get(key, 0.0) > self._clock()
+
+
+def page_mark(key: str) -> str:
+    """Return what is kept of a page's key: enough to know it again, and no key."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _same(given: str, known: str) -> bool:

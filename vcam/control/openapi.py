@@ -57,7 +57,18 @@ def _paths() -> dict[str, Any]:
             "parameters": [id],
             "get": _operation("The test picture in the profile's look", "image/jpeg"),
         },
-        f"{api}/engine": {"get": _operation("What the engine is built from", {"type": "object"})},
+        f"{api}/profiles/{{id}}/file": {
+            "parameters": [id],
+            "get": _operation("One profile as the text of its file", "application/toml"),
+            "put": _operation("Write a profile's file into the user's folder", profile, _ref("ProfileFile")),
+        },
+        f"{api}/engine": {"get": _operation("What the engine is built from; sizes without bars", {"type": "object"})},
+        f"{api}/words": {"get": _operation("The styles and words that the model knows", {"type": "object"})},
+        f"{api}/first-steps": {"get": _operation("How it stands with a new user's first steps", {"type": "object"})},
+        f"{api}/page": {
+            "get": _operation("What the page remembers of its user", _ref("Page")),
+            "post": _operation("Change that", _ref("Page"), _ref("Page")),
+        },
         f"{api}/sources": {"get": _operation("What can be translated", {"type": "object"})},
         f"{api}/log": {"get": _operation("What happened, newest last", {"type": "object"})},
         f"{api}/link": {"post": _operation("A one-time link to the panel", _ref("Link"), {"type": "object"})},
@@ -116,6 +127,14 @@ def _schemas() -> dict[str, Any]:
                 "badge": {"type": "boolean"},
                 "look": {"type": "object", "required": ["prompt"], "properties": {"prompt": text, "strength": number}},
                 "engine": {"type": "object"},
+            },
+        },
+        "ProfileFile": {"type": "object", "required": ["toml"], "properties": {"toml": {"type": "string"}}},
+        "Page": {
+            "type": "object",
+            "properties": {
+                "favourites": {"type": "array", "maxItems": 9, "items": {"type": "string"}},
+                "set_up": {"type": "boolean"},
             },
         },
         "ProfileDetail": {

@@ -43,6 +43,22 @@ def save(id: str, data: object, folder: Path) -> Path:
     return save_profile(checked(id, data), folder)
 
 
+def imported(id: str, text: str, folder: Path) -> Path:
+    """Write a profile that came as the text of a file into the user's folder; raise ProfileError.
+
+    What it names besides (LoRAs, a model's folder) must be named by full paths: nothing lies beside it here.
+    """
+    check_id(id)
+    with tempfile.TemporaryDirectory(prefix="vcam-") as place:
+        path = Path(place) / f"{id}.toml"
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        profile = parse_profile(path)
+        named = [one.path for one in profile.engine.loras or ()] + [profile.engine.model or ""]
+        if any(Path(one).is_relative_to(place) for one in named):
+            raise ProfileError(f"{id}: the files that it names must be named by full paths", id)
+        return save_profile(profile, folder)
+
+
 def delete(id: str, folder: Path) -> None:
     """Remove the user's profile; a shipped one of that id is seen again. Raises ProfileError."""
     wanted = f"{check_id(id)}.toml"

@@ -41,6 +41,27 @@ class ServedCamera(Protocol):
     def look(self) -> dict[str, Any]:
         """Return the look as it is now."""
 
+    def own(self) -> dict[str, Any]:
+        """Return what the model takes where the look says nothing."""
+
+    def words(self) -> dict[str, Any]:
+        """Return the styles and words that the model knows; no words where it reads any."""
+
+    def remembered(self) -> dict[str, Any]:
+        """Return what the page remembers of its user."""
+
+    def remember(self, given: dict[str, Any]) -> None:
+        """Change that; raises CommandError."""
+
+    def first_steps(self) -> list[dict[str, Any]]:
+        """Return how it stands with the first steps of a new user."""
+
+    def import_profile(self, id: str, text: str) -> None:
+        """Write a profile's file into the user's folder; raises ProfileError."""
+
+    def profile_file(self, id: str) -> str:
+        """Return the profile as the text of its file; raises ProfileError."""
+
     def engine(self) -> dict[str, Any]:
         """Return what the engine is built from."""
 

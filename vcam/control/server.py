@@ -5,10 +5,11 @@ It sees a camera, so: only this machine, only who has the token or came by a one
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -22,6 +23,9 @@ from vcam.control.guard import ADDRESS, Guard, Keys, panel_link
 from vcam.control.served_camera import ServedCamera
 from vcam.errors import VcamError
 
+PAGES_FILE = "pages"  # the marks of pages that entered; delete it to have each ask for a fresh link
+PAGES_KEPT = 32
+MARK_LETTERS = 64  # of a SHA-256 in hexadecimal
 PICTURE_KEY_FILE = "picture.key"  # what OBS was given to see the picture; delete it to take that back
 
 
@@ -36,7 +40,12 @@ class Server:
         self, surface: ServedCamera, port: int | None, state_folder: Path, bridge_commands: Collection[str] = ()
     ) -> None:
         self._folder = state_folder
-        self._keys = Keys(picture_key=_known_picture_key(state_folder), bridge_commands=bridge_commands)
+        self._keys = Keys(
+            picture_key=_known_picture_key(state_folder),
+            bridge_commands=bridge_commands,
+            pages=_known_pages(state_folder),
+            keep=self._keep_pages,
+        )
         self._closing = threading.Event()
         page = None if port is None else _listening(port)
         self.port: int | None = None if page is None else page.getsockname()[1]
@@ -74,6 +83,11 @@ class Server:
         for listener in self._listeners:
             listener.stop()
         close_door(self._socket, self.door)
+
+    def _keep_pages(self, pages: Sequence[str]) -> None:
+        """Let pages that are open come back by themselves after a restart; a full disk costs them that."""
+        with contextlib.suppress(OSError, VcamError):
+            client.write_private(client.private_folder(self._folder) / PAGES_FILE, "\n".join(pages))
 
     def _new_picture_key(self) -> str:
         key = secrets.token_urlsafe(24)
@@ -126,6 +140,15 @@ def _known_picture_key(folder: Path) -> str:
         return (folder / PICTURE_KEY_FILE).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def _known_pages(folder: Path) -> list[str]:
+    """Return the marks of the pages that entered in earlier runs."""
+    try:
+        lines = (folder / PAGES_FILE).read_text(encoding="ascii").split()
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [line for line in lines if len(line) == MARK_LETTERS][-PAGES_KEPT:]
 
 
 def _listening(port: int) -> socket.socket:

@@ -17,6 +17,7 @@ from typing import Any
 from core.settings import EngineSettings, Framing, Look
 from vcam import client, fit
 from vcam.commands import Command, Panic, Pause, Resume, Status, Stop, Toggle
+from vcam.control.page_memory import PageMemory
 from vcam.control.thumbnails import thumbnails_folder
 from vcam.daemon import surfaces
 from vcam.daemon.auto_preset import AutoPreset
@@ -25,6 +26,7 @@ from vcam.daemon.cards import Halt, card_for, daemon_state
 from vcam.daemon.command_handler import CommandHandler
 from vcam.daemon.command_queue import CommandQueue
 from vcam.daemon.event_log import EventLog
+from vcam.daemon.first_run import FirstRun
 from vcam.daemon.instance_lock import only_one
 from vcam.daemon.loops import FrameSlots, again_and_again
 from vcam.daemon.pipeline import END_S, Pipeline
@@ -59,7 +61,7 @@ def _open_source(options: RunOptions) -> FrameSource:
 
 
 def _open_sink(options: RunOptions) -> FrameSink:
-    return choose_sink(options.sink, options.size or DEFAULT_SIZE, options.fps, options.marking, options.also)
+    return choose_sink(options.sink, options.size or DEFAULT_SIZE, options.fps, options.marking)
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ class Daemon:
         self._at_once = CommandQueue(self._halt_or_resume, self._log)
         width, height = publisher.size
         self._framer = fit.Framer(fit.WhenThere(parts.open_faces, parts.clock), width / height)
+        self._memory = PageMemory(parts.state_folder())
         self._halt = Halt.NO
         self._surfaces = surfaces.Surfaces()
         self._started_s = parts.clock()
@@ -222,7 +225,8 @@ class Daemon:
             self._pipeline.start(stop, self._resting, self._framed, self._finish)
             others.start()
             folders = parts.state_folder(), parts.thumbnails_folder()
-            with surfaces.opened(self, self._start_preview_engine, *folders, self._log.say) as self._surfaces:
+            opened = surfaces.opened(self, self._start_preview_engine, *folders, self._memory, self._log.say)
+            with opened as self._surfaces:
                 again_and_again(
                     self._look_after, stop, lambda error: self._log.fault("the daemon failed", error), BEAT_S
                 )
@@ -260,7 +264,7 @@ class Daemon:
         return "the program that started it"
 
     def _carry_out_others(self) -> None:
-        watch = ProfileWatch(self.choice.options.profiles_folder, self._log.say)
+        watch, first = ProfileWatch(self.choice.options.profiles_folder, self._log.say), FirstRun(self._memory)
 
         def loop() -> None:
             while not self._stop.is_set():
@@ -268,6 +272,7 @@ class Daemon:
                 if (command := watch.look(self.choice)) is not None:
                     self._commands.submit(command)
                 self._handler.adjust_preset()
+                first.look(self.status)
 
         again_and_again(loop, self._stop, lambda error: self._log.fault("a command failed", error), BEAT_S)
 

@@ -19,6 +19,7 @@ __all__ = ["Surfaces", "go_first", "load", "opened"]
 
 if TYPE_CHECKING:
     from vcam.control.camera_service import RunningCamera
+    from vcam.control.page_memory import PageMemory
     from vcam.control.server import Server
     from vcam.settings.run_options import RunOptions
     from vcam.worker.translator import StartEngine
@@ -42,11 +43,17 @@ def load() -> None:
 
 @contextlib.contextmanager
 def opened(
-    camera: RunningCamera, start: StartEngine, state_folder: Path, thumbnails_folder: Path, tell: Callable[[str], None]
+    camera: RunningCamera,
+    start: StartEngine,
+    state_folder: Path,
+    thumbnails_folder: Path,
+    memory: PageMemory,
+    tell: Callable[[str], None],
 ) -> Iterator[Surfaces]:
     """Open the surfaces that the camera's options ask for while the body runs; raises VcamError if no port is free.
 
-    start: makes an engine of its own for looks that are tried. tell: says to the user what comes of OBS.
+    start: makes an engine of its own for looks that are tried. memory: of the page. tell: says to the user what comes
+    of OBS.
     """
     from vcam.control.camera_service import CameraService
     from vcam.control.previews import Previews
@@ -55,7 +62,7 @@ def opened(
 
     options = camera.choice.options
     previews = Previews(start, options.mirror)
-    service = CameraService(camera, previews, Thumbnails(thumbnails_folder, previews.translate))
+    service = CameraService(camera, previews, Thumbnails(thumbnails_folder, previews.translate), memory)
     port = options.port if options.panel else None
     with contextlib.closing(previews), Server(service, port, state_folder, options.obs.allow) as server:
         if server.port is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
@@ -13,6 +13,7 @@ from core.settings import EngineSettings, Guidance, Lora, Policy, Runtime, names
 from vcam.settings.presets import START, Own, Preset, graded
 
 DEFAULT_MODEL = "embedded"
+FILLS = 1.03  # a stretch that nobody sees: vcam.fit makes no bars for it
 _SMALLEST, _LARGEST, _MULTIPLE = 64, 2048, 16  # pixels of a side, as EngineSettings takes them
 
 
@@ -124,6 +125,25 @@ def engine_size(width: int, height: int, pixels: int, *, pixel_aspect: Fraction 
     return min(
         candidates, key=lambda size: (abs(math.log(size[0] / size[1] / aspect)), abs(size[0] * size[1] - pixels))
     )
+
+
+def sizes_like(
+    shape: tuple[int, int], now: tuple[int, int], factors: Sequence[float] = (0.5, 0.75, 1, 1.25, 1.5)
+) -> list[tuple[int, int]]:
+    """Return sizes of an engine that fill a picture of `shape` without bars, smallest first.
+
+    About `factors` times as wide as the one of now, which is among them.
+    """
+    aspect = shape[0] / shape[1]
+    grid = range(_SMALLEST, _LARGEST + 1, _MULTIPLE)
+    fitting = [
+        (width, height)
+        for height in grid
+        for width in _multiples_around(height * aspect)
+        if max(width / height / aspect, aspect * height / width) < FILLS
+    ]
+    wanted = {min(fitting, key=lambda size: abs(size[0] - now[0] * factor), default=now) for factor in factors}
+    return sorted({*(wanted if now in fitting else wanted - {now}), now})
 
 
 def _multiples_around(side: float) -> tuple[int, int]:

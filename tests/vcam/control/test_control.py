@@ -34,7 +34,7 @@ from vcam.commands import ChangeLook, Panic, SetPrompt, Status, UseProfile
 from vcam.control import api as control
 from vcam.control import guard, live
 from vcam.control.guard import BODY_LIMIT, Keys, RateLimit, Who
-from vcam.control.server import Server
+from vcam.control.server import PAGES_FILE, Server
 from vcam.errors import ProfileError, VcamError
 from vcam.log_file import kept
 
@@ -205,7 +205,7 @@ def test_doubled_or_odd_headers_are_refused(server: Server, token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/../server.py", "/static/../server.py", "/%2e%2e/server.py", "/style.css/..%2f..%2fserver.py"]
+    "path", ["/../server.py", "/static/../server.py", "/%2e%2e/server.py", "/base.css/..%2f..%2fserver.py"]
 )
 def test_no_file_but_the_pages_own(server: Server, token: str, path: str) -> None:
     assert ask(server, "GET", path, **bearer(token)).status == 404
@@ -247,7 +247,7 @@ def test_no_cookie_is_set_and_none_opens_anything(server: Server) -> None:
     key = enter(server)["Authorization"].removeprefix("Bearer ")
     for name in (f"vcam_{server.port}", "key", "token"):
         assert ask(server, "GET", "/api/v1/status", Cookie=f"{name}={key}").status == 401
-    for path in ("/", "/app.js", "/enter.js"):
+    for path in ("/", "/live.js", "/enter.js"):
         answer = ask(server, "GET", path)
         assert answer.status == 200
         assert "set-cookie" not in answer.headers
@@ -286,6 +286,22 @@ def test_a_link_ends_after_a_while() -> None:
     assert keys.enter(late) is None
 
 
+def test_a_page_is_known_after_a_restart_and_its_key_is_on_no_disk(daemon: ControlledDaemon, tmp_path: Path) -> None:
+    with Server(daemon, 0, tmp_path) as first:
+        page = enter(first)
+        assert ask(first, "GET", "/api/v1/status", **page).status == 200
+    key = page["Authorization"].removeprefix("Bearer ")
+    assert key not in (tmp_path / PAGES_FILE).read_text()
+    if sys.platform != "win32":
+        assert stat.S_IMODE((tmp_path / PAGES_FILE).stat().st_mode) == 0o600
+    with Server(daemon, 0, tmp_path) as second:
+        assert ask(second, "GET", "/api/v1/status", **page).status == 200
+        assert ask(second, "GET", "/api/v1/status", **bearer(guard.page_mark(key))).status == 401, "the mark is no key"
+    (tmp_path / PAGES_FILE).unlink()
+    with Server(daemon, 0, tmp_path) as third:
+        assert ask(third, "GET", "/api/v1/status", **page).status == 401
+
+
 def test_headers_keep_the_page_to_itself(server: Server, token: str) -> None:
     answer = ask(server, "GET", "/", **bearer(token))
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
@@ -301,7 +317,7 @@ def test_headers_keep_the_page_to_itself(server: Server, token: str) -> None:
 def test_status_profiles_and_look_are_told(server: Server, daemon: ControlledDaemon, token: str) -> None:
     assert Status.from_json(ask(server, "GET", "/api/v1/status", **bearer(token)).data) == daemon.now
     assert ask(server, "GET", "/api/v1/profiles", **bearer(token)).data == {"profiles": daemon.profiles()}
-    assert ask(server, "GET", "/api/v1/look", **bearer(token)).data == {"look": daemon.look()}
+    assert ask(server, "GET", "/api/v1/look", **bearer(token)).data == {"look": daemon.look(), "own": daemon.own()}
 
 
 def test_commands_reach_the_daemon_and_the_status_comes_back(server: Server, daemon: ControlledDaemon) -> None:
@@ -783,3 +799,37 @@ def test_whose_key_it_is() -> None:
         Who.USER, Who.PAGE, Who.BRIDGE, Who.STRANGER, Who.STRANGER
     ]  # fmt: skip
     assert not keys.opens_picture("")
+
+
+def test_what_the_page_asks_for(server: Server, daemon: ControlledDaemon, token: str) -> None:
+    assert ask(server, "GET", "/api/v1/words", **bearer(token)).data == {"styles": ["ink"], "words": ["ink", "person"]}
+    told = ask(server, "GET", "/api/v1/first-steps", **bearer(token)).data
+    assert told["steps"] == daemon.first_steps()
+    assert told["program"] == "vcam"
+    changed = ask(server, "POST", "/api/v1/page", {"favourites": ["ink"]}, **bearer(token)).data
+    assert changed == {"favourites": ["ink"], "set_up": False}
+    assert ask(server, "GET", "/api/v1/page", **bearer(token)).data == changed
+
+
+def test_a_profile_comes_and_goes_as_a_file(server: Server, daemon: ControlledDaemon, token: str) -> None:
+    text = 'name = "Gold"\n[look]\nprompt = "gold"\n'
+    path = "/api/v1/profiles/gold/file"
+    assert ask(server, "PUT", path, {"toml": text}, **bearer(token)).data["profile"]["name"] == "Gold"
+    answer = ask(server, "GET", path, **bearer(token))
+    assert answer.headers["content-type"].startswith("application/toml")
+    assert 'name = "Gold"' in answer.body.decode()
+    assert ask(server, "PUT", path, {"toml": 3}, **bearer(token)).status == 400
+    assert ask(server, "PUT", "/api/v1/profiles/..%2fx/file", {"toml": text}, **bearer(token)).status in (400, 404)
+    assert ask(server, "GET", "/api/v1/profiles/none/file", **bearer(token)).status == 400
+
+
+def test_a_file_that_names_others_must_name_them_by_full_paths(tmp_path: Path) -> None:
+    from vcam.control import profile_files
+
+    text = 'name = "Gold"\n[look]\nprompt = "gold"\n[engine]\n'
+    for wrong in ('loras = [{ path = "x.safetensors" }]', 'model = "./mine"'):
+        with pytest.raises(ProfileError, match="full paths"):
+            profile_files.imported("gold", text + wrong, tmp_path)
+    assert profile_files.imported("gold", text + "steps = 2", tmp_path) == tmp_path / "gold.toml"
+    with pytest.raises(ProfileError, match=r"gold\.toml"):
+        profile_files.imported("gold", "name = 3", tmp_path)

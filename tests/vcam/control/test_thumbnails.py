@@ -18,6 +18,10 @@ from vcam.control.previews import Previews
 from vcam.control.thumbnails import SIDE, Thumbnails
 from vcam.errors import VcamError
 from vcam.frames import Picture
+from vcam.settings.engine_options import EngineOptions
+from vcam.settings.presets import Preset
+from vcam.settings.profiles import load_profiles
+from vcam.settings.run_options import RunOptions, settings_for
 from vcam.worker.limits import Limits
 from vcam.worker.process import EngineProcess
 
@@ -123,3 +127,18 @@ def test_where_no_process_can_be_started_it_is_told_and_the_next_try_is_made() -
         assert previews.translate(settings, Look(seed=2), picture).result(PATIENCE_S)[9, 9].tolist() == [207, 205, 205]
     finally:
         previews.close()
+
+
+def test_every_shipped_look_has_its_picture_in_the_package(tmp_path: Path) -> None:
+    """`python -m vcam.control.thumbnails` draws them anew where this fails."""
+
+    def draw(settings: EngineSettings, look: Look, picture: Picture) -> Future[Picture]:
+        raise AssertionError(f"{look.prompt} must be drawn: its picture is not in the package")
+
+    made, wanted = Thumbnails(tmp_path, draw), set()
+    for profile in load_profiles(tmp_path / "none").profiles.values():
+        for preset in (Preset.FAST, Preset.SHARP):
+            settings = settings_for(profile, RunOptions(engine=EngineOptions(preset=preset, device="cpu")))
+            wanted.add(made.get(settings, profile.look).result(0))
+    there = [path.read_bytes() for path in thumbnails.SHIPPED.glob("*.jpg")]
+    assert len(there) == len(set(there)) == len(wanted)

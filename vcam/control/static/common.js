@@ -1,8 +1,23 @@
-// What all scripts of the panel share.
+// What all scripts of the page share.
 "use strict";
 
 function at(id) {
   return document.getElementById(id);
+}
+
+function made(tag, words = "", facts = {}) {
+  const element = Object.assign(document.createElement(tag), facts);
+  if (words) element.textContent = words;
+  return element;
+}
+
+function text(id, value) {
+  const element = at(id);
+  if (element.textContent !== value) element.textContent = value;
+}
+
+function pressed(id, on) {
+  at(id).setAttribute("aria-pressed", String(Boolean(on)));
 }
 
 // The key came by a one-time link. No cookie: a browser sends those to every other port of this machine, too.
@@ -15,7 +30,9 @@ async function ask(path, body, method = "POST") {
   };
   const answer = await fetch(path, options);
   if (answer.status === 401) needFreshLink();
-  if (answer.ok && answer.headers.get("content-type") === "image/jpeg") return answer.blob();
+  const kind = answer.headers.get("content-type") ?? "";
+  if (answer.ok && kind === "image/jpeg") return answer.blob();
+  if (answer.ok && kind.startsWith("application/toml")) return answer.text();
   const data = await answer.json();
   if (!answer.ok) throw new Error(data.error || `refused (${answer.status})`);
   return data;
@@ -23,7 +40,17 @@ async function ask(path, body, method = "POST") {
 
 function needFreshLink() {
   localStorage.removeItem("vcam-key");
+  at("fresh-link").querySelector("code").textContent = `${program()} panel`;
   at("fresh-link").hidden = false;
+}
+
+// How `vcam` is called on this machine: as the camera last said.
+function program() {
+  return localStorage.getItem("vcam-program") || "vcam";
+}
+
+function callable(words) {
+  return words.replace(/(?<![\w/\\.-])vcam(?= [a-z])/g, program());
 }
 
 // An image's address can carry no header, so it carries a key that opens pictures alone, and not for long.
@@ -33,10 +60,11 @@ async function showLive(image, path) {
 }
 
 function complain(words) {
-  at("error").textContent = words;
+  at("error").textContent = callable(words);
   at("error").hidden = !words;
 }
 
+// Does the work; where it is refused, says so and puts every control back to what is so.
 async function doing(work) {
   try {
     await work();
@@ -44,6 +72,40 @@ async function doing(work) {
     return true;
   } catch (error) {
     complain(error.message);
+    document.dispatchEvent(new Event("refused"));
     return false;
   }
+}
+
+async function asAddress(blob) {
+  const bytes = new Uint8Array(await blob.arrayBuffer());
+  let letters = "";
+  for (let start = 0; start < bytes.length; start += 8192) {
+    letters += String.fromCharCode(...bytes.subarray(start, start + 8192));
+  }
+  return `data:image/jpeg;base64,${btoa(letters)}`;
+}
+
+let undoing = null;
+let toasting = 0;
+
+// Says what was done, for a while; undo: what takes it back.
+function toast(words, undo = null) {
+  text("toast-text", words);
+  undoing = undo;
+  at("undo").hidden = !undo;
+  at("toast").hidden = false;
+  clearTimeout(toasting);
+  toasting = setTimeout(() => { at("toast").hidden = true; }, 12000);
+}
+
+at("undo").addEventListener("click", () => {
+  at("toast").hidden = true;
+  if (undoing) doing(undoing);
+});
+
+async function copyFrom(code, button) {
+  await navigator.clipboard.writeText(code.textContent);
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
 }

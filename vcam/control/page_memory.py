@@ -1,0 +1,68 @@
+"""What the page remembers of its user from run to run: which looks are favourites, and that all is set up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vcam import client
+from vcam.errors import CommandError, VcamError
+from vcam.settings.profiles import check_id
+
+FAVOURITES = 9  # as many as there are keys
+MEMORY_FILE = "page.json"
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """favourites: ids of profiles, the first has the key 1. set_up: whether the first steps are done, or waved away."""
+
+    favourites: tuple[str, ...] = ()
+    set_up: bool = False
+
+
+class PageMemory:
+    """Keeps a Remembered in a file of the state folder; one that cannot be read is one that is not there.
+
+    Thread-safe. A folder that cannot be written costs the next run its memory, not this one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._lock = folder / MEMORY_FILE, threading.Lock()
+        self.now = _read(self._path)
+
+    def change(self, given: dict[str, Any]) -> Remembered:
+        """Take the values that are given, by name; raises CommandError for what cannot be remembered."""
+        if unknown := given.keys() - asdict(self.now).keys():
+            raise CommandError(f"the page remembers no {min(unknown)[:40]!r}; it has favourites and set_up")
+        wanted = _checked(given)
+        with self._lock:
+            self.now = replace(self.now, **wanted)
+            with contextlib.suppress(OSError, VcamError):
+                client.write_private(
+                    client.private_folder(self._path.parent) / MEMORY_FILE, json.dumps(asdict(self.now))
+                )
+        return self.now
+
+
+def _checked(given: dict[str, Any]) -> dict[str, Any]:
+    wanted = dict(given)
+    if "favourites" in wanted:
+        ids = wanted["favourites"]
+        if not isinstance(ids, list) or len(ids) > FAVOURITES or not all(isinstance(one, str) for one in ids):
+            raise CommandError(f"favourites must be a list of at most {FAVOURITES} ids of profiles")
+        wanted["favourites"] = tuple(dict.fromkeys(check_id(one) for one in ids))
+    if not isinstance(wanted.get("set_up", True), bool):
+        raise CommandError("set_up must be true or false")
+    return wanted
+
+
+def _read(path: Path) -> Remembered:
+    with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, VcamError):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return Remembered(**_checked(data))
+    return Remembered()

@@ -1,0 +1,100 @@
+// The connection: shows each status that the camera sends; finds it again when it was gone.
+"use strict";
+
+const WORDS = {
+  starting: "Starting", running: "Live", restarting: "One moment", waiting: "Waiting for the camera",
+  failed: "No picture", paused: "Paused", panic: "Nothing is shown", stopping: "Ending", resting: "Resting: nobody looks",
+};
+let retryMs = 500;
+
+function show(next) {
+  const before = status;
+  status = next;
+  at("state").dataset.state = next.state;
+  const percent = next.progress === null ? "" : ` ${Math.round(100 * next.progress)} %`;
+  const why = next.reason && next.state !== "resting" ? `: ${next.reason}` : "";
+  text("state-text", WORDS[next.state] + callable(why) + percent);
+  text("line", sentence(next));
+  drawPicture(next);
+  told(before, next);
+  drawPreset(next);
+  drawFigures(next);
+  lookAtFirst(next);
+  if (!before || before.prompt !== next.prompt) {
+    if (document.activeElement !== at("prompt") || !before) at("prompt").value = next.prompt;
+    markUnknown();
+  }
+  if (!before || before.notes.join("\n") !== next.notes.join("\n")) {
+    at("notes").replaceChildren(...next.notes.map((note) => made("li", callable(note))));
+  }
+  if (looksOf !== next.profile) {
+    looksOf = next.profile;
+    if (looks.length) markCurrent(next.profile);
+  }
+  if (before && before.model !== next.model) doing(drawWords);
+  if (logged !== next.logged) {
+    logged = next.logged;
+    doing(async () => {
+      await Promise.all([drawLog(), drawSliders(), drawLooks()]);
+    });
+  }
+}
+
+// What a streamer wants to know, in one line.
+function sentence({ state, fps, latency_ms, readers, reader_count, sink }) {
+  const parts = [];
+  if (state === "running") parts.push(`${fps.toFixed(0)} pictures a second`, `${(latency_ms / 1000).toFixed(1)} s behind`);
+  if (readers.length) parts.push(`${readers.join(", ")} ${readers.length === 1 ? "shows" : "show"} it`);
+  else if (reader_count === 0 && sink !== "none") parts.push("no program shows it yet");
+  return parts.join(" · ");
+}
+
+function connected(is) {
+  at("main").inert = !is;
+  at("gone").hidden = is;
+  if (is) return;
+  at("state").dataset.state = "gone";
+  text("state-text", "Not running");
+  text("again", `${program()} run`);
+  text("line", "");
+  veil("gone");
+}
+
+function listen() {
+  const socket = new WebSocket(`ws://${location.host}/api/v1/events`, ["vcam", `key.${pageKey}`]);
+  socket.addEventListener("open", () => {
+    retryMs = 500;
+    logged = -1;
+    looksOf = null;
+    status = null;
+    connected(true);
+    complain("");
+    compare("");
+    doing(() => showLive(at("picture"), "/api/v1/picture.mjpeg"));
+    doing(drawWords);
+    doing(loadFirst);
+    if (at("advanced").open) doing(drawSources);
+  });
+  socket.addEventListener("message", (event) => show(JSON.parse(event.data)));
+  socket.addEventListener("close", () => {
+    connected(false);
+    retry();
+  });
+}
+
+// By a plain request first: its answer tells a camera that is not there from a key that is no good any more.
+async function retry() {
+  await new Promise((done) => { setTimeout(done, retryMs); });
+  retryMs = Math.min(5000, retryMs * 2);
+  try {
+    await ask("/api/v1/status");
+  } catch {
+    if (at("fresh-link").hidden) retry();
+    return;
+  }
+  listen();
+}
+
+at("copy-again").addEventListener("click", () => copyFrom(at("again"), at("copy-again")));
+if (pageKey) ask("/api/v1/status").then(listen, () => { if (at("fresh-link").hidden) listen(); });
+else needFreshLink();

@@ -1,0 +1,88 @@
+// The picture: what is published, the card at once, the camera beside it, pause and panic, recording.
+"use strict";
+
+let status = null; // what the camera said last
+let comparing = ""; // "", "held" or "split"
+
+function send(command) {
+  return doing(async () => show(await ask("/api/v1/command", command)));
+}
+
+// Into the state by the command, or out of it: decided once the last such press is answered, however quick they come.
+let flipped = Promise.resolve();
+let halting = ""; // the state that was asked for: covered at once, whatever is still said of the one before
+function flip(state, command) {
+  halting = status?.state === state ? "" : state;
+  veil(halting);
+  flipped = flipped.then(async () => {
+    await send({ command: status?.state === state ? "resume" : command });
+    halting = "";
+    if (status) drawPicture(status);
+  });
+}
+
+// A card stands still, and must be seen at once, whatever the stream of pictures does.
+const VEILS = {
+  panic: ["Nothing is shown", "Others see a card without a word about you. Resume goes on."],
+  paused: ["Paused", "Others see a card. Resume goes on."],
+  gone: ["Not running", "Others see the last card."],
+};
+
+function veil(state) {
+  const words = VEILS[state];
+  at("veil").hidden = !words;
+  if (words) {
+    text("veil-title", words[0]);
+    text("veil-text", words[1]);
+  }
+}
+
+function drawPicture(now) {
+  veil(halting || now.state);
+  pressed("pause", now.state === "paused");
+  text("pause", now.state === "paused" ? "Resume" : "Pause");
+  pressed("panic", now.state === "panic");
+  text("panic", now.state === "panic" ? "Resume" : "Panic");
+  pressed("record", now.recording);
+  at("recording").hidden = !now.recording;
+  const seconds = Math.floor(now.recorded_s);
+  text("recorded", `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`);
+}
+
+function told(before, now) {
+  if (before && now.saved && now.saved !== before.saved) toast(`Saved: ${now.saved}`);
+}
+
+async function compare(how) {
+  comparing = how;
+  pressed("compare", how === "held");
+  pressed("split", how === "split");
+  at("wipe").hidden = how !== "split";
+  at("compare-says").hidden = !how;
+  at("screen").classList.toggle("splitting", how === "split");
+  at("screen").style.setProperty("--from", how === "split" ? `${at("wipe").value}%` : "0%");
+  if (!how) {
+    at("input").hidden = true;
+    at("input").removeAttribute("src");
+    return;
+  }
+  if (!at("input").hasAttribute("src")) await doing(() => showLive(at("input"), "/api/v1/input.mjpeg"));
+  at("input").hidden = !comparing; // let go meanwhile
+}
+
+at("wipe").addEventListener("input", () => at("screen").style.setProperty("--from", `${at("wipe").value}%`));
+at("split").addEventListener("click", () => compare(comparing === "split" ? "" : "split"));
+at("compare").addEventListener("pointerdown", () => compare("held"));
+for (const ended of ["pointerup", "pointerleave", "pointercancel", "blur"]) {
+  at("compare").addEventListener(ended, () => { if (comparing === "held") compare(""); });
+}
+at("compare").addEventListener("keydown", (event) => {
+  if ([" ", "Enter"].includes(event.key) && !event.repeat) compare("held");
+});
+at("compare").addEventListener("keyup", () => { if (comparing === "held") compare(""); });
+
+at("pause").addEventListener("click", () => flip("paused", "pause"));
+at("panic").addEventListener("click", () => flip("panic", "panic"));
+at("record").addEventListener("click", () => send({ command: "record-toggle" }));
+at("snapshot").addEventListener("click", () => send({ command: "snapshot" }));
+document.addEventListener("refused", () => { if (status) drawPicture(status); });
