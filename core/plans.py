@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from core.settings import EngineSettings
 
-VERSION = 2  # of the manifest and of what the graphs take and give
+VERSION = 3  # of the manifest and of what the graphs take and give
 BUILD = "vcam engines build"
+ANY = "any"  # GPU or driver of a plan that runs on all of them
 
 
 class Verdict(StrEnum):
@@ -30,19 +31,30 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Machine:
-    """What a plan is bound to. capability: the GPU's compute capability, such as 8.9."""
+    """What plans run on, or what one is bound to. tensorrt: the library's version; library: its module.
+
+    capability: the GPU's compute capability, such as 8.9. For what a plan is bound to, gpu and driver may be `ANY`
+    (core.runtimes.tensorrt.library.Library.bound).
+    """
 
     tensorrt: str
     gpu: str
     capability: str
     driver: str
+    library: str = "tensorrt"
+
+    @property
+    def place(self) -> str:
+        """Where a comparison holds: GPU and driver in words."""
+        return f"{self.gpu}, driver {self.driver}"
 
 
 @dataclass(frozen=True)
 class PlanKey:
     """All that decides whether a plan fits; two plans with the same key are interchangeable.
 
-    weights: core.runtimes.tensorrt.cache.fingerprint. LoRAs are not part of the key: they are put in by a refit.
+    weights: core.runtimes.tensorrt.cache.fingerprint. loras: a hash of those that are built in, "" for none: a plan
+    that can be refitted gets them while it runs.
     """
 
     machine: Machine
@@ -54,10 +66,11 @@ class PlanKey:
     policy: str
     guidance: str
     dtype: str
+    loras: str = ""
 
     @staticmethod
     def of(machine: Machine, weights: str, settings: EngineSettings) -> PlanKey:
-        """Return the key of a plan for those settings, of which device and dtype are not auto."""
+        """Return the key of a plan for those settings without LoRAs; device and dtype are not auto."""
         return PlanKey(
             machine,
             weights,
@@ -81,7 +94,8 @@ class PlanKey:
 class PlanManifest:
     """What is known of a plan. files: name -> (sha256, bytes). constants: initializer of the graph -> weight.
 
-    built: time in ISO 8601. seconds: how long building took. compared: the verdict in words.
+    built: time in ISO 8601. seconds: how long building took. compared: the verdict in words; compared_on: the
+    Machine.place where that was. refittable: whether LoRAs can be put in while it runs.
     """
 
     key: PlanKey
@@ -92,7 +106,15 @@ class PlanManifest:
     seconds: float = 0.0
     verdict: Verdict = Verdict.UNVERIFIED
     compared: str = ""
+    compared_on: str = ""
+    refittable: bool = True
     version: int = VERSION
+
+    def seen_from(self, machine: Machine) -> PlanManifest:
+        """Return the manifest as it holds on that machine: what was compared elsewhere was not compared here."""
+        if self.compared_on == machine.place or self.verdict is Verdict.UNVERIFIED:
+            return self
+        return replace(self, verdict=Verdict.UNVERIFIED, compared="", compared_on="")
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as `from_json` takes it."""
@@ -104,18 +126,23 @@ class PlanManifest:
         given = dict(values["key"])
         machine = Machine(**given.pop("machine"))
         files = {str(name): (str(digest), int(size)) for name, (digest, size) in values["files"].items()}
-        rest = {name: values[name] for name in ("model", "constants", "built", "seconds", "compared", "version")}
+        plain = ("model", "constants", "built", "seconds", "compared", "compared_on", "refittable", "version")
+        rest = {name: values[name] for name in plain if name in values}
         verdict = Verdict(values["verdict"])
         return PlanManifest(key=PlanKey(machine, **given), files=files, verdict=verdict, **rest)
 
 
 @dataclass(frozen=True)
 class CachedPlan:
-    """A plan in the cache. problem: why it cannot be used, "" if it can. manifest: None where it cannot be read."""
+    """A plan in the cache. problem: why it cannot be used, "" if it can. manifest: None where it cannot be read.
+
+    elsewhere: whether it is whole, but built for other cards.
+    """
 
     folder: Path
     manifest: PlanManifest | None
     problem: str = ""
+    elsewhere: bool = False
 
     @property
     def size(self) -> int:
@@ -133,12 +160,14 @@ class TensorRtState:
     """What TensorRT has for an engine's settings, looked up once for each start.
 
     unusable: why TensorRT cannot run here, "" if it can. key: of the plan for the settings, None where TensorRT cannot
-    run. plan: the one in the cache, None if there is none.
+    run. plan: the one in the cache, None if there is none. machine: this one, None where TensorRT cannot run or a plan
+    is for another.
     """
 
     unusable: str = ""
     key: PlanKey | None = None
     plan: CachedPlan | None = None
+    machine: Machine | None = None
 
     def lacking(self, *, verified: bool) -> str:
         """Return why no plan may run, "" if one may; verified: only one that was compared with eager."""

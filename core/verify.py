@@ -55,14 +55,15 @@ def verify_plan(plan: CachedPlan, resolved: Resolved, report: Report, frames: in
 
     A plan that was found wrong before is tried again. Raises PlanError, ModelError, SettingsError.
     """
+    here = resolved.tensorrt.machine
     if plan.verdict is Verdict.WRONG:
-        plan = cache.set_verdict(plan, Verdict.UNVERIFIED, "")
+        plan = cache.set_verdict(plan, Verdict.UNVERIFIED, "", here)
     report("comparing the engine with eager", 0.9)
     try:
         right, told = compare(replace(resolved, tensorrt=replace(resolved.tensorrt, plan=plan)), frames)
     except PlanError as error:
-        return cache.set_verdict(plan, Verdict.WRONG, str(error)[:200])
-    return cache.set_verdict(plan, Verdict.VERIFIED if right else Verdict.WRONG, told)
+        return cache.set_verdict(plan, Verdict.WRONG, str(error)[:200], here)
+    return cache.set_verdict(plan, Verdict.VERIFIED if right else Verdict.WRONG, told, here)
 
 
 def ensure_plan(resolved: Resolved, report: Report, wanted: Callable[[], bool] = lambda: True) -> CachedPlan:

@@ -84,18 +84,44 @@ def fuse_subtoken(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor
     found first, then the point around it where the bilinear mix of the bank's tokens is most similar.
     """
     banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
-    direction = normalized(own)
+    direction, (rows, tokens, channels) = normalized(own), own.shape
     index = (direction @ normalized(banked).transpose(1, 2)).argmax(dim=-1)  # [rows, tokens]
-    rows, tokens, channels = own.shape
     nine = _neighbours(ring.shape[1], grid)[index]  # [rows, tokens, 9]
     around = gather_tokens(banked, nine.flatten(1)).reshape(rows, tokens, 9, channels)
-    near, shares = around.float(), grid.shares.float()  # squares of half precision may overflow
-    products = (near @ near.transpose(2, 3)).flatten(2)  # [rows, tokens, 81]
-    lengths = products @ (shares[:, :, None] * shares[:, None]).flatten(1).T  # squared, [rows, tokens, points]
-    dots = (near @ direction.float()[..., None])[..., 0] @ shares.T  # [rows, tokens, points]
-    best, point = (dots * lengths.clamp_min(1e-12).rsqrt()).max(dim=-1)
+    best, point = _similarity(direction, around, grid.shares).max(dim=-1)
     match = (grid.shares.to(around.dtype)[point][:, :, None] @ around)[:, :, 0]  # [rows, tokens, channels]
     return _moved(own, match, best, strength, threshold)
+
+
+def _similarity(direction: Tensor, around: Tensor, shares: Tensor) -> Tensor:
+    """Return the cosines [rows, tokens, points] of unit vectors [rows, tokens, channels] and mixes of nine tokens.
+
+    around [rows, tokens, 9, channels], shares [points, 9].
+    """
+    pairs = (shares[:, :, None] * shares[:, None]).flatten(1)  # [points, 81]
+    if around.dtype.itemsize > 2:
+        products = (around @ around.transpose(2, 3)).flatten(2)  # [rows, tokens, 81]
+        lengths = products @ pairs.to(around.dtype).T  # squared, [rows, tokens, points]
+        dots = (around @ direction[..., None])[..., 0] @ shares.to(around.dtype).T
+        return dots * lengths.clamp_min(1e-12).rsqrt()
+    # No product of matrices in float32: TensorRT for RTX has none for Turing. A mix is its middle token and a little of
+    # what the others differ by: the former's products are summed in float32, and rounding the latter's shifts no match.
+    size = torch.linalg.vector_norm(around.float(), dim=-1).amax(dim=-1)  # or squares of half precision may overflow
+    near = (around.float() / size.clamp_min(1e-12)[..., None, None]).to(around.dtype)
+    middle, shares = near[:, :, 4:5], shares.to(around.dtype)
+    apart = near - middle
+    products = torch.cat([apart, middle, direction[:, :, None]], dim=2) @ apart.transpose(2, 3)  # [rows, tokens, 11, 9]
+    spread = (products[:, :, :9].flatten(2) @ pairs.to(around.dtype).T).float()  # [rows, tokens, points]
+    leaning, turning = (products[:, :, 9:] @ shares.T).float().unbind(2)
+    lengths = _summed(middle, middle) + 2 * leaning + spread
+    cosines: Tensor = (_summed(middle, direction[:, :, None]) + turning) * lengths.clamp_min(1e-12).rsqrt()
+    return cosines
+
+
+def _summed(one: Tensor, other: Tensor) -> Tensor:
+    """Return the products [rows, tokens, 1] of vectors [rows, tokens, 1, channels], in float32."""
+    total: Tensor = (one.float() * other.float()).sum(dim=-1)
+    return total
 
 
 def _neighbours(slots: int, grid: SubtokenGrid) -> Tensor:

@@ -120,6 +120,10 @@ class PictureDecoder(nn.Module):
 
     def forward(self, latent: Tensor, source: Tensor | None = None) -> Tensor:
         """Return the picture uint8 [height, width, 3] of a latent [1, channels, h, w]; the source is not looked at."""
+        return self.levels(latent).to(torch.uint8)
+
+    def levels(self, latent: Tensor) -> Tensor:
+        """Return the picture's levels, whole numbers 0..255 in float32: TensorRT takes no bytes inside a graph."""
         return _levels(self.vae.decode(latent / self.scaling).sample)
 
 
@@ -132,7 +136,7 @@ class DetailedDecoder(PictureDecoder):
 
     def forward(self, latent: Tensor, source: Tensor | None = None) -> Tensor:
         """Return the picture uint8 [height, width, 3] of a latent and its source, of the same shape, which must be."""
-        shown: Tensor = self.sharpen(super().forward(latent), source)
+        shown: Tensor = self.sharpen(self.levels(latent), source)
         return shown
 
 
@@ -146,15 +150,15 @@ class PictureSharpener(nn.Module):
         self.dtype = next(detail.parameters()).dtype
 
     def forward(self, picture: Tensor, source: Tensor) -> Tensor:
-        """Return the picture with its detail; sides are multiples of 8."""
+        """Return the picture with its detail; sides are multiples of 8. A picture's levels may be floats too."""
         pair = (one.to(self.dtype).permute(2, 0, 1)[None] / 127.5 - 1 for one in (picture, source))
-        return _levels(self.detail(*pair))
+        return _levels(self.detail(*pair)).to(torch.uint8)
 
 
 def _levels(values: Tensor) -> Tensor:
-    """Return the uint8 [height, width, 3] of a picture [1, 3, height, width], -1..1."""
+    """Return the levels 0..255 [height, width, 3], whole numbers, of a picture [1, 3, height, width], -1..1."""
     levels: Tensor = ((values[0].float() + 1) * 127.5).round().clamp(0, 255)
-    return levels.permute(1, 2, 0).contiguous().to(torch.uint8)
+    return levels.permute(1, 2, 0).contiguous()
 
 
 def next_sources(picture: Tensor, sources: Tensor, policy: Policy) -> tuple[Tensor, Tensor]:

@@ -27,21 +27,31 @@ def resolve(settings: EngineSettings) -> Resolved:
     state = _tensorrt(description, own)
     runtime, why = _quickest(description, own, state)
     bare = own if not own.loras else replace(own, loras=())
-    without_loras = _quickest(description, bare, state)[0]
+    built_in = state.key is not None and state.key.loras  # then there may be another plan without them
+    without_loras = _quickest(description, bare, _tensorrt(description, bare) if built_in else state)[0]
     return Resolved(description, replace(own, runtime=runtime), why, settings.runtime, without_loras, state)
 
 
-def for_plan(settings: EngineSettings) -> Resolved:
-    """Return what a TensorRT plan for the settings is built from, and compared with: TensorRT's runtime, no LoRAs.
+def for_plan(settings: EngineSettings, capability: str = "") -> Resolved:
+    """Return what a TensorRT plan for the settings is built from, and compared with, on TensorRT's runtime.
 
-    Raises PlanError where TensorRT cannot run here; ModelError.
+    Without LoRAs, but for a plan that they are built into. capability: of another machine's card for which it shall be
+    built, on the CPU (core.runtimes.tensorrt.library.target), "" for this machine. Raises PlanError where TensorRT
+    cannot do this here; ModelError.
     """
     require(settings.model)
     description = describe(settings.model)
-    own = _device_and_dtype(replace(settings, runtime=Runtime.TENSORRT, loras=()))
-    state = readiness.look(description, own)
-    if state.unusable:
+    wanted = replace(settings, runtime=Runtime.TENSORRT)
+    if capability:
+        dtype = "float16" if settings.dtype == "auto" else settings.dtype
+        own = replace(wanted, device="cpu", dtype=dtype, loras=())
+        state = readiness.look_elsewhere(description, own, capability)
+    else:
+        own = _device_and_dtype(wanted)
+        state = readiness.look(description, own)
+    if state.unusable or state.key is None:
         raise PlanError(f"TensorRT cannot be used here: {state.unusable}")
+    own = own if state.key.loras else replace(own, loras=())
     return Resolved(description, own, "as asked for", Runtime.TENSORRT, Runtime.TENSORRT, state)
 
 

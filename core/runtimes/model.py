@@ -53,7 +53,7 @@ class Model:
         resolved: Resolved,
         parts: LoadedParts,
         open_stream: Callable[[StreamState], Step],
-        put: Callable[[Mapping[str, Tensor]], None],
+        put: Callable[[Mapping[str, Tensor]], None] | None,
     ) -> Model:
         """Return the model of parts that PyTorch has loaded; open_stream and put as `open` and `put` of the class."""
         return Model(

@@ -104,7 +104,7 @@ def test_a_build_that_is_killed_is_told_and_the_picture_goes_on(machine: TensorR
 
 def test_a_graph_that_is_refused_is_told_and_the_picture_goes_on(machine: TensorRtMachine) -> None:
     with Camera(machine, STAND_IN_FAULT="refused") as camera:
-        told = "not built: TensorRT 10.16.1.11 does not take the graph: In node 7: no importer registered for op: Conv"
+        told = "TensorRT for RTX 1.7.1.116 does not take the graph: In node 7: no importer registered for op: Conv"
         camera.until(lambda s: says(s.notes, told))
         assert machine.engine_folders() == []
         ends(camera, "eager")
@@ -167,15 +167,15 @@ def test_an_engine_of_another_version_stays_and_one_for_this_is_built(
     machine: TensorRtMachine, built: TensorRtMachine
 ) -> None:
     machine.take_engine_of(built)
-    with Camera(machine, STAND_IN_VERSION="11.4.0.106") as camera:
+    with Camera(machine, STAND_IN_VERSION="1.8.0.12") as camera:
         assert camera.until(lambda s: s.translated > 2).runtime == "eager"
         camera.until(lambda s: s.runtime == "tensorrt")
         ends(camera, "tensorrt")
     assert len(machine.engine_folders()) == 2
-    listed = json.loads(machine.vcam("engines", "list", STAND_IN_VERSION="11.4.0.106").stdout)["engines"]
+    listed = json.loads(machine.vcam("engines", "list", STAND_IN_VERSION="1.8.0.12").stdout)["engines"]
     assert [one["state"] for one in listed] == ["verified", "unusable"]
-    assert listed[1]["problem"] == "built for tensorrt 10.16.1.11, here 11.4.0.106"
-    cleaned = json.loads(machine.vcam("engines", "clean", STAND_IN_VERSION="11.4.0.106").stdout)
+    assert listed[1]["problem"] == "built for tensorrt 1.7.1.116, here 1.8.0.12"
+    cleaned = json.loads(machine.vcam("engines", "clean", STAND_IN_VERSION="1.8.0.12").stdout)
     assert cleaned["removed"] == [listed[1]["engine"]]
 
 
@@ -345,7 +345,7 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(machine: TensorRtMachine, gate: 
     assert machine.engine_folders() == []
 
 
-NO_LIBRARY = "its library is not installed (python -m pip install tensorrt onnx onnxscript)"
+NO_LIBRARY = "its library is not installed (python -m pip install tensorrt-rtx onnx onnxscript)"
 NO_GPU = "it needs an NVIDIA GPU, and PyTorch sees none"
 
 

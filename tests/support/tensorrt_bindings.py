@@ -1,9 +1,11 @@
-"""The real `tensorrt` bindings, imported without TensorRT's libraries: empty ones stand in for what they link to.
+"""The real bindings of both TensorRT libraries: their classes, members and signatures.
 
-    python -m tests.support.tensorrt_bindings > typings/tensorrt/__init__.pyi
+`tensorrt` is imported without its libraries: empty ones stand in for what it links to. `tensorrt_rtx` is whole.
 
-writes the types that mypy checks core/runtimes against: the classes that the stand-in has, with those of their members
-that it has, in the real bindings' own words.
+    python -m tests.support.tensorrt_bindings
+
+writes the types (typings/) that mypy checks core/runtimes against: the classes that the stand-in has, with those of
+their members that it has, in the real bindings' own words.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ _LOOK = """
 import ctypes, json, sys
 for library in sys.argv[2:]:
     ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
-import tensorrt_bindings as trt
+trt = __import__("tensorrt_rtx" if len(sys.argv) == 2 else "tensorrt_bindings")
 def told(kind):
     if hasattr(kind, "__members__"):
         return {name: int(value) for name, value in kind.__members__.items()}
@@ -58,26 +60,31 @@ _MAY_BE_NONE = {
     "get_aliased_input_tensor",
     "get_timing_cache",
 }
-_KNOWN_CLASSES = {one.__name__ for one in trt_stand_in.PUBLIC}
+PACKAGES = {"tensorrt": "tensorrt-cu13-bindings", "tensorrt_rtx": "tensorrt-rtx"}
 
 
-def why_not() -> str:
+def why_not(module: str) -> str:
     """Why the bindings cannot be looked at here, "" if they can."""
+    try:
+        importlib.metadata.version(PACKAGES[module])
+    except importlib.metadata.PackageNotFoundError:
+        return f"{PACKAGES[module]} is not installed"
+    if module == "tensorrt_rtx":
+        return ""
     if sys.platform != "linux":
         return "the empty libraries are made for Linux only"
     if shutil.which("cc") is None:
         return "no C compiler, which makes the empty libraries"
-    try:
-        importlib.metadata.version("tensorrt-cu13-bindings")
-    except importlib.metadata.PackageNotFoundError:
-        return "tensorrt-cu13-bindings is not installed"
     return ""
 
 
-def look() -> dict[str, Any]:
+def look(module: str) -> dict[str, Any]:
     """version; classes: name -> member -> docstring, or member -> number for an enum."""
+    names = json.dumps(sorted(trt_stand_in.PUBLIC[module]))
+    if module == "tensorrt_rtx":
+        done = subprocess.run([sys.executable, "-c", _LOOK, names], capture_output=True, text=True, check=True)
+        return dict(json.loads(done.stdout.splitlines()[-1]))
     major = importlib.metadata.version("tensorrt-cu13-bindings").split(".")[0]
-    names = json.dumps(sorted(_KNOWN_CLASSES))
     with tempfile.TemporaryDirectory() as folder:
         code = Path(folder) / "empty.c"
         code.write_text("\n".join(f"void *{symbol}(void) {{ return 0; }}" for symbol in _SYMBOLS))
@@ -92,7 +99,7 @@ def look() -> dict[str, Any]:
 
 def signatures(doc: str, name: str) -> list[str]:
     """The parameters and result of each overload that a docstring tells, such as `(name: str) -> int`."""
-    plain = doc.replace("tensorrt_bindings.tensorrt.", "")
+    plain = re.sub(r"tensorrt(_rtx)?_bindings\.tensorrt(_rtx)?\.|nvinfer1::", "", doc)
     found = re.findall(rf"^\s*(?:\d+\. )?{name}(\(self.*\) -> .*)$", plain, re.MULTILINE)
     return [re.sub(r"^\(self: [\w.]+(, )?", "(", one) for one in found]
 
@@ -104,17 +111,24 @@ def parameters(signature: str) -> list[str]:
 
 
 def ours(kind: type) -> list[str]:
-    """The public members of a stand-in's class."""
-    return [name for name in vars(kind) if not name.startswith("_") and name != "Severity"]
+    """The public members of a stand-in's class, those that it inherits first."""
+    own = [one for one in reversed(kind.__mro__) if one.__module__ == trt_stand_in.__name__]
+    found = dict.fromkeys(name for one in own for name in vars(one))
+    return [name for name in found if not name.startswith("_") and name not in ("Severity", "compiled")]
 
 
-def stub() -> str:
+def stub_file(module: str) -> Path:
+    """Where the types of a library are."""
+    return Path(__file__).parents[2] / "typings" / module / "__init__.pyi"
+
+
+def stub(module: str) -> str:
     """The .pyi file."""
-    told = look()
+    told = look(module)
     lines = [
         '"""TensorRT\'s Python bindings as far as they are used; tests/support/tensorrt_bindings.py writes this."""',
         "",
-        f"# from tensorrt-cu13-bindings {told['version']}",
+        f"# from {PACKAGES[module]} {told['version']}",
         "",
         "from collections.abc import Iterator",
         "from enum import Enum, IntEnum",
@@ -130,9 +144,9 @@ def stub() -> str:
     for name, members in sorted(told["classes"].items()):
         if name == "Severity":
             continue
-        kind = getattr(trt_stand_in, name)
+        kind = trt_stand_in.PUBLIC[module][name]
         if issubclass(kind, enum.Enum):
-            lines += ["", *_enum(kind, members)]
+            lines += ["", *_enum(name, members)]
             continue
         lines += ["", f"class {name}:"]
         if name == "ILogger":
@@ -146,9 +160,9 @@ def stub() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _enum(kind: type, members: dict[str, int]) -> list[str]:
-    base = "IntEnum" if kind.__name__.endswith("Flag") else "Enum"
-    return [f"class {kind.__name__}({base}):", *(f"    {name} = {number}" for name, number in members.items())]
+def _enum(kind: str, members: dict[str, int]) -> list[str]:
+    base = "IntEnum" if kind.endswith("Flag") else "Enum"
+    return [f"class {kind}({base}):", *(f"    {name} = {number}" for name, number in members.items())]
 
 
 def _member(kind: type, name: str, members: dict[str, str]) -> list[str]:
@@ -164,6 +178,8 @@ def _member(kind: type, name: str, members: dict[str, str]) -> list[str]:
     if not wanted:
         result = found[0].rpartition(" -> ")[2]
         return [f"    def {name}(self) -> {result}{' | None' if name in _MAY_BE_NONE else ''}: ..."]
+    if name == "create_execution_context":  # by its strategy or by a configuration
+        wanted = {"runtime_config"}
     best = next((one for one in found if set(parameters(one)) == wanted), found[0])
     return [f"    def {name}(self, {_typed(best, name)[1:]}: ..."]
 
@@ -172,9 +188,12 @@ def _typed(signature: str, name: str) -> str:
     text = re.sub(r"(?:typing\.)?SupportsInt", "int", signature)
     text = re.sub(r"typing_extensions\.Buffer|\bbuffer\b|capsule", "bytes", text).replace("nvonnxparser::", "")
     text = re.sub(r"= <[^>]*>", "= ...", text)
+    text = text.replace("IRuntimeConfig = None", "IRuntimeConfig | None = ...")
     text = text.replace("str = None", "str | None = ...").replace("parent_phase: str", "parent_phase: str | None")
     return text + (" | None" if name in _MAY_BE_NONE else "")
 
 
 if __name__ == "__main__":
-    print(stub(), end="")
+    for one in PACKAGES:
+        stub_file(one).parent.mkdir(exist_ok=True)
+        stub_file(one).write_text(stub(one), encoding="utf-8")

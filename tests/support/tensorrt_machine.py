@@ -1,4 +1,4 @@
-"""A machine that has TensorRT, as far as a program sees: its `tensorrt` is the stand-in, which may run on the CPU.
+"""A machine that has TensorRT for RTX, as far as a program sees: its library is the stand-in, which runs on the CPU.
 
 For real `python -m vcam` processes and their children, by PYTHONPATH alone.
 """
@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from core.runtimes.tensorrt.library import CHOICE
 from tests.support.patience import PATIENCE_S
 from vcam import client
 from vcam.commands import Command, Status
@@ -27,11 +28,11 @@ from vcam.errors import VcamError
 
 ROOT = Path(__file__).parents[2]
 
-# what `import tensorrt` finds
+# what `import tensorrt_rtx` finds
 TENSORRT = """
 import os, sys
 from tests.support import trt_stand_in
-sys.modules["tensorrt"] = trt_stand_in.module(os.environ.get("STAND_IN_VERSION", "10.16.1.11"))
+sys.modules["tensorrt_rtx"] = trt_stand_in.module(os.environ.get("STAND_IN_VERSION", "1.7.1.116"), "tensorrt_rtx")
 """
 # what every Python runs when it starts: the module that knows TensorRT's devices, once it is there, knows one more
 SITE = """
@@ -66,7 +67,7 @@ class TensorRtMachine:
         site = folder / "site"
         site.mkdir()
         if library:
-            (site / "tensorrt.py").write_text(TENSORRT)
+            (site / "tensorrt_rtx.py").write_text(TENSORRT)
         if gpu:
             (site / "sitecustomize.py").write_text(SITE)
         self.environment = os.environ | {
@@ -76,6 +77,7 @@ class TensorRtMachine:
             "VCAM_LOG_FOLDER": str(folder / "logs"),
             "VCAM_ENGINES_FOLDER": str(self.engines),
             "OMP_NUM_THREADS": "1",
+            CHOICE: "" if library else "none",
         }
         self.profile("plain", "steps = 1")
 

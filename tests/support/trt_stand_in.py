@@ -1,4 +1,4 @@
-"""A stand-in for the `tensorrt` module: the same names, which run an engine's ONNX graph by ONNX Runtime on the CPU.
+"""A stand-in for `tensorrt` and `tensorrt_rtx`: the same names, which run an engine's graph by ONNX Runtime on the CPU.
 
 It keeps the real one's rules, and raises BrokenRule where the real one would read or write memory that is not there:
 every address set before execution, no output over an input but where the engine says so, no engine of another version,
@@ -6,7 +6,8 @@ nothing used after it is gone. tests/core/runtimes/tensorrt/test_tensorrt_bindin
 with the real bindings.
 
 In the environment of a program: STAND_IN_GATE, a path: builds wait in their middle until there is such a file.
-STAND_IN_FAULT: `refused`, no graph is taken; `wrong`, every picture is too dark.
+STAND_IN_FAULT: `refused`, no graph is taken; `wrong`, every picture is too dark; `no-refit`, TensorRT for RTX builds no
+engine that can be refitted, as without a GPU; `no-capture`, it cannot be captured.
 """
 
 from __future__ import annotations
@@ -107,6 +108,27 @@ class BuilderFlag(enum.IntEnum):
     TF32 = 4
 
 
+class RtxBuilderFlag(enum.IntEnum):
+    DEBUG = 0
+    REFIT = 2
+    TF32 = 4
+    REQUIRE_USER_ALLOCATION = 28
+
+
+class ComputeCapability(enum.Enum):
+    SM75 = 75
+    SM80 = 80
+    SM86 = 86
+    SM89 = 89
+    SM120 = 120
+    SM121 = 121
+
+
+class CudaGraphStrategy(enum.Enum):
+    DISABLED = 0
+    WHOLE_GRAPH_CAPTURE = 1
+
+
 class TensorIOMode(enum.Enum):
     NONE = 0
     INPUT = 1
@@ -133,11 +155,17 @@ class ITimingCache:
         return IHostMemory(self.data + b"+")
 
 
+class ProfilingVerbosity(enum.Enum):
+    LAYER_NAMES_ONLY = 0
+    DETAILED = 1
+
+
 class IBuilderConfig:
     progress_monitor: IProgressMonitor | None = None
+    profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
 
     def __init__(self) -> None:
-        self._flags = {BuilderFlag.TF32}
+        self._flags: set[int] = {BuilderFlag.TF32}
         self._timing: ITimingCache | None = None
 
     def set_flag(self, flag: BuilderFlag) -> None:
@@ -158,6 +186,28 @@ class IBuilderConfig:
 
     def get_timing_cache(self) -> ITimingCache | None:
         return self._timing
+
+
+class RtxBuilderConfig(IBuilderConfig):
+    """It has a timing cache too, but asks for a GPU where one is used."""
+
+    num_compute_capabilities = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._targets: dict[int, ComputeCapability] = {}
+
+    def set_compute_capability(self, compute_capability: ComputeCapability, index: int) -> bool:
+        if index >= self.num_compute_capabilities:
+            return False
+        self._targets[index] = compute_capability
+        return True
+
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
+        raise BrokenRule("a timing cache makes TensorRT for RTX ask for a GPU")
+
+    def get_timing_cache(self) -> ITimingCache | None:
+        raise BrokenRule("a timing cache makes TensorRT for RTX ask for a GPU")
 
 
 class INetworkDefinition:
@@ -208,13 +258,18 @@ class Builder:
         return IBuilderConfig()
 
     def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory | None:
+        from core.runtimes.tensorrt.library import RTX
         from core.runtimes.tensorrt.operators import refused
 
         assert network.model is not None
         if not network._flags & 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED:
             raise BrokenRule("weakly typed networks are gone in TensorRT 11")
         major, minor = map(int, self._version.split(".")[:2])
-        if reasons := refused(network.model, (major, minor)):
+        rtx = isinstance(config, RtxBuilderConfig)
+        reasons = refused(network.model, RTX.takes if rtx else (major, minor))
+        if isinstance(config, RtxBuilderConfig):
+            reasons += _refused_by_rtx(network.model, config)
+        if reasons:
             self._logger.log(Severity.ERROR, reasons[0])
             return None
         if not _phases(config.progress_monitor):
@@ -227,6 +282,25 @@ class Builder:
         return IHostMemory(MAGIC + packed.getvalue())
 
     _version = ""
+
+
+class RtxBuilder(Builder):
+    def create_builder_config(self) -> RtxBuilderConfig:
+        return RtxBuilderConfig()
+
+
+def _refused_by_rtx(model: onnx.ModelProto, config: RtxBuilderConfig) -> list[str]:
+    if config.get_flag(BuilderFlag.REFIT) and os.environ.get("STAND_IN_FAULT") == "no-refit":
+        return ["Error Code 1: Cuda Runtime (cudaError 35)"]
+    if ComputeCapability.SM75 in config._targets.values() and _multiplies_float32(model.graph):
+        return ["Cannot compile operation 'node_matmul' for Turing (SM75): FP32 GEMM is not supported."]
+    return []
+
+
+def _multiplies_float32(graph: onnx.GraphProto) -> bool:
+    types = {one.name: one.data_type for one in graph.initializer}
+    types |= {one.name: one.type.tensor_type.elem_type for one in (*graph.input, *graph.value_info)}
+    return any(types.get(node.input[0]) == 1 for node in graph.node if node.op_type in ("MatMul", "Gemm", "Conv"))
 
 
 def _phases(monitor: IProgressMonitor | None) -> bool:
@@ -265,7 +339,17 @@ class Runtime:
         if head["version"] != self._version:
             self._logger.log(Severity.ERROR, f"the engine was built by {head['version']}, this is {self._version}")
             return None
-        return ICudaEngine(onnx.load_from_string(graph), head["refit"])
+        return self._engine(onnx.load_from_string(graph), head["refit"])
+
+    @staticmethod
+    def _engine(model: onnx.ModelProto, refittable: bool) -> ICudaEngine:
+        return ICudaEngine(model, refittable)
+
+
+class RtxRuntime(Runtime):
+    @staticmethod
+    def _engine(model: onnx.ModelProto, refittable: bool) -> ICudaEngine:
+        return RtxEngine(model, refittable)
 
 
 class ICudaEngine:
@@ -307,6 +391,59 @@ class ICudaEngine:
 
     def create_execution_context(self) -> IExecutionContext:
         return IExecutionContext(self)
+
+
+class IRuntimeCache:
+    """compiled: what was compiled because it was not in the cache, over all caches."""
+
+    _MAGIC = b"a stand-in's kernels\n"
+    compiled = 0
+
+    def __init__(self) -> None:
+        self._known: list[str] = []
+
+    def serialize(self) -> IHostMemory:
+        return IHostMemory(self._MAGIC + json.dumps(self._known).encode())
+
+    def deserialize(self, blob: bytes) -> bool:
+        if not blob.startswith(self._MAGIC):
+            return False
+        self._known = json.loads(blob[len(self._MAGIC) :])
+        return True
+
+    def reset(self) -> bool:
+        self._known = []
+        return True
+
+    def _compile(self, kernel: str) -> None:
+        if kernel not in self._known:
+            self._known.append(kernel)
+            IRuntimeCache.compiled += 1
+
+
+class IRuntimeConfig:
+    cuda_graph_strategy = CudaGraphStrategy.DISABLED
+
+    def __init__(self) -> None:
+        self._cache: IRuntimeCache | None = None
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache()
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self._cache = cache
+        return True
+
+    def get_runtime_cache(self) -> IRuntimeCache | None:
+        return self._cache
+
+
+class RtxEngine(ICudaEngine):
+    def create_runtime_config(self) -> IRuntimeConfig:
+        return IRuntimeConfig()
+
+    def create_execution_context(self, runtime_config: IRuntimeConfig | None = None) -> IExecutionContext:
+        return RtxExecutionContext(self, runtime_config or IRuntimeConfig())
 
 
 def engine_of(path: Path) -> ICudaEngine:
@@ -374,6 +511,20 @@ class IExecutionContext:
                     raise BrokenRule(f"{name} lies over {other}")
 
 
+class RtxExecutionContext(IExecutionContext):
+    def __init__(self, engine: ICudaEngine, config: IRuntimeConfig) -> None:
+        super().__init__(engine)
+        self._config = config
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        return os.environ.get("STAND_IN_FAULT") != "no-capture"
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        if self._config._cache is not None:
+            self._config._cache._compile(str(sorted(self._alive()._ends)))
+        return super().execute_async_v3(stream_handle)
+
+
 class Refitter:
     def __init__(self, engine: ICudaEngine, logger: ILogger) -> None:
         if not engine.refittable:
@@ -403,34 +554,52 @@ class Refitter:
         return True
 
 
-def module(version: str = "10.16.1.11") -> types.ModuleType:
-    """The stand-in as the module `tensorrt` of that version."""
-    made = types.ModuleType("tensorrt")
-    made.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)
+def module(version: str = "10.16.1.11", name: str = "tensorrt") -> types.ModuleType:
+    """The stand-in as the module `tensorrt` of that version, or as `tensorrt_rtx`."""
+    made = types.ModuleType(name)
+    made.__spec__ = importlib.machinery.ModuleSpec(name, None)
     made.__version__ = version  # type: ignore[attr-defined]
-    for one in PUBLIC:
-        setattr(made, one.__name__, one)
-    for kind in (Builder, Runtime):
-        setattr(made, kind.__name__, type(kind.__name__, (kind,), {"_version": version}))
+    kinds = dict(PUBLIC[name])
+    for one in ("Builder", "Runtime"):
+        kinds[one] = type(one, (kinds[one],), {"_version": version})
+    for kind in kinds.items():
+        setattr(made, *kind)
     return made
 
 
-PUBLIC: tuple[Any, ...] = (
-    BuilderFlag,
-    Builder,
-    DataType,
-    IBuilderConfig,
-    ICudaEngine,
-    IExecutionContext,
-    IHostMemory,
-    ILogger,
-    INetworkDefinition,
-    IProgressMonitor,
-    ITimingCache,
-    NetworkDefinitionCreationFlag,
-    OnnxParser,
-    Refitter,
-    Runtime,
-    TensorIOMode,
-    Weights,
-)
+_BOTH: dict[str, Any] = {
+    one.__name__: one
+    for one in (
+        BuilderFlag,
+        Builder,
+        DataType,
+        IBuilderConfig,
+        ICudaEngine,
+        IExecutionContext,
+        IHostMemory,
+        ILogger,
+        INetworkDefinition,
+        IProgressMonitor,
+        ITimingCache,
+        NetworkDefinitionCreationFlag,
+        OnnxParser,
+        ProfilingVerbosity,
+        Refitter,
+        Runtime,
+        TensorIOMode,
+        Weights,
+    )
+}
+_RTX: dict[str, Any] = {
+    "Builder": RtxBuilder,
+    "BuilderFlag": RtxBuilderFlag,
+    "ComputeCapability": ComputeCapability,
+    "CudaGraphStrategy": CudaGraphStrategy,
+    "IBuilderConfig": RtxBuilderConfig,
+    "ICudaEngine": RtxEngine,
+    "IExecutionContext": RtxExecutionContext,
+    "IRuntimeCache": IRuntimeCache,
+    "IRuntimeConfig": IRuntimeConfig,
+    "Runtime": RtxRuntime,
+}
+PUBLIC = {"tensorrt": _BOTH, "tensorrt_rtx": _BOTH | _RTX}  # module -> its classes by name

@@ -57,6 +57,7 @@ class DataType(Enum):
 
 class IBuilderConfig:
     progress_monitor: IProgressMonitor | None
+    profiling_verbosity: ProfilingVerbosity
     def set_flag(self, flag: BuilderFlag) -> None: ...
     def clear_flag(self, flag: BuilderFlag) -> None: ...
     def get_flag(self, flag: BuilderFlag) -> bool: ...
@@ -113,6 +114,11 @@ class OnnxParser:
     def parse_from_file(self, model: str) -> bool: ...
     num_errors: int
     def get_error(self, index: int) -> IParserError: ...
+
+class ProfilingVerbosity(Enum):
+    LAYER_NAMES_ONLY = 0
+    DETAILED = 2
+    NONE = 1
 
 class Refitter:
     def __init__(self, engine: ICudaEngine, logger: ILogger) -> None: ...

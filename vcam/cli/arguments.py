@@ -99,7 +99,10 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="auto, camera, camera:NAME, a number, an address (rtsp://...), a video file, or pattern (auto)",
     )
-    run.add_argument("--sink", metavar="SINK", help="auto, camera, a file such as out.mp4, or none (auto)")
+    run.add_argument(
+        "--sink", metavar="SINK", help="auto, camera, ndi, spout, syphon, a file such as out.mp4, or none (auto)"
+    )
+    run.add_argument("--also", type=_words, metavar="SINK,SINK", help="beside it: ndi, spout (Windows), syphon (macOS)")
     _add_look(run)
     run.add_argument("--strength", type=float, metavar="X", help="0.02 to 1: how far from the input (the profile's)")
     run.add_argument("--size", type=_size, metavar="WxH", help="size published (640x480)")
@@ -191,12 +194,18 @@ def _add_engines(engines: argparse.ArgumentParser) -> None:
     engines.add_argument(
         "action",
         choices=("list", "build", "verify", "clean"),
-        help="list: what is kept; build: make the engine for these options (minutes); verify: compare it with eager; "
+        help="list: what is kept; build: make the engine for these options; verify: compare it with eager; "
         "clean: remove engines that are of no use here",
     )
     engines.add_argument("--profile", metavar="P", help="id or name of a look, whose engine is meant")
     engines.add_argument("--engine-size", type=_size, metavar="WxH", help="size translated (as `vcam run` chooses it)")
     _add_engine(engines)
+    engines.add_argument(
+        "--for",
+        dest="target",
+        metavar="CARD",
+        help="build: for another machine's card, on any machine: rtx4090, sm89, or portable (RTX 30 and newer)",
+    )
     engines.add_argument("--again", action="store_true", help="build: even if it is there")
     engines.add_argument("--frames", type=int, default=12, metavar="N", help="verify: compared (12)")
     engines.add_argument("--all", action="store_true", help="clean: remove all")
@@ -254,6 +263,7 @@ def check(args: argparse.Namespace) -> None:
         FPS,
         IDLE_AFTER,
         THREADS,
+        check_also,
         check_device,
         check_dtype,
         check_port,
@@ -265,6 +275,7 @@ def check(args: argparse.Namespace) -> None:
     checks: dict[str, Check] = {
         "source": text(1000),
         "sink": text(1000),
+        "also": check_also,
         "prompt": text(1000, fold=True),
         "fps": FPS,
         "frames": whole(1, 10**9),

@@ -36,6 +36,8 @@ def carry_out(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
 
 def plan_record(plan: CachedPlan) -> dict[str, Any]:
     """Return a plan as a program reads it: what it is for, its state (such as verified or unusable), and why."""
+    from core.runtimes.tensorrt.library import named, shown_target
+
     manifest = plan.manifest
     told: dict[str, Any] = {"engine": plan.folder.name, "bytes": plan.size, "problem": plan.problem}
     if manifest is None:
@@ -43,11 +45,15 @@ def plan_record(plan: CachedPlan) -> dict[str, Any]:
     wrong = plan.problem and not plan.problem.startswith("wrong")
     key = asdict(manifest.key)
     shape = {name: key[name] for name in names(EngineSettings) if name in key}
+    unusable = "elsewhere" if plan.elsewhere else "unusable"
     return told | {
-        "state": "unusable" if wrong else str(manifest.verdict),
+        "state": unusable if wrong else str(manifest.verdict),
         "model": manifest.model,
         **shape,
         **key["machine"],
+        "library": named(manifest.key.machine.library).title,
+        "target": shown_target(manifest.key.machine),
+        "refittable": manifest.refittable,
         "built": manifest.built,
         "build_seconds": manifest.seconds,
         "compared": manifest.compared,
@@ -62,8 +68,9 @@ def _line(plan: CachedPlan) -> str:
     words = [
         f"{told['engine']}  {told['state']}",
         f"{told['model']} {told['width']}x{told['height']}, {told['steps']} steps, bank {bank}, {told['dtype']}",
-        f"TensorRT {told['tensorrt']}, {told['gpu']}",
+        f"{told['library']} {told['tensorrt']}, for {told['target']}",
         f"{plan.size / 2**20:.0f} MiB",
+        *(["with LoRAs in it"] if plan.manifest.key.loras else []),
     ]
     return ", ".join(words) + (f": {plan.problem or told['compared']}" if plan.problem or told["compared"] else "")
 
@@ -98,12 +105,28 @@ def _build(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from core.runtimes.tensorrt import make_plan
     from core.verify import ensure_plan, verify_plan
 
+    if args.target:
+        return _build_ahead(args)
     _needed()
     resolved = for_plan(settings_of(args))
     plan = _interruptible(partial(make_plan.build if args.again else ensure_plan, resolved, _report))
     if plan.verdict is Verdict.UNVERIFIED:
         plan = verify_plan(plan, resolved, _report)
     return plan_record(plan), _line(plan), 1 if plan.problem else 0
+
+
+def _build_ahead(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
+    """Build for another machine's card; what is there already is kept, unless --again."""
+    from core.runtimes.choice import for_plan
+    from core.runtimes.tensorrt import cache, make_plan
+    from core.runtimes.tensorrt.library import target
+
+    resolved = for_plan(settings_of(args), target(args.target))
+    plan = resolved.tensorrt.plan
+    if plan is None or args.again or cache.changed(plan):
+        plan = _interruptible(partial(make_plan.build, resolved, _report))
+    remedy = f"copy {plan.folder} there, into the folder that `vcam engines list` names; then vcam engines verify"
+    return plan_record(plan) | {"folder": str(plan.folder)}, f"{_line(plan)}\n{remedy}", 0
 
 
 def _interruptible(work: Callable[[KeepGoing], CachedPlan]) -> CachedPlan:

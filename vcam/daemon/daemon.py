@@ -61,7 +61,7 @@ def _open_source(options: RunOptions) -> FrameSource:
 
 
 def _open_sink(options: RunOptions) -> FrameSink:
-    return choose_sink(options.sink, options.size or DEFAULT_SIZE, options.fps, options.marking)
+    return choose_sink(options.sink, options.size or DEFAULT_SIZE, options.fps, options.marking, options.also)
 
 
 @dataclass(frozen=True)

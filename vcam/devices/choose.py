@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcam.devices import cameras, sinks
 from vcam.devices.network import NetworkStream, is_address
+from vcam.devices.side_sinks import CameraAndMore, SinkThread
 from vcam.devices.test_pattern import PatternSource
 from vcam.devices.video_loop import VideoLoop
 from vcam.devices.webcam import Webcam
@@ -56,11 +59,35 @@ def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource
     return VideoLoop(path)
 
 
-def choose_sink(wanted: str, size: tuple[int, int], fps: float, marking: MarkingWanted | None = None) -> FrameSink:
-    """Open the sink `wanted`: auto, camera, none or a file; auto takes the virtual camera, else none, and says why.
+def choose_sink(
+    wanted: str,
+    size: tuple[int, int],
+    fps: float,
+    marking: MarkingWanted | None = None,
+    also: Sequence[str] = (),
+) -> FrameSink:
+    """Open the sink `wanted`, and beside it those of `also` (ndi, spout, syphon); raises DeviceError, VideoError.
 
-    marking: how a file says that it is AI-translated. Raises DeviceError, VideoError.
+    wanted: auto, camera, none, ndi, spout, syphon or a file; auto takes the virtual camera, else none, and says why.
+    marking: how a file says that it is AI-translated.
     """
+    more: list[SinkThread] = []
+    try:
+        more += (sinks.open_beside(one, size, fps) for one in also)
+        for one in more:
+            announce(f"sink: {one.name}, beside the camera")
+        if wanted == "ndi" or "ndi" in also:
+            announce("NDI: whoever is in this network can receive the picture")
+        main = _main_sink(wanted, size, fps, marking)
+    except BaseException:
+        for one in more:
+            with contextlib.suppress(VcamError):
+                one.close()
+        raise
+    return CameraAndMore(main, more, announce) if more else main
+
+
+def _main_sink(wanted: str, size: tuple[int, int], fps: float, marking: MarkingWanted | None) -> FrameSink:
     if wanted != "auto":
         return sinks.open_sink(wanted, size, fps, marking=marking)
     try:

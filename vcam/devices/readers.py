@@ -8,10 +8,11 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from vcam.devices.side_sinks import CameraAndMore, SinkThread
 from vcam.frames import FrameSink
 
 OPEN_S = 0.3  # a program that only lists the cameras has let go of ours by then
@@ -45,15 +46,66 @@ class Readers(Protocol):
 
 
 def watch(sink: FrameSink) -> Readers | None:
-    """Return the readers of the sink if it is a camera of this machine that can tell, else None."""
+    """Return the readers of the sink if it can tell: a camera of this machine, NDI, several of those; else None."""
     from vcam.devices.sinks import VirtualCamera
 
+    if isinstance(sink, CameraAndMore):
+        parts = [watch(one) for one in (sink.main, *sink.more)]
+        known = [part for part in parts if part is not None]
+        if len(known) == len(parts):
+            return Together(known)
+        for part in known:
+            part.close()
+        return None
+    if isinstance(sink, SinkThread):
+        return None if sink.watching is None else Receivers(sink)
     if sys.platform != "linux" or not isinstance(sink, VirtualCamera) or not sink.device.startswith("/dev/"):
         return None
     try:
         return StreamEvents(sink.device)
     except OSError:  # before 0.13 there is no such event
         return Openings(sink.device)
+
+
+class Receivers:
+    """Programs that receive a sink that counts them itself, such as NDI."""
+
+    how = "the sink itself"
+
+    def __init__(self, sink: SinkThread) -> None:
+        self._sink = sink
+
+    def count(self) -> int:
+        """Return how many there were at the newest picture."""
+        return self._sink.watching or 0
+
+    def names(self) -> list[str]:
+        """Return one name for all: the sink knows no others."""
+        return [f"{self._sink.name}: {self.count()}"] if self.count() else []
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Together:
+    """The readers of several sinks."""
+
+    def __init__(self, parts: Sequence[Readers]) -> None:
+        self._parts = parts
+        self.how = ", ".join(part.how for part in parts)
+
+    def count(self) -> int:
+        """Return the count of all; raises OSError if the device of one is gone."""
+        return sum(part.count() for part in self._parts)
+
+    def names(self) -> list[str]:
+        """Return the names of all."""
+        return [name for part in self._parts for name in part.names()]
+
+    def close(self) -> None:
+        """Stop looking."""
+        for part in self._parts:
+            part.close()
 
 
 class StreamEvents:

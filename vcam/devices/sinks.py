@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vcam.devices.side_sinks import CameraAndMore, SinkThread
 from vcam.errors import DeviceError, VideoError
 from vcam.frames import FrameSink, Picture
 from vcam.log_file import announce
@@ -292,6 +293,49 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
+def _ndi(size: tuple[int, int], fps: float) -> FrameSink:
+    from vcam.devices.ndi import NdiSink
+
+    return NdiSink(size, fps)
+
+
+def _spout(size: tuple[int, int], fps: float) -> FrameSink:
+    from vcam.devices.texture_sinks import SpoutSink
+
+    return SpoutSink(size, fps)
+
+
+def _syphon(size: tuple[int, int], fps: float) -> FrameSink:
+    from vcam.devices.texture_sinks import SyphonSink
+
+    return SyphonSink(size, fps)
+
+
+BESIDE: dict[str, tuple[str, Callable[[tuple[int, int], float], FrameSink]]] = {
+    "ndi": ("NDI", _ndi),
+    "spout": ("Spout", _spout),
+    "syphon": ("Syphon", _syphon),
+}
+"""What may be a sink beside the camera: its name for people, and what opens it."""
+_ALONE_ON = {"spout": ("win32", "Windows"), "syphon": ("darwin", "macOS")}
+
+
+def open_beside(wanted: str, size: tuple[int, int], fps: float) -> SinkThread:
+    """Open one of BESIDE on a thread of its own; raises DeviceError."""
+    if wanted not in BESIDE:
+        raise DeviceError(f"beside the camera there may be ndi, spout or syphon, not {wanted!r}")
+    name, make = BESIDE[wanted]
+    system, word = _ALONE_ON.get(wanted, (sys.platform, ""))
+    if sys.platform != system:
+        raise DeviceError(f"{name} is there on {word} alone; ndi is there everywhere")
+    return SinkThread(lambda: make(size, fps), name)
+
+
+def is_file(sink: FrameSink) -> bool:
+    """Return whether a file is written there, which shall not end with a card."""
+    return isinstance(sink.main if isinstance(sink, CameraAndMore) else sink, VideoFile)
+
+
 def open_sink(
     wanted: str,
     size: tuple[int, int],
@@ -299,7 +343,7 @@ def open_sink(
     camera: Callable[[tuple[int, int], float], FrameSink] = VirtualCamera,
     marking: MarkingWanted | None = None,
 ) -> FrameSink:
-    """Open the sink that `wanted` names: camera, none, or a file; raises DeviceError, VideoError.
+    """Open the sink that `wanted` names: camera, none, ndi, spout, syphon or a file; raises DeviceError, VideoError.
 
     marking: how a file says that it is AI-translated; None: by metadata alone.
     """
@@ -307,9 +351,13 @@ def open_sink(
         return NullSink(size)
     if wanted == "camera":
         return camera(size, fps)
+    if wanted in BESIDE:
+        return open_beside(wanted, size, fps)
     path = Path(wanted)
     if path.suffix.lower() not in (".mp4", ".mkv", ".mov"):
-        raise DeviceError(f"sink is {wanted!r}; it must be auto, camera, none or a file .mp4, .mkv or .mov")
+        raise DeviceError(
+            f"sink is {wanted!r}; it must be auto, camera, none, ndi, spout, syphon or a file .mp4, .mkv or .mov"
+        )
     if path.is_dir():
         raise DeviceError(f"{path} is a folder; give a file name")
     if not path.parent.is_dir():

@@ -109,13 +109,15 @@ def _model(name: str) -> Finding:
 
 def _tensorrt() -> Finding:
     from core.runtimes.tensorrt import cache, readiness
+    from core.runtimes.tensorrt.library import named
 
     machine_here, why = readiness.this_machine()
     if machine_here is None:
         return checks.check_tensorrt(why, "", 0, 0)
     plans = cache.listing(machine_here)
     good = [one for one in plans if not one.problem and one.manifest and one.manifest.verdict == "verified"]
-    return checks.check_tensorrt("", machine_here.tensorrt, len(good), sum(bool(one.problem) for one in plans))
+    useless = sum(bool(one.problem) and not one.elsewhere for one in plans)
+    return checks.check_tensorrt("", named(machine_here.library).name, len(good), useless)
 
 
 def _cameras() -> list[Finding]:

@@ -110,14 +110,16 @@ class MarkingSettings:
 class Config:
     """This machine's choices, which the command line may overrule.
 
-    source: auto, pattern, camera, camera:NAME or a file. sink: auto, camera, none or a file. size: width and height
-    published. fps: published. framing: of profiles that say nothing of it. idle_after_s: seconds without a
-    reader until engine and camera rest, 0: never. port: the panel's first try, 0: any free one. engine: what is asked
-    of it, under what a profile asks. threads: of the engine, None where the program chooses.
+    source: auto, pattern, camera, camera:NAME or a file. sink: auto, camera, none, ndi, spout, syphon or a file;
+    also: further ones beside it. size: width and height published. fps: published. framing: of profiles that say
+    nothing of it. idle_after_s: seconds without a reader until engine and camera rest, 0: never. port: the panel's
+    first try, 0: any free one. engine: what is asked of it, under what a profile asks. threads: of the engine, None
+    where the program chooses.
     """
 
     source: str = "auto"
     sink: str = "auto"
+    also: tuple[str, ...] = ()
     profile: str = "claymation"
     size: tuple[int, int] | None = None
     fps: float = 30.0
@@ -250,11 +252,22 @@ def _commands(key: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def check_also(key: str, wanted: object) -> tuple[str, ...]:
+    """Return the names of the sinks beside the main one, each once; raises OptionError."""
+    if not isinstance(wanted, list | tuple) or not all(isinstance(one, str) for one in wanted):
+        raise OptionError(f'{key} is {shown(wanted)}; it must be a list, such as ["ndi"]')
+    for one in wanted:
+        if one not in SINKS_BESIDE:
+            raise OptionError(f"{key} has {shown(one)}; it must be {listed(SINKS_BESIDE)}")
+    return tuple(dict.fromkeys(wanted))
+
+
 def _file(key: str, value: object) -> Path:
     return config_folder() / expanded(str(text(1000)(key, value)))
 
 
 DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
+SINKS_BESIDE = ("ndi", "spout", "syphon")
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 FPS = number(1, 240)
 THREADS = whole(1, 256)
@@ -263,6 +276,7 @@ _FIELDS = {"panel.enabled": "panel", "panel.open": "open_panel"}
 SCHEMA: dict[str, Check] = {
     "source": text(1000),
     "sink": text(1000),
+    "also": check_also,
     "profile": text(100),
     "size": _size,
     "fps": FPS,

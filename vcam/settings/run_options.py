@@ -25,16 +25,18 @@ DEFAULT_PROFILE = "claymation"
 class RunOptions:
     """What `vcam run` was asked for; None: not given, the program chooses.
 
-    source: auto, camera, camera:NAME, pattern or a file. sink: auto, camera, none or a file. size: width and height
-    published. frames: stop after so many published. idle_after_s: seconds without a reader of the virtual camera after
-    which engine and camera rest, 0: never. port: the panel's first try, 0: any free one. strength: of every profile's
-    look. framing: asked for here, over what a profile says; usual_framing: where it says nothing. engine: asked for
-    here, over what a profile asks for; machine: what config.toml says of the engine. threads: the engine's CPU threads.
-    automatic: what the preset `auto` takes, by model, as this machine was measured before.
+    source: auto, camera, camera:NAME, pattern or a file. sink: auto, camera, none, ndi, spout, syphon or a file;
+    also: further ones beside it. size: width and height published. frames: stop after so many published.
+    idle_after_s: seconds without a reader of the virtual camera after which engine and camera rest, 0: never. port:
+    the panel's first try, 0: any free one. strength: of every profile's look. framing: asked for here, over what a
+    profile says; usual_framing: where it says nothing. engine: asked for here, over what a profile asks for;
+    machine: what config.toml says of the engine. threads: the engine's CPU threads. automatic: what the preset
+    `auto` takes, by model, as this machine was measured before.
     """
 
     source: str = "auto"
     sink: str = "auto"
+    also: tuple[str, ...] = ()
     profile: str | None = None
     prompt: str | None = None
     size: tuple[int, int] | None = None

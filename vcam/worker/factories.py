@@ -98,7 +98,11 @@ def building_engine(settings: EngineSettings, look: Look, threads: int, report: 
     from core.runtimes.choice import for_plan
     from core.verify import ensure_plan
 
-    ensure_plan(for_plan(settings), report)
+    built = for_plan(settings)
+    ensure_plan(built, report)
+    again = for_plan(settings)
+    if again.tensorrt.key != built.tensorrt.key:  # it takes no LoRAs: another has them in it
+        ensure_plan(again, report)
     engine = core_engine(settings, look, threads, report)
     if engine.settings.runtime is not Runtime.TENSORRT:  # what runs already would take its own place
         raise PlanError(engine.trouble or "the TensorRT engine was built, but is not there; vcam engines list")

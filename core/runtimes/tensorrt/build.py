@@ -1,11 +1,12 @@
-"""Building a TensorRT plan from an ONNX graph, loading it, and giving a loaded one other weights."""
+"""Building a TensorRT plan from an ONNX graph, loading it, and giving a loaded one other weights; by either library."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -13,54 +14,87 @@ from torch import Tensor
 from core.errors import BuildCancelled, PlanError
 from core.progress import Report
 from core.runtimes.tensorrt.cache import write_helper
+from core.runtimes.tensorrt.library import RTX, Bindings, Library
 
 if TYPE_CHECKING:
     import tensorrt as trt
+    import tensorrt_rtx as rtx
 
 
-def build(onnx: Path, dtype: torch.dtype, timing: Path, report: Report, wanted: Callable[[], bool]) -> memoryview:
-    """Build the plan of a graph, which takes minutes; `wanted` is asked all the time, False ends it. Raises PlanError.
+@dataclass(frozen=True)
+class BuildOptions:
+    """How a plan is built. capability: of the card, core.runtimes.tensorrt.library.PORTABLE for all that are newer.
+
+    refittable: whether its weights can be changed later. timing: the file that keeps how long kernels took, if the
+    library has such a thing. account: hears the library's own account of the plan, its layers among it, if that is
+    wanted.
+    """
+
+    dtype: torch.dtype
+    capability: str
+    refittable: bool
+    timing: Path
+    account: Callable[[str], None] | None = None
+
+
+def build(
+    library: Library, onnx: Path, options: BuildOptions, report: Report, wanted: Callable[[], bool]
+) -> memoryview:
+    """Build the plan of a graph; `wanted` is asked all the time, False ends it. Raises PlanError.
 
     The network is strongly typed: the graph's own types are the plan's, no builder flag chooses a precision.
     """
-    import tensorrt as trt
-
-    log, progress = _Log(), _monitor(report, wanted)
+    trt = library.bindings()
+    log, progress = _Log(trt, options.account), _monitor(trt, report, wanted)
     builder = trt.Builder(log.logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse_from_file(str(onnx)):
         errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise PlanError(f"TensorRT {trt.__version__} does not take the graph: {_first(errors)}")
+        raise PlanError(f"{library.name} does not take the graph: {_first(errors)}")
     config = builder.create_builder_config()
-    config.set_flag(trt.BuilderFlag.REFIT)  # so that a LoRA costs no new build
-    if dtype == torch.float32:
+    if options.refittable:
+        config.set_flag(trt.BuilderFlag.REFIT)  # so that a LoRA costs no new build
+    if options.dtype == torch.float32:
         config.clear_flag(trt.BuilderFlag.TF32)  # it would round what the user asked for in float32
+    if options.account is not None:
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.progress_monitor = progress
-    config.set_timing_cache(config.create_timing_cache(_bytes(timing)), False)
+    if library is RTX:
+        _for_card(cast("rtx.IBuilderConfig", config), options.capability)
+    if library.timing_cache:
+        config.set_timing_cache(config.create_timing_cache(_bytes(options.timing)), False)
     plan = builder.build_serialized_network(network, config)
-    cache = config.get_timing_cache()
-    if cache is not None:
-        write_helper(timing, bytes(cache.serialize()))
+    if library.timing_cache and (cache := config.get_timing_cache()) is not None:
+        write_helper(options.timing, bytes(cache.serialize()))
     if plan is None:
         if not wanted():
             raise BuildCancelled("the build of the TensorRT engine was cancelled")
-        raise PlanError(f"TensorRT {trt.__version__} could not build the engine: {_first(log.errors)}")
+        raise PlanError(f"{library.name} could not build the engine: {_first(log.errors)}")
     return memoryview(plan).cast("B")  # no copy: it is as large as the model
 
 
-def refit(engine: trt.ICudaEngine, weights: Mapping[str, Tensor], stream: int) -> None:
-    """Give a loaded plan other weights in place; weights: initializer of its graph -> values. Raises PlanError."""
-    import tensorrt as trt
+def _for_card(config: rtx.IBuilderConfig, capability: str) -> None:
+    """Choose the card that a plan is for, and that the caller gives it all memory, which a CUDA graph needs."""
+    import tensorrt_rtx as rtx
 
-    log = _Log()
+    config.set_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if capability in RTX.cards:  # else none is named, and it is for all from Ampere on
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(rtx.ComputeCapability, f"SM{capability.replace('.', '')}"), 0)
+
+
+def refit(library: Library, engine: trt.ICudaEngine, weights: Mapping[str, Tensor], stream: int) -> None:
+    """Give a loaded plan other weights in place; weights: initializer of its graph -> values. Raises PlanError."""
+    trt = library.bindings()
+    types, log = trt_types(library), _Log(trt)
     refitter = trt.Refitter(engine, log.logger)
     known = set(refitter.get_all_weights())
     if strangers := sorted(weights.keys() - known):
         raise PlanError(f"the engine has no weights {strangers[0]} ({len(strangers)} in all); build it anew")
     held = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     for name, value in held.items():
-        given = trt.Weights(trt_types()[value.dtype], value.data_ptr(), value.numel())
+        given = trt.Weights(types[value.dtype], value.data_ptr(), value.numel())
         if not refitter.set_named_weights(name, given):
             raise PlanError(f"the engine refuses weights {name}: {_first(log.errors)}")
     if missing := refitter.get_missing_weights():
@@ -69,22 +103,19 @@ def refit(engine: trt.ICudaEngine, weights: Mapping[str, Tensor], stream: int) -
         raise PlanError(f"the engine's weights could not be changed: {_first(log.errors)}")
 
 
-def deserialize(data: bytes) -> trt.ICudaEngine:
+def deserialize(library: Library, data: bytes) -> trt.ICudaEngine:
     """Load a plan from the bytes that cache.read_file gave. Raises PlanError."""
-    import tensorrt as trt
-
-    log = _Log()
+    trt = library.bindings()
+    log = _Log(trt)
     engine = trt.Runtime(log.logger).deserialize_cuda_engine(data)
     if engine is None:
-        raise PlanError(f"TensorRT {trt.__version__} does not load the engine: {_first(log.errors)}")
+        raise PlanError(f"{library.name} does not load the engine: {_first(log.errors)}")
     return engine
 
 
-def trt_types() -> dict[torch.dtype, trt.DataType]:
-    """Return the TensorRT type of each torch type."""
-    import tensorrt as trt
-
-    types = trt.DataType
+def trt_types(library: Library) -> dict[torch.dtype, trt.DataType]:
+    """Return the library's type of each torch type."""
+    types = library.bindings().DataType
     return {
         torch.float32: types.FLOAT,
         torch.float16: types.HALF,
@@ -97,29 +128,27 @@ def trt_types() -> dict[torch.dtype, trt.DataType]:
 
 
 class _Log:
-    """TensorRT's log, of which the errors are kept."""
+    """TensorRT's log, of which the errors are kept; account: hears all of it."""
 
-    def __init__(self) -> None:
-        import tensorrt as trt
-
+    def __init__(self, trt: Bindings, account: Callable[[str], None] | None = None) -> None:
         errors: list[str] = []
 
-        class Logger(trt.ILogger):
+        class Logger(trt.ILogger):  # type: ignore[name-defined,misc]  # of the library at work
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 
-            def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
+            def log(self, severity: Any, msg: str) -> None:
                 if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                     errors.append(msg)
+                if account is not None:
+                    account(msg)
 
         self.errors = errors
         self.logger = Logger()
 
 
-def _monitor(report: Report, wanted: Callable[[], bool]) -> trt.IProgressMonitor:
-    import tensorrt as trt
-
-    class BuildMonitor(trt.IProgressMonitor):
+def _monitor(trt: Bindings, report: Report, wanted: Callable[[], bool]) -> trt.IProgressMonitor:
+    class BuildMonitor(trt.IProgressMonitor):  # type: ignore[name-defined,misc]  # of the library at work
         """Called by several threads of TensorRT's; the outermost phase says how far the build is."""
 
         def __init__(self) -> None:

@@ -22,13 +22,15 @@ from filelock import FileLock, Timeout
 
 from core import folders
 from core.errors import PlanError
-from core.plans import VERSION, CachedPlan, Machine, PlanKey, PlanManifest, Verdict
+from core.plans import ANY, VERSION, CachedPlan, Machine, PlanKey, PlanManifest, Verdict
+from core.runtimes.tensorrt import library
 
 MANIFEST = "manifest.json"
 _HASHES = "weights.json"
 _PART = ".part-"
 _LOCK = ".lock"
 _REBUILD = "vcam engines build makes it anew"
+_FOR_OTHERS = "built for other cards"
 
 
 def cache_folder() -> Path:
@@ -38,10 +40,10 @@ def cache_folder() -> Path:
     return folders.cache() / "engines"
 
 
-def find(wanted: PlanKey, cache: Path | None = None) -> CachedPlan | None:
-    """Return the plan with that key, None if there is none."""
+def find(wanted: PlanKey, cache: Path | None = None, machine: Machine | None = None) -> CachedPlan | None:
+    """Return the plan with that key, None if there is none; machine: this one, where the key's is less than that."""
     folder = (cache or cache_folder()) / wanted.folder_name
-    return _plan(folder, wanted.machine) if folder.is_dir() else None
+    return _plan(folder, machine or wanted.machine) if folder.is_dir() else None
 
 
 def listing(machine: Machine | None, cache: Path | None = None) -> list[CachedPlan]:
@@ -64,10 +66,15 @@ def _plan(folder: Path, machine: Machine | None) -> CachedPlan:
         manifest = PlanManifest.from_json(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         return CachedPlan(folder, None, f"{MANIFEST} cannot be read ({_line(error)})")
-    return CachedPlan(folder, manifest, _problem(folder, manifest, machine))
+    if machine is not None:
+        manifest = manifest.seen_from(machine)
+    problem = _problem(folder, manifest) or _elsewhere(manifest.key.machine, machine)
+    elsewhere = problem.startswith(_FOR_OTHERS)
+    wrong = f"wrong: {manifest.compared}" if manifest.verdict is Verdict.WRONG else ""
+    return CachedPlan(folder, manifest, problem or wrong, elsewhere)
 
 
-def _problem(folder: Path, manifest: PlanManifest, machine: Machine | None) -> str:
+def _problem(folder: Path, manifest: PlanManifest) -> str:
     if manifest.version != VERSION:
         return f"of version {manifest.version}, {VERSION} is needed"
     if manifest.key.folder_name != folder.name:
@@ -76,13 +83,24 @@ def _problem(folder: Path, manifest: PlanManifest, machine: Machine | None) -> s
         found = (folder / name).stat().st_size if (folder / name).is_file() else -1
         if found != size:
             return f"{name} is missing" if found < 0 else f"{name} has {found} bytes of {size}"
+    return ""
+
+
+def _elsewhere(built: Machine, machine: Machine | None) -> str:
+    """Return why a plan that is bound to `built` does not run on a machine, "" if it may."""
+    if built.gpu == ANY and (machine is None or machine.library == built.library):
+        fits = [] if machine is None else [one.capability for one in library.named(built.library).bound(machine)]
+        if built.capability not in fits:
+            return f"{_FOR_OTHERS} ({library.shown_target(built)})"
+        if machine is not None and machine.tensorrt == built.tensorrt:
+            return ""
+    elif machine is not None and machine == built:
+        return ""
     if machine is None:
         return "TensorRT cannot run here"
-    ours, built = asdict(machine), asdict(manifest.key.machine)
-    other = [f"{name} {built[name]}, here {ours[name]}" for name in ours if ours[name] != built[name]]
-    if other:
-        return f"built for {'; '.join(other)}"
-    return f"wrong: {manifest.compared}" if manifest.verdict is Verdict.WRONG else ""
+    ours, theirs = asdict(machine), asdict(built)
+    other = [f"{name} {theirs[name]}, here {ours[name]}" for name in ours if theirs[name] not in (ours[name], ANY)]
+    return f"built for {'; '.join(other)}"
 
 
 def read_file(plan: CachedPlan, name: str) -> bytes:
@@ -112,6 +130,8 @@ def keep(
     seconds: float,
     cache: Path | None = None,
     now: datetime | None = None,
+    *,
+    refittable: bool = True,
 ) -> CachedPlan:
     """Put a built plan into the cache, whole or not at all; what was there stays if that fails. Raises PlanError."""
     cache = cache or cache_folder()
@@ -122,6 +142,7 @@ def keep(
         dict(constants),
         (now or datetime.now(UTC)).isoformat(timespec="seconds"),
         round(seconds, 1),
+        refittable=refittable,
     )
     target = cache / wanted.folder_name
     with _written(cache, sum(map(len, files.values()))) as part:
@@ -132,7 +153,7 @@ def keep(
             target.rename(part.with_name(f"{part.name}-old"))
         part.rename(target)
     shutil.rmtree(part.with_name(f"{part.name}-old"), ignore_errors=True)
-    return _plan(target, wanted.machine)
+    return CachedPlan(target, manifest)
 
 
 def free_disk(cache: Path) -> int:
@@ -191,26 +212,31 @@ def sweep(cache: Path | None = None) -> None:
             shutil.rmtree(cache / name, ignore_errors=True)
 
 
-def set_verdict(plan: CachedPlan, verdict: Verdict, compared: str) -> CachedPlan:
-    """Write the result of a comparison into the plan's manifest. Raises PlanError."""
+def set_verdict(plan: CachedPlan, verdict: Verdict, compared: str, machine: Machine | None = None) -> CachedPlan:
+    """Write the result of a comparison into the plan's manifest; machine: where, None for the plan's own.
+
+    Raises PlanError.
+    """
     assert plan.manifest is not None
-    manifest = replace(plan.manifest, verdict=verdict, compared=compared)
+    here = machine or plan.manifest.key.machine
+    manifest = replace(plan.manifest, verdict=verdict, compared=compared, compared_on=here.place)
     part = plan.folder / f"{_PART}{os.getpid()}"
     try:
         part.write_text(json.dumps(manifest.to_json(), indent=1) + "\n", encoding="utf-8")
         os.replace(part, plan.folder / MANIFEST)
     except OSError as error:
         raise PlanError(f"{plan.folder}: cannot be written ({error.strerror}); free some space there") from error
-    return _plan(plan.folder, manifest.key.machine)
+    return _plan(plan.folder, here)
 
 
 def clean(machine: Machine | None, *, everything: bool = False, cache: Path | None = None) -> list[CachedPlan]:
     """Remove the plans that cannot be used here, or all, and the rest of interrupted writes.
 
-    Returns the plans that were removed. Raises PlanError.
+    What was built for other cards on purpose stays. Returns the plans that were removed. Raises PlanError.
     """
     cache = cache or cache_folder()
-    gone = [plan for plan in listing(machine, cache) if everything or (plan.problem and machine is not None)]
+    useless = [plan for plan in listing(machine, cache) if plan.problem and not plan.elsewhere and machine is not None]
+    gone = listing(machine, cache) if everything else useless
     sweep(cache)
     kept = [path for path in _children(cache) if _PART in path.name and not path.name.startswith(_PART)]
     kept += [cache / _HASHES, *cache.glob("timing-*.cache")] if everything else []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from core.runtimes.load import expected
 from core.runtimes.model import on_device
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache, graphs, readiness
+from core.runtimes.tensorrt import library as libraries
 from core.runtimes.tensorrt import runtime as tensorrt
+from core.runtimes.tensorrt.library import Library
 from core.runtimes.tensorrt.runtime import FRAME, MERGE
 from core.settings import Policy, Runtime
 
@@ -46,21 +49,45 @@ def build(resolved: Resolved, report: Report, wanted: Callable[[], bool] = lambd
     needed = host.check_building(resolved, host.free_ram(), cache.free_disk(folder), folder)
     start_s = time.perf_counter()
     report(f"loading the model; it takes up to {in_gb(needed.ram)} of RAM, {in_gb(needed.disk)} of the disk", 0.0)
+    library = libraries.named(key.machine.library)
     with on_device(settings.device), cache.scratch(folder) as made_in:
         with quiet():
-            made = _export(resolved, made_in, report)
-        dtype, timing = getattr(torch, settings.dtype), cache.timing_cache(key.machine, folder)
-        files = {}
-        for name, graph in made.items():
-            files[name] = building.build(graph.path, dtype, timing, report, wanted)
+            made = export(resolved, library, made_in, report)
+        # TensorRT for RTX asks a GPU for its part in a plan that can be refitted, and there is none for another's card
+        ahead = resolved.tensorrt.machine is None
+        timing = cache.timing_cache(key.machine, folder)
+        options = building.BuildOptions(
+            getattr(torch, settings.dtype), key.machine.capability, refittable=not ahead, timing=timing
+        )
+        try:
+            files = _build(library, made, options, report, wanted)
+        except PlanError:
+            if not library.portable or ahead or not wanted():
+                raise
+            report(f"{library.name} builds no engine that LoRAs can be put into; building one without", 0.1)
+            options = replace(options, refittable=False)
+            files = _build(library, made, options, report, wanted)
+        for graph in made.values():
             graph.remove()
-        seconds = time.perf_counter() - start_s
-        return cache.keep(key, resolved.description.name, files, made[FRAME].constants, seconds, folder)
+        seconds, constants = time.perf_counter() - start_s, made[FRAME].constants
+        name = resolved.description.name
+        return cache.keep(key, name, files, constants, seconds, folder, refittable=options.refittable)
 
 
-def _export(resolved: Resolved, folder: Path, report: Report) -> dict[str, graphs.Graph]:
+def _build(
+    library: Library,
+    made: Mapping[str, graphs.Graph],
+    options: building.BuildOptions,
+    report: Report,
+    wanted: Callable[[], bool],
+) -> dict[str, memoryview]:
+    return {name: building.build(library, graph.path, options, report, wanted) for name, graph in made.items()}
+
+
+def export(resolved: Resolved, library: Library, folder: Path, report: Report) -> dict[str, graphs.Graph]:
+    """Load the model and write its graphs into the folder. Raises ModelError, PlanError."""
     settings = resolved.settings
-    loaded, version = load_parts(resolved), readiness.version()
+    loaded, version = load_parts(resolved), library.takes
     shape = tensorrt.plan_shape(loaded, settings, version)
     report("exporting the graph", 0.05)
     frame = tensorrt.frame_module(loaded, resolved)

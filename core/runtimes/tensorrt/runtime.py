@@ -10,7 +10,8 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -27,16 +28,20 @@ from core.models import loras
 from core.models.loading import LoadedParts, banked, load_parts
 from core.models.resolved import Resolved
 from core.plans import BUILD
-from core.runtimes.copies import StagedInput, device_policy
+from core.runtimes.copies import StagedInput, device_policy, uncaptured
 from core.runtimes.inputs import DeviceInputs
 from core.runtimes.model import Model
 from core.runtimes.tensorrt import build as building
-from core.runtimes.tensorrt import cache, readiness
+from core.runtimes.tensorrt import cache
+from core.runtimes.tensorrt import library as libraries
 from core.runtimes.tensorrt.graphs import IN_PLACE_SINCE, InPlaceReading, named_inputs
+from core.runtimes.tensorrt.kernels import Kernels, kernels_file
+from core.runtimes.tensorrt.library import RTX, Library
 from core.settings import EngineSettings, Policy
 
 if TYPE_CHECKING:
     import tensorrt as trt
+    import tensorrt_rtx as rtx
 
 FRAME, MERGE = "frame.engine", "merge.engine"
 _AFTER = ".after"
@@ -51,11 +56,16 @@ def load(resolved: Resolved) -> Model:
     settings = resolved.settings
     # the plan has weights of its own; these are for LoRAs
     loaded = load_parts(resolved, nets_on=torch.device("cpu"))
-    shape = plan_shape(loaded, settings, readiness.version())
+    library = libraries.named(plan.manifest.key.machine.library)
+    shape = plan_shape(loaded, settings, library.takes)
     net = banked(loaded.unet, resolved)
     for part in net.text_layers():
         part.to(loaded.device)  # through these the text goes when it changes
-    built = [building.deserialize(cache.read_file(plan, name)) for name in plan.manifest.files]
+    machine = resolved.tensorrt.machine or plan.manifest.key.machine
+    built = []
+    for name in plan.manifest.files:
+        engine = building.deserialize(library, cache.read_file(plan, name))
+        built.append(LoadedPlan(library, engine, kernels_file(plan.folder, name, machine.place)))
     constants = plan.manifest.constants
     opened: weakref.WeakSet[TensorRtStep] = weakref.WeakSet()
 
@@ -68,7 +78,8 @@ def load(resolved: Resolved) -> Model:
     def refit(changed: Iterable[str]) -> bool:
         return _refit(built[0], constants, {name: loaded.weights[name] for name in changed}, loaded.device)
 
-    if settings.loras:
+    refittable = plan.manifest.refittable
+    if settings.loras and refittable:
         refit(loaded.originals)
 
     def open_stream(state: StreamState) -> Step:
@@ -76,12 +87,10 @@ def load(resolved: Resolved) -> Model:
         opened.add(step)
         return step
 
-    return Model.of_parts(resolved, loaded, open_stream, put)
+    return Model.of_parts(resolved, loaded, open_stream, put if refittable else None)
 
 
-def _refit(
-    engine: trt.ICudaEngine, constants: Mapping[str, str], values: Mapping[str, Tensor], device: torch.device
-) -> bool:
+def _refit(plan: LoadedPlan, constants: Mapping[str, str], values: Mapping[str, Tensor], device: torch.device) -> bool:
     """Put new weights into the engine, named as by core.models.loras.named_weights; return whether it has any of them.
 
     The text encoder's are not in it.
@@ -91,8 +100,18 @@ def _refit(
         if (value := values.get(name.removesuffix(".T"))) is not None:
             found[constant] = value.T if name.endswith(".T") else value
     if found:
-        building.refit(engine, found, torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0)
+        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+        building.refit(plan.library, plan.engine, found, stream)
     return bool(found)
+
+
+@dataclass(frozen=True)
+class LoadedPlan:
+    """A plan as its library has loaded it. kernels: the file of what is compiled on the card, if the library does."""
+
+    library: Library
+    engine: trt.ICudaEngine
+    kernels: Path
 
 
 @dataclass(frozen=True)
@@ -171,21 +190,18 @@ def in_place_reading(reading: Any, ages: tuple[int, ...], positions: tuple[int, 
 
 
 class PlanExecution:
-    """A TensorRT engine whose inputs and outputs lie at fixed addresses; `run` queues it on the current stream."""
+    """A plan whose inputs and outputs lie at fixed addresses; `run` queues it on the current stream."""
 
-    def __init__(self, engine: trt.ICudaEngine, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+    def __init__(self, plan: LoadedPlan, tensors: Mapping[str, Tensor], device: torch.device) -> None:
         """Bind the tensors given by name, and make the others.
 
-        Raises PlanError where the engine was built for other shapes or types.
+        Raises PlanError where the plan was built for other shapes or types.
         """
-        types = {kind: ours for ours, kind in building.trt_types().items()}
+        types = {kind: ours for ours, kind in building.trt_types(plan.library).items()}
         self.tensors: dict[str, Tensor] = {}
         self._device = device
-        self._engine = engine  # which must not go before its context
-        context = engine.create_execution_context()
-        if context is None:
-            raise PlanError("TensorRT has no memory for the engine; choose a smaller size, or --runtime eager")
-        self._context = context
+        self._engine = engine = plan.engine  # which must not go before its context
+        self._kernels = Kernels(cast("rtx.ICudaEngine", engine), plan.kernels) if plan.library is RTX else None
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
             shape, dtype = tuple(engine.get_tensor_shape(name)), types[engine.get_tensor_dtype(name)]
@@ -193,15 +209,44 @@ class PlanExecution:
             if (tuple(tensor.shape), tensor.dtype, tensor.is_contiguous()) != (shape, dtype, True):
                 given = f"{tensor.dtype} {list(tensor.shape)}"
                 raise PlanError(f"the engine's {name} is {dtype} {list(shape)}, not {given}; vcam engines build")
-            if not self._context.set_tensor_address(name, tensor.data_ptr()):
-                raise PlanError(f"TensorRT does not take the address of {name}; vcam engines build")
             self.tensors[name] = tensor
+        self._context = self._bound(graphs=False)
+
+    def _bound(self, *, graphs: bool) -> trt.IExecutionContext:
+        """Return a new context with every address; graphs: whether TensorRT for RTX captures its runs itself."""
+        if self._kernels is None:
+            context = self._engine.create_execution_context()
+        else:
+            context = cast("trt.IExecutionContext | None", self._kernels.context(graphs=graphs))
+        if context is None:
+            raise PlanError("TensorRT has no memory for the engine; choose a smaller size, or --runtime eager")
+        for name, tensor in self.tensors.items():
+            if not context.set_tensor_address(name, tensor.data_ptr()):
+                raise PlanError(f"TensorRT does not take the address of {name}; vcam engines build")
+        return context
 
     def run(self) -> None:
         """Queue one run. Raises PlanError."""
-        handle = torch.cuda.current_stream(self._device).cuda_stream if self._device.type == "cuda" else 0
-        if not self._context.execute_async_v3(handle):
+        if not self._context.execute_async_v3(self._stream()):
             raise PlanError("TensorRT could not run the engine; vcam engines verify, or --runtime auto")
+
+    def capturable(self) -> bool:
+        """Run once, and return whether runs can be part of a CUDA graph; if not, the library captures them itself."""
+        self.run()
+        if self._kernels is None:
+            return True
+        self._kernels.keep()  # what this run compiled
+        if cast("rtx.IExecutionContext", self._context).is_stream_capturable(self._stream(new=True)):
+            return True
+        self._context = self._bound(graphs=True)
+        return False
+
+    def _stream(self, *, new: bool = False) -> int:
+        """Return the current stream, or a new one: the default stream, which may be current, cannot be captured."""
+        if self._device.type != "cuda":
+            return 0
+        stream = torch.cuda.Stream(self._device) if new else torch.cuda.current_stream(self._device)  # type: ignore[no-untyped-call]
+        return int(stream.cuda_stream)
 
 
 class TensorRtStep:
@@ -213,7 +258,7 @@ class TensorRtStep:
 
     def __init__(
         self,
-        built: Sequence[trt.ICudaEngine],
+        built: Sequence[LoadedPlan],
         shape: PlanShape,
         state: StreamState,
         cross_attention: Callable[[Tensor], dict[str, Tensor]],
@@ -238,6 +283,7 @@ class TensorRtStep:
         self._merging = PlanExecution(built[1], {}, device) if len(built) > 1 else None
         policy = device_policy(device)
         self._capture = policy.capture
+        self._merge: Callable[[], None] | None = None
         self._capture_runs()
         self._inputs = _device_inputs(ours, cross_attention)
         orders = {} if self._merging is None else self._merging.tensors
@@ -256,8 +302,11 @@ class TensorRtStep:
         kept = (own.in_flight, own.origins, own.sources, *self._rings.tensors.values())
         with torch.inference_mode():
             before = [tensor.clone() for tensor in kept]
-            self._frame: Callable[[], None] = self._capture(self._run)
-            self._merge = self._capture(self._merging.run) if self._merging else None
+            frame = self._capture if self._execution.capturable() else uncaptured
+            self._frame: Callable[[], None] = frame(self._run)
+            if self._merging is not None:
+                merge = self._capture if self._merging.capturable() else uncaptured
+                self._merge = merge(self._merging.run)
             torch._foreach_copy_(list(kept), before)  # capturing runs them
 
     def __call__(

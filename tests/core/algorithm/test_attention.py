@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.algorithm.attention import (
     BankCall,
@@ -182,3 +185,33 @@ def test_half_precision_does_not_overflow() -> None:
     )
     assert fused.dtype == torch.float16
     assert fused.isfinite().all()
+
+
+@pytest.mark.parametrize(("dtype", "lost"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
+def test_in_half_precision_the_partners_are_as_good_as_those_of_float64(dtype: torch.dtype, lost: float) -> None:
+    """Smooth features of a large length, as a UNet's last block has: neighbours differ by little."""
+    grid = SubtokenGrid(subtoken_shares(8), 12, 16)
+    (coarse,) = tensors(7, (1, 64, 4, 5))
+    smooth = torch.nn.functional.interpolate(coarse, (14, 18), mode="bicubic")
+    before, now = ((smooth[:, :, y : y + 12, x : x + 16].flatten(2).mT * 30).to(dtype) for y, x in ((1, 1), (1, 2)))
+    one, always = now.new_ones(1), now.new_full((1,), -1.0)
+    exact = fuse_subtoken(now.double(), before.double()[:, None], one.double(), always.double(), grid)
+    half = fuse_subtoken(now, before[:, None], one, always, grid)
+    cosines = [torch.cosine_similarity(made.double(), now.double(), dim=-1) for made in (exact, half)]
+    assert (cosines[0] - cosines[1]).max() < lost
+
+
+def test_in_half_precision_no_matrix_is_multiplied_in_float32() -> None:
+    """TensorRT for RTX has no such product for Turing (RTX 20, GTX 16)."""
+    own, ring = (t.half() for t in tensors(8, (1, 12, 64), (1, 1, 12, 64)))
+    kinds: set[torch.dtype] = set()
+
+    class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func._schema.name in ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"):
+                kinds.update(one.dtype for one in args)
+            return func(*args, **(kwargs or {}))
+
+    with Products():  # type: ignore[no-untyped-call]
+        fuse_subtoken(own, ring, own.new_ones(1), own.new_zeros(1), SubtokenGrid(subtoken_shares(8).half(), 3, 4))
+    assert kinds == {torch.float16}

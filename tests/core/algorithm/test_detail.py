@@ -32,6 +32,25 @@ def test_it_looks_at_both_pictures() -> None:
     assert not torch.equal(shown, sharpen(other, other))
 
 
+@torch.inference_mode()
+def test_between_decoder_and_detail_stage_there_are_levels_but_no_bytes() -> None:
+    """TensorRT takes bytes as inputs and outputs of a graph alone."""
+    vae, latent = small_autoencoder(), torch.randn(1, 4, 8, 8, dtype=torch.float64)
+    given: list[torch.Tensor] = []
+
+    class Seen(Source):
+        def forward(self, picture: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+            given.append((picture[0].permute(1, 2, 0) + 1) * 127.5)
+            return picture
+
+    decode = DetailedDecoder(vae, Seen().double())
+    levels = decode.levels(latent)
+    assert levels.dtype == torch.float32
+    shown = decode(latent, torch.zeros(SIZE, SIZE, 3, dtype=torch.uint8))
+    assert torch.equal(levels, shown.float())
+    torch.testing.assert_close(given[0], shown.double())
+
+
 def test_a_source_waits_until_its_frame_is_shown() -> None:
     waiting, shown = torch.zeros(3, 1, 1, 3, dtype=torch.uint8), []
     for number in range(1, 6):

@@ -19,7 +19,9 @@ from core.runtimes.choice import for_plan, next_best, resolve
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache, readiness
 from core.runtimes.tensorrt import runtime as tensorrt
+from core.runtimes.tensorrt.library import Library
 from core.settings import EngineSettings, Look, Lora, Policy, Runtime
+from tests.support import trt_stand_in
 from tests.support.model_folders import as_given, load_model, make_folder, settings
 
 
@@ -100,7 +102,7 @@ class _Machine:
         monkeypatch.setattr(readiness, "machine", self._machine)
         monkeypatch.setattr(subprocess, "run", self._run)
 
-    def _machine(self, device: str) -> Machine:
+    def _machine(self, device: str, dtype: str = "float32") -> Machine:
         return Machine("10.16.1.11", "a GPU", "8.9", readiness._driver())
 
     def _run(self, command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
@@ -130,11 +132,10 @@ def test_a_start_with_a_verified_plan_asks_the_driver_once(
     assert machine.asked == ["nvidia-smi"]
     machine.asked.clear()
 
-    def refuse(data: bytes) -> None:
+    def refuse(library: Library, data: bytes) -> None:
         raise PlanError("the plan does not load")
 
-    monkeypatch.setitem(sys.modules, "tensorrt", type(sys)("tensorrt"))
-    monkeypatch.setattr(readiness, "version", lambda: (10, 16))
+    monkeypatch.setitem(sys.modules, "tensorrt", trt_stand_in.module())
     monkeypatch.setattr(building, "deserialize", refuse)
     engine = Engine(wanted, Look())  # the plan is read, and fails: eager stands in
     assert (engine.trouble, engine.settings.runtime) == ("the plan does not load", Runtime.EAGER)

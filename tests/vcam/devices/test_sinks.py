@@ -360,7 +360,7 @@ def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("a.txt", "auto, camera, none or a file .mp4"),
+        ("a.txt", "auto, camera, none, ndi, spout, syphon or a file .mp4"),
         ("nowhere/a.mp4", "there is no folder"),
         ("folder.mp4", "is a folder"),
     ],

@@ -32,6 +32,7 @@ from vcam.settings.presets import Preset
 FULL = """
 source = "camera:Logitech"
 sink = "none"
+also = ["ndi"]
 profile = "Ink"
 size = "1280x720"
 fps = 25
@@ -101,6 +102,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert read == Config(
         source="camera:Logitech",
         sink="none",
+        also=("ndi",),
         profile="Ink",
         size=(1280, 720),
         fps=25.0,

@@ -12,7 +12,7 @@ from core.models.description import ModelDescription
 from core.plans import CachedPlan, Machine, PlanKey, PlanManifest, TensorRtState, Verdict
 from core.runtimes import choice
 from core.runtimes.choice import resolve
-from core.runtimes.tensorrt import readiness
+from core.runtimes.tensorrt import library, readiness
 from core.settings import EngineSettings, Look, Lora, Runtime
 from tests.support import fake_engine
 from tests.support.fake_children import ScriptedChild
@@ -147,7 +147,8 @@ def test_where_nothing_can_be_built_the_reason_stays_in_the_status() -> None:
 
 
 @pytest.mark.parametrize(("runtime", "said"), [(Runtime.TENSORRT, True), (Runtime.AUTO, False)])
-def test_without_the_library_it_is_said(runtime: Runtime, said: bool) -> None:
+def test_without_the_library_it_is_said(monkeypatch: pytest.MonkeyPatch, runtime: Runtime, said: bool) -> None:
+    monkeypatch.setenv(library.CHOICE, "none")
     asked = replace(WANTED, runtime=runtime)
     engine = fake_engine.make(replace(asked, runtime=Runtime.EAGER, device="cpu", dtype="float32"), Look(), 1, silent)
     note, to_build = instead(asked, engine)
@@ -159,7 +160,10 @@ def silent(text: str, fraction: float) -> None:
     pass
 
 
-def test_translating_a_file_says_which_runtime_runs_instead(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_translating_a_file_says_which_runtime_runs_instead(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(library.CHOICE, "none")
     command = ["translate", str(film(tmp_path / "in.mp4", 2)), str(tmp_path / "out.mp4"), "--engine-size", "64x64"]
     assert main([*command, "--runtime", "tensorrt"]) == 0
     assert "TensorRT cannot run this now: its library is not installed" in capfd.readouterr().err

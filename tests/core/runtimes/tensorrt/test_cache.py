@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from core.errors import PlanError
 from core.plans import CachedPlan, Machine, PlanKey, Verdict
 from core.runtimes.tensorrt import cache as engines
+from core.runtimes.tensorrt import library
 from core.runtimes.tensorrt.operators import refused
 from core.settings import EngineSettings
 from vcam.cli.main import main
@@ -212,6 +213,7 @@ def test_a_size_that_is_not_fixed_is_refused() -> None:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(tmp_path / "engines"))
+    monkeypatch.setenv(library.CHOICE, "none")
     return tmp_path / "engines"
 
 

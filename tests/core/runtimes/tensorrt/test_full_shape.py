@@ -26,6 +26,7 @@ from core.models.resolved import Resolved
 from core.runtimes.parts import ModelParts, PartsStep
 from core.runtimes.tensorrt import graphs
 from core.runtimes.tensorrt import runtime as tensorrt
+from core.runtimes.tensorrt.library import FULL
 from core.settings import EngineSettings, Guidance, Policy
 from tests.support import trt_stand_in
 from tests.support.small_models import scaled_linear_alphas
@@ -65,7 +66,8 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     assert made.path.stat().st_size < 2**26
     state = stream.initial_state(shape.layout, 1, 1, Guidance.NONE, (4, 16, 16), torch.float32, torch.device("cpu"))
     engine: Any = trt_stand_in.engine_of(made.path)  # as good as tensorrt.ICudaEngine
-    step = tensorrt.TensorRtStep([engine], shape, state, lambda _: cross, Policy.OFF)
+    plan = tensorrt.LoadedPlan(FULL, engine, tmp_path / "kernels")
+    step = tensorrt.TensorRtStep([plan], shape, state, lambda _: cross, Policy.OFF)
     for view, expected in zip(views, eager, strict=True):
         pending, state = step(sampling, state, view)
         assert np.abs(pending().astype(int) - expected).max() <= 1

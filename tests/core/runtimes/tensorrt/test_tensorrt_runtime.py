@@ -22,6 +22,7 @@ from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt import make_plan, readiness
 from core.runtimes.tensorrt import runtime as tensorrt
+from core.runtimes.tensorrt.library import FULL
 from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime
 from core.verify import ensure_plan, psnr, verify_plan
 from tests.support import trt_stand_in
@@ -52,7 +53,9 @@ def version() -> str:
 def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, cache: Path, version: str) -> None:
     if request.node.get_closest_marker("gpu"):
         return
-    monkeypatch.setitem(sys.modules, "tensorrt", trt_stand_in.module(version))
+    rtx = version.startswith("1.")
+    monkeypatch.setitem(sys.modules, "tensorrt", None if rtx else trt_stand_in.module(version))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", trt_stand_in.module(version, "tensorrt_rtx") if rtx else None)
     monkeypatch.setattr(readiness, "DEVICES", ("cuda", "cpu"))
     monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(cache))
 
@@ -110,7 +113,12 @@ SLOW = pytest.mark.slow  # an export takes 10 s of a CPU
 
 @pytest.mark.parametrize(
     ("slots", "version"),
-    [pytest.param(1, "11.4.0.106", marks=SLOW), (2, "10.15.1.29"), pytest.param(4, "10.16.1.11", marks=SLOW)],
+    [
+        pytest.param(1, "11.4.0.106", marks=SLOW),
+        (2, "10.15.1.29"),
+        pytest.param(4, "10.16.1.11", marks=SLOW),
+        pytest.param(2, "1.7.1.116", marks=SLOW),
+    ],
 )
 def test_rings_in_place_equal_eager_over_twelve_frames(folder: Path, slots: int) -> None:
     equals_eager(settings(folder, policy=Policy.FIFO, slots=slots))
@@ -253,28 +261,31 @@ def test_an_engine_of_another_version_is_not_used(folder: Path, monkeypatch: pyt
     data = engines.read_file(plan, tensorrt.FRAME)
     monkeypatch.setitem(sys.modules, "tensorrt", trt_stand_in.module("11.4.0.106"))
     with pytest.raises(errors.PlanError, match=r"does not load the engine: the engine was built by 10\.16\.1\.11"):
-        building.deserialize(data)
+        building.deserialize(FULL, data)
     assert resolve(wanted).runtime is not Runtime.TENSORRT
-    (problem,) = {one.problem for one in engines.listing(readiness.machine("cpu")) if one.folder == plan.folder}
+    (problem,) = {
+        one.problem for one in engines.listing(readiness.machine("cpu", "float32")) if one.folder == plan.folder
+    }
     assert problem == "built for tensorrt 10.16.1.11, here 11.4.0.106"
 
 
 def test_the_stand_in_keeps_the_rules(folder: Path) -> None:
     _, plan = built(folder)
-    engine: Any = building.deserialize(engines.read_file(plan, tensorrt.FRAME))
+    engine: Any = building.deserialize(FULL, engines.read_file(plan, tensorrt.FRAME))
     context = engine.create_execution_context()
     with pytest.raises(trt_stand_in.BrokenRule, match="no address was set"):
         context.execute_async_v3(0)
-    call = tensorrt.PlanExecution(engine, {}, torch.device("cpu"))
+    loaded = tensorrt.LoadedPlan(FULL, engine, plan.folder / "kernels")
+    call = tensorrt.PlanExecution(loaded, {}, torch.device("cpu"))
     call.run()
     call._context.set_tensor_address("shown", call.tensors["picture"].data_ptr())
     with pytest.raises(trt_stand_in.BrokenRule, match="shown lies over picture"):
         call.run()
     with pytest.raises(errors.PlanError, match=r"the engine's picture is torch\.uint8 \[64, 64, 3\]"):
-        tensorrt.PlanExecution(engine, {"picture": torch.zeros(3)}, torch.device("cpu"))
+        tensorrt.PlanExecution(loaded, {"picture": torch.zeros(3)}, torch.device("cpu"))
     with pytest.raises(errors.PlanError, match="has no weights nowhere"):
-        building.refit(engine, {"nowhere": torch.zeros(1)}, 0)
-    del call, engine
+        building.refit(FULL, engine, {"nowhere": torch.zeros(1)}, 0)
+    del call, engine, loaded
     gc.collect()
     with pytest.raises(trt_stand_in.BrokenRule, match="after its engine is gone"):
         context.execute_async_v3(0)
@@ -289,4 +300,4 @@ def test_vcam_engines_builds_verifies_and_lists(folder: Path, capsys: pytest.Cap
         assert (told["state"], told["width"], told["problem"]) == ("verified", 64, "")
         assert "dB from eager" in told["compared"]
     assert main(["engines", "list"]) == 0
-    assert "tiny 64x64, 1 steps, bank off, float32, TensorRT 10.16.1.11" in capsys.readouterr().out
+    assert "tiny 64x64, 1 steps, bank off, float32, TensorRT 10.16.1.11, for cpu" in capsys.readouterr().out

@@ -1,0 +1,188 @@
+"""What TensorRT for RTX makes of our graphs: seconds, megabytes and layers of the engines; it needs no GPU.
+
+    python benchmarks/engines.py [--model M] [--size 256x256] [--steps 2] [--bank fifo,merge] [--dtype float16]
+                                 [--for portable,sm75] [--json]
+
+A model is exported once for each bank, and built for each card. Nothing is run: that takes the card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import re
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from core.errors import PlanError
+from core.models.description import describe
+from core.runtimes.choice import for_plan
+from core.runtimes.tensorrt import build as building
+from core.runtimes.tensorrt import make_plan
+from core.runtimes.tensorrt.library import RTX, Library, shown_target, target
+from core.settings import EngineSettings, Policy
+
+
+class Layer(NamedTuple):
+    """A layer of a network or of an engine. types: of its inputs and, in an engine, of its constants and outputs."""
+
+    name: str
+    kind: str
+    types: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph as the library's parser reads it."""
+
+    layers: tuple[Layer, ...]
+
+    def of_kind(self, *kinds: str) -> list[Layer]:
+        """Return the layers of those kinds."""
+        return [layer for layer in self.layers if layer.kind in kinds]
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine, as the library tells of it."""
+
+    seconds: float
+    size: int
+    layers: tuple[Layer, ...]
+    memory: int
+
+
+def parsed(graph: Path) -> Network:
+    """Read a graph by the real parser. Raises PlanError."""
+    import tensorrt_rtx as trt  # its types as far as the runtime uses them: typings/
+
+    rtx: Any = trt
+    log = rtx.Logger(rtx.Logger.ERROR)
+    network = rtx.Builder(log).create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = rtx.OnnxParser(network, log)
+    if not parser.parse_from_file(str(graph)):
+        raise PlanError(str(parser.get_error(0)))
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    return Network(tuple(Layer(one.name, one.type.name, _types(one)) for one in layers))
+
+
+def _types(layer: Any) -> frozenset[str]:
+    given = [layer.get_input(index) for index in range(layer.num_inputs)]
+    return frozenset(one.dtype.name for one in given if one is not None)
+
+
+def built(graph: Path, capability: str, dtype: torch.dtype = torch.float16) -> Built:
+    """Build the engine of a graph as the product does, and keep what the library says of it. Raises PlanError."""
+    told: list[str] = []
+    options = building.BuildOptions(dtype, capability, refittable=False, timing=Path(), account=told.append)
+    start_s = time.perf_counter()
+    plan = building.build(RTX, graph, options, lambda text, share: None, lambda: True)
+    seconds = time.perf_counter() - start_s
+    lines = [line for text in told if text.startswith("Layers:") for line in text.splitlines() if "LayerType:" in line]
+    memory = next((int(n) for text in told for n in re.findall(r"^Total Activation Memory: (\d+)", text)), 0)
+    return Built(seconds, len(plan), tuple(map(_layer, lines)), memory)
+
+
+def _layer(line: str) -> Layer:
+    name, kind = re.search(r"Name: (.*?), LayerType: (\w+)", line), re.search(r"LayerType: (\w+)", line)
+    inputs = line.partition("Constants:")[0].partition("Outputs:")[0]
+    return Layer(
+        name.group(1) if name else line[:60],
+        kind.group(1) if kind else "",
+        frozenset(re.findall(r"Datatype: (\w+)", inputs)),
+    )
+
+
+def exported(settings: EngineSettings, capability: str, folder: Path, library: Library = RTX) -> dict[str, Path]:
+    """Export a model's graphs: name -> file. library: what they are for. Raises what a build raises."""
+    folder.mkdir(exist_ok=True)
+    resolved = for_plan(settings, capability)
+    made = make_plan.export(resolved, library, folder, lambda text, share: None)
+    return {name: graph.path for name, graph in made.items()}
+
+
+def measure(settings: EngineSettings, capabilities: Sequence[str], say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Export and build; return a row for each graph and card."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        start_s = time.perf_counter()
+        graphs = exported(settings, capabilities[0], Path(folder))
+        export_s = time.perf_counter() - start_s
+        for name, graph in graphs.items():
+            network = parsed(graph)
+            kinds = collections.Counter(layer.kind for layer in network.layers)
+            for capability in capabilities:
+                row: dict[str, Any] = {
+                    "graph": name.removesuffix(".engine"),
+                    "for": shown_target(_bound(capability)),
+                    "size": f"{settings.width}x{settings.height}",
+                    "steps": settings.steps,
+                    "bank": str(settings.policy),
+                    "dtype": settings.dtype,
+                    "export_s": round(export_s, 1),
+                    "network_layers": len(network.layers),
+                    "rings_in_place": kinds["KV_CACHE_UPDATE"],
+                }
+                try:
+                    made = built(graph, capability, getattr(torch, settings.dtype))
+                except PlanError as error:
+                    row["refused"] = str(error)
+                else:
+                    row |= {"build_s": round(made.seconds, 1), "mb": round(made.size / 1e6, 1)}
+                    row |= {"engine_layers": len(made.layers), "memory_mb": round(made.memory / 1e6, 1)}
+                row["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 1)
+                rows.append(row)
+                say(" ".join(f"{key}={value}" for key, value in row.items()))
+    return rows
+
+
+def _bound(capability: str) -> Any:
+    from core.plans import ANY, Machine
+
+    return Machine("", ANY, capability, ANY, RTX.module)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--size")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--bank", default="")
+    parser.add_argument("--dtype", default="float16")
+    parser.add_argument("--for", dest="cards", default="portable")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(arguments)
+    own = describe(args.model)
+    width, height = map(int, args.size.split("x")) if args.size else (own.width, own.height)
+    capabilities = [target(one) for one in args.cards.split(",")]
+    settings = EngineSettings(
+        args.model, width, height, args.steps or own.steps, own.policy, own.slots, dtype=args.dtype
+    )
+    rows = []
+    for bank in args.bank.split(",") if args.bank else [str(own.policy)]:
+        wanted = replace(settings, policy=Policy(bank), slots=settings.slots if bank == "fifo" else 1)
+        rows += measure(wanted, capabilities, lambda text: print(text, file=sys.stderr, flush=True))
+    print(json.dumps(rows, indent=1) if args.json else table(rows))
+    return 0
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as a Markdown table."""
+    head = ("graph", "bank", "for", "size", "steps", "dtype", "network_layers", "engine_layers", "build_s", "mb")
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    lines += [" | ".join(str(row.get(key, row.get("refused", ""))) for key in head) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

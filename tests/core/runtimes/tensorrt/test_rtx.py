@@ -1,0 +1,180 @@
+"""The real TensorRT for RTX on this project's graphs: parsed, and built into engines, which needs no GPU.
+
+Nothing is run: the stand-in does that (test_tensorrt_runtime.py), and a card.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from benchmarks.engines import Built, Network, built, exported, parsed
+from core.errors import PlanError, SettingsError
+from core.runtimes.choice import for_plan
+from core.runtimes.tensorrt import library
+from core.runtimes.tensorrt.library import PORTABLE, RTX
+from core.settings import EngineSettings, Guidance, Policy
+from tests.support.model_folders import make_folder
+from tests.support.tensorrt_model import PLACES, tiny_unet
+from vcam.cli.main import main
+
+pytestmark = [
+    pytest.mark.tensorrt,
+    pytest.mark.skipif(not RTX.installed, reason=f"{RTX.package} is not installed"),
+]
+ATTENTIONS = {"embedded": 7, "tiny": 3}  # self-attention layers: two rings each
+PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM")
+BESIDE = replace(RTX, operators=(10, 14))  # as a version that cannot write rings in place
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    return make_folder(folder, description={"fusion": {"places": PLACES}}, unet=tiny_unet())
+
+
+@pytest.fixture(scope="module")
+def included(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graph of the included model as it is installed: 256x256, two steps, one slot, with its detail stage."""
+    settings = EngineSettings(policy=Policy.FIFO, dtype="float16")
+    return exported(settings, PORTABLE, tmp_path_factory.mktemp("graphs"))["frame.engine"]
+
+
+def in_half_precision(network: Network, engine: Built) -> None:
+    """No matrix is multiplied in float32: not as the graph says, and not as the library has compiled it."""
+    assert network.of_kind(*PRODUCTS)
+    assert not [layer for layer in network.of_kind(*PRODUCTS) if "FLOAT" in layer.types]
+    products = [layer for layer in engine.layers if layer.kind in ("gemm", "correlation", "runtime_fusion")]
+    assert products
+    assert not [layer for layer in products if "Half" not in layer.types and "Float" in layer.types]
+
+
+@pytest.mark.parametrize("card", ["7.5", "8.9"])
+def test_the_included_model_is_built_for_turing_and_ada(included: Path, card: str) -> None:
+    network, engine = parsed(included), built(included, card)
+    in_half_precision(network, engine)
+    assert len(network.of_kind("KV_CACHE_UPDATE")) == 2 * ATTENTIONS["embedded"]
+    attention = [layer for layer in engine.layers if "mha" in layer.name]
+    assert len(attention) >= 2 * ATTENTIONS["embedded"] or card == "7.5", "attention is not computed in one kernel"
+    assert not [layer for layer in engine.layers if layer.kind == "reformat"]
+    assert 10e6 < engine.size < 60e6  # the weights, and what the card compiles at its first start
+
+
+@pytest.mark.parametrize(
+    ("changes", "form"),
+    [
+        ({"policy": Policy.MERGE, "steps": 1, "width": 96, "guidance": Guidance.ONETIME_NEGATIVE}, RTX),
+        ({"policy": Policy.FIFO, "steps": 4, "slots": 2}, BESIDE),
+    ],
+    ids=["merge", "beside"],
+)
+def test_every_form_of_the_bank_is_built_for_turing(
+    tiny: Path, tmp_path: Path, changes: dict[str, object], form: library.Library
+) -> None:
+    builds_for_turing(tiny, tmp_path, changes, form)
+
+
+def builds_for_turing(model: Path, folder: Path, changes: dict[str, object], form: library.Library) -> None:
+    plain = {"width": 64, "height": 64, "dtype": "float16"}
+    settings = EngineSettings(model=str(model), **(plain | changes))  # type: ignore[arg-type]
+    graphs = exported(settings, "7.5", folder, form)
+    assert list(graphs) == ["frame.engine", "merge.engine"][: 1 + (settings.policy is Policy.MERGE)]
+    for name, graph in graphs.items():
+        network, engine = parsed(graph), built(graph, "7.5")
+        in_place = name == "frame.engine" and settings.policy is Policy.FIFO and form is RTX
+        rings = 2 * ATTENTIONS.get(model.name, ATTENTIONS["embedded"])
+        assert len(network.of_kind("KV_CACHE_UPDATE")) == (rings if in_place else 0)
+        assert engine.size
+        if name == "frame.engine":
+            in_half_precision(network, engine)
+
+
+def test_what_cannot_be_built_is_one_line(tiny: Path, tmp_path: Path) -> None:
+    wanted = EngineSettings(model=str(tiny), width=64, height=64, dtype="float32")
+    with pytest.raises(PlanError, match=r"float16 alone on Turing cards \(RTX 20, GTX 16\), not in float32"):
+        for_plan(wanted, "7.5")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in ("a", "b", "y")]
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["y"])], "g", ends[:2], ends[2:])
+    path = tmp_path / "wrong.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
+    with pytest.raises(PlanError, match=r"TensorRT for RTX 1\.\S+ does not take the graph: ") as refused:
+        built(path, "8.9", torch.float32)
+    assert "\n" not in str(refused.value)
+    square = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3, 3]) for name in ("a", "b", "y")]
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["y"])], "g", square[:2], square[2:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
+    with pytest.raises(PlanError, match=r"could not build the engine: .*FP32 GEMM is not supported") as refused:
+        built(path, "7.5", torch.float32)
+    assert "\n" not in str(refused.value)
+
+
+def test_vcam_engines_builds_for_another_machines_card(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(tmp_path))
+    options = ["--model", str(tiny), "--engine-size", "64x64", "--steps", "1", "--bank", "off", "--for", "RTX 4090"]
+    assert main(["engines", "build", *options, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["target"], told["state"], told["refittable"]) == ("sm89", "unverified", False)
+    assert told["library"] == "TensorRT for RTX"
+    assert told["bytes"] > 1000
+    assert main(["engines", "build", *options]) == 0, "what is there is kept"
+    assert f"copy {told['folder']} there" in capsys.readouterr().out
+    assert main(["engines", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert f"{told['engine']}  elsewhere, " in listed
+    assert "tiny 64x64, 1 steps, bank off, float16, TensorRT for RTX 1." in listed
+    assert "for sm89" in listed
+    assert main(["engines", "build", *options[:-1], "RX 7900"]) == 1
+    assert "'RX 7900' is no card that TensorRT for RTX is made for; use portable, rtx4090" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [RTX, BESIDE], ids=["in-place", "beside"])
+@pytest.mark.parametrize("size", [(256, 256), (384, 256), (512, 512), (768, 768)], ids=str)
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("policy", Policy)
+def test_the_included_model_is_built_for_turing_at_every_setting(
+    tmp_path: Path, policy: Policy, steps: int, size: tuple[int, int], form: library.Library
+) -> None:
+    if policy is not Policy.FIFO and form is BESIDE:
+        pytest.skip("there is one form of it")
+    changes = {"policy": policy, "steps": steps, "width": size[0], "height": size[1]}
+    builds_for_turing(Path("embedded"), tmp_path, changes, form)
+
+
+def test_cards_by_the_names_that_people_use() -> None:
+    names = {
+        "7.5": ("sm75", "RTX 2080 Ti", "GTX 1660 Super", "NVIDIA GeForce RTX 2060", "T4"),
+        "8.0": ("A100", "8.0"),
+        "8.6": ("rtx3060", "RTX 3090 Ti", "RTX A4000", "RTX 3070 Laptop GPU"),
+        "8.9": ("rtx4090", "4070", "RTX 4060-Ti", "RTX 4000 Ada", "RTX 6000 Ada", "L4"),
+        "12.0": ("rtx5090", "RTX 5070 Ti", "sm120"),
+        "12.1": ("GB10", "12.1"),
+        PORTABLE: ("portable",),
+    }
+    for capability, given in names.items():
+        assert {library.target(name) for name in given} == {capability}, given
+    for wrong in ("H100", "rtx", "sm90", "", "9.0", "RX 7900"):
+        with pytest.raises(SettingsError, match="is no card that TensorRT for RTX is made for"):
+            library.target(wrong)
+
+
+def test_the_library_for_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "installed", lambda: [RTX, library.FULL])
+    for card in RTX.cards:
+        assert library.choose(card, "float16") is RTX
+    assert library.choose("9.0", "float16") is library.FULL  # a data centre's
+    assert library.choose("7.5", "float32") is library.FULL
+    monkeypatch.setattr(library, "installed", lambda: [RTX])
+    assert library.choose("9.0", "float16") is RTX  # the build, or the comparison, will tell
+    assert library.choose("7.5", "float32") is RTX
+    assert RTX.why_not("7.5", "float32")
+    monkeypatch.setattr(library, "installed", list)
+    assert library.choose("8.9", "float16") is None
