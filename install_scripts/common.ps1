@@ -46,6 +46,17 @@ function Install-CudaTorch {
     if ($LASTEXITCODE -ne 0) { Write-Host "PyTorch's CUDA builds could not be reached: installing the CPU build instead" }
 }
 
+# A card that TensorRT for RTX is made for, by its compute capability, gets it; the camera runs without it too.
+function Install-TensorRT {
+    if (-not (Get-Command nvidia-smi -ErrorAction SilentlyContinue)) { return }
+    $cards = "7.5", "8.0", "8.6", "8.9", "12.0", "12.1"
+    $found = & nvidia-smi --query-gpu=compute_cap --format=csv,noheader | Where-Object { $cards -contains "$_".Trim() }
+    if (-not $found) { return }
+    Write-Host "RTX card found: installing TensorRT for RTX (about 100 MB; its licence is NVIDIA's)"
+    & $Py -m pip install --disable-pip-version-check --constraint (Join-Path $Root "constraints.txt") --editable "${Root}[tensorrt]"
+    if ($LASTEXITCODE -ne 0) { Write-Host "TensorRT for RTX could not be installed, pip says why above: going on without it" }
+}
+
 # Enter-Environment run | test: .venv holds the checkout and all that this purpose needs, at the versions of constraints.txt.
 function Enter-Environment([string] $Purpose) {
     $extras = if ($Purpose -eq "run") { "camera,obs,marking" } else { "camera,obs,marking,tray,dev" }
@@ -67,6 +78,7 @@ function Enter-Environment([string] $Purpose) {
     Write-Host "Installing into .venv: the first time takes some minutes"
     & $Py -m pip install --disable-pip-version-check --constraint (Join-Path $Root "constraints.txt") --editable "${Root}[$extras]"
     if ($LASTEXITCODE -ne 0) { Stop-With "the installation did not finish: pip says why above. The same command tries again" }
+    Install-TensorRT
     & $Py -c "import cv2, torch"
     if ($LASTEXITCODE -ne 0) { Stop-With "what was installed does not load: the lines above say why" }
     [IO.File]::WriteAllText((Join-Path $Venv ".ready-run"), $wanted)

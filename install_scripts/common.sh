@@ -57,6 +57,24 @@ has_nvidia() {
     command -v nvidia-smi >/dev/null || [ -e /proc/driver/nvidia/version ] || [ -e /usr/lib/wsl/lib/libcuda.so.1 ]
 }
 
+# A card that TensorRT for RTX is made for, by its compute capability (core/runtimes/tensorrt/library.py).
+has_rtx() {
+    command -v nvidia-smi >/dev/null || return 1
+    case $(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null) in
+        *7.5* | *8.0* | *8.6* | *8.9* | *12.0* | *12.1*) ;;
+        *) return 1 ;;
+    esac
+}
+
+# What makes pictures quickest there; the camera runs without it too.
+install_tensorrt() {
+    has_rtx || return 0
+    say "RTX card found: installing TensorRT for RTX (about 100 MB; its licence is NVIDIA's)"
+    "$PY" -m pip install --quiet --disable-pip-version-check --constraint "$ROOT/constraints.txt" \
+        --editable "${ROOT}[tensorrt]" >&2 ||
+        say "TensorRT for RTX could not be installed, pip says why above: going on without it"
+}
+
 # On Linux the ordinary torch wheel brings gigabytes of CUDA. Without an NVIDIA GPU take PyTorch's own CPU wheel, unless
 # pip is set up to find packages elsewhere: then it is asked alone.
 install_cpu_torch() {
@@ -92,6 +110,7 @@ environment() {
     "$PY" -m pip install $quiet --disable-pip-version-check --constraint "$ROOT/constraints.txt" \
         --editable "${ROOT}[$extras]" >&2 ||
         fail "the installation did not finish: pip says why above. The same command tries again"
+    install_tensorrt
     "$PY" -c 'import cv2, torch' || fail "what was installed does not load: the line above says why"
     wanted >"$VENV/.ready-run"
     [ "$purpose" = run ] || wanted >"$VENV/.ready-$purpose"

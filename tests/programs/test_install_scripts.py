@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from core.runtimes.tensorrt.library import RTX
+
 ROOT = Path(__file__).parents[2]
 on_unix = pytest.mark.skipif(os.name == "nt", reason="the .sh scripts are for Unix")
 
@@ -21,6 +23,7 @@ case "$*" in
     "-c import sys; print"*) echo python3.11-venv ;;
     "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
     "-m pip config list") echo "global.no-index" ;;
+    "-m pip install"*"[tensorrt]") exit "${TENSORRT_FAILS:-0}" ;;
     "-m pip install"*) exit "${PIP_FAILS:-0}" ;;
     -) cat >/dev/null; echo "${LACKS:-}" ;;
 esac
@@ -77,6 +80,30 @@ def test_what_the_checks_need_is_enough_to_run(checkout: Checkout) -> None:
     assert checkout.log.read_text().splitlines() == ["-c ", "-m pytest -k bank"]
     assert checkout.start().returncode == 0
     assert checkout.asked("-m pip") == 0
+
+
+# Stands in for nvidia-smi: a card of the capability in CARD, or a driver that fails.
+FAKE_SMI = """#!/bin/sh
+case "$*" in "--query-gpu=compute_cap"*) ;; *) exit 2 ;; esac
+[ -n "$CARD" ] || exit 9
+echo "$CARD"
+"""
+
+
+@on_unix
+@pytest.mark.parametrize("card", [*RTX.cards, "9.0", "6.1", ""])
+def test_tensorrt_for_rtx_comes_with_a_card_that_it_is_made_for(checkout: Checkout, tmp_path: Path, card: str) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text(FAKE_SMI)
+    (programs / "nvidia-smi").chmod(0o755)
+    fails = "1" if card == "8.6" else "0"
+    done = checkout.start(TENSORRT_FAILS=fails, CARD=card, PATH=f"{programs}{os.pathsep}{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    installed = [line for line in checkout.log.read_text().splitlines() if line.startswith("-m pip install")]
+    assert sum(line.endswith("[tensorrt]") for line in installed) == (card in RTX.cards), installed
+    assert len(installed) == 1 + (card in RTX.cards)
+    assert ("going on without it" in done.stderr) == (card == "8.6")
 
 
 @on_unix
