@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from core.engine import Engine
     from core.errors import (
         BuildCancelled,
+        BuildRefused,
         MetricError,
         ModelError,
         PlaceError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BuildCancelled",
+    "BuildRefused",
     "Engine",
     "EngineSettings",
     "Guidance",

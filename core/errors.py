@@ -6,7 +6,8 @@
     │   └── ShapeError      its configurations cannot be run at the size asked for
     ├── PlaceError          a place that a bank was asked for is not one of the UNet's
     ├── PlanError           a TensorRT plan cannot be built, kept or used
-    │   └── BuildCancelled  the build of a plan was told to stop
+    │   ├── BuildCancelled  the build of a plan was told to stop
+    │   └── BuildRefused    the library does not build a plan of this graph
     └── MetricError         a metric cannot be measured
 
 The message is one line that names the thing, what is wrong with it and what to do. Anything else that is raised, a
@@ -42,6 +43,10 @@ class PlanError(StreamV2VError):
 
 class BuildCancelled(PlanError):
     """The build of a plan was told to stop."""
+
+
+class BuildRefused(PlanError):
+    """TensorRT does not take a graph, or builds no plan of it; it would say the same again."""
 
 
 class MetricError(StreamV2VError):

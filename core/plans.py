@@ -161,13 +161,23 @@ class TensorRtState:
 
     unusable: why TensorRT cannot run here, "" if it can. key: of the plan for the settings, None where TensorRT cannot
     run. plan: the one in the cache, None if there is none. machine: this one, None where TensorRT cannot run or a plan
-    is for another.
+    is for another. quick: whether a build takes about a minute, on a card that the library is made for. failed: what
+    the library said when it refused to build this plan, "" if it did not.
     """
 
     unusable: str = ""
     key: PlanKey | None = None
     plan: CachedPlan | None = None
     machine: Machine | None = None
+    quick: bool = False
+    failed: str = ""
+
+    @property
+    def to_build(self) -> bool:
+        """Whether `auto` has the plan built, or compared with eager, beside the runtime that shows pictures."""
+        if self.unusable or self.failed or self.found_wrong or not self.quick:
+            return False
+        return bool(self.lacking(verified=True))
 
     def lacking(self, *, verified: bool) -> str:
         """Return why no plan may run, "" if one may; verified: only one that was compared with eager."""

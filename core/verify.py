@@ -12,7 +12,7 @@ import torch
 
 from core.algorithm.net import Picture
 from core.engine import Engine
-from core.errors import PlanError
+from core.errors import BuildRefused, PlanError
 from core.models.resolved import Resolved
 from core.plans import CachedPlan, Verdict
 from core.progress import Report
@@ -73,7 +73,12 @@ def ensure_plan(resolved: Resolved, report: Report, wanted: Callable[[], bool] =
     """
     found = resolved.tensorrt.plan
     if found is None or found.problem or cache.changed(found):
-        found = make_plan.build(resolved, report, wanted)
+        try:
+            found = make_plan.build(resolved, report, wanted)
+        except BuildRefused as error:
+            assert resolved.tensorrt.key is not None
+            cache.note_refusal(resolved.tensorrt.key, str(error))
+            raise
     if found.verdict is Verdict.UNVERIFIED:
         found = verify_plan(found, resolved, report)
     if found.problem:

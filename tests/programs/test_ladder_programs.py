@@ -53,8 +53,9 @@ def built(tmp_path_factory: pytest.TempPathFactory, model: Path) -> TensorRtMach
     return machine
 
 
-def test_the_whole_ladder(machine: TensorRtMachine, gate: Path) -> None:
-    with halfway(machine, gate) as camera:
+@pytest.mark.parametrize("runtime", ["auto", "tensorrt"])
+def test_the_whole_ladder(machine: TensorRtMachine, gate: Path, runtime: str) -> None:
+    with halfway(machine, gate, runtime=runtime) as camera:
         assert camera.goes_on().runtime == "eager", "pictures at once"
         told = machine.vcam("status")
         assert HALFWAY in told.stdout, "vcam status tells how far the build is"
@@ -65,16 +66,18 @@ def test_the_whole_ladder(machine: TensorRtMachine, gate: Path) -> None:
         ends(camera, "tensorrt")
     (engine,) = machine.engine_folders()
     assert manifest_of(machine.engines / engine)["verdict"] == "verified"
-    with Camera(machine) as camera:
+    with Camera(machine, runtime=runtime) as camera:
         again = camera.until(lambda s: s.translated > 0)
         assert (again.runtime, again.notes) == ("tensorrt", ())
         ends(camera, "tensorrt")
 
 
 @contextmanager
-def halfway(machine: TensorRtMachine, gate: Path, source: str = "pattern") -> Iterator[Camera]:
+def halfway(
+    machine: TensorRtMachine, gate: Path, source: str = "pattern", runtime: str = "tensorrt"
+) -> Iterator[Camera]:
     """A camera whose engine is half built."""
-    with Camera(machine, source=source, STAND_IN_GATE=str(gate)) as camera:
+    with Camera(machine, source=source, runtime=runtime, STAND_IN_GATE=str(gate)) as camera:
         camera.until(lambda s: s.translated > 2 and says(s.notes, HALFWAY))
         yield camera
 
@@ -95,7 +98,7 @@ def ends(camera: Camera, runtime: str) -> None:
 
 
 def test_a_build_that_is_killed_is_told_and_the_picture_goes_on(machine: TensorRtMachine, gate: Path) -> None:
-    with halfway(machine, gate) as camera:
+    with halfway(machine, gate, runtime="auto") as camera:
         camera.engines()[-1].kill()
         camera.until(lambda s: says(s.notes, "the TensorRT engine was not built: the engine was killed (SIGKILL)"))
         assert machine.engine_folders() == [], "what it had written is gone"
@@ -103,7 +106,7 @@ def test_a_build_that_is_killed_is_told_and_the_picture_goes_on(machine: TensorR
 
 
 def test_a_graph_that_is_refused_is_told_and_the_picture_goes_on(machine: TensorRtMachine) -> None:
-    with Camera(machine, STAND_IN_FAULT="refused") as camera:
+    with Camera(machine, runtime="auto", STAND_IN_FAULT="refused") as camera:
         told = "TensorRT for RTX 1.7.1.116 does not take the graph: In node 7: no importer registered for op: Conv"
         camera.until(lambda s: says(s.notes, told))
         assert machine.engine_folders() == []

@@ -68,6 +68,7 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
     from core.engine import Engine as CoreEngine
     from core.models.catalogue import in_gb
     from core.models.hub import DownloadProgress, ensure
+    from core.runtimes.choice import on_runtime, resolve
 
     told = -1
 
@@ -81,7 +82,11 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
 
     ensure(settings.model, fetched)
     report(f"loading the model: {settings.model}", 0.5)
-    return CoreEngine(settings, look, report)
+    resolved = resolve(settings)
+    compiled = resolved.asked is Runtime.AUTO and resolved.runtime is Runtime.COMPILED
+    if compiled and resolved.tensorrt.to_build:  # compiling takes as long as that build
+        resolved = on_runtime(resolved, Runtime.EAGER, "it shows pictures at once, until TensorRT's engine is built")
+    return CoreEngine(resolved, look, report)
 
 
 def building_engine(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> EngineProtocol:
@@ -115,10 +120,16 @@ def instead(settings: EngineSettings, engine: EngineProtocol) -> tuple[str, bool
     if runs is Runtime.TENSORRT or settings.runtime not in (Runtime.TENSORRT, Runtime.AUTO):
         return "", False
     trouble = f"the TensorRT engine cannot be used: {engine.trouble}" if engine.trouble else ""
-    if settings.runtime is Runtime.AUTO:
-        return (f"{trouble}; running {runs}" if trouble else ""), False
     from core.plans import BUILD
 
+    if settings.runtime is Runtime.AUTO:
+        if engine.tensorrt.to_build:
+            return f"{trouble or 'there is no TensorRT engine yet'}; running {runs} until it is built", True
+        if failed := engine.tensorrt.failed:
+            return f"the TensorRT engine was not built: {failed}; running {runs}; {BUILD} tries it again", False
+        if engine.tensorrt.quick and (wrong := engine.tensorrt.found_wrong):
+            return f"the TensorRT engine is {wrong}; running {runs}; {BUILD} --again makes another", False
+        return (f"{trouble}; running {runs}" if trouble else ""), False
     if why := engine.tensorrt.unusable:
         return f"TensorRT cannot be used here: {why}; running {runs}", False
     if wrong := engine.tensorrt.found_wrong:  # another build would most likely be as wrong

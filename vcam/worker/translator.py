@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from core.settings import EngineSettings, Look
+from core.settings import EngineSettings, Look, Runtime
 from vcam.frames import EnginePhase, EngineWork, Frame, Translation, TranslatorState
 from vcam.worker.factories import BUILDING_ENGINE, CORE_ENGINE, remove_unfinished
 from vcam.worker.limits import (
@@ -262,6 +262,9 @@ class WorkerTranslator:
         else:
             self._engines.builder = None
         self._engines.current = engine
+        wanted = self._wanted
+        if engine.settings != wanted.settings and self._engines.beside is None:  # LoRAs that what was built cannot take
+            self._engines.beside = self._with_prompts(self._starters.start(wanted.settings, wanted.look))
         self._restarts = replace(self._restarts, given_up=False)
 
     def _look_after_beside(self) -> None:
@@ -277,6 +280,11 @@ class WorkerTranslator:
             self._drop_builder()
             if current is not None:
                 current.report = without_build(current.report, failure)
+                facts = current.report.facts
+                stopgap = facts is not None and facts.runtime == "eager" and facts.device.startswith("cuda")
+                if current.settings.runtime is Runtime.AUTO and stopgap and self._engines.beside is None:
+                    # which ran until that engine was there: now the next best shall
+                    self._engines.beside = self._with_prompts(self._starters.start(current.settings, current.look))
         elif builder is None and current is not None and self._engines.beside is None:
             facts = current.report.facts
             if facts is not None and facts.to_build:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from core.errors import BuildCancelled, PlanError
+from core.errors import BuildCancelled, BuildRefused, PlanError
 from core.progress import Report
 from core.runtimes.tensorrt.cache import write_helper
 from core.runtimes.tensorrt.library import RTX, Bindings, Library
@@ -40,7 +40,8 @@ class BuildOptions:
 def build(
     library: Library, onnx: Path, options: BuildOptions, report: Report, wanted: Callable[[], bool]
 ) -> memoryview:
-    """Build the plan of a graph; `wanted` is asked all the time, False ends it. Raises PlanError.
+    """Build the plan of a graph; `wanted` is asked all the time, False ends it. Raises PlanError,
+    BuildRefused where the library does not do it.
 
     The network is strongly typed: the graph's own types are the plan's, no builder flag chooses a precision.
     """
@@ -51,7 +52,7 @@ def build(
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse_from_file(str(onnx)):
         errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise PlanError(f"{library.name} does not take the graph: {_first(errors)}")
+        raise BuildRefused(f"{library.name} does not take the graph: {_first(errors)}")
     config = builder.create_builder_config()
     if options.refittable:
         config.set_flag(trt.BuilderFlag.REFIT)  # so that a LoRA costs no new build
@@ -70,7 +71,7 @@ def build(
     if plan is None:
         if not wanted():
             raise BuildCancelled("the build of the TensorRT engine was cancelled")
-        raise PlanError(f"{library.name} could not build the engine: {_first(log.errors)}")
+        raise BuildRefused(f"{library.name} could not build the engine: {_first(log.errors)}")
     return memoryview(plan).cast("B")  # no copy: it is as large as the model
 
 

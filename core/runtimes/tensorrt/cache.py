@@ -30,6 +30,7 @@ _HASHES = "weights.json"
 _PART = ".part-"
 _LOCK = ".lock"
 _REBUILD = "vcam engines build makes it anew"
+_REFUSED = ".refused"  # the end of the name of a file that says so
 _FOR_OTHERS = "built for other cards"
 
 
@@ -153,7 +154,22 @@ def keep(
             target.rename(part.with_name(f"{part.name}-old"))
         part.rename(target)
     shutil.rmtree(part.with_name(f"{part.name}-old"), ignore_errors=True)
+    with suppress(OSError):
+        (cache / f"{wanted.folder_name}{_REFUSED}").unlink(missing_ok=True)
     return CachedPlan(target, manifest)
+
+
+def note_refusal(wanted: PlanKey, why: str, cache: Path | None = None) -> None:
+    """Remember that the library refuses to build a plan, so that `auto` does not ask it at every start."""
+    write_helper((cache or cache_folder()) / f"{wanted.folder_name}{_REFUSED}", why.encode())
+
+
+def refusal(wanted: PlanKey, cache: Path | None = None) -> str:
+    """Return what the library said when it refused to build the plan, "" if it did not."""
+    try:
+        return ((cache or cache_folder()) / f"{wanted.folder_name}{_REFUSED}").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def free_disk(cache: Path) -> int:
@@ -219,14 +235,23 @@ def set_verdict(plan: CachedPlan, verdict: Verdict, compared: str, machine: Mach
     """
     assert plan.manifest is not None
     here = machine or plan.manifest.key.machine
-    manifest = replace(plan.manifest, verdict=verdict, compared=compared, compared_on=here.place)
+    _rewrite(plan, replace(plan.manifest, verdict=verdict, compared=compared, compared_on=here.place))
+    return _plan(plan.folder, here)
+
+
+def set_unrefittable(plan: CachedPlan) -> None:
+    """Remember that the library changes no weights of the plan: LoRAs get plans of their own. Raises PlanError."""
+    assert plan.manifest is not None
+    _rewrite(plan, replace(plan.manifest, refittable=False))
+
+
+def _rewrite(plan: CachedPlan, manifest: PlanManifest) -> None:
     part = plan.folder / f"{_PART}{os.getpid()}"
     try:
         part.write_text(json.dumps(manifest.to_json(), indent=1) + "\n", encoding="utf-8")
         os.replace(part, plan.folder / MANIFEST)
     except OSError as error:
         raise PlanError(f"{plan.folder}: cannot be written ({error.strerror}); free some space there") from error
-    return _plan(plan.folder, here)
 
 
 def clean(machine: Machine | None, *, everything: bool = False, cache: Path | None = None) -> list[CachedPlan]:
@@ -239,7 +264,7 @@ def clean(machine: Machine | None, *, everything: bool = False, cache: Path | No
     gone = listing(machine, cache) if everything else useless
     sweep(cache)
     kept = [path for path in _children(cache) if _PART in path.name and not path.name.startswith(_PART)]
-    kept += [cache / _HASHES, *cache.glob("timing-*.cache")] if everything else []
+    kept += [cache / _HASHES, *cache.glob("timing-*.cache"), *cache.glob(f"*{_REFUSED}")] if everything else []
     try:
         for plan in gone:
             shutil.rmtree(plan.folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from core.errors import PlanError
+from core.errors import BuildRefused, PlanError
 from core.models import host_memory as host
 from core.models.catalogue import in_gb
 from core.models.loading import load_parts, quiet
@@ -61,8 +61,8 @@ def build(resolved: Resolved, report: Report, wanted: Callable[[], bool] = lambd
         )
         try:
             files = _build(library, made, options, report, wanted)
-        except PlanError:
-            if not library.portable or ahead or not wanted():
+        except BuildRefused:
+            if not library.portable or ahead:
                 raise
             report(f"{library.name} builds no engine that LoRAs can be put into; building one without", 0.1)
             options = replace(options, refittable=False)

@@ -74,7 +74,7 @@ def machine(device: str, dtype: str) -> Machine:
     """Return this machine as plans know it; runs nvidia-smi for the driver's version."""
     library = of(device, dtype)
     if not device.startswith("cuda"):
-        return Machine(library.version_text, device, "0.0", "none", library.module)
+        return Machine(library.version_text, device, _capability(device), "none", library.module)
     properties = torch.cuda.get_device_properties(torch.device(device))
     return Machine(library.version_text, properties.name, _capability(device), _driver(), library.module)
 
@@ -121,9 +121,9 @@ def look(description: ModelDescription, settings: EngineSettings) -> TensorRtSta
         wanted = plain[0]
         found = [one for one in found if not loras or _refittable(one[1])]
     usable = [one for one in found if not one[1].problem]
-    for key, plan in [*usable, *found]:
-        return TensorRtState("", key, plan, here)
-    return TensorRtState("", wanted, None, here)
+    key, plan = next(iter([*usable, *found]), (wanted, None))
+    quick = here.capability in libraries.named(here.library).cards
+    return TensorRtState("", key, plan, here, quick, cache.refusal(key))
 
 
 def _refittable(plan: CachedPlan) -> bool:

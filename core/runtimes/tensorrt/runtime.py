@@ -76,6 +76,16 @@ def load(resolved: Resolved) -> Model:
             step.weights_changed(in_plan=refitted)
 
     def refit(changed: Iterable[str]) -> bool:
+        try:
+            return refitted(changed)
+        except PlanError as error:
+            if library.portable:
+                cache.set_unrefittable(plan)  # the next start builds one with the LoRAs in it
+            for step in opened:  # some of its weights may be the old ones: it shows nothing any more
+                step.broken = f"the engine's weights could not be changed: {error}"
+            raise
+
+    def refitted(changed: Iterable[str]) -> bool:
         return _refit(built[0], constants, {name: loaded.weights[name] for name in changed}, loaded.device)
 
     refittable = plan.manifest.refittable
@@ -268,6 +278,7 @@ class TensorRtStep:
 
         cross_attention: as core.algorithm.unet.BankedUNet's. Raises PlanError.
         """
+        self.broken = ""  # why it may show nothing any more
         tensors, self._shape = state.tensors, shape
         device = tensors.in_flight.device
         self._rings = stream_rings(shape, state)
@@ -313,6 +324,8 @@ class TensorRtStep:
         self, sampling: SamplingParameters, state: StreamState, picture: Picture | None
     ) -> tuple[PendingPicture, StreamState]:
         """See core.algorithm.stream.Step."""
+        if self.broken:
+            raise PlanError(self.broken)
         update = self._bank_update(sampling, state)
         scalars = self._scalars(sampling, state, update, imagined=picture is None)
         with torch.inference_mode():

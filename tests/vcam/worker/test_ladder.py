@@ -140,6 +140,30 @@ def test_a_build_that_fails_is_told_and_the_picture_goes_on() -> None:
     assert len(built) == 1, "what failed is not tried again and again"
 
 
+@pytest.mark.parametrize(("runtime", "device"), [("eager", "cuda"), ("compiled", "cuda"), ("eager", "cpu")])
+def test_what_ran_until_it_is_built_makes_room_where_it_is_not(runtime: str, device: str) -> None:
+    facts = EngineFacts(to_build=True, runtime=runtime, device=device)
+    translator, started, built = ladder(facts)
+    started[0].settings = replace(WANTED, runtime=Runtime.AUTO)
+    built[0].failure = "it is refused"
+    translator.translate(None)
+    stopgap = (runtime, device) == ("eager", "cuda")
+    assert len(started) == 1 + stopgap, "the next best runtime, which auto did not take at first"
+    assert not started[0].closed
+
+
+def test_what_was_built_without_the_loras_makes_room_for_what_has_them() -> None:
+    translator, started, (beside,) = ladder(EngineFacts(to_build=True))
+    started[0].takes = lambda settings: True  # type: ignore[method-assign]
+    wanted = replace(WANTED, loras=(Lora("a.safetensors"),))
+    translator.use(wanted, Look())
+    translator.translate(None)
+    beside.settings = WANTED  # it refused them
+    beside.shown = Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 1)
+    translator.translate(None)
+    assert started[-1].settings == wanted
+
+
 def test_where_nothing_can_be_built_the_reason_stays_in_the_status() -> None:
     translator, _, built = ladder(EngineFacts(note="TensorRT cannot be used here: no GPU; running eager"))
     assert built == []
@@ -154,6 +178,30 @@ def test_without_the_library_it_is_said(monkeypatch: pytest.MonkeyPatch, runtime
     note, to_build = instead(asked, engine)
     assert note.startswith("TensorRT cannot be used here: its library is not installed") is said
     assert not to_build
+
+
+@pytest.mark.parametrize(
+    ("state", "note", "to_build"),
+    [
+        ({"quick": True}, "there is no TensorRT engine yet; running eager until it is built", True),
+        ({"quick": False}, "", False),
+        (
+            {"quick": True, "failed": "no"},
+            "the TensorRT engine was not built: no; running eager; vcam engines b",
+            False,
+        ),
+    ],
+)
+def test_auto_builds_where_it_takes_a_minute_and_was_not_refused(
+    state: dict[str, object], note: str, to_build: bool
+) -> None:
+    asked = replace(WANTED, runtime=Runtime.AUTO)
+    engine = fake_engine.make(replace(asked, runtime=Runtime.EAGER, device="cpu", dtype="float32"), Look(), 1, silent)
+    key = PlanKey.of(Machine("1.7.1", "any", "8.9", "any", "tensorrt_rtx"), "0123", asked)
+    engine.tensorrt = TensorRtState("", key, **state)  # type: ignore[arg-type,misc]
+    told = instead(asked, engine)
+    assert told[0].startswith(note)
+    assert (bool(told[0]), told[1]) == (bool(note), to_build)
 
 
 def silent(text: str, fraction: float) -> None:

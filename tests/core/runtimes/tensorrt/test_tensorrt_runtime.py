@@ -22,7 +22,7 @@ from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt import make_plan, readiness
 from core.runtimes.tensorrt import runtime as tensorrt
-from core.runtimes.tensorrt.library import FULL
+from core.runtimes.tensorrt.library import FULL, PORTABLE
 from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime
 from core.verify import ensure_plan, psnr, verify_plan
 from tests.support import trt_stand_in
@@ -301,3 +301,95 @@ def test_vcam_engines_builds_verifies_and_lists(folder: Path, capsys: pytest.Cap
         assert "dB from eager" in told["compared"]
     assert main(["engines", "list"]) == 0
     assert "tiny 64x64, 1 steps, bank off, float32, TensorRT 10.16.1.11, for cpu" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- TensorRT for RTX, where it differs
+
+
+@pytest.mark.parametrize("version", ["1.7.1.116"])
+def test_by_tensorrt_for_rtx_it_shows_what_eager_shows_and_compiles_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, plan = built(folder)
+    assert plan.manifest is not None
+    bound = plan.manifest.key.machine
+    assert (bound.library, bound.capability, bound.driver) == ("tensorrt_rtx", PORTABLE, "any")
+    assert plan.manifest.compared_on == "cpu, driver none"
+    (kernels,) = plan.folder.glob("*.kernels")  # what the comparison has compiled
+    compiled = trt_stand_in.IRuntimeCache.compiled
+    ours, eager = (Engine(replace(wanted, runtime=one), Look()) for one in (Runtime.TENSORRT, Runtime.EAGER))
+    picture = film(eager, 1)[0]
+    assert apart(ours, eager, picture) <= 1
+    assert trt_stand_in.IRuntimeCache.compiled == compiled, "it was kept"
+    kernels.write_bytes(kernels.read_bytes()[:-1] + b"!")
+    assert apart(Engine(wanted, Look()), eager, picture) <= 1
+    assert trt_stand_in.IRuntimeCache.compiled == compiled + 1, "what was changed is not loaded"
+    monkeypatch.setenv("STAND_IN_FAULT", "no-capture")
+    graphs = Engine(wanted, Look())
+    assert apart(graphs, eager, picture) <= 1
+    context: Any = graphs._step._execution._context  # type: ignore[attr-defined]
+    assert context._config.cuda_graph_strategy is trt_stand_in.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+
+
+@pytest.mark.parametrize("version", ["1.7.1.116"])
+def test_an_engine_that_takes_no_loras_leaves_them_to_one_that_has_them_in_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN_FAULT", "no-refit")
+    monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(tmp_path / "engines"))
+    wanted, plan = built(folder)
+    assert plan.manifest is not None
+    assert not plan.manifest.refittable
+    assert not Engine(wanted, Look()).changes_loras
+    with_lora = replace(wanted, loras=(Lora(str(lora_file(tmp_path / "one.safetensors")), 1.0),))
+    state = resolve(with_lora).tensorrt
+    assert state.plan is None, "the plain one would show pictures without the LoRA"
+    assert state.key is not None
+    assert state.key.loras
+    ensure_plan(for_plan(with_lora), silent)
+    ours, eager = (Engine(replace(with_lora, runtime=one), Look()) for one in (Runtime.TENSORRT, Runtime.EAGER))
+    assert ours.settings.runtime is Runtime.TENSORRT
+    picture = film(eager, 1)[0]
+    assert apart(ours, eager, picture) <= 1
+    assert apart(ours, Engine(wanted, Look()), picture) > 1
+    assert resolve(replace(with_lora, loras=(replace(with_lora.loras[0], weight=0.5),))).tensorrt.plan is None
+
+
+@pytest.mark.parametrize("version", ["1.7.1.116"])
+def test_no_picture_is_shown_by_weights_that_were_changed_in_part(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, _ = built(folder)
+    lora = Lora(str(lora_file(tmp_path / "one.safetensors")), 1.0)
+    engine = Engine(wanted, Look())
+    assert engine.changes_loras
+    picture = film(engine, 1)[0]
+    monkeypatch.setattr(trt_stand_in.Refitter, "refit_cuda_engine_async", lambda refitter, stream_handle: False)
+    with pytest.raises(errors.PlanError, match="weights could not be changed"):
+        engine.use_loras((lora,))
+    with pytest.raises(errors.PlanError, match="weights could not be changed"):
+        engine.translate(picture)
+    state = resolve(replace(wanted, loras=(lora,))).tensorrt  # the next start has one built with the LoRA in it
+    assert state.plan is None
+    assert state.key is not None
+    assert state.key.loras
+
+
+@pytest.mark.parametrize("version", ["1.7.1.116"])
+def test_what_the_library_refuses_is_asked_once_by_auto(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(tmp_path))
+    monkeypatch.setattr(readiness, "_capability", lambda device: "8.9")
+    wanted = settings(folder, policy=Policy.OFF, steps=1, runtime=Runtime.AUTO)
+    assert resolve(wanted).tensorrt.to_build
+    monkeypatch.setenv("STAND_IN_FAULT", "refused")
+    with pytest.raises(errors.BuildRefused, match="no importer registered"):
+        ensure_plan(for_plan(wanted), silent)
+    state = resolve(wanted).tensorrt
+    assert not state.to_build
+    assert "no importer registered" in state.failed
+    monkeypatch.delenv("STAND_IN_FAULT")
+    ensure_plan(for_plan(wanted), silent)  # vcam engines build
+    assert resolve(wanted).runtime is Runtime.TENSORRT
+    assert resolve(wanted).tensorrt.failed == ""
