@@ -198,7 +198,7 @@ def test_auto_builds_where_it_takes_a_minute_and_was_not_refused(
     asked = replace(WANTED, runtime=Runtime.AUTO)
     engine = fake_engine.make(replace(asked, runtime=Runtime.EAGER, device="cpu", dtype="float32"), Look(), 1, silent)
     key = PlanKey.of(Machine("1.7.1", "any", "8.9", "any", "tensorrt_rtx"), "0123", asked)
-    engine.tensorrt = TensorRtState("", key, **state)  # type: ignore[arg-type,misc]
+    engine.tensorrt = TensorRtState("", key, **state)  # type: ignore[arg-type]
     told = instead(asked, engine)
     assert told[0].startswith(note)
     assert (bool(told[0]), told[1]) == (bool(note), to_build)
