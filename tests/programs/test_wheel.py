@@ -27,7 +27,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shipped_data() -> set[str]:
     """What the checkout holds beside its Python files, under the names it must have in a wheel."""
-    kept = {".json", ".safetensors", ".onnx", ".txt", ".html", ".css", ".js", ".lua"}
+    kept = {".json", ".safetensors", ".onnx", ".txt", ".html", ".css", ".js", ".lua", ".svg", ".jpg"}
     data = {
         path.relative_to(ROOT).as_posix()
         for package in ("core", "vcam")
@@ -42,6 +42,7 @@ def test_the_wheel_holds_model_panel_profiles_and_licence(wheel: Path) -> None:
     assert shipped_data() <= names
     assert any(name.startswith("core/embedded_model/") and name.endswith(".safetensors") for name in names)
     assert any(name.startswith("vcam/control/static/") and name.endswith(".html") for name in names)
+    assert {"vcam/setup_scripts/camera.sh", "vcam/setup_scripts/camera.ps1"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "training/", "profiles/"))]
 

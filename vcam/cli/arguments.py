@@ -74,6 +74,9 @@ def build_parser() -> argparse.ArgumentParser:
     verb("cameras", "list the cameras")
     verb("status", "show what the running camera does")
     verb("doctor", "look at this machine: what is broken or missing, and how to mend it")
+    _add_setup(verb("setup", "set up the virtual camera that other programs list"))
+    uninstall = verb("uninstall", "take back what was put on this machine, asked one by one")
+    uninstall.add_argument("--yes", action="store_true", help="do not ask")
     _add_service(verb("service", "have the camera start at login"))
     _add_use(verb("use", "switch the running camera to a profile"))
     _add_prompt(verb("prompt", "give the running camera another prompt"))
@@ -173,6 +176,13 @@ def _add_models(models: argparse.ArgumentParser) -> None:
     )
     models.add_argument("name", nargs="?", metavar="NAME", help="of the model to download or remove")
     models.add_argument("--yes", action="store_true", help="download: accept the model's licences without asking")
+
+
+def _add_setup(setup: argparse.ArgumentParser) -> None:
+    setup.add_argument("what", choices=("camera",), help="what to set up")
+    setup.add_argument("--yes", action="store_true", help="do not ask")
+    setup.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    setup.add_argument("--undo", action="store_true", help="take everything back")
 
 
 def _add_service(service: argparse.ArgumentParser) -> None:

@@ -247,6 +247,30 @@ def _service(args: argparse.Namespace) -> int:
     return 0
 
 
+def _setup(args: argparse.Namespace) -> int:
+    from vcam.cli import setup
+
+    given = {"yes": args.yes, "dry-run": args.dry_run, "undo": args.undo}
+    return setup.carry_out([word for word, wanted in given.items() if wanted])
+
+
+def _uninstall(args: argparse.Namespace) -> int:
+    from vcam.cli import uninstall
+    from vcam.errors import VcamError
+
+    def agreed(question: str) -> bool:
+        if args.yes:
+            return True
+        print(f"vcam: {question} [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    if not args.yes and not sys.stdin.isatty():
+        raise VcamError("nobody can be asked here; --yes removes all without asking")
+    left = uninstall.uninstall(agreed, print_note)
+    print_result(args, {"left": left}, uninstall.last_words())
+    return 0
+
+
 def _use(args: argparse.Namespace) -> int:
     from vcam.commands import UseProfile
 
@@ -353,6 +377,8 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "cameras": _cameras,
     "status": _status,
     "doctor": _doctor,
+    "setup": _setup,
+    "uninstall": _uninstall,
     "service": _service,
     "use": _use,
     "prompt": _prompt,

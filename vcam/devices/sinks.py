@@ -129,7 +129,7 @@ def find_device() -> str:
                 f'load v4l2loopback with card_label="{OUR_NAME}" exclusive_caps=1'
             )
         raise DeviceError(
-            "there is no virtual camera (v4l2loopback is not loaded): ./install_scripts/camera.sh, "
+            "there is no virtual camera (v4l2loopback is not loaded): vcam setup camera, "
             f'or sudo modprobe v4l2loopback exclusive_caps=1 card_label="{OUR_NAME}"'
         )
     raise DeviceError("there is no v4l2loopback on this system")

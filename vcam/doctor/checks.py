@@ -209,17 +209,17 @@ def check_module(module: KernelModule, kernel: tuple[int, int], secure: bool | N
     name = "v4l2loopback"
     missing = bad if wanted else note
     if not module.available:
-        return missing(name, "is not installed", "./install_scripts/camera.sh")
+        return missing(name, "is not installed", "vcam setup camera")
     if not module.loaded:
         signed = " (Secure Boot is on: the module must be signed, see README 'Secure Boot')" if secure else ""
-        return missing(name, f"is installed, but not loaded{signed}", "./install_scripts/camera.sh")
+        return missing(name, f"is installed, but not loaded{signed}", "vcam setup camera")
     version = f"{module.version or 'of unknown version'} is loaded"
     parts = tuple(int(part) for part in module.version.split(".") if part.isdecimal())
     if kernel >= (6, 8) and parts and parts < LOOPBACK_FOR_NEW_KERNELS:
         text = ".".join(map(str, LOOPBACK_FOR_NEW_KERNELS))
         return note(name, f"{version}; with kernel {kernel[0]}.{kernel[1]} {text} is advised", "update the package")
     if not module.at_boot or OUR_NAME not in module.options:
-        return note(name, f"{version}, but not set up for the next start", "./install_scripts/camera.sh")
+        return note(name, f"{version}, but not set up for the next start", "vcam setup camera")
     return good(name, version)
 
 
@@ -242,7 +242,7 @@ def check_loopback(devices: Sequence[Loopback], module: KernelModule, ours_runs:
         missing = bad if wanted else note
         others = ", ".join(f"{device.path} ({device.name})" for device in devices)
         found = f'none is labelled "{OUR_NAME}"' + (f"; there are {others}" if others else "")
-        return missing(name, found, RELOAD_MODULE if module.loaded else "./install_scripts/camera.sh")
+        return missing(name, found, RELOAD_MODULE if module.loaded else "vcam setup camera")
     device = ours[0]
     if not device.may_open:
         return bad(name, f"no permission for {device.path}", JOIN_VIDEO)

@@ -1,0 +1,134 @@
+"""`vcam setup camera` and `vcam uninstall`: the scripts are found and called, and what was put there is taken back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from core import folders
+from vcam import client
+from vcam.cli import main as cli
+from vcam.cli import service, setup, uninstall
+from vcam.cli.uninstall import Removable
+from vcam.commands import Status
+from vcam.errors import VcamError
+
+
+def test_the_script_of_each_system_is_called_with_its_words() -> None:
+    line = setup.command(["yes", "dry-run"], "linux")
+    assert (line[0], Path(line[1]).name, line[2:]) == ("bash", "camera.sh", ["--yes", "--dry-run"])
+    line = setup.command(["undo", "dry-run"], "win32")
+    assert (line[0], Path(line[-3]).name, line[-2:]) == ("powershell", "camera.ps1", ["-Undo", "-DryRun"])
+    assert Path(line[-3]).is_file()
+
+
+def test_its_exit_status_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Sequence[str]] = []
+    monkeypatch.setattr(setup.carry_out, "__defaults__", (lambda line: called.append(line) or 3,))
+    assert cli.main(["setup", "camera", "--dry-run"]) == 3
+    assert called == [setup.command(["dry-run"])]
+
+
+def test_a_system_without_the_shell_is_told() -> None:
+    def call(line: Sequence[str]) -> int:
+        raise FileNotFoundError(line[0])
+
+    with pytest.raises(VcamError, match="on this system"):
+        setup.carry_out([], call)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, folder in (("CONFIG", "config"), ("STATE", "state"), ("LOG", "log")):
+        monkeypatch.setenv(f"VCAM_{name}_FOLDER", str(tmp_path / folders.NAME / folder))
+    for name in ("data", "cache"):
+        monkeypatch.setattr(folders, name, lambda name=name: tmp_path / folders.NAME / name)
+    monkeypatch.setattr(folders, "videos", lambda: tmp_path / "videos")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("OBS_CONFIG_FOLDER", str(tmp_path / "obs"))
+    monkeypatch.setattr(service, "_run", lambda command: (0, ""))
+    monkeypatch.setattr(uninstall, "_camera_was_set_up", lambda: False)
+    return tmp_path
+
+
+def fill(home: Path) -> None:
+    ours = home / folders.NAME
+    for path in (
+        ours / "config" / "config.toml",
+        ours / "config" / "profiles" / "mine.toml",
+        ours / "state" / "page.json",
+        ours / "log" / "vcam.log",
+        ours / "data" / "models" / "weights.safetensors",
+        ours / "cache" / "thumbnails" / "a.jpg",
+        home / "obs" / "scripts" / "streamv2v-camera.lua",
+        home / "obs" / "scripts" / "streamv2v-profiles.json",
+        home / "obs" / "scripts" / "somebody-elses.lua",
+        home / "videos" / "film.mp4",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of Linux")
+def test_nothing_is_left_but_what_is_the_users(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(home)
+    service.install(service.this_systems_service())
+    assert cli.main(["uninstall", "--yes"]) == 0
+    left = sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
+    assert left == ["obs/scripts/somebody-elses.lua", "videos/film.mp4"]
+    assert not (home / folders.NAME).exists()
+    out, err = capsys.readouterr()
+    assert "the program itself: " in out
+    assert "the start at login" in err
+    assert cli.main(["uninstall", "--yes"]) == 0
+    assert capsys.readouterr().err == "", "there is nothing more to remove"
+
+
+def test_what_is_not_agreed_to_stays(home: Path) -> None:
+    fill(home)
+    asked: list[str] = []
+
+    def ask(question: str) -> bool:
+        asked.append(question)
+        return "log" in question
+
+    left = uninstall.uninstall(ask, lambda text: None)
+    assert len(asked) == 6
+    assert len(left) == 5
+    assert (home / folders.NAME / "config" / "config.toml").exists()
+    assert not (home / folders.NAME / "log").exists()
+
+
+def test_a_folder_of_another_name_is_left_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has set VCAM_CONFIG_FOLDER to their home folder keeps it."""
+    (home / "mine").mkdir()
+    monkeypatch.setenv("VCAM_CONFIG_FOLDER", str(home / "mine"))
+    said: list[str] = []
+    assert len(uninstall.uninstall(lambda question: True, said.append)) == 1
+    assert "delete it yourself" in said[0]
+    assert (home / "mine").is_dir()
+
+
+def test_one_that_cannot_be_removed_does_not_keep_the_others(home: Path) -> None:
+    def fails() -> None:
+        raise PermissionError(13, "Permission denied")
+
+    done: list[str] = []
+    there = [Removable("one", fails), Removable("two", lambda: done.append("two"))]
+    assert uninstall.uninstall(lambda question: True, lambda text: None, there) == ["one"]
+    assert done == ["two"]
+
+
+def test_not_while_the_camera_runs_and_not_without_anybody_to_ask(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(home)
+    assert cli.main(["uninstall"]) == 1
+    assert "nobody can be asked" in capsys.readouterr().err
+    monkeypatch.setattr(client, "status", lambda: Status())
+    assert cli.main(["uninstall", "--yes"]) == 1
+    assert "vcam stop" in capsys.readouterr().err
+    assert (home / folders.NAME / "config" / "config.toml").exists()

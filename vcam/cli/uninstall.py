@@ -1,0 +1,130 @@
+"""`vcam uninstall`: takes back what the program has put on this machine, each thing only when it is agreed to."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from core import folders
+from core.errors import StreamV2VError
+from vcam import client
+from vcam.cli import service, setup
+from vcam.errors import VcamError
+from vcam.log_file import log_folder
+from vcam.settings.config import config_folder
+
+Ask = Callable[[str], bool]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Removable:
+    """One thing that is there: what it is for people, and what takes it away (which may raise VcamError or OSError)."""
+
+    name: str
+    remove: Callable[[], object]
+
+
+def uninstall(ask: Ask, say: Say, there: Iterable[Removable] | None = None) -> list[str]:
+    """Take away what is agreed to; return the names of what stays. Raises VcamError while the camera runs."""
+    if _camera_runs():
+        raise VcamError("the camera runs; end it first: vcam stop")
+    left = []
+    for one in found() if there is None else there:
+        if not ask(f"remove {one.name}?"):
+            left.append(one.name)
+            continue
+        try:
+            one.remove()
+            say(f"removed: {one.name}")
+        except (OSError, StreamV2VError) as error:
+            left.append(one.name)
+            say(f"{one.name} could not be removed ({error})")
+    return left
+
+
+def _camera_runs() -> bool:
+    try:
+        client.status()
+    except StreamV2VError:
+        return False
+    return True
+
+
+def found() -> list[Removable]:
+    """Return what of ours is on this machine, in the order in which it goes."""
+    there = []
+    ours = service.this_systems_service()
+    if ours.path.exists():
+        there.append(Removable(f"the start at login ({ours.path})", lambda: service.remove(ours)))
+    there += _obs_scripts()
+    if _camera_was_set_up():
+        there.append(Removable("the virtual camera's set-up (asks for administrator rights)", _undo_camera))
+    places = {
+        "the settings and your own looks": config_folder(),
+        "what was fetched and signed with": folders.data(),
+        "what can be made again (pictures of looks, engines)": folders.cache(),
+        "the log": log_folder(),
+        "what the page remembers": client.state_folder(),
+    }
+    seen: set[Path] = set()
+    for name, folder in places.items():
+        if folder.is_dir() and folder not in seen:
+            seen.add(folder)
+            there.append(Removable(f"{name} ({folder})", lambda folder=folder: _remove_folder(folder)))
+    return there
+
+
+def last_words() -> str:
+    """Return how the program itself is removed, which cannot be while it runs."""
+    prefix = Path(sys.prefix)
+    if "pipx" in prefix.parts:
+        how = "pipx uninstall streamv2v-camera"
+    elif "uv" in prefix.parts:
+        how = "uv tool uninstall streamv2v-camera"
+    else:
+        how = f"delete {prefix}" + (f", or its folder {prefix.parent}" if prefix.name == ".venv" else "")
+    return f"the program itself: {how}; your recordings stay in {folders.videos()}"
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder of ours, and the one that only held it; raises VcamError for one that bears another name."""
+    if folders.NAME not in folder.parts:
+        raise VcamError("its name is not ours, and it may hold other things: look into it, and delete it yourself")
+    if folder.is_dir():  # else it lay in one that is gone already
+        shutil.rmtree(folder)
+    parent = folder.parent
+    if parent.name == folders.NAME:
+        with contextlib.suppress(OSError):  # something else is in it
+            parent.rmdir()
+
+
+def _obs_scripts() -> list[Removable]:
+    from vcam.obs import install, places
+
+    def remove(folder: Path) -> None:
+        for name in (install.SCRIPT, install.PROFILES):
+            (folder / name).unlink(missing_ok=True)
+
+    with contextlib.suppress(StreamV2VError):
+        return [
+            Removable(f"the script for OBS ({folder / install.SCRIPT})", lambda folder=folder: remove(folder))
+            for folder in install.installed_in(places.config_folders())
+        ]
+    return []
+
+
+def _camera_was_set_up() -> bool:
+    """Tell whether our script has set up the virtual camera: it leaves a file that says so, or a folder."""
+    if sys.platform == "linux":
+        return Path("/etc/modprobe.d/streamv2v-camera.conf").exists()
+    return sys.platform == "win32" and (Path("C:/Program Files") / "StreamV2V Camera").is_dir()
+
+
+def _undo_camera() -> None:
+    if setup.carry_out(["yes", "undo"]) != 0:
+        raise VcamError("its own script says why, above")
