@@ -51,6 +51,17 @@ class Framing(StrEnum):
     FACE = "face"
 
 
+class Region(StrEnum):
+    """Where the picture has its style: everywhere, on the person, on what is behind the person."""
+
+    ALL = "all"
+    PERSON = "person"
+    BACKGROUND = "background"
+
+
+CAMERA, BLUR = "camera", "blur"  # what may be shown elsewhere, besides a picture's file
+
+
 def in_range(name: str, value: float, low: float, high: float) -> None:
     """Raise SettingsError unless `value` is a finite number with low <= value <= high."""
     allowed = f"between {_shown(low)} and {_shown(high)}"
@@ -151,7 +162,9 @@ class Look:
     0..255) shows the last result again, at most skip_limit times in a row; 0 never skips. wander: degrees per frame
     by which the noise of text-to-image streaming turns; 0 keeps one noise. detail: 0..1, how much of the source's own
     edges an enlarged picture gets; the engine enlarges none, who publishes its pictures does. framing: what of the
-    camera's picture is shown, for who gives the engine its pictures; None: not said. Raises SettingsError.
+    camera's picture is shown, for who gives the engine its pictures; None: not said. region: where the style is, for
+    who publishes; elsewhere: what is shown outside of it: camera, blur (the camera's picture blurred), or the path of
+    a picture. Raises SettingsError.
     """
 
     prompt: str = ""
@@ -169,6 +182,8 @@ class Look:
     wander: float = 0.0
     detail: float = 0.75
     framing: Framing | None = None
+    region: Region = Region.ALL
+    elsewhere: str = CAMERA
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt"):
@@ -190,6 +205,12 @@ class Look:
         in_range("detail", self.detail, 0, 1)
         if self.framing is not None:
             _choice("framing", self.framing, Framing)
+        _choice("region", self.region, Region)
+        _text("elsewhere", self.elsewhere)
+        if self.elsewhere not in (CAMERA, BLUR) and not any(sign in self.elsewhere for sign in "./\\"):
+            raise SettingsError(
+                f"elsewhere is {self.elsewhere[:60]!r}; it must be {CAMERA}, {BLUR} or the path of a picture (sea.jpg)"
+            )
 
 
 def names(kind: type) -> list[str]:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from core.errors import SettingsError
-from core.settings import Framing, Look, OnSwitch, names
+from core.settings import Framing, Look, OnSwitch, Region, names
 from vcam.errors import CommandError
 
 
@@ -288,7 +288,7 @@ def changed(look: Look, changes: Mapping[str, Any]) -> Look:
             raise CommandError(f"a look has no {str(key)[:40]!r}; it has {', '.join(known)}")
     given = dict(changes)
     try:
-        for name, kind in (("on_switch", OnSwitch), ("framing", Framing)):
+        for name, kind in (("on_switch", OnSwitch), ("framing", Framing), ("region", Region)):
             if given.get(name) is not None:
                 given[name] = kind(given[name])
     except ValueError as error:

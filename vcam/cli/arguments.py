@@ -112,6 +112,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--fps", type=float, metavar="N", help="frames published per second (30)")
     run.add_argument("--frames", type=int, metavar="N", help="stop after this many published frames")
     run.add_argument("--framing", metavar="F", help=f"{_FRAMING_HELP} (the profile's, fill)")
+    _add_region(run)
     run.add_argument("--mirror", action="store_true", default=None, help="mirror the picture")
     run.add_argument("--idle-after", dest="idle_after_s", type=float, metavar="S", help=_IDLE_HELP)
     run.add_argument("--on-failure", metavar="WHAT", help="without a translation, show card, hold or raw (card)")
@@ -129,6 +130,7 @@ def _add_translate(translate: argparse.ArgumentParser) -> None:
     _add_look(translate.add_mutually_exclusive_group())
     translate.add_argument("--strength", type=float, metavar="X", help="0.02 to 1: how far from the input")
     translate.add_argument("--framing", metavar="F", help="fill or fit: all of the picture; face: follow the face")
+    _add_region(translate)
     translate.add_argument("--seed", type=int, metavar="N", help="of the noise (0)")
     translate.add_argument("--frames", type=int, metavar="N", help="stop after this many frames")
     translate.add_argument("--engine-size", type=_size, metavar="WxH", help="size translated (the input's shape)")
@@ -246,6 +248,13 @@ def _add_look(group: argparse._ActionsContainer) -> None:
     group.add_argument("--prompt", metavar="TEXT", help="what to see, in words")
 
 
+def _add_region(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--region", metavar="R", help="where the style is: all, person or background (the profile's)")
+    parser.add_argument(
+        "--elsewhere", metavar="W", help="what is shown outside of it: camera, blur or a picture's file (the profile's)"
+    )
+
+
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="M", help="a name of `vcam models`, or a diffusers folder")
     parser.add_argument("--preset", metavar="P", help=_PRESET_HELP)
@@ -267,7 +276,7 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Put each value, as its check gives it, in its place; raises OptionError, which names the option."""
-    from core.settings import Framing, Policy, Runtime
+    from core.settings import Framing, Policy, Region, Runtime
     from vcam.commands import OnFailure
     from vcam.settings.config import (
         FPS,
@@ -280,6 +289,7 @@ def check(args: argparse.Namespace) -> None:
         check_published_size,
     )
     from vcam.settings.presets import Preset
+    from vcam.settings.profiles import full_path_of_elsewhere
     from vcam.settings.toml_schema import check_values, choice, each, text, whole
 
     checks: dict[str, Check] = {
@@ -291,6 +301,8 @@ def check(args: argparse.Namespace) -> None:
         "frames": whole(1, 10**9),
         "on_failure": choice(OnFailure),
         "framing": choice(Framing),
+        "region": choice(Region),
+        "elsewhere": full_path_of_elsewhere,
         "idle_after_s": IDLE_AFTER,
         "port": check_port,
         "threads": THREADS,
@@ -328,7 +340,8 @@ def look_of(args: argparse.Namespace, profile: Profile | None, model: str) -> Lo
     from core.settings import Look
 
     look = profile.look if profile else Look(prompt=args.prompt, strength=describe(model).strength)
-    given = {name: getattr(args, name, None) for name in ("strength", "seed", "framing")}
+    asked = ("strength", "seed", "framing", "region", "elsewhere")
+    given = {name: getattr(args, name, None) for name in asked}
     return replace(look, **{key: value for key, value in given.items() if value is not None})
 
 

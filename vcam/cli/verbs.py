@@ -44,6 +44,8 @@ def _run(args: argparse.Namespace) -> int:
         strength=args.strength,
         framing=args.framing,
         usual_framing=config.framing,
+        region=args.region,
+        elsewhere=args.elsewhere,
         engine=EngineOptions.read(args, args.engine_size),
         machine=config.engine,
     )
@@ -356,7 +358,7 @@ def _completion(args: argparse.Namespace) -> int:
         for action in one._actions:
             if action.dest == "profile":
                 action.choices = known  # only here: elsewhere a name is as good, and the answer to a typo is better
-            if action.dest in ("input", "output", "source", "sink", "model", "clip"):
+            if action.dest in ("input", "output", "source", "sink", "model", "clip", "elsewhere"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
     script = shtab.complete(parser, shell=args.shell)
     if args.json:

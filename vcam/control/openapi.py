@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from core.settings import Framing, Look, OnSwitch
+from core.settings import Framing, Look, OnSwitch, Region
 from vcam.commands import PROMPT_LIMIT, Status, verbs
 
 _JSON = "application/json"
-_WORDS: dict[str, Any] = {"on_switch": {"enum": list(OnSwitch)}, "framing": {"enum": [None, *Framing]}}
+_WORDS: dict[str, Any] = {
+    "on_switch": {"enum": list(OnSwitch)},
+    "framing": {"enum": [None, *Framing]},
+    "region": {"enum": list(Region)},
+}
 _KINDS = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 

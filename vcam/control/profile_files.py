@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from core.settings import BLUR, CAMERA
 from vcam.errors import OptionError, ProfileError
 from vcam.settings.profiles import Profile, check_id, parse_profile, save_profile, shipped_folder, to_toml
 from vcam.settings.toml_schema import expanded, one_line
@@ -29,6 +30,9 @@ def checked(id: str, data: object) -> Profile:
         text = tomli_w.dumps(_without_nothing(data))
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ProfileError(one_line(f"{id}: not what a profile can hold ({error})"), id) from error
+    elsewhere = _elsewhere(data)
+    if elsewhere not in (CAMERA, BLUR) and not _is_full(elsewhere):
+        raise ProfileError(one_line(f"{id}: look.elsewhere: {elsewhere!r} must be {CAMERA}, {BLUR} or a full path"), id)
     for lora in _loras(data):
         if not _is_full(lora):
             raise ProfileError(one_line(f"{id}: engine.loras: {lora!r} must be a full path"), id)
@@ -86,6 +90,12 @@ def _is_full(path: str) -> bool:
         return expanded(path).is_absolute()
     except OptionError:
         return True  # and is told as what it is when the profile is read
+
+
+def _elsewhere(data: dict[str, Any]) -> str:
+    look = data.get("look")
+    value = look.get("elsewhere") if isinstance(look, dict) else None
+    return value if isinstance(value, str) else CAMERA
 
 
 def _loras(data: dict[str, Any]) -> list[str]:

@@ -21,11 +21,11 @@ from vcam.control.page_memory import PageMemory
 from vcam.control.thumbnails import thumbnails_folder
 from vcam.daemon import surfaces
 from vcam.daemon.auto_preset import AutoPreset
-from vcam.daemon.badge import draw_badge
 from vcam.daemon.cards import Halt, card_for, daemon_state
 from vcam.daemon.command_handler import CommandHandler
 from vcam.daemon.command_queue import CommandQueue
 from vcam.daemon.event_log import EventLog
+from vcam.daemon.finishing import Finisher
 from vcam.daemon.first_run import FirstRun
 from vcam.daemon.instance_lock import only_one
 from vcam.daemon.loops import FrameSlots, again_and_again
@@ -38,9 +38,10 @@ from vcam.devices import readers
 from vcam.devices.choose import choose_sink, choose_source
 from vcam.devices.sinks import recover
 from vcam.devices.source_switch import SourceSwitch
+from vcam.devices.stills import read_still
 from vcam.errors import VcamError
-from vcam.fit.small_models import open_face_detector
-from vcam.frames import EnginePhase, Frame, FrameSink, FrameSource, Picture, Translation
+from vcam.fit.small_models import open_face_detector, open_person_finder
+from vcam.frames import EnginePhase, Frame, FrameSink, FrameSource, Picture
 from vcam.settings.profiles import Profile, load_profiles
 from vcam.settings.run_options import DEFAULT_SIZE, RunOptions, RunReport, engine_threads, settings_for
 from vcam.settings.selection import Choice, first_choice, prompts
@@ -75,6 +76,7 @@ class RunParts:
     open_source: Callable[[RunOptions], FrameSource] = _open_source
     open_sink: Callable[[RunOptions], FrameSink] = _open_sink
     open_faces: Callable[[], fit.FaceDetector] = open_face_detector
+    open_persons: Callable[[], fit.PersonFinder] = open_person_finder
     watch_sink: Callable[[FrameSink], readers.Readers | None] = readers.watch
     state_folder: Callable[[], Path] = client.state_folder
     thumbnails_folder: Callable[[], Path] = thumbnails_folder
@@ -160,6 +162,8 @@ class Daemon:
         self._commands = CommandQueue(self._handler.apply, self._log)
         self._at_once = CommandQueue(self._halt_or_resume, self._log)
         width, height = publisher.size
+        regions = fit.Regions(fit.WhenThere(parts.open_persons, parts.clock), read_still, clock=parts.clock)
+        self._finisher = Finisher(publisher.size, options.mirror, regions, lambda: self.choice.profile.badge, self._log)
         self._framer = fit.Framer(fit.WhenThere(parts.open_faces, parts.clock), width / height)
         self._memory = PageMemory(parts.state_folder())
         self._halt = Halt.NO
@@ -222,7 +226,7 @@ class Daemon:
         gc.freeze()  # what is there now stays: a look through all of it would hold the publisher up
         try:
             recover(self.choice.options.record.place(), self._log.say)
-            self._pipeline.start(stop, self._resting, self._framed, self._finish)
+            self._pipeline.start(stop, self._resting, self._framed, self._finisher)
             others.start()
             folders = parts.state_folder(), parts.thumbnails_folder()
             opened = surfaces.opened(self, self._start_preview_engine, *folders, self._memory, self._log.say)
@@ -314,18 +318,6 @@ class Daemon:
         shot = self._framer.shot(frame.picture, frame.captured_s, self.choice.look.framing or Framing.FILL)
         self._log.trouble("framing", self._framer.trouble)
         return replace(frame, shot=shot)
-
-    def _finish(self, made: Translation) -> Picture:
-        detail = fit.detail_at(made.look.detail, made.look.strength)
-
-        def finish(part: Picture, guide: Picture, size: tuple[int, int]) -> Picture:
-            return fit.enlarged(part, guide, size, detail)
-
-        size, mirror = self._pipeline.publisher.size, self.choice.options.mirror
-        whole = fit.published(made.picture, made.source, size, finish, mirror=mirror, shot=made.shot)
-        if self.choice.profile.badge:
-            draw_badge(whole)
-        return whole
 
     def _halt_or_resume(self, command: Command) -> None:
         """Carry out a command that stops the picture or lets it go on, card included."""

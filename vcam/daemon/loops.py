@@ -79,10 +79,14 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class FinishedFrame:
-    """A picture of the published size, ready to go out, and when what it shows was captured."""
+    """A picture of the published size, ready to go out, and when what it shows was captured.
+
+    bare: a part of it is the camera's own picture, by the look's wish.
+    """
 
     picture: Picture
     captured_s: float
+    bare: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +156,7 @@ def translate_loop(
 
 def finish_loop(
     slots: FrameSlots,
-    finish: Callable[[Translation], Picture],
+    finish: Callable[[Translation], FinishedFrame],
     stop: threading.Event,
     resting: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -161,7 +165,7 @@ def finish_loop(
         made = slots.made.take(IDLE_S)
         if made is None or resting():
             continue
-        finished = FinishedFrame(finish(made), made.captured_s)
+        finished = finish(made)
         if not resting():
             slots.translated.put(finished)
 
@@ -176,13 +180,14 @@ class Fallback:
     """What the publisher may show besides a new translation: set by the daemon, read at each tick.
 
     card: the picture that says what is going on. only_card: nothing else, at once. hold_s: how old the last
-    translation may be, in seconds since it was published first. raw: the user's explicit choice to show the camera
-    when there is no translation.
+    translation may be, in seconds since it was published first; bare_s: one with something of the camera in it. raw:
+    the user's explicit choice to show the camera when there is no translation.
     """
 
     card: Picture
     only_card: bool = False
     hold_s: float = 1.5
+    bare_s: float = 1.5
     raw: Callable[[], Picture | None] = no_view
 
 
@@ -235,7 +240,8 @@ def publish_loop(
                 last = None  # what was before a panic shall not come back after it
             elif fresh is not None:
                 last, last_s = fresh, now
-            picture = _chosen(last if now - last_s <= current.hold_s else None, current)
+            held_s = current.bare_s if last is not None and last.bare else current.hold_s
+            picture = _chosen(last if now - last_s <= held_s else None, current)
             before, said = said, _sent(sink, picture, tick, fault)
             counts.refused += bool(said)
             if said or before:

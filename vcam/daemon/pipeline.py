@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 
 from vcam.daemon.event_log import EventLog
-from vcam.daemon.loops import FrameSlots, again_and_again, capture_loop, finish_loop, translate_loop
+from vcam.daemon.loops import FinishedFrame, FrameSlots, again_and_again, capture_loop, finish_loop, translate_loop
 from vcam.daemon.publisher import Clock, Publisher
 from vcam.devices.source_switch import SourceSwitch
 from vcam.errors import VcamError
-from vcam.frames import Frame, Picture, Translation
+from vcam.frames import Frame, Translation
 from vcam.worker.translator import WorkerTranslator
 
 END_S = 10.0  # how long a thread may take to end; a driver that hangs is left behind
@@ -38,7 +38,7 @@ class Pipeline:
         stop: threading.Event,
         resting: Callable[[], bool],
         framed: Callable[[Frame], Frame],
-        finish: Callable[[Translation], Picture],
+        finish: Callable[[Translation], FinishedFrame],
     ) -> None:
         """Start the threads, which end once `stop` is set.
 

@@ -51,7 +51,8 @@ class Publisher:
             # close first, draw then: a panic shall not wait for a picture
             self._fallback = Fallback(draw_card(self._off, self.size), only_card=True)
         drawn = draw_card(card, self.size, self._clock())
-        self._fallback = Fallback(drawn, only_card, hold_s(self._options.on_failure, frame_s, interval_s), self._raw)
+        held, alive = (hold_s(way, frame_s, interval_s) for way in (self._options.on_failure, OnFailure.CARD))
+        self._fallback = Fallback(drawn, only_card, held, alive, self._raw)  # the camera is shown by what lives alone
 
     def publish(
         self,

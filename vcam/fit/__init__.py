@@ -4,6 +4,7 @@ from vcam.fit.crops import crop_to, cropped, of_one_shape, pad_to, part_of, whol
 from vcam.fit.edges import detail_at, enlarged
 from vcam.fit.framing import Framer
 from vcam.fit.published import published, viewed
+from vcam.fit.region import Regions
 from vcam.fit.seeing import Face, FaceDetector, Mask, PersonFinder, WhenThere
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Framer",
     "Mask",
     "PersonFinder",
+    "Regions",
     "WhenThere",
     "crop_to",
     "cropped",

@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import ModelError
+from core.errors import StreamV2VError
 from vcam.frames import Picture
 
 Mask = NDArray[np.float32]  # [height, width], 0..1: how much of each pixel is a person
@@ -43,7 +43,7 @@ class PersonFinder(Protocol):
 class WhenThere(Generic[T]):
     """A model that is used once it is here, which may be while the camera runs. Used from one thread.
 
-    open: opens it; raises ModelError while it cannot be used. trouble: why it could not be opened, "" once it is.
+    open: opens it; raises StreamV2VError while it cannot be used. trouble: why it could not be opened, "" once it is.
     """
 
     def __init__(self, open: Callable[[], T], clock: Callable[[], float] = time.perf_counter) -> None:
@@ -58,6 +58,6 @@ class WhenThere(Generic[T]):
             self._tried_s = self._clock()
             try:
                 self._model, self.trouble = self._open(), ""
-            except ModelError as error:
+            except StreamV2VError as error:
                 self.trouble = str(error)
         return self._model

@@ -25,13 +25,16 @@ from vcam.settings.config import MarkingSettings
 from vcam.settings.engine_options import engine_size
 from vcam.video import (
     IMAGE_SUFFIXES,
+    Compose,
     Media,
     Note,
     OpenFaces,
+    OpenPersons,
     Picture,
     Pixels,
     Writer,
     check_frames,
+    composer,
     detail_at,
     enlarged,
     fitted,
@@ -123,12 +126,13 @@ def translate(
     make_engine: MakeEngine | None = None,
     note: Note = to_stderr,
     open_faces: OpenFaces | None = None,
+    open_persons: OpenPersons | None = None,
 ) -> TranslateReport:
     """Translate the source into the target: every picture in order, output picture i shows input picture i.
 
     Ctrl-C and SIGTERM complete the file with what was done; the report says `interrupted`. Raise VcamError: then
     nothing is found under the target's name, and `note` says where what was made until then is kept. open_faces: see
-    framed_by.
+    framed_by; open_persons: see composer.
     """
     check_frames(job.frames)
     notes, noted = kept(note)
@@ -136,6 +140,7 @@ def translate(
     if media.animated and job.target.suffix.lower() in IMAGE_SUFFIXES:
         media = for_picture(media, noted)
     settings = _sized(job.settings, media, job.size)
+    compose = composer(job.look, noted, open_persons)
     marker = marker_for(job.marking, noted)  # what is wrong with a certificate is said before hours of work
     with _stop_on_signal() as stop, writing(job.target, media, noted, marker) as writer:
         engine = make_engine(settings, job.look) if make_engine else _real_engine(settings, job.look, noted)
@@ -145,7 +150,8 @@ def translate(
             detail = detail_at(job.look.detail, job.look.strength)
             pictures = _until(stop, islice(read(media, noted), job.frames))
             pictures = framed_by(job.look.framing, media, pictures, noted, open_faces)
-            counts = _run(engine, _prepared(pictures, media, settings, detail), writer, show, limit)
+            prepared = _prepared(pictures, media, settings, detail, keep=compose is not None)
+            counts = _run(engine, prepared, lambda passing, made: _write(writer, passing, made, compose), show, limit)
         seconds = time.monotonic() - started
         if not counts.written:
             why = "stopped before the first picture was done" if stop.is_set() else "not one picture can be decoded"
@@ -231,27 +237,30 @@ class _Passing(NamedTuple):
 
 
 def _prepared(
-    pictures: Iterable[Picture], media: Media, settings: EngineSettings, detail: float
+    pictures: Iterable[Picture], media: Media, settings: EngineSettings, detail: float, *, keep: bool
 ) -> Iterator[tuple[_Passing, Pixels]]:
-    """Yield the pictures in the engine's size, stretched by what it rounds; one of another shape lies in the middle."""
+    """Yield the pictures in the engine's size, stretched by what it rounds; one of another shape lies in the middle.
+
+    keep: their pixels are wanted later, however many.
+    """
     width, height = settings.width, settings.height
     for picture in pictures:
         size = (picture.rgb.shape[1], picture.rgb.shape[0])
         whole = of_one_shape(size, (media.width, media.height))
         small = (resized if whole else fitted)(picture.rgb, width, height)
         guided = detail > 0 and picture.rgb.nbytes <= GUIDES
-        kept = picture if guided else picture._replace(rgb=_NO_PIXELS)
+        kept = picture if guided or keep else picture._replace(rgb=_NO_PIXELS)
         yield _Passing(kept, size, whole, detail if guided else 0.0), small
 
 
 def _run(
     engine: EngineLike,
     prepared: Iterable[tuple[_Passing, Pixels]],
-    writer: Writer,
+    write: Callable[[_Passing, Pixels], None],
     show: Progress,
     limit: int | None,
 ) -> _Counts:
-    """Send every picture through the engine to the writer. Reading and writing run beside it."""
+    """Send every picture through the engine and write it. Reading and writing run beside it."""
     waiting: deque[_Passing] = deque()  # read, their translation is in flight
     writes: deque[Future[None]] = deque()
     counts = _Counts()
@@ -259,7 +268,7 @@ def _run(
     def put(translated: Pixels) -> None:
         if len(writes) >= AHEAD:
             writes.popleft().result()
-        writes.append(pool.submit(_write, writer, waiting.popleft(), translated))
+        writes.append(pool.submit(write, waiting.popleft(), translated))
         counts.written += 1
         show(counts.written, limit)
 
@@ -277,8 +286,8 @@ def _run(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-        for write in writes:
-            write.result()
+        for one in writes:
+            one.result()
     if waiting:
         raise RuntimeError(f"the engine kept {len(waiting)} of {counts.read} pictures")
     return counts
@@ -289,12 +298,14 @@ def _bytes_of(item: tuple[_Passing, Pixels]) -> int:
     return item[1].nbytes + picture.rgb.nbytes + (0 if picture.alpha is None else picture.alpha.nbytes)
 
 
-def _write(writer: Writer, passing: _Passing, translated: Pixels) -> None:
+def _write(writer: Writer, passing: _Passing, translated: Pixels, compose: Compose | None) -> None:
     part = translated if passing.whole else part_of(translated, passing.size)
     if passing.detail:
         whole = enlarged(part, passing.picture.rgb, passing.size, passing.detail)
     else:
         whole = resized(part, *passing.size)
+    if compose is not None:
+        whole = compose(whole, passing.picture.rgb)
     writer.write(passing.picture._replace(rgb=whole))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 from core.errors import SettingsError
-from core.settings import EngineSettings, Framing, Look, Lora, names
+from core.settings import BLUR, CAMERA, EngineSettings, Framing, Look, Lora, names
 from vcam.errors import OptionError, ProfileError
 from vcam.settings.engine_options import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
 from vcam.settings.presets import Preset
@@ -155,6 +155,8 @@ def parse_profile(path: Path) -> Profile:
             missing = "name" if "name" not in values else "look.prompt"
             raise OptionError(f'{path.name}: {missing} is missing; write {missing.rpartition(".")[2]} = "..."')
         engine = _engine_of(values, path.parent.absolute(), path.name)
+        if (elsewhere := values.get("look.elsewhere", CAMERA)) not in (CAMERA, BLUR):
+            values["look.elsewhere"] = str(_beside(path.parent.absolute(), str(elsewhere)))
     except OptionError as error:
         raise ProfileError(str(error), id, path) from error
     look = {key.rpartition(".")[2]: value for key, value in values.items() if key.startswith("look.")}
@@ -205,7 +207,8 @@ def to_toml(profile: Profile, folder: Path | None = None) -> str:
     for key in (*_LOOK_KEYS, *_BANK_KEYS):
         value = getattr(profile.look, key)
         if value != getattr(plain, key) and key not in look:
-            (look.setdefault("bank", {}) if key in _BANK_KEYS else look)[key] = value
+            written = _picture_relative(folder, value) if key == "elsewhere" else value
+            (look.setdefault("bank", {}) if key in _BANK_KEYS else look)[key] = written
     data["look"] = look
     if engine := profile.engine.given():
         data["engine"] = engine
@@ -251,11 +254,11 @@ def _checks_of(kind: type[Look] | type[EngineSettings], names: Iterable[str]) ->
     return checks
 
 
-def _held_by(kind: type[Look] | type[EngineSettings], name: str) -> Check:
+def _held_by(kind: type[Look] | type[EngineSettings], name: str, *types: type) -> Check:
     """Leaves the judgement to the dataclass that will hold the value: one place knows what is allowed."""
 
     def check(key: str, value: object) -> object:
-        if not isinstance(value, bool | int | float):
+        if not isinstance(value, types or (bool, int, float)):
             # the dataclass would show all of a long text
             raise OptionError(f"{key} is {shown(value)}; it must be a number")
         try:
@@ -288,6 +291,17 @@ def _lora_list(key: str, value: object) -> tuple[Lora, ...]:
     return tuple(loras)
 
 
+def _elsewhere(key: str, value: object) -> object:
+    word = text(1000)(key, value)
+    return _held_by(Look, "elsewhere", str)(key, word)
+
+
+def full_path_of_elsewhere(key: str, value: object) -> str:
+    """Check for a look's `elsewhere`; a picture's path is taken from the folder one stands in."""
+    word = str(_elsewhere(key, value))
+    return word if word in (CAMERA, BLUR) else str(_beside(Path.cwd(), word))
+
+
 def _beside(home: Path, path: str) -> Path:
     return home / expanded(path)
 
@@ -296,6 +310,11 @@ def _relative(folder: Path | None, path: str) -> str:
     if folder and Path(path).is_relative_to(folder.absolute()):
         return Path(path).relative_to(folder.absolute()).as_posix()
     return path
+
+
+def _picture_relative(folder: Path | None, elsewhere: str) -> str:
+    path = _relative(folder, elsewhere)
+    return path if path == elsewhere or "." in path or "/" in path else f"./{path}"  # a word alone is no path
 
 
 def _model(model: str, home: Path) -> str:
@@ -309,6 +328,7 @@ _LOOK_KEYS: dict[str, Check] = {
     "prompt": text(1000, fold=True),
     "negative_prompt": text(1000, shortest=0, fold=True),
     "framing": choice(Framing),
+    "elsewhere": _elsewhere,
 }
 _ENGINE_KEYS: dict[str, Check] = {
     "preset": choice(Preset),

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.settings import EngineSettings, Framing
+from core.settings import EngineSettings, Framing, Region
 from vcam.commands import OnFailure
 from vcam.settings.config import CardTexts, MarkingSettings, ObsSettings, RecordSettings
 from vcam.settings.engine_options import NOTHING_ASKED, EngineOptions, engine_settings
@@ -29,9 +29,9 @@ class RunOptions:
     also: further ones beside it. size: width and height published. frames: stop after so many published.
     idle_after_s: seconds without a reader of the virtual camera after which engine and camera rest, 0: never. port:
     the panel's first try, 0: any free one. strength: of every profile's look. framing: asked for here, over what a
-    profile says; usual_framing: where it says nothing. engine: asked for here, over what a profile asks for;
-    machine: what config.toml says of the engine. threads: the engine's CPU threads. automatic: what the preset
-    `auto` takes, by model, as this machine was measured before.
+    profile says; usual_framing: where it says nothing. region, elsewhere: of every profile's look. engine: asked for
+    here, over what a profile asks for; machine: what config.toml says of the engine. threads: the engine's CPU threads.
+    automatic: what the preset `auto` takes, by model, as this machine was measured before.
     """
 
     source: str = "auto"
@@ -51,6 +51,8 @@ class RunOptions:
     strength: float | None = None
     framing: Framing | None = None
     usual_framing: Framing = Framing.FILL
+    region: Region | None = None
+    elsewhere: str | None = None
     engine: EngineOptions = NOTHING_ASKED
     machine: EngineOptions = NOTHING_ASKED
     threads: int | None = None

@@ -139,6 +139,7 @@ def profile_list(choice: Choice) -> list[dict[str, Any]]:
 
 
 def _look_of(profile: Profile, options: RunOptions) -> Look:
-    strength = profile.look.strength if options.strength is None else options.strength
+    asked = {name: getattr(options, name) for name in ("strength", "region", "elsewhere")}
+    given = {name: value for name, value in asked.items() if value is not None}
     framing = options.framing or profile.look.framing or options.usual_framing
-    return replace(profile.look, strength=strength, framing=framing)
+    return replace(profile.look, framing=framing, **given)

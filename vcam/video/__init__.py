@@ -18,6 +18,7 @@ from vcam.video.media import (
     to_stderr,
 )
 from vcam.video.reading import for_picture, natural, probe, read
+from vcam.video.regions import Compose, OpenPersons, composer
 from vcam.video.sizes import fitted, resized
 from vcam.video.writing import Writer, writing
 
@@ -25,14 +26,17 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "LARGEST",
     "VIDEO_SUFFIXES",
+    "Compose",
     "Kind",
     "Media",
     "Note",
     "OpenFaces",
+    "OpenPersons",
     "Picture",
     "Pixels",
     "Writer",
     "check_frames",
+    "composer",
     "detail_at",
     "enlarged",
     "fitted",

@@ -183,6 +183,22 @@ def read_picture(path: Path, note: Note = lambda _: None) -> Picture:
     return Picture(np.ascontiguousarray(upright[..., ::-1], np.uint8), name=path.name)
 
 
+def read_still(path: str) -> Pixels:
+    """Return the picture of a file, for use behind or in place of a person; raise VcamError.
+
+    path: a full one, for a running camera has no folder in which it stands.
+    """
+    where = Path(path)
+    if not where.is_absolute():
+        raise VideoError(f"{path}: give the full path of the picture")
+    try:
+        if not where.is_file():  # before it is opened: a pipe would wait for ever
+            raise VideoError(f"{path}: no such picture; check the name")
+    except OSError as error:  # a name that no file can have
+        raise VideoError(f"{path}: cannot be read: {error.strerror}; check its name") from error
+    return read_picture(where).rgb
+
+
 def _decoded(path: Path, data: npt.NDArray[np.uint8], how: int) -> npt.NDArray[Any]:
     try:
         decoded = cv2.imdecode(data, how) if data.size else None

@@ -586,6 +586,7 @@ def test_no_file_outside_the_folder_of_profiles(server: Server, daemon: Controll
         ({"look": 3}, "it must be a table"),
         ({"colour": "red"}, "unknown key colour"),
         ({"engine": {"loras": [{"path": "../x.safetensors"}]}}, "must be a full path"),
+        ({"look": {"prompt": "ink", "elsewhere": "../sea.jpg"}}, "must be camera, blur or a full path"),
         ({"look": {"prompt": "x", "seed": 2**70}}, "look.seed"),
     ],
 )

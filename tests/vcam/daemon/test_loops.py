@@ -100,6 +100,16 @@ def test_hold_keeps_the_last_translation_for_ever() -> None:
     assert greys(sink) == [1] + [50] * 99
 
 
+def test_hold_does_not_hold_what_shows_the_camera_longer_than_a_translation_lives() -> None:
+    """Where a part of the picture is the camera's own, by the look's region, a dead engine ends it."""
+    sink, clock = sink_at_work()
+    flow = FrameSlots()
+    flow.translated.put(FinishedFrame(picture(50), clock.now, bare=True))
+    beats = islice(ticks(10, threading.Event(), clock, clock.sleep), 8)
+    publish_loop(sink, flow, beats, lambda: Fallback(CARD, hold_s=float("inf"), bare_s=0.25), clock=clock)
+    assert greys(sink) == [50, 50, 50, 1, 1, 1, 1, 1]
+
+
 def test_raw_only_by_choice_and_only_when_there_is_no_translation() -> None:
     sink, clock = sink_at_work()
     gates = {0: Fallback(CARD, hold_s=0.15, raw=lambda: RAW), 6: Fallback(CARD, hold_s=0.15, raw=lambda: None)}
@@ -287,10 +297,10 @@ def made(grey: int) -> Translation:
 def test_a_translation_is_finished_beside_the_engine_unless_a_rest_begins_meanwhile() -> None:
     stop, flow, rests = threading.Event(), FrameSlots(), [False]
 
-    def finish(one: Translation) -> Picture:
+    def finish(one: Translation) -> FinishedFrame:
         stop.set()
         rests[0] = int(one.picture[0, 0, 0]) == 7
-        return one.picture + one.source
+        return FinishedFrame(one.picture + one.source, one.captured_s)
 
     flow.made.put(made(5))
     finish_loop(flow, finish, stop, lambda: rests[0])

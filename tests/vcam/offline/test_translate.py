@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import SettingsError
-from core.settings import EngineSettings, Framing, Look
+from core.errors import ModelError, SettingsError
+from core.settings import EngineSettings, Framing, Look, Region
 from tests.support.late_engine import LateEngine, SlowEngine
 from tests.support.media_files import film, image, number_of, numbered, sound_of
 from tests.support.patience import PATIENCE_S
-from tests.support.stand_in_eyes import SKIN, PaintedFace, is_skin, none_here, scene
+from tests.support.stand_in_eyes import SKIN, PaintedFace, PaintedPerson, is_skin, none_here, scene
 from tests.support.translating_program import SMALL
 from vcam.errors import VcamError, VideoError
 from vcam.offline import translate as under_test
@@ -416,3 +416,46 @@ def test_a_framed_translation_is_measured_against_the_framed_source(tmp_path: Pa
     assert framed.warp_error is not None
     assert whole.warp_error is not None
     assert framed.warp_error < 0.6 * whole.warp_error
+
+
+# ------------------------------------------------------------------------------------------------------------- region
+
+
+def region_run(source: Path, target: Path, look: Look, **more: Any) -> TranslateReport:
+    job = Job(source, target, EngineSettings(width=160, height=128), look)
+    return translate(job, make_engine=LateEngine, progress=False, **{"note": quiet, **more})
+
+
+def room_of(path: Path) -> list[int]:
+    """The brightness of each picture's corner; the engine's negative of 90 is 165."""
+    return [round(float(p.rgb[:20, :20].mean())) for p in read(probe(path))]
+
+
+def test_a_film_whose_style_is_on_the_person_alone(tmp_path: Path) -> None:
+    source = film(tmp_path / "in.mp4", faces(5), size=(160, 120), options={"crf": "4"})
+    for region, room in ((Region.ALL, 165), (Region.PERSON, 90), (Region.BACKGROUND, 165)):
+        target = tmp_path / f"{region}.mp4"
+        region_run(source, target, Look(region=region), open_persons=PaintedPerson)
+        assert room_of(target) == pytest.approx([room] * 5, abs=3)
+    assert face_share(tmp_path / "person.mp4") == pytest.approx(face_share(tmp_path / "all.mp4"), rel=0.3)
+    assert face_share(tmp_path / "background.mp4") < 0.2 * face_share(tmp_path / "all.mp4")
+
+
+def test_a_film_without_the_model_for_persons_is_styled_whole_and_that_is_said(tmp_path: Path) -> None:
+    def none() -> PaintedPerson:
+        raise ModelError("all of the picture is styled: `vcam models download person` fetches the model")
+
+    source = film(tmp_path / "in.mp4", faces(2), size=(160, 120))
+    report = region_run(source, tmp_path / "out.mp4", Look(region=Region.PERSON), open_persons=none)
+    assert room_of(tmp_path / "out.mp4") == pytest.approx([165, 165], abs=3)
+    assert len([note for note in report.notes if "`vcam models download person`" in note]) == 1
+
+
+def test_a_still_picture_that_is_not_there_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    source = film(tmp_path / "in.mp4", faces(2), size=(160, 120))
+    look = Look(region=Region.PERSON, elsewhere=str(tmp_path / "sea.png"))
+    with pytest.raises(VideoError, match=r"sea.png: no such picture"):
+        region_run(source, tmp_path / "out.mp4", look, open_persons=PaintedPerson)
+    image(tmp_path / "sea.png", np.full((30, 40, 3), 20, np.uint8))
+    region_run(source, tmp_path / "out.mp4", look, open_persons=PaintedPerson)
+    assert room_of(tmp_path / "out.mp4") == pytest.approx([20, 20], abs=3)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.models.description import describe
-from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy
+from core.settings import EngineSettings, Framing, Guidance, Look, Lora, OnSwitch, Policy, Region
 from vcam.errors import OptionError, ProfileError
 from vcam.settings import profiles as under_test
 from vcam.settings.engine_options import EngineOptions
@@ -44,6 +44,9 @@ skip_difference = 2.5
 skip_limit = 3
 transition_ms = 250
 on_switch = "flush"
+framing = "face"
+region = "person"
+elsewhere = "pictures/sea.jpg"
 [look.bank]
 fusion_strength = 0.75
 similarity_threshold = 0.9
@@ -126,6 +129,9 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             on_switch=OnSwitch.FLUSH,
             skip_difference=2.5,
             skip_limit=3,
+            framing=Framing.FACE,
+            region=Region.PERSON,
+            elsewhere=str(tmp_path / "pictures/sea.jpg"),
         ),
         transition_ms=250,
         engine=EngineOptions(
@@ -168,6 +174,11 @@ def test_model_folder_is_relative_to_the_file(tmp_path: Path) -> None:
 
 
 BAD = {
+    "look.framing is 'near'; it must be fill, fit or face": SMALL + "framing = 'near'",
+    "look.region is 'persons'; it must be all, person or background; did you mean person?": SMALL
+    + "region = 'persons'",
+    "look.elsewhere is 'blurr'; it must be camera, blur or the path of a picture": SMALL + "elsewhere = 'blurr'",
+    "look.elsewhere is 3; it must be text": SMALL + "elsewhere = 3",
     "look.strength is 1.7; it must be between 0.02 and 1": SMALL + "strength = 1.7",
     "look.strength is nan; it must be between 0.02 and 1": SMALL + "strength = nan",
     "look.strength is inf; it must be between 0.02 and 1": SMALL + "strength = inf",
@@ -190,7 +201,8 @@ BAD = {
     "unknown key strength; did you mean look.strength?": 'strength = 1\nname = "x"',
     "unknown key bagde; did you mean badge?": "bagde.x = 1",
     "unknown key look.xyzzy; known here: prompt, negative_prompt, strength, seed, guidance, residual, on_switch, "
-    "skip_difference, skip_limit, wander, detail, framing, transition_ms and bank": SMALL + "xyzzy = 1",
+    "skip_difference, skip_limit, wander, detail, framing, region, elsewhere, transition_ms and bank": SMALL
+    + "xyzzy = 1",
     "unknown key look.bank.interval; known here: prompt, ": SMALL + '"bank.interval" = 3',
     "name is 3; it must be text in quotes": "name = 3",
     "name is empty; it must be a text": "name = '  '",
@@ -384,6 +396,9 @@ looks = st.builds(
     skip_difference=st.floats(0, 255),
     skip_limit=st.integers(0, 100_000),
     wander=st.floats(0, 90),
+    framing=st.none() | st.sampled_from(Framing),
+    region=st.sampled_from(Region),
+    elsewhere=st.sampled_from(["camera", "blur", "sea.jpg", "./sea", "/abs/sea"]),
 )
 side = st.integers(4, 128).map(lambda n: n * 16)
 loras = st.lists(st.builds(Lora, st.sampled_from(["a.safetensors", "sub/b.safetensors"]), st.floats(-4, 4)), max_size=3)
@@ -417,6 +432,8 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
     if profile.engine.loras is not None:
         kept = tuple(Lora(str(folder / one.path), one.weight) for one in profile.engine.loras)
         profile = replace(profile, engine=replace(profile.engine, loras=kept))
+    if profile.look.elsewhere not in ("camera", "blur"):
+        profile = replace(profile, look=replace(profile.look, elsewhere=str(folder / profile.look.elsewhere)))
     path = save_profile(profile, folder)
     assert parse_profile(path) == replace(profile, path=path)
     assert [p.name for p in folder.iterdir()] == [path.name], "no temporary file stays"

@@ -41,8 +41,17 @@ async function drawSliders(also) {
     slider.nextSibling.title = look[name] === null ? "The model's own" : "";
   }
   if (also || document.activeElement !== at("framing-picker")) at("framing-picker").value = look.framing ?? "fill";
+  if (also || document.activeElement !== at("region-picker")) at("region-picker").value = look.region;
+  at("elsewhere-picker").disabled = look.region === "all";
+  choices(at("elsewhere-picker"), elsewheres(look.elsewhere), look.elsewhere, also);
   choices(at("size-picker"), engine.sizes.map(([width, height]) => [`${width}x${height}`, `${width} × ${height}`]), `${engine.width}x${engine.height}`, also);
   choices(at("steps-picker"), [1, 2, 3, 4, 6, 8].map((steps) => [String(steps), String(steps)]), String(engine.steps), also);
+}
+
+// What may be shown where the style is not; a picture's file is named in a profile or on the command line.
+function elsewheres(current) {
+  const options = [["camera", "The camera's picture"], ["blur", "The same, blurred"]];
+  return options.some(([value]) => value === current) ? options : [...options, [current, current.split(/[\\/]/).pop()]];
 }
 
 for (const [value, words] of PRESETS) {
@@ -78,6 +87,8 @@ async function drawSources(also = false) {
 at("advanced").addEventListener("toggle", () => { if (at("advanced").open) doing(drawSources); });
 at("source-picker").addEventListener("change", (event) => { if (event.target.value) send({ command: "source", source: event.target.value }); });
 at("framing-picker").addEventListener("change", (event) => doing(async () => show(await ask("/api/v1/look", { framing: event.target.value }))));
+at("region-picker").addEventListener("change", (event) => doing(async () => show(await ask("/api/v1/look", { region: event.target.value }))));
+at("elsewhere-picker").addEventListener("change", (event) => doing(async () => show(await ask("/api/v1/look", { elsewhere: event.target.value }))));
 at("size-picker").addEventListener("change", (event) => {
   const [width, height] = event.target.value.split("x").map(Number);
   send({ command: "engine", changes: { width, height } });
