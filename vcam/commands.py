@@ -211,6 +211,26 @@ def from_json(data: object) -> Command:
     return command
 
 
+def from_text(text: str) -> Command:
+    """Return the command that a text such as "next", "use ink" or "prompt a person of clay" says; raise CommandError.
+
+    What is no verb is a profile: "ink" means "use ink".
+    """
+    verb, _, rest = text.strip().partition(" ")
+    verb, rest = verb.lower(), rest.strip()
+    if verb == "use" and rest:
+        return UseProfile(rest)
+    if verb == "prompt" and rest:
+        return from_json({"command": "prompt", "prompt": rest})
+    if not rest:
+        try:
+            return from_json({"command": verb})
+        except CommandError:
+            if not verb or verb in ("use", "prompt", "look"):
+                raise
+    return from_json({"command": "use", "profile": text.strip()})
+
+
 @dataclass(frozen=True)
 class Status:
     """What the daemon says about itself.

@@ -67,7 +67,7 @@ def opened(
     with contextlib.closing(previews), Server(service, port, state_folder, options.obs.allow) as server:
         if server.port is not None:
             _show(server, options)
-        with _bridge(camera, tell, server, state_folder) as obs:
+        with _bridge(camera, tell, server, state_folder) as obs, _controllers(camera, tell):
             yield Surfaces(server.port, obs)
 
 
@@ -80,6 +80,25 @@ def _show(server: Server, options: RunOptions) -> None:
         print(f"vcam: panel: {link}", file=sys.stderr, flush=True)  # not announced: a key is not for the log
     if options.open_panel:
         threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
+
+
+@contextlib.contextmanager
+def _controllers(camera: RunningCamera, tell: Callable[[str], None]) -> Iterator[None]:
+    """Hear OSC and MIDI while the body runs, where config.toml asks for them; raises DeviceError."""
+    osc, midi = camera.choice.options.osc, camera.choice.options.midi
+    with contextlib.ExitStack() as heard:
+        if osc.port is not None:
+            from vcam.control.controllers import Hand
+            from vcam.control.osc import OscReceiver
+
+            receiver = heard.enter_context(OscReceiver(osc, Hand("OSC", "osc", osc.allow, camera.submit, tell)))
+            tell(f"OSC: heard at {osc.host}, port {receiver.port}")
+        if midi.port is not None:
+            from vcam.control.controllers import Hand
+            from vcam.control.midi import MidiReceiver
+
+            heard.enter_context(MidiReceiver(midi, Hand("MIDI", "midi", midi.allow, camera.submit, tell)))
+        yield
 
 
 @contextlib.contextmanager

@@ -5,34 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vcam.commands import Command, Panic, Pause, Resume, UseProfile, from_json
-from vcam.errors import CommandError
+from vcam.commands import Command, Panic, Pause, Resume, from_json, from_text
 
 KEY = "streamv2v"
 """In a custom event's data: the command, as an object or as text."""
 PREFIX = "streamv2v:"
 """Begins the names of items, filters and throw-away sources that are commands: "StreamV2V: use ink"."""
 SOURCE_NAME = "StreamV2V Camera"
-
-
-def from_text(text: str) -> Command:
-    """Return the command that a text such as "next", "use ink" or "prompt a person of clay" says; raise CommandError.
-
-    What is no verb is a profile: "ink" means "use ink".
-    """
-    verb, _, rest = text.strip().partition(" ")
-    verb, rest = verb.lower(), rest.strip()
-    if verb == "use" and rest:
-        return UseProfile(rest)
-    if verb == "prompt" and rest:
-        return from_json({"command": "prompt", "prompt": rest})
-    if not rest:
-        try:
-            return from_json({"command": verb})
-        except CommandError:
-            if not verb or verb in ("use", "prompt", "look"):
-                raise
-    return from_json({"command": "use", "profile": text.strip()})
 
 
 def from_event(data: Mapping[str, Any]) -> Command | None:

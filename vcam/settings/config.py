@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 from core import folders
 from core.settings import Framing, Runtime
-from vcam.commands import OnFailure, verbs
-from vcam.errors import ConfigError, OptionError
+from vcam.commands import PROMPT_LIMIT, OnFailure, from_text, verbs
+from vcam.errors import CommandError, ConfigError, OptionError
 from vcam.settings.engine_options import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
 from vcam.settings.presets import Preset
 from vcam.settings.toml_schema import (
@@ -58,6 +59,33 @@ class ObsSettings:
     scenes: dict[str, str] = field(default_factory=dict)
     prompt_source: str = "StreamV2V Prompt"
     allow: tuple[str, ...] = OBS_COMMANDS
+
+
+CONTROLLER_COMMANDS = (*OBS_COMMANDS, "look")
+"""What a controller on OSC or MIDI may do by default: looks and strength, and what stops the picture."""
+
+
+@dataclass(frozen=True)
+class OscSettings:
+    """Whether OSC is heard, where, and what it may do. port: None hears nothing. host: of ours; others need 0.0.0.0."""
+
+    port: int | None = None
+    host: str = "127.0.0.1"
+    allow: tuple[str, ...] = CONTROLLER_COMMANDS
+
+
+@dataclass(frozen=True)
+class MidiSettings:
+    """Which MIDI device is heard, and what its keys do.
+
+    port: part of the device's name, "" for the first one; None hears nothing. map: "note 36", "cc 1" or "program 0",
+    each with a channel where it matters ("note 36 channel 10"), to a command's text such as "use ink", or to
+    "strength" or "detail".
+    """
+
+    port: str | None = None
+    map: dict[str, str] = field(default_factory=dict)
+    allow: tuple[str, ...] = CONTROLLER_COMMANDS
 
 
 @dataclass(frozen=True)
@@ -136,6 +164,8 @@ class Config:
     cards: CardTexts = field(default_factory=CardTexts)
     record: RecordSettings = field(default_factory=RecordSettings)
     marking: MarkingSettings = field(default_factory=MarkingSettings)
+    osc: OscSettings = field(default_factory=OscSettings)
+    midi: MidiSettings = field(default_factory=MidiSettings)
 
 
 def config_folder() -> Path:
@@ -155,7 +185,8 @@ def load_config(path: Path | None = None) -> Config:
         values = read_values(path, SCHEMA)
     except OptionError as error:
         raise ConfigError(str(error)) from error
-    obs, cards, record, marking = (_table(values, f"{name}.") for name in ("obs", "cards", "record", "marking"))
+    tables = [_table(values, f"{name}.") for name in ("obs", "cards", "record", "marking", "osc", "midi")]
+    obs, cards, record, marking, osc, midi = tables
     asked = names_asked_by(AskedBy.CONFIG)
     engine: dict[str, Any] = {name: values.pop(f"engine.{name}", None) for name in asked}
     rest: dict[str, Any] = {_FIELDS.get(key, key.rpartition(".")[2]): value for key, value in values.items()}
@@ -166,6 +197,8 @@ def load_config(path: Path | None = None) -> Config:
         cards=CardTexts(**cards),
         record=RecordSettings(**record),
         marking=MarkingSettings(**marking),
+        osc=OscSettings(**osc),
+        midi=MidiSettings(**midi),
     )
 
 
@@ -242,6 +275,26 @@ def _host(key: str, value: object) -> str:
     return bare
 
 
+def _midi_map(key: str, value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise OptionError(f'{key} is {shown(value)}; it must be a table of keys and commands: "note 36" = "use ink"')
+    known = {}
+    for name, wanted in value.items():
+        found = MIDI_KEY.fullmatch(" ".join(str(name).lower().split()))
+        if found is None or int(found["number"]) > 127 or not 1 <= int(found["channel"] or 1) <= 16:
+            raise OptionError(
+                f'{key} has {shown(name)}; a key is "note 36", "cc 1" or "program 0" (0 to 127), with "channel 10" '
+                "(1 to 16) behind it where it matters"
+            )
+        said = str(text(PROMPT_LIMIT)(f"{key}.{name}", wanted))
+        try:
+            _ = said in LEVELS or from_text(said)
+        except CommandError as error:
+            raise OptionError(f"{key}.{name}: {error}") from error
+        known[found[0]] = said
+    return known
+
+
 def _commands(key: str, value: object) -> tuple[str, ...]:
     known = verbs()
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
@@ -267,6 +320,8 @@ def _file(key: str, value: object) -> Path:
 
 
 DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
+LEVELS = ("strength", "detail")  # of a look: what a fader sets
+MIDI_KEY = re.compile(r"(?P<kind>note|cc|program) (?P<number>\d{1,3})(?: channel (?P<channel>\d{1,2}))?")
 SINKS_BESIDE = ("ndi", "spout", "syphon")
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 FPS = number(1, 240)
@@ -299,6 +354,12 @@ SCHEMA: dict[str, Check] = {
     "marking.credentials": flag,
     "marking.certificate": _file,
     "marking.key": _file,
+    "osc.port": whole(1024, 65_535),
+    "osc.host": _host,
+    "osc.allow": _commands,
+    "midi.port": text(200, shortest=0),
+    "midi.map": _midi_map,
+    "midi.allow": _commands,
     "obs.enabled": flag,
     "obs.host": _host,
     "obs.port": whole(1, 65_535),

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.settings import EngineSettings, Framing, Region
 from vcam.commands import OnFailure
-from vcam.settings.config import CardTexts, MarkingSettings, ObsSettings, RecordSettings
+from vcam.settings.config import CardTexts, MarkingSettings, MidiSettings, ObsSettings, OscSettings, RecordSettings
 from vcam.settings.engine_options import NOTHING_ASKED, EngineOptions, engine_settings
 from vcam.settings.presets import Preset
 from vcam.settings.profiles import Profile
@@ -60,6 +60,8 @@ class RunOptions:
     cards: CardTexts = field(default_factory=CardTexts)
     record: RecordSettings = field(default_factory=RecordSettings)
     marking: MarkingSettings = field(default_factory=MarkingSettings)
+    osc: OscSettings = field(default_factory=OscSettings)
+    midi: MidiSettings = field(default_factory=MidiSettings)
     profiles_folder: Path | None = None
     automatic: Mapping[str, Preset] = field(default_factory=dict)
 

@@ -170,7 +170,7 @@ class TextureProgram:
 def test_spout_is_called_as_its_package_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
     program = TextureProgram()
     module(monkeypatch, "SpoutGL", SpoutSender=lambda: program)
-    monkeypatch.setattr(sinks.sys, "platform", "win32")
+    monkeypatch.setattr(sinks, "sys", SimpleNamespace(platform="win32"))
     sink = sinks.open_beside("spout", SIZE, 30)
     assert (sink.name, sink.size, sink.watching) == ("Spout (StreamV2V Camera)", SIZE, None)
     sink.send(np.full((48, 64, 3), (1, 2, 3), np.uint8), 0)
@@ -207,7 +207,7 @@ def test_syphon_is_called_as_its_package_wants_it(monkeypatch: pytest.MonkeyPatc
         "syphon.utils.raw",
         create_mtl_texture=lambda device, width, height: np.zeros((height, width, 4), np.uint8),
     )
-    monkeypatch.setattr(sinks.sys, "platform", "darwin")
+    monkeypatch.setattr(sinks, "sys", SimpleNamespace(platform="darwin"))
     sink = sinks.open_beside("syphon", SIZE, 30)
     sink.send(np.full((48, 64, 3), (1, 2, 3), np.uint8), 0)
     until(lambda: sink.watching == 1, "the picture is shared")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vcam.commands import Command, NextProfile, Panic, Pause, Resume, SetPrompt, Toggle, UseProfile
+from vcam.commands import Command, NextProfile, Panic, Pause, Resume, SetPrompt, Toggle, UseProfile, from_text
 from vcam.errors import CommandError
 from vcam.obs import event_commands as words
 
@@ -22,13 +22,13 @@ from vcam.obs import event_commands as words
     ],
 )
 def test_texts_are_commands(text: str, command: Command) -> None:
-    assert words.from_text(text) == command
+    assert from_text(text) == command
 
 
 @pytest.mark.parametrize("text", ["", "  ", "use", "prompt", "prompt " + "x" * 3000, "use\tx\ny\x00"])
 def test_texts_that_say_nothing_are_refused(text: str) -> None:
     with pytest.raises(CommandError):
-        words.from_text(text)
+        from_text(text)
 
 
 def test_custom_events_for_others_are_not_ours() -> None:

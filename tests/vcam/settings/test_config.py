@@ -19,7 +19,9 @@ from vcam.settings.config import (
     CardTexts,
     Config,
     MarkingSettings,
+    MidiSettings,
     ObsSettings,
+    OscSettings,
     RecordFormat,
     RecordSettings,
     config_folder,
@@ -65,6 +67,14 @@ threads = 4
 credentials = false
 certificate = "/keys/chain.pem"
 key = "/keys/key.pem"
+[osc]
+port = 9100
+host = "0.0.0.0"
+allow = ["use"]
+[midi]
+port = "nanoPAD"
+map = { "Note 36" = "use ink", "cc 1  channel 10" = "strength" }
+allow = ["panic"]
 [obs]
 enabled = false
 host = "192.0.2.7"
@@ -129,8 +139,10 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         cards=CardTexts("Soon", "A moment", "", "Away"),
         record=RecordSettings("~/films", RecordFormat.MKV),
         marking=MarkingSettings(False, Path("/keys/chain.pem"), Path("/keys/key.pem")),
+        osc=OscSettings(9100, "0.0.0.0", ("use",)),
+        midi=MidiSettings("nanoPAD", {"note 36": "use ink", "cc 1 channel 10": "strength"}, ("panic",)),
     )
-    tables = (ObsSettings, CardTexts, RecordSettings, MarkingSettings)
+    tables = (ObsSettings, CardTexts, RecordSettings, MarkingSettings, OscSettings, MidiSettings)
     own, engine = len(Config.__dataclass_fields__) - 1 - len(tables), len(names_asked_by(AskedBy.CONFIG))
     assert len(SCHEMA) == own + engine + sum(len(table.__dataclass_fields__) for table in tables)
     assert read.record.place() == Path("~/films").expanduser()
@@ -153,6 +165,13 @@ def test_default_profile_is_shipped() -> None:
 
 
 BAD = {
+    """midi.map has 'pad 36'; a key is "note 36", "cc 1" or "program 0" (0 to 127), with "channel 10" (1 to 16) """
+    "behind it where it matters": "[midi.map]\n'pad 36' = 'panic'",
+    "midi.map has 'note 128'": "[midi.map]\n'note 128' = 'panic'",
+    "midi.map has 'cc 1 channel 17'": "[midi.map]\n'cc 1 channel 17' = 'panic'",
+    "midi.map.note 1: use: profile is missing": "[midi.map]\n'note 1' = 'use'",
+    "midi.map.note 1 is empty": "[midi.map]\n'note 1' = ''",
+    "osc.port is 80": "[osc]\nport = 80",
     "unknown key fsp; did you mean fps?": "fsp = 30",
     "unknown key port; did you mean panel.port?": "port = 30",
     "unknown key engine.steps; known here: preset, model, runtime, device, dtype and threads": "[engine]\nsteps = 3",
