@@ -37,10 +37,11 @@ def waited() -> float:
 def before_all() -> None:
     """Give this thread real time where we may (Linux, root), so that what other work does is not measured.
 
-    It alone: threads that are begun later, and children, go as ever, and it waits for those of its process as ever.
+    tests.fuzz.live_camera gives it to the other threads of this process, a level below: one that holds Python's lock
+    and has no processor would keep this one waiting.
     """
     with suppress(AttributeError, PermissionError):
-        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(2))
 
 
 class TimedSink:
