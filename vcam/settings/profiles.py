@@ -43,8 +43,8 @@ class Profile:
     """A look with a name.
 
     id: the file's stem in small letters. transition_ms: how long the prompt before blends into this one. engine:
-    what it asks of the engine; the rest is chosen for the machine. badge: the picture carries an "AI" mark. path: its
-    file.
+    what it asks of the engine; the rest is chosen for the machine. badge: the picture carries an "AI" mark. order: its
+    place in lists, small numbers first, equal ones by their ids. path: its file.
     """
 
     id: str
@@ -54,11 +54,12 @@ class Profile:
     transition_ms: int = DEFAULT_TRANSITION_MS
     engine: EngineOptions = NOTHING_ASKED
     badge: bool = False
+    order: int = 0
     path: Path | None = None
 
 
 class LoadedProfiles(NamedTuple):
-    """The usable profiles by id, in the order of ids, and one error for each file that is not usable."""
+    """The usable profiles by id, in their order, and one error for each file that is not usable."""
 
     profiles: dict[str, Profile]
     problems: list[ProfileError]
@@ -112,7 +113,8 @@ def load_profiles(user_folder: Path | None = None) -> LoadedProfiles:
                 what = f"{path.name}: it cannot be read ({type(error).__name__}: {error})"
                 problems.append(ProfileError(one_line(what), id, path))
         taken |= here.keys()
-    return LoadedProfiles(dict(sorted(profiles.items())), problems)
+    ordered = sorted(profiles.values(), key=lambda profile: (profile.order, profile.id))
+    return LoadedProfiles({profile.id: profile for profile in ordered}, problems)
 
 
 def find_profile(text: str, profiles: Mapping[str, Profile], problems: Iterable[ProfileError] = ()) -> Profile:
@@ -169,6 +171,7 @@ def parse_profile(path: Path) -> Profile:
         transition_ms=transition_ms,
         engine=EngineOptions(**engine),
         badge=bool(values.get("badge", False)),
+        order=int(str(values.get("order", 0))),
         path=path,
     )
 
@@ -200,6 +203,8 @@ def to_toml(profile: Profile, folder: Path | None = None) -> str:
         data["description"] = profile.description
     if profile.badge:
         data["badge"] = True
+    if profile.order:
+        data["order"] = profile.order
     plain = Look()
     look: dict[str, Any] = {"prompt": profile.look.prompt, "strength": profile.look.strength}
     if profile.transition_ms != DEFAULT_TRANSITION_MS:
@@ -338,6 +343,7 @@ SCHEMA: dict[str, Check] = {
     "name": text(60),
     "description": text(300, shortest=0),
     "badge": flag,
+    "order": whole(-1000, 1000),
     **{f"look.{name}": check for name, check in _LOOK_KEYS.items()},
     "look.transition_ms": whole(0, 10_000),
     **{f"look.bank.{name}": check for name, check in _BANK_KEYS.items()},

@@ -18,7 +18,6 @@ from vcam.settings.presets import Preset
 from vcam.settings.profiles import Profile
 
 DEFAULT_SIZE = (640, 480)
-DEFAULT_PROFILE = "claymation"
 
 
 @dataclass(frozen=True)

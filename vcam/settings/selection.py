@@ -10,10 +10,11 @@ from core.errors import StreamV2VError
 from core.settings import EngineSettings, Look, Policy
 from vcam.commands import changed
 from vcam.errors import CommandError, ProfileError, VcamError
+from vcam.settings.config import DEFAULT_PROFILE
 from vcam.settings.engine_options import AskedBy, names_asked_by, preset_of
 from vcam.settings.presets import START, Preset
 from vcam.settings.profiles import LoadedProfiles, Profile, find_profile
-from vcam.settings.run_options import DEFAULT_PROFILE, RunOptions
+from vcam.settings.run_options import RunOptions
 
 ENGINE_CHANGES = names_asked_by(AskedBy.COMMAND)
 SettingsFor = Callable[[Profile, RunOptions], EngineSettings]

@@ -183,8 +183,8 @@ def test_translate_takes_the_models_own_defaults(monkeypatch: pytest.MonkeyPatch
     call = fake(monkeypatch, translate, "translate", translated())
     assert cli.main(["translate", "a", "b"]) == 0
     assert call.args[0].settings == EngineSettings(width=256, height=192, steps=2, policy=Policy.FIFO)
-    assert call.args[0].look.prompt.startswith("claymation")
-    assert call.args[0].profile == "claymation"
+    assert call.args[0].look.prompt.startswith("ink")
+    assert call.args[0].profile == "ink"
 
 
 def test_prompt_alone_goes_with_the_models_own_strength(monkeypatch: pytest.MonkeyPatch) -> None:

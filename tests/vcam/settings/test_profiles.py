@@ -17,6 +17,7 @@ from core.models.description import describe
 from core.settings import EngineSettings, Framing, Guidance, Look, Lora, OnSwitch, Policy, Region
 from vcam.errors import OptionError, ProfileError
 from vcam.settings import profiles as under_test
+from vcam.settings.config import DEFAULT_PROFILE
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.profiles import (
     Profile,
@@ -86,7 +87,7 @@ def test_shipped_profiles_all_load(tmp_path: Path) -> None:
     profiles, problems = load_profiles(tmp_path / "none")
     assert problems == []
     assert len(profiles) >= 8
-    assert list(profiles) == sorted(profiles)
+    assert [one.order for one in profiles.values()] == list(range(1, len(profiles) + 1))
     assert len({one.name.casefold() for one in profiles.values()}) == len(profiles)
     for id, one in profiles.items():
         assert one.id == id
@@ -303,6 +304,18 @@ def test_users_profile_goes_before_the_shipped_one(tmp_path: Path) -> None:
     profiles, problems = load_profiles(tmp_path)
     assert problems == []
     assert profiles["claymation"].name == "Mine"
+
+
+def test_the_users_own_come_first_and_the_shipped_ones_in_the_order_that_was_looked_at(tmp_path: Path) -> None:
+    write(tmp_path, SMALL.replace("Ink", "Mine"), "mine.toml")
+    write(tmp_path, f"order = 900\n{SMALL.replace('Ink', 'Last')}", "last.toml")
+    profiles, _ = load_profiles(tmp_path)
+    assert list(profiles)[:3] == ["mine", DEFAULT_PROFILE, "claymation"]
+    assert list(profiles)[-1] == "last"
+    shipped = [one.order for one in profiles.values() if one.id not in ("mine", "last")]
+    assert shipped == list(range(1, len(shipped) + 1)), "each has its place"
+    path = save_profile(profiles["last"], tmp_path)
+    assert parse_profile(path).order == 900
 
 
 def test_broken_profile_hides_only_itself(tmp_path: Path) -> None:

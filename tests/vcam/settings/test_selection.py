@@ -15,7 +15,7 @@ from vcam.settings.selection import first_choice, neighbour, profile_list, promp
 
 PROFILES = {
     id: Profile(id, id.title(), look=Look(prompt=f"{id} prompt", strength=0.7), engine=engine)
-    for id, engine in (("clay", EngineOptions()), ("ink", EngineOptions(width=128)), ("neon", EngineOptions()))
+    for id, engine in (("clay", EngineOptions()), ("pen", EngineOptions(width=128)), ("neon", EngineOptions()))
 }
 LOADED = LoadedProfiles(PROFILES, [])
 
@@ -26,8 +26,8 @@ def settings_for(profile: Profile, options: RunOptions) -> EngineSettings:
 
 
 def test_a_run_begins_with_what_was_asked_for_else_with_the_first_there_is() -> None:
-    given = first_choice(RunOptions(profile="Ink", prompt="gold", strength=0.2), settings_for, LOADED)
-    assert (given.profile.id, given.look.prompt, given.look.strength, given.settings.width) == ("ink", "gold", 0.2, 128)
+    given = first_choice(RunOptions(profile="Pen", prompt="gold", strength=0.2), settings_for, LOADED)
+    assert (given.profile.id, given.look.prompt, given.look.strength, given.settings.width) == ("pen", "gold", 0.2, 128)
     assert first_choice(RunOptions(), settings_for, LOADED).profile.id == "clay"
     with pytest.raises(ProfileError, match="nowhere"):
         first_choice(RunOptions(profile="nowhere"), settings_for, LOADED)
@@ -37,11 +37,11 @@ def test_a_run_begins_with_what_was_asked_for_else_with_the_first_there_is() -> 
 
 def test_another_profile_brings_its_look_and_its_engine_and_the_strength_that_was_asked_for_stays() -> None:
     before = first_choice(RunOptions(strength=0.2, prompt="gold"), settings_for, LOADED)
-    after = with_profile(before, "INK", [])
-    assert (after.look.prompt, after.look.strength, after.settings.width) == ("ink prompt", 0.2, 128)
+    after = with_profile(before, "PEN", [])
+    assert (after.look.prompt, after.look.strength, after.settings.width) == ("pen prompt", 0.2, 128)
     assert before.profile.id == "clay"
-    assert [one["id"] for one in profile_list(after) if one["current"]] == ["ink"]
-    assert prompts(after) == ["ink prompt", "clay prompt", "ink prompt", "neon prompt"]
+    assert [one["id"] for one in profile_list(after) if one["current"]] == ["pen"]
+    assert prompts(after) == ["pen prompt", "clay prompt", "pen prompt", "neon prompt"]
 
 
 def test_the_framing_is_the_command_lines_or_pages_then_the_profiles_then_the_configurations() -> None:
@@ -61,7 +61,7 @@ def test_the_framing_is_the_command_lines_or_pages_then_the_profiles_then_the_co
     assert with_profile(with_look(page, {"strength": 0.3}), "own", []).look.framing is Framing.FIT
 
 
-@pytest.mark.parametrize(("at", "step", "to"), [("clay", 1, "ink"), ("neon", 1, "clay"), ("clay", -1, "neon")])
+@pytest.mark.parametrize(("at", "step", "to"), [("clay", 1, "pen"), ("neon", 1, "clay"), ("clay", -1, "neon")])
 def test_profiles_go_round_and_round(at: str, step: int, to: str) -> None:
     assert neighbour(first_choice(RunOptions(profile=at), settings_for, LOADED), step) == to
 
