@@ -37,6 +37,7 @@ class BusyEngine:
 
     delay = 0
     bank_bytes = 0
+    provider = ""
     changes_loras = False
     trouble = ""
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from core.models.resolved import Resolved
     from core.progress import Report
     from core.runtimes.choice import resolve
-    from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime
+    from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Provider, Runtime
 
 __all__ = [
     "BuildCancelled",
@@ -41,6 +41,7 @@ __all__ = [
     "PlaceError",
     "PlanError",
     "Policy",
+    "Provider",
     "Report",
     "Resolved",
     "Runtime",
@@ -60,7 +61,9 @@ _MODULES = {
     "Report": "core.progress",
     "Resolved": "core.models.resolved",
     "resolve": "core.runtimes.choice",
-    **dict.fromkeys(["EngineSettings", "Guidance", "Look", "Lora", "OnSwitch", "Policy", "Runtime"], "core.settings"),
+    **dict.fromkeys(
+        ["EngineSettings", "Guidance", "Look", "Lora", "OnSwitch", "Policy", "Provider", "Runtime"], "core.settings"
+    ),
 }
 
 

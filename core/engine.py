@@ -72,6 +72,11 @@ class Engine:
         return self._model.put is not None and self.resolved.without_loras is self.resolved.runtime
 
     @property
+    def provider(self) -> str:
+        """On whose hardware ONNX Runtime runs the model, and how much of it fell back to the CPU; "" elsewhere."""
+        return "" if self._model.placement is None else str(self._model.placement)
+
+    @property
     def delay(self) -> int:
         """How many frames a result is behind its picture."""
         return self.settings.steps - (1 if self._model.beside is None else 0)
@@ -202,10 +207,10 @@ class Engine:
             raise SettingsError(f"model {own.name!r} only translates pictures; text-to-image needs an SD 1.5 model")
         self._switch_input(imagined=True)
         noise = self._noise(self.look.seed)
-        angle = torch.tensor(np.deg2rad(self._imagination.degrees))
+        angle = float(np.deg2rad(self._imagination.degrees))
         self._imagination = self._imagination.wandered(self.look.wander)
         # a rotation from one noise towards another keeps the variance, so every moment is noise as good as the first
-        noise = noise * angle.cos() + self._noise(self.look.seed + 1) * angle.sin()
+        noise = noise * np.cos(angle) + self._noise(self.look.seed + 1) * np.sin(angle)
         sampling = self._sampling._replace(rows=self._rows(1.0), noise=noise)
         return self._advance(None, sampling)
 

@@ -26,6 +26,17 @@ class Runtime(StrEnum):
     ONNX = "onnx"
 
 
+class Provider(StrEnum):
+    """On whose hardware ONNX Runtime runs. auto: another than the CPU where it was found right and quicker here."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    OPENVINO = "openvino"
+    DIRECTML = "directml"
+    COREML = "coreml"
+    MIGRAPHX = "migraphx"
+
+
 class OnSwitch(StrEnum):
     """What becomes of the bank when the prompt changes."""
 
@@ -112,8 +123,8 @@ class EngineSettings:
 
     width, height: pixels, multiples of 16. steps: denoising steps, the rows of the stream batch. slots: frames held
     by a `fifo` bank (a `merge` bank holds one compact frame). guidance is here, not in the look, because it decides
-    how many rows one call has. device: auto, or one of torch's; dtype: auto (float16 on a GPU, float32 on the CPU) or
-    one of torch's. Raises SettingsError.
+    how many rows one call has. device: auto, or one of torch's; dtype: auto (core.runtimes.choice.DTYPES) or one of
+    torch's. provider: of the onnx runtime. Raises SettingsError.
     """
 
     model: str = "embedded"
@@ -126,6 +137,7 @@ class EngineSettings:
     dtype: str = "auto"
     device: str = "auto"
     runtime: Runtime = Runtime.AUTO
+    provider: Provider = Provider.AUTO
     loras: tuple[Lora, ...] = ()
 
     def __post_init__(self) -> None:
@@ -135,7 +147,7 @@ class EngineSettings:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be a multiple of 16")
         _whole("steps", self.steps, 1, 16)
         _whole("slots", self.slots, 1, 16)
-        for name, kind in (("policy", Policy), ("guidance", Guidance), ("runtime", Runtime)):
+        for name, kind in (("policy", Policy), ("guidance", Guidance), ("runtime", Runtime), ("provider", Provider)):
             _choice(name, getattr(self, name), kind)
         for name in ("model", "device"):
             _text(name, getattr(self, name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -43,8 +44,8 @@ def compare(resolved: Resolved, frames: int = FRAMES) -> Comparison:
     Raises PlanError where the runtime does not run and another would stand in; ModelError, SettingsError.
     """
     torch.cuda.empty_cache()  # what an export took, if it was here
-    eager = _film(on_runtime(resolved, Runtime.EAGER, "to compare with"), frames)
-    found = _film(resolved, frames)
+    eager = film(on_runtime(resolved, Runtime.EAGER, "to compare with"), frames)
+    found = film(resolved, frames)
     worst, needed = min(map(psnr, eager, found)), _LEAST_PSNR[resolved.settings.dtype]
     told = f"worst of {len(found)} frames {worst:.1f} dB from eager, {needed:g} dB needed"
     return Comparison(len(eager) == len(found) and worst >= needed, told)
@@ -88,8 +89,12 @@ def ensure_plan(resolved: Resolved, report: Report, wanted: Callable[[], bool] =
     return found
 
 
-def _film(resolved: Resolved, frames: int) -> list[Picture]:
-    """Translate a picture that drifts; the bank is read from the second frame on."""
+def film(resolved: Resolved, frames: int, seconds: list[float] | None = None) -> list[Picture]:
+    """Translate a picture that drifts; the bank is read from the second frame on.
+
+    seconds: gets how long each frame took. Raises PlanError where another runtime would stand in; ModelError,
+    SettingsError.
+    """
     settings = resolved.settings
     guidance = 1.0 if settings.guidance is Guidance.NONE else 1.5
     engine = Engine(resolved, Look(prompt="a person talking", interval=2, guidance=guidance))
@@ -98,5 +103,10 @@ def _film(resolved: Resolved, frames: int) -> list[Picture]:
     coarse = np.random.default_rng(0).integers(0, 256, (settings.height // 16 + 2, settings.width // 16 + 4, 3))
     scene = coarse.astype(np.uint8).repeat(16, axis=0).repeat(16, axis=1)
     views = [scene[8 : 8 + settings.height, 3 * i : 3 * i + settings.width] for i in range(frames)]
-    shown = [engine.translate(np.ascontiguousarray(view)) for view in views]
+    shown = []
+    for view in views:
+        begun = time.perf_counter()
+        shown.append(engine.translate(np.ascontiguousarray(view)))
+        if seconds is not None:
+            seconds.append(time.perf_counter() - begun)
     return [picture for picture in [*shown, *engine.drain()] if picture is not None]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Looks up known advisories against the versions of constraints.txt and constraints-lowest.txt (pip-audit, OSV's data).
+# Looks up known advisories against the versions of constraints.txt and its two siblings (pip-audit, OSV's data).
 # Ends with 0 where there are none, 1 where there are some, 2 where they could not be asked for.
 set -uo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,7 +14,7 @@ refused() {
 [ -x "$VENV/bin/python" ] || "${PYTHON:-python3}" -m venv "$VENV" || refused "no environment could be made in $VENV"
 said=$("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "pip-audit>=2.7" 2>&1) ||
     refused "pip-audit could not be installed ($(tail -n 1 <<<"$said"))"
-for file in constraints.txt constraints-lowest.txt; do
+for file in constraints.txt constraints-lowest.txt constraints-providers.txt; do
     # the file names every package, so nothing is resolved and nothing of it is installed
     said=$("$VENV/bin/python" -m pip_audit --requirement "$ROOT/$file" --no-deps --disable-pip \
         --vulnerability-service osv --progress-spinner off 2>&1)

@@ -57,6 +57,43 @@ function Install-TensorRT {
     if ($LASTEXITCODE -ne 0) { Write-Host "TensorRT for RTX could not be installed, pip says why above: going on without it" }
 }
 
+# Install-Provider ARGUMENTS: installs ONNX Runtime for another maker's card, the one that --provider names or that fits:
+# DirectML for any DirectX 12 card but NVIDIA's, which PyTorch serves. Such a package holds the same module as the ordinary
+# one, so it lies apart, in .venv\provider, where core/runtimes/onnx/providers.py finds it.
+function Install-Provider([string[]] $Arguments) {
+    $asked = ""
+    for ($i = 0; $i -lt $Arguments.Count; $i++) {
+        if ($Arguments[$i] -like "--provider=*") { $asked = $Arguments[$i].Substring(11) }
+        elseif ($Arguments[$i] -eq "--provider" -and $i + 1 -lt $Arguments.Count) { $asked = $Arguments[$i + 1] }
+    }
+    $wanted = $asked
+    if (-not $wanted -or $wanted -eq "auto") {
+        if (Get-Command nvidia-smi -ErrorAction SilentlyContinue) { return }
+        $cards = @(Get-CimInstance Win32_VideoController -ErrorAction SilentlyContinue | ForEach-Object { $_.Name })
+        if (-not ($cards | Where-Object { $_ -and $_ -notlike "Microsoft*" })) { return }
+        $wanted = "directml"
+    }
+    if ($wanted -notin "directml", "openvino") { return }
+    $package = Get-Content (Join-Path $Root "constraints-providers.txt") | Where-Object { $_ -like "onnxruntime-$wanted==*" }
+    if (-not $package) { return }
+    $folder = Join-Path $Venv "provider"
+    $stamp = Join-Path $folder ".package"
+    $failed = Join-Path $Venv ".no-provider"
+    if ((Test-Path $stamp) -and (Get-Content $stamp) -ceq $package) { return }
+    if ($wanted -ne $asked -and (Test-Path $failed) -and (Get-Content $failed) -ceq $package) { return }
+    Write-Host "Installing ONNX Runtime with $wanted, for this machine's card (--provider cpu does without)"
+    if (Test-Path $folder) { Remove-Item -Recurse -Force $folder }
+    & $Py -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps --target $folder $package
+    if ($LASTEXITCODE -eq 0) {
+        Set-Content $stamp $package
+        return
+    }
+    if (Test-Path $folder) { Remove-Item -Recurse -Force $folder }
+    if ($wanted -eq $asked) { Stop-With "$package could not be installed: pip says why above" }
+    Set-Content $failed $package
+    Write-Host "$package could not be installed, so the CPU does the work; --provider $wanted tries it again"
+}
+
 # Enter-Environment run | test: .venv holds the checkout and all that this purpose needs, at the versions of constraints.txt.
 function Enter-Environment([string] $Purpose) {
     $extras = if ($Purpose -eq "run") { "camera,obs,marking" } else { "camera,obs,marking,tray,dev" }

@@ -87,6 +87,44 @@ install_cpu_torch() {
         say "PyTorch's CPU builds could not be reached: installing the ordinary build instead (several GB)"
 }
 
+# Which of ONNX Runtime's builds fits the card that this machine has: openvino, migraphx, or none.
+provider_for_card() {
+    [ "$(uname -s)" = Linux ] && [ "$(uname -m)" = x86_64 ] && ! has_nvidia || return 0
+    case $(cat "${VCAM_CARDS:-/sys/class/drm}"/card*/device/vendor 2>/dev/null) in
+        *0x1002*) if [ -e "${ROCM_PATH:-/opt/rocm}" ]; then echo migraphx; fi ;;
+        *0x8086*) echo openvino ;;
+    esac
+}
+
+# `provider [arguments of vcam run]`: installs ONNX Runtime for another maker's card, the one that --provider names or
+# that fits. Such a package holds the same module as the ordinary one, so it lies apart, in .venv/provider, where
+# core/runtimes/onnx/providers.py finds it. (On macOS the ordinary one has CoreML.)
+provider() {
+    local asked='' previous='' one wanted package
+    for one in "$@"; do
+        case $one in --provider=*) asked=${one#*=} ;; esac
+        [ "$previous" != --provider ] || asked=$one
+        previous=$one
+    done
+    wanted=$asked
+    [ -n "$wanted" ] && [ "$wanted" != auto ] || wanted=$(provider_for_card)
+    case $wanted in openvino | migraphx) ;; *) return 0 ;; esac
+    package=$(grep "^onnxruntime-$wanted==" "$ROOT/constraints-providers.txt") || return 0
+    if [ "$(cat "$VENV/provider/.package" 2>/dev/null)" = "$package" ]; then return 0; fi
+    if [ "$wanted" != "$asked" ] && [ "$(cat "$VENV/.no-provider" 2>/dev/null)" = "$package" ]; then return 0; fi
+    say "Installing ONNX Runtime with $wanted, for this machine's card (--provider cpu does without)"
+    rm -rf "$VENV/provider"
+    if "$PY" -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps --target "$VENV/provider" \
+        "$package" >&2; then
+        printf '%s\n' "$package" >"$VENV/provider/.package"
+        return 0
+    fi
+    rm -rf "$VENV/provider"
+    [ "$wanted" != "$asked" ] || fail "$package could not be installed: pip says why above"
+    printf '%s\n' "$package" >"$VENV/.no-provider"
+    say "$package could not be installed, so the CPU does the work; --provider $wanted tries it again"
+}
+
 # `environment run`: .venv holds the checkout and all that running it needs, at the versions of constraints.txt.
 # `environment test`: the same, and what the checks need.
 environment() {

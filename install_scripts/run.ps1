@@ -2,5 +2,6 @@
 . (Join-Path $PSScriptRoot "common.ps1")
 
 Enter-Environment run
+Install-Provider $args
 & $Py -m vcam run @args
 exit $LASTEXITCODE

@@ -4,4 +4,5 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 environment run
+provider "$@"
 exec "$PY" -m vcam run "$@"

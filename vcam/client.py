@@ -129,12 +129,13 @@ def picture_link(folder: Path | None = None) -> str:
 
 def status_text(status: Status) -> str:
     """Return the status in a few lines for a terminal."""
+    engine_text = ": ".join(one for one in (status.runtime or "-", status.provider) if one)
     lines = [
         f"{status.state}" + (f": {status.reason}" if status.reason else ""),
         f"  profile   {status.profile_name or status.profile or '-'}  ({status.prompt})",
         f"  source    {status.source}",
         f"  sink      {status.sink}, {status.width}x{status.height} at {status.published_fps:.1f} fps",
-        f"  engine    {status.model} on {status.device or '-'} ({status.runtime or '-'}), {status.fps:.1f} fps, "
+        f"  engine    {status.model} on {status.device or '-'} ({engine_text}), {status.fps:.1f} fps, "
         f"bank {status.bank_bytes / 2**20:.1f} MiB, restarts {status.restarts}"
         + (f", process {status.engine_pid}" if status.engine_pid else ""),
         *([f"  preset    {preset_text(status)}"] if status.preset else []),

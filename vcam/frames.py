@@ -138,7 +138,8 @@ class EngineFacts:
 
     model, runtime, device: with what it runs. delay: frames between a picture and its translation. bank_bytes: size
     of the feature bank. changes_loras: whether it takes other LoRAs without being built anew. pid: of its process.
-    note: what the user should know about the runtime. to_build: whether building a TensorRT engine would help.
+    note: what the user should know about the runtime. provider: on whose hardware ONNX Runtime runs, in words, "" for
+    the CPU. to_build: whether building a TensorRT engine would help.
     """
 
     model: str = ""
@@ -149,6 +150,7 @@ class EngineFacts:
     changes_loras: bool = False
     pid: int | None = None
     note: str = ""
+    provider: str = ""
     to_build: bool = False
 
 

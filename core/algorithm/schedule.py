@@ -85,7 +85,8 @@ def row_coefficients(
         out = scaled / (scaled**2 + _SIGMA_DATA**2).sqrt()
     else:
         skip, out = torch.zeros_like(scaled), torch.ones_like(scaled)
-    shaped = [c.to(device, dtype).view(-1, 1, 1, 1) for c in (kept.sqrt(), (1 - kept).sqrt(), skip, out)]
+    # the dtype first: not every device has float64
+    shaped = [c.to(dtype).to(device).view(-1, 1, 1, 1) for c in (kept.sqrt(), (1 - kept).sqrt(), skip, out)]
     return RowCoefficients(t.to(device), *shaped)
 
 

@@ -115,6 +115,8 @@ def free(device: str) -> int:
     """Return the bytes that this process may still take on the device."""
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    if device.startswith("xpu"):
+        return int(torch.xpu.mem_get_info(torch.device(device))[0])
     return host.free_ram()
 
 

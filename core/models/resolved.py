@@ -13,9 +13,9 @@ from core.settings import EngineSettings, Policy, Runtime
 class Resolved:
     """What an engine is built from on this machine; nobody asks again what is decided here.
 
-    description: of the settings' model. settings: device, dtype and runtime are never auto. why: the reason for the
-    runtime, as a clause. asked: the runtime as the user gave it. without_loras: the runtime that the same settings
-    would get without their LoRAs. tensorrt: what TensorRT has for these settings.
+    description: of the settings' model. settings: no auto is left in them. why: the reason for the runtime, as a
+    clause. asked: the runtime as the user gave it. without_loras: the runtime that the same settings would get without
+    their LoRAs. tensorrt: what TensorRT has for these settings.
     """
 
     description: ModelDescription

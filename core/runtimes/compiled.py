@@ -60,6 +60,11 @@ def load(
 
     backend and mode are torch.compile's.
     """
+    if resolved.settings.device.partition(":")[0] not in ("cpu", "cuda"):
+        raise SettingsError(
+            f"the compiled runtime runs on the CPU and on NVIDIA's GPUs, not on {resolved.settings.device}; use "
+            "--runtime eager"
+        )
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(code_folder()))
     loaded, settings = load_parts(resolved), resolved.settings
     optimized = optimized_frame(loaded, resolved)

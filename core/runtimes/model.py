@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from core.algorithm.stream import Step, StreamState
     from core.models.loading import LoadedParts
+    from core.runtimes.onnx.providers import Placement
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Model:
     while the next is begun, None where decoding is waited for. threads: of PyTorch's operations between the runtime's
     calls, None for as many as PyTorch has. weights: by core.models.loras.named_weights' names, with the LoRAs in them.
     originals: the same without LoRAs, of those that LoRAs change. put: copies new values into the weights, None where
-    the runtime cannot change them.
+    the runtime cannot change them. placement: on whose hardware ONNX Runtime runs it, None for others and the CPU.
     """
 
     resolved: Resolved
@@ -47,6 +48,7 @@ class Model:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     originals: Mapping[str, Tensor] = field(default_factory=dict)
     put: Callable[[Mapping[str, Tensor]], None] | None = None
+    placement: Placement | None = None
 
     @staticmethod
     def of_parts(

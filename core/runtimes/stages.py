@@ -35,6 +35,8 @@ def measured_ms(stages: Stages, device: torch.device, repeats: int) -> dict[str,
 def _by_clock(run: Callable[[], Any]) -> float:
     started = time.perf_counter()
     run()
+    if torch.accelerator.is_available():  # whose work is queued
+        torch.accelerator.synchronize()
     return (time.perf_counter() - started) * 1000
 
 

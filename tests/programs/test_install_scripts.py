@@ -24,6 +24,7 @@ case "$*" in
     "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
     "-m pip config list") echo "global.no-index" ;;
     "-m pip install"*"[tensorrt]") exit "${TENSORRT_FAILS:-0}" ;;
+    "-m pip install"*" --target "*) [ -z "$PROVIDER_FAILS" ] && mkdir -p "${10}/onnxruntime" ;;
     "-m pip install"*) exit "${PIP_FAILS:-0}" ;;
     -) cat >/dev/null; echo "${LACKS:-}" ;;
 esac
@@ -38,8 +39,9 @@ class Checkout:
         self.log = folder / "asked"
         self.python = folder / "python3"
         shutil.copytree(ROOT / "install_scripts", self.root / "install_scripts")
-        for name in ("pyproject.toml", "constraints.txt"):
+        for name in ("pyproject.toml", "constraints.txt", "constraints-providers.txt"):
             shutil.copy(ROOT / name, self.root / name)
+        self.cards = folder / "cards"  # as the kernel lists them
         self.python.write_text(FAKE_PYTHON)
         self.python.chmod(0o755)
 
@@ -48,10 +50,17 @@ class Checkout:
         return subprocess.run(
             [str(self.root / "install_scripts" / script), *arguments],
             cwd="/",
-            env=os.environ | {"PYTHON": str(self.python), "LOG": str(self.log)} | environment,
+            env=os.environ
+            | {"PYTHON": str(self.python), "LOG": str(self.log), "VCAM_CARDS": str(self.cards)}
+            | environment,
             capture_output=True,
             text=True,
         )
+
+    def card(self, maker: str) -> None:
+        """Have a card of that maker."""
+        (self.cards / "card0" / "device").mkdir(parents=True)
+        (self.cards / "card0" / "device" / "vendor").write_text(f"{maker}\n")
 
     def asked(self, what: str) -> int:
         return sum(line.startswith(what) for line in self.log.read_text().splitlines())
@@ -129,6 +138,58 @@ def test_a_failed_installation_is_tried_again(checkout: Checkout) -> None:
     assert checkout.asked("-m vcam") == 0
     assert checkout.start().returncode == 0
     assert checkout.asked("-m pip install") == 1
+
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux lists its cards in files")
+PROVIDER = "-m pip install --quiet --disable-pip-version-check --retries 1 --no-deps --target"
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("maker", "arguments", "package"),
+    [
+        ("0x8086", [], "onnxruntime-openvino"),
+        ("0x1002", [], "onnxruntime-migraphx"),
+        ("0x8086", ["--provider", "auto"], "onnxruntime-openvino"),
+        ("0x1af4", ["--provider=openvino"], "onnxruntime-openvino"),
+        ("0x8086", ["--provider", "cpu"], ""),
+        ("0x8086", ["--provider", "coreml"], ""),
+        ("0x1af4", [], ""),
+    ],
+)
+def test_the_build_of_onnx_runtime_that_fits_the_card_is_installed_once_and_apart(
+    checkout: Checkout, tmp_path: Path, maker: str, arguments: list[str], package: str
+) -> None:
+    checkout.card(maker)
+    for times in (int(bool(package)), 0):
+        started = checkout.start(*arguments, ROCM_PATH=str(tmp_path))
+        assert started.returncode == 0, started.stderr
+        asked = [line for line in checkout.log.read_text().splitlines() if line.startswith(PROVIDER)]
+        assert len(asked) == times
+        assert all(f"/.venv/provider {package}==" in line for line in asked)
+        assert (checkout.root / ".venv" / "provider" / "onnxruntime").is_dir() == bool(package)
+    assert checkout.log.read_text().splitlines()[-1] == " ".join(["-m vcam run", *arguments])
+
+
+@on_linux
+def test_a_build_that_cannot_be_installed_is_no_obstacle_unless_it_was_asked_for(checkout: Checkout) -> None:
+    checkout.card("0x8086")
+    started = checkout.start(PROVIDER_FAILS="1")
+    assert started.returncode == 0
+    assert "so the CPU does the work" in started.stderr
+    assert checkout.asked("-m vcam run") == 1
+    checkout.start(PROVIDER_FAILS="1")
+    assert checkout.asked(PROVIDER) == 0  # it was tried
+    asked = checkout.start("--provider", "openvino", PROVIDER_FAILS="1")
+    assert asked.returncode == 1
+    assert "error: onnxruntime-openvino==" in asked.stderr
+
+
+@on_linux
+def test_without_rocm_an_amd_card_gets_nothing(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.card("0x1002")
+    assert checkout.start(ROCM_PATH=str(tmp_path / "none")).returncode == 0
+    assert checkout.asked(PROVIDER) == 0
 
 
 @on_unix

@@ -46,6 +46,7 @@ _OPTION_OF = {
 _FRAMING_HELP = "fill the picture, fit all of the camera's into it, or follow the face"
 _PRESET_HELP = "how finely to draw: fast, balanced, sharp; auto: the sharpest that this machine is quick enough for"
 _RUNTIMES = "auto, eager, onnx, compiled or tensorrt"
+_PROVIDER_HELP = "on what ONNX Runtime runs: auto, cpu, openvino, directml, coreml or migraphx (auto)"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -270,13 +271,14 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--provider", metavar="P", help=_PROVIDER_HELP)
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1, mps or xpu (auto)")
     parser.add_argument("--dtype", metavar="T", help="auto, float32, float16, bfloat16 or float64 (auto)")
 
 
 def check(args: argparse.Namespace) -> None:
     """Put each value, as its check gives it, in its place; raises OptionError, which names the option."""
-    from core.settings import Framing, Policy, Region, Runtime
+    from core.settings import Framing, Policy, Provider, Region, Runtime
     from vcam.commands import OnFailure
     from vcam.settings.config import (
         FPS,
@@ -312,6 +314,7 @@ def check(args: argparse.Namespace) -> None:
         "policies": each(choice(Policy)),
         "runtime": choice(Runtime),
         "runtimes": each(choice(Runtime)),
+        "provider": choice(Provider),
         "device": check_device,
         "dtype": check_dtype,
         "transition": whole(0, 60_000),

@@ -52,6 +52,7 @@ def status_of(
         model=facts.model,
         runtime=facts.runtime,
         device=facts.device,
+        provider=facts.provider,
         preset="" if choice.preset is None else str(choice.taken),
         preset_asked=str(choice.preset or ""),
         preset_says=preset_says,

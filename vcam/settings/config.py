@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core import folders
-from core.settings import Framing, Runtime
+from core.settings import Framing, Provider, Runtime
 from vcam.commands import PROMPT_LIMIT, OnFailure, from_text, verbs
 from vcam.errors import CommandError, ConfigError, OptionError
 from vcam.settings.engine_options import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
@@ -348,6 +348,7 @@ SCHEMA: dict[str, Check] = {
     "engine.preset": choice(Preset),
     "engine.model": text(1000),
     "engine.runtime": choice(Runtime),
+    "engine.provider": choice(Provider),
     "engine.device": check_device,
     "engine.dtype": check_dtype,
     "engine.threads": THREADS,

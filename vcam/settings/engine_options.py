@@ -9,7 +9,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, Any, get_type_hints
 
-from core.settings import EngineSettings, Guidance, Lora, Policy, Runtime, names
+from core.settings import EngineSettings, Guidance, Lora, Policy, Provider, Runtime, names
 from vcam.settings.presets import START, Own, Preset, graded
 
 DEFAULT_MODEL = "embedded"
@@ -44,6 +44,7 @@ class EngineOptions:
     dtype: Annotated[str | None, AskedBy.CONFIG] = None
     device: Annotated[str | None, AskedBy.CONFIG] = None
     runtime: Annotated[Runtime | None, AskedBy.CONFIG] = None
+    provider: Annotated[Provider | None, AskedBy.CONFIG] = None
 
     @staticmethod
     def read(holder: object, size: tuple[int, int] | None = None) -> EngineOptions:

@@ -29,13 +29,13 @@ class Speed:
 def place(options: RunOptions) -> str:
     """Return what the speed of a model depends on besides the model: the machine, and how the engine is run there."""
     asked = options.engine, options.machine
-    runtime, device, dtype = (
+    runtime, provider, device, dtype = (
         next((str(value) for one in asked if (value := getattr(one, name)) is not None), "auto")
-        for name in ("runtime", "device", "dtype")
+        for name in ("runtime", "provider", "device", "dtype")
     )
     width, height = options.size or DEFAULT_SIZE
     machine = f"{processor()}, {cores()} cores, {platform.node()}"
-    return f"{machine}; {runtime} {device} {dtype}, {engine_threads(options)} threads, {width}x{height}"
+    return f"{machine}; {runtime} {provider} {device} {dtype}, {engine_threads(options)} threads, {width}x{height}"
 
 
 def remembered(folder: Path, place: str) -> dict[str, Speed]:

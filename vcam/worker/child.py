@@ -106,6 +106,7 @@ def _load(pipe: Connection, settings: EngineSettings, look: Look, factory: str, 
                 changes_loras=engine.changes_loras,
                 pid=os.getpid(),
                 note=note,
+                provider=engine.provider,
                 to_build=to_build,
             )
         )

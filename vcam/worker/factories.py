@@ -36,6 +36,10 @@ class EngineProtocol(Protocol):
         """Frames between a picture and its translation."""
 
     @property
+    def provider(self) -> str:
+        """On whose hardware ONNX Runtime runs the model, in words; "" for the CPU and for other runtimes."""
+
+    @property
     def bank_bytes(self) -> int:
         """Size of the feature bank."""
 
@@ -68,6 +72,7 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
     from core.engine import Engine as CoreEngine
     from core.models.catalogue import in_gb
     from core.models.hub import DownloadProgress, ensure
+    from core.provider_trial import try_provider
     from core.runtimes.choice import on_runtime, resolve
 
     told = -1
@@ -81,6 +86,7 @@ def core_engine(settings: EngineSettings, look: Look, threads: int, report: Repo
             report(text, 0.1 + 0.4 * share)
 
     ensure(settings.model, fetched)
+    try_provider(settings, report)
     report(f"loading the model: {settings.model}", 0.5)
     resolved = resolve(settings)
     compiled = resolved.asked is Runtime.AUTO and resolved.runtime is Runtime.COMPILED

@@ -1,4 +1,4 @@
-"""The `onnx` runtime: encoder, UNet and decoder as ONNX graphs on the CPU, by ONNX Runtime.
+"""The `onnx` runtime: encoder, UNet and decoder as ONNX graphs, by ONNX Runtime, on the CPU or a provider's hardware.
 
 A model folder's `onnx/` holds graphs without weights (encoder, unet, decoder, text_encoder; of SDXL's shape also
 text_encoder_2), good for every size, number of steps and of slots, and graphs.json, which says what they need
@@ -34,20 +34,22 @@ from core.models.description import (
     has_graphs,
     tokenizer_of,
 )
-from core.models.folder_files import check_keys, read_json, whole
+from core.models.folder_files import check_keys, part_config, read_json, whole
 from core.models.loading import betas_schedule
 from core.models.resolved import Resolved
 from core.models.tokenizer import light_tokenizer, special_tokens
 from core.runtimes.model import Model
+from core.runtimes.onnx import providers
 from core.runtimes.onnx.eight_bits import in_eight_bits
 from core.runtimes.onnx.folding import Chain, compose
 from core.runtimes.parts import ModelParts, PartsStep
-from core.settings import EngineSettings, Policy
+from core.settings import EngineSettings, Policy, Provider
 
 FOLDER = "onnx"
 MANIFEST = "graphs.json"
 SIDES = ("height", "width")  # how a graph of pictures alone calls their sides
 VERSION = 2  # of what the graphs take and give, and of the manifest
+_ALL_GRAPHS = ("encoder", "unet", "decoder", "text_encoder", "text_encoder_2", DETAIL)
 _REMEDY = "use --runtime eager, or export the graphs again (docs/models.md)"
 
 
@@ -91,15 +93,17 @@ def load(resolved: Resolved) -> Model:
         raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
     manifest = read_manifest(description)
     threads = _divided(settings, torch.get_num_threads())
-    sessions = _sessions(description, manifest, threads.sessions, (settings.height, settings.width))
-    unet = sessions["unet"]
-    channels = int(unet.get_inputs()[0].shape[1])
     factor = int(manifest["factor"])
+    channels = int(part_config(folder, "unet")["in_channels"])
     latent = (channels, settings.height // factor, settings.width // factor)
     layout = _layout(manifest["layout"], latent[1], latent[2])
+    shapes = _shapes(settings, latent, layout)
+    builder = SessionBuilder(providers.require(settings.provider), settings.provider, shapes)
+    sessions = _sessions(builder, description, manifest, threads.sessions)
+    unet = sessions["unet"]
     parts = ModelParts(
         encode=_encode(sessions["encoder"]),
-        net=_net(unet, layout, ThreadPoolExecutor(threads.workers, "unet"), threads.workers),
+        net=_net(unet, layout, ThreadPoolExecutor(threads.workers, "unet"), threads),
         decode=_decode(sessions["decoder"], sessions.get(DETAIL)),
     )
     return Model(
@@ -112,22 +116,30 @@ def load(resolved: Resolved) -> Model:
         dtype=torch.float32,
         device=torch.device("cpu"),
         beside=ThreadPoolExecutor(1, "decode") if threads.beside else None,
+        placement=providers.placement(settings.provider, list(sessions.values())),
         threads=1,  # between the calls there is little to do, and PyTorch's threads wait for each other by spinning
     )
 
 
 class _Threads(NamedTuple):
-    """The CPU's threads: of each graph's session, of rows side by side, and whether decoding runs beside both."""
+    """The CPU's threads: of each graph's session, of rows side by side, and whether decoding runs beside both.
+
+    rows_at_once: all rows go through the UNet in one call.
+    """
 
     sessions: dict[str, int]
     workers: int
     beside: bool
+    rows_at_once: bool = False
 
 
 def _divided(settings: EngineSettings, threads: int) -> _Threads:
     rows = len(net_rows(settings.guidance, settings.steps))
     # the UNet's many small operations gain less by threads than its rows do by running side by side
     unet = max(1, threads // (rows + 1))
+    if settings.provider is not Provider.CPU:
+        # other hardware takes all rows at once, and DirectML one call at a time
+        return _Threads(dict.fromkeys(_ALL_GRAPHS, threads), 1, beside=False, rows_at_once=True)
     # with one step there is no second row to run beside the first: the last picture is decoded meanwhile
     beside = settings.steps == 1 and threads > 1
     decoder = max(1, threads - unet) if beside else threads
@@ -156,8 +168,17 @@ def read_manifest(description: ModelDescription) -> dict[str, Any]:
     return manifest
 
 
+def _shapes(settings: EngineSettings, latent: tuple[int, int, int], layout: Layout) -> dict[str, tuple[int, ...]]:
+    """Return the first sizes of the graphs' inputs, by name, where all rows go through the UNet in one call."""
+    rows = len(net_rows(settings.guidance, settings.steps))
+    picture = (settings.height, settings.width)
+    rings = {name: (rows, settings.ring_slots, tokens) for name, (tokens, _) in layout.items()}
+    plain = dict.fromkeys(("timesteps", "text", "fresh", "strength", "threshold"), (rows,))
+    return plain | rings | {"latents": (rows, *latent), "latent": (1, *latent), "picture": picture, "source": picture}
+
+
 def _sessions(
-    description: ModelDescription, manifest: Mapping[str, Any], threads: Mapping[str, int], size: tuple[int, int]
+    builder: SessionBuilder, description: ModelDescription, manifest: Mapping[str, Any], threads: Mapping[str, int]
 ) -> dict[str, Any]:
     folder, graphs = description.folder, graphs_of(description)
     weights = {part: weights_of(folder / part) for part in set(graphs.values())}
@@ -181,26 +202,46 @@ def _sessions(
         raise ModelError(
             f"{folder / FOLDER / MANIFEST}: does not fit the weights ({' '.join(str(error).split())}); {_REMEDY}"
         ) from error
-    return {graph: _session(folder / FOLDER / f"{graph}.onnx", needed[graph], threads[graph], size) for graph in graphs}
+    return {
+        graph: builder.session(folder / FOLDER / f"{graph}.onnx", needed[graph], threads[graph]) for graph in graphs
+    }
 
 
-def _session(path: Path, weights: Mapping[str, NDArray[np.float32]], threads: int, size: tuple[int, int]) -> Any:
-    import onnxruntime
+class SessionBuilder(NamedTuple):
+    """What makes the sessions of a model: ONNX Runtime, its provider, and the first sizes of the graphs' inputs."""
 
-    onnxruntime.disable_telemetry_events()  # core/__init__.py keeps it from being set up
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # where shapes are known, what is multiplied and added stays in the layout of the convolutions around it
-    for name, side in zip(SIDES, size, strict=True):
-        options.add_free_dimension_override_by_name(name, side)
-    # idle threads that spin would take the cores from the camera and the publisher
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
+    onnxruntime: Any
+    provider: Provider
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def session(self, path: Path, weights: Mapping[str, NDArray[np.float32]], threads: int) -> Any:
+        """Return a session of that graph with its weights. Raises ModelError."""
+        library = self.onnxruntime
+        options, given = providers.options(library, self.provider)
+        options.intra_op_num_threads = threads
+        # idle threads that spin would take the cores from the camera and the publisher
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            values = [library.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
+            sizes = dict(zip(SIDES, self.shapes["picture"], strict=True))
+            if self.provider is not Provider.CPU:
+                sizes |= self._free_sizes(path, weights, values)
+            # where shapes are known, what is multiplied and added stays in the layout of the convolutions around it
+            for name, size in sizes.items():
+                options.add_free_dimension_override_by_name(name, size)
+            options.add_external_initializers(list(weights), values)
+            return library.InferenceSession(str(path), options, providers=given)
+        except Exception as error:  # onnxruntime's errors derive from Exception alone
+            raise ModelError(f"{path}: cannot be loaded ({' '.join(str(error).split())[:300]}); {_REMEDY}") from error
+
+    def _free_sizes(self, path: Path, weights: Mapping[str, NDArray[np.float32]], values: list[Any]) -> dict[str, int]:
+        """Return the sizes that the graph leaves open, by their names in it: other hardware wants to know them."""
+        options = self.onnxruntime.SessionOptions()
+        options.graph_optimization_level = self.onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_external_initializers(list(weights), values)
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors derive from Exception alone
-        raise ModelError(f"{path}: cannot be loaded ({' '.join(str(error).split())[:300]}); {_REMEDY}") from error
+        inputs = self.onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]).get_inputs()
+        pairs = [pair for one in inputs for pair in zip(one.shape, self.shapes.get(one.name, ()), strict=False)]
+        return {name: size for name, size in pairs if isinstance(name, str)}
 
 
 def weights_of(part: Path) -> dict[str, NDArray[np.float32]]:
@@ -244,8 +285,9 @@ def _layout(levels: Mapping[str, tuple[int, int]], height: int, width: int) -> L
     }
 
 
-def _net(session: Any, layout: Layout, pool: Executor, workers: int) -> Net:
-    """Return a Net that runs the independent rows on `workers` threads: the caller's and the pool's."""
+def _net(session: Any, layout: Layout, pool: Executor, threads: _Threads) -> Net:
+    """Return a Net that runs the independent rows on several threads, the caller's and the pool's, or all at once."""
+    workers = threads.workers
     outputs = [output.name for output in session.get_outputs()]
 
     def net(latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading) -> tuple[Tensor, Features]:
@@ -258,19 +300,19 @@ def _net(session: Any, layout: Layout, pool: Executor, workers: int) -> Net:
         feed |= {"fresh": fresh, "strength": reading.strength, "threshold": threshold} | rings
         arrays = {name: np.ascontiguousarray(t.numpy()) for name, t in feed.items()}
 
-        def run(row: int) -> list[NDArray[np.float32]]:
-            found: list[NDArray[np.float32]] = session.run(
-                outputs, {name: array[row : row + 1] for name, array in arrays.items()}
-            )
+        def run(some: slice) -> list[NDArray[np.float32]]:
+            found: list[NDArray[np.float32]] = session.run(outputs, {name: one[some] for name, one in arrays.items()})
             return found
 
         def share(first: int) -> list[list[NDArray[np.float32]]]:
-            return [run(row) for row in range(first, rows, workers)]
+            if threads.rows_at_once:
+                return [run(slice(None))]
+            return [run(slice(row, row + 1)) for row in range(first, rows, workers)]
 
         # the first share runs here: a thread that is awake need not be woken
         others = [pool.submit(share, first) for first in range(1, workers)]
         shares = [share(0), *(other.result() for other in others)]
-        apart = [shares[row % workers][row // workers] for row in range(rows)]
+        apart = [shares[at % workers][at // workers] for at in range(sum(map(len, shares)))]
         prediction, *seen = (torch.from_numpy(np.concatenate(values)) for values in zip(*apart, strict=True))
         return prediction, dict(zip(layout, seen, strict=True)) if bank else {}
 

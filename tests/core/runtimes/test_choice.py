@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from core.engine import Engine
-from core.errors import ModelError, PlanError
+from core.errors import ModelError, PlanError, SettingsError
 from core.models.description import fingerprint
 from core.plans import Machine, PlanKey, TensorRtState, Verdict
-from core.runtimes import choice
+from core.runtimes import choice, compiled
 from core.runtimes.choice import for_plan, next_best, resolve
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache, readiness
 from core.runtimes.tensorrt import runtime as tensorrt
 from core.runtimes.tensorrt.library import Library
-from core.settings import EngineSettings, Look, Lora, Policy, Runtime
+from core.settings import EngineSettings, Look, Lora, Policy, Provider, Runtime
 from tests.support import trt_stand_in
 from tests.support.model_folders import as_given, load_model, make_folder, settings
 
@@ -74,6 +74,34 @@ def test_what_stands_in_for_tensorrt_keeps_what_was_looked_up(folder: Path) -> N
     found = next_best(failed)
     assert (found.runtime, found.without_loras) == (Runtime.EAGER, Runtime.EAGER)
     assert found.tensorrt is failed.tensorrt
+
+
+def has(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have PyTorch see that device, and no other."""
+    for name, module in (("cuda", torch.cuda), ("xpu", torch.xpu), ("mps", torch.backends.mps)):
+        monkeypatch.setattr(module, "is_available", lambda name=name: name == device)
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("mps", "float32"), ("xpu", "float16"), ("cuda", "float16")])
+def test_a_card_that_pytorch_knows_is_taken_in_the_dtype_that_works_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, device: str, dtype: str
+) -> None:
+    has(device, monkeypatch)
+    found = resolve(settings(folder, device="auto", dtype="auto"))
+    assert (found.settings.device, found.settings.dtype) == (device, dtype)
+    if device != "cuda":
+        assert (found.runtime, found.why) == (Runtime.EAGER, f"PyTorch alone runs on {device}")
+        # quicker there, and compared with eager where another maker's hardware is to run them
+        assert resolve(EngineSettings()).runtime is Runtime.ONNX
+    # what the onnx runtime is given and gives lies in the host's memory
+    for wanted in ({"runtime": Runtime.ONNX}, {"provider": Provider.DIRECTML}):
+        found = resolve(settings(folder, device="auto", dtype="auto", **wanted))
+        assert (found.settings.device, found.settings.dtype, found.runtime) == ("cpu", "float32", Runtime.ONNX)
+
+
+def test_the_compiled_runtime_says_where_it_runs(folder: Path) -> None:
+    with pytest.raises(SettingsError, match="runs on the CPU and on NVIDIA's GPUs, not on mps; use --runtime eager"):
+        compiled.load(as_given(settings(folder, device="mps", dtype="float32")), lambda text, fraction: None)
 
 
 def test_a_model_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.settings import Framing, Runtime
+from core.settings import Framing, Provider, Runtime
 from vcam.commands import OnFailure
 from vcam.errors import ConfigError, OptionError
 from vcam.settings.config import (
@@ -60,6 +60,7 @@ off = "Away"
 preset = "sharp"
 model = "sd15-lcm"
 runtime = "eager"
+provider = "cpu"
 device = "cuda:1"
 dtype = "float16"
 threads = 4
@@ -124,7 +125,12 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         open_panel=True,
         port=9000,
         engine=EngineOptions(
-            preset=Preset.SHARP, model="sd15-lcm", runtime=Runtime.EAGER, device="cuda:1", dtype="float16"
+            preset=Preset.SHARP,
+            model="sd15-lcm",
+            runtime=Runtime.EAGER,
+            provider=Provider.CPU,
+            device="cuda:1",
+            dtype="float16",
         ),
         threads=4,
         obs=ObsSettings(
@@ -174,7 +180,9 @@ BAD = {
     "osc.port is 80": "[osc]\nport = 80",
     "unknown key fsp; did you mean fps?": "fsp = 30",
     "unknown key port; did you mean panel.port?": "port = 30",
-    "unknown key engine.steps; known here: preset, model, runtime, device, dtype and threads": "[engine]\nsteps = 3",
+    "unknown key engine.steps; known here: preset, model, runtime, provider, device, dtype and threads": (
+        "[engine]\nsteps = 3"
+    ),
     "fps is nan; it must be a number between 1 and 240": "fps = nan",
     "fps is -30; it must be a number between 1 and 240": "fps = -30",
     "fps is true; it must be a number between 1 and 240": "fps = true",

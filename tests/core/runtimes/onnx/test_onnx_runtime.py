@@ -17,7 +17,7 @@ from core.engine import Engine
 from core.errors import ModelError, SettingsError
 from core.models.description import EMBEDDED
 from core.runtimes.choice import resolve
-from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime
+from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Provider, Runtime
 from tests.support.model_folders import make_folder, parts_of, replace_parts
 from tests.support.small_models import TEXT_WIDTH
 
@@ -300,8 +300,10 @@ def test_how_the_threads_are_shared(
 ) -> None:
     from core.runtimes.onnx.runtime import _divided
 
-    threads_of = _divided(EngineSettings(steps=steps, guidance=guidance), threads)
-    assert (tuple(threads_of.sessions[graph] for graph in ("encoder", "unet", "decoder")), *threads_of[1:]) == expected
+    threads_of = _divided(EngineSettings(steps=steps, guidance=guidance, provider=Provider.CPU), threads)
+    apart = tuple(threads_of.sessions[graph] for graph in ("encoder", "unet", "decoder"))
+    assert (apart, threads_of.workers, threads_of.beside) == expected
+    assert not threads_of.rows_at_once
 
 
 @pytest.mark.usefixtures("two_threads")
