@@ -25,7 +25,7 @@ function flip(state, command) {
 const VEILS = {
   panic: ["Nothing is shown", "Others see a card without a word about you. Resume goes on."],
   paused: ["Paused", "Others see a card. Resume goes on."],
-  gone: ["Not running", "Others see the last card."],
+  gone: ["Not running", "Nothing new is sent to anybody."],
 };
 
 function veil(state) {
