@@ -212,6 +212,28 @@ def test_sliders_and_pickers(page: Any, camera: PanelCamera) -> None:
     until(lambda: text(page, "preset-says"), "the page does not say what auto measures")
 
 
+def test_framing_and_region(page: Any, camera: PanelCamera) -> None:
+    """Neither model is here: the page says which command fetches it, and the picture goes on."""
+    page.execute_script("document.getElementById('advanced').open = true")
+    until(lambda: by(page, "framing-picker").get_attribute("value") == "fill", "the framing is not drawn")
+    choose(page, "framing-picker", "face")
+    until(lambda: camera.daemon.choice.look.framing == "face", "the framing did not change")
+    until(lambda: "models download face" in text(page, "notes"), "the page does not name the command")
+    choose(page, "framing-picker", "fit")
+    until(lambda: camera.daemon.choice.look.framing == "fit", "the framing did not change")
+    until(lambda: "models download" not in text(page, "notes"), "the note stays")
+    assert not by(page, "elsewhere-picker").is_enabled(), "the style is everywhere"
+    choose(page, "region-picker", "person")
+    until(lambda: camera.daemon.choice.look.region == "person", "the region did not change")
+    until(lambda: "models download person" in text(page, "notes"), "the page does not name the command")
+    until(lambda: by(page, "elsewhere-picker").is_enabled(), "what is behind cannot be chosen")
+    choose(page, "elsewhere-picker", "blur")
+    until(lambda: camera.daemon.choice.look.elsewhere == "blur", "what is behind did not change")
+    choose(page, "region-picker", "all")
+    choose(page, "framing-picker", "fill")
+    until(lambda: "models download" not in text(page, "notes"), "the note stays")
+
+
 def test_what_the_model_takes_by_itself_is_drawn_where_it_is(page: Any, camera: PanelCamera) -> None:
     use(page, "wild")
     use(page, "plain")
