@@ -15,7 +15,7 @@ import pytest
 from core.errors import ModelError
 from core.models import description
 from core.models.description import ModelDescription, describe
-from core.settings import EngineSettings, Framing, Look, Policy
+from core.settings import EngineSettings, Framing, Look, Policy, Region
 from tests.support.patience import PATIENCE_S
 from vcam import client, commands
 from vcam.cli import arguments, verbs
@@ -372,6 +372,7 @@ def test_run_passes_everything_on(
     )
     call = fake(monkeypatch, daemon, "run", report)
     argv = "run --source pattern --fps 30 --frames 7 --no-panel --on-failure hold --steps 1 --bank off --threads 2"
+    argv += " --framing face --region person --elsewhere pictures/sea.jpg"
     assert cli.main([*argv.split(), "--engine-size", "128x64", "--prompt", "ink", "--strength", "0.3", "--json"]) == 0
     (options,) = call.args
     assert options == RunOptions(
@@ -386,6 +387,9 @@ def test_run_passes_everything_on(
         on_failure=OnFailure.HOLD,
         mirror=True,
         strength=0.3,
+        framing=Framing.FACE,
+        region=Region.PERSON,
+        elsewhere=str(Path.cwd() / "pictures/sea.jpg"),
         engine=EngineOptions(steps=1, policy=Policy.OFF, width=128, height=64),
         machine=EngineOptions(model="embedded"),
         threads=2,
