@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Mapping
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from core.algorithm.bank import Bank, Features, Reading
 from core.algorithm.frame import PictureDecoder, PictureEncoder
 from core.algorithm.net import Picture
-from core.algorithm.unet import PlainUNet
+from core.algorithm.stream import StreamState
+from core.algorithm.unet import BankedUNet, PlainUNet
 from core.models import loras
 from core.models.loading import banked, load_parts
 from core.models.resolved import Resolved
@@ -20,13 +24,47 @@ from core.runtimes.parts import ModelParts, PartsStep
 def load(resolved: Resolved) -> Model:
     """Load the model. Raises ModelError, SettingsError."""
     loaded = load_parts(resolved)
-    parts = ModelParts(
-        encode=partial(_encode, PictureEncoder(loaded.vae), loaded.device),
-        net=banked(loaded.unet, resolved) if loaded.layout else PlainUNet(loaded.unet),
-        decode=partial(_decode, loaded.decode, loaded.device),
-    )
-    put = partial(loras.put, loaded.weights)
-    return Model.of_parts(resolved, loaded, lambda state: PartsStep(parts), put)
+    encode = partial(_encode, PictureEncoder(loaded.vae), loaded.device)
+    decode = partial(_decode, loaded.decode, loaded.device)
+    net = banked(loaded.unet, resolved) if loaded.layout else None
+    opened: weakref.WeakSet[RememberedText] = weakref.WeakSet()
+
+    def open_stream(state: StreamState) -> PartsStep:
+        if net is None:
+            return PartsStep(ModelParts(encode, PlainUNet(loaded.unet), decode))
+        own = RememberedText(net)
+        opened.add(own)
+        return PartsStep(ModelParts(encode, own, decode))
+
+    def put(values: Mapping[str, Tensor]) -> None:
+        loras.put(loaded.weights, values)
+        for one in opened:
+            one.forget()
+
+    return Model.of_parts(resolved, loaded, open_stream, put)
+
+
+class RememberedText:
+    """core.algorithm.net.Net of one stream: what the layers make of a text is worked out when it changes, and kept."""
+
+    def __init__(self, net: BankedUNet) -> None:
+        """net: may serve other streams too."""
+        self._net = net
+        self._text: Tensor | None = None
+        self._cross: dict[str, Tensor] = {}
+
+    def __call__(
+        self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
+    ) -> tuple[Tensor, Features]:
+        """See core.algorithm.net.Net."""
+        if self._text is None or not torch.equal(text, self._text):
+            self._cross, self._text = self._net.cross_attention(text), text
+        done: tuple[Tensor, Features] = self._net(latents, timesteps, text, bank, reading, self._cross)
+        return done
+
+    def forget(self) -> None:
+        """Work it out anew: the weights have changed."""
+        self._text = None
 
 
 def _encode(encode: PictureEncoder, device: torch.device, picture: Picture) -> Tensor:
