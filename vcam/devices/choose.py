@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 def load_readers() -> None:
     """Load what reads, writes and signs films and pictures: one may become the source, or be recorded, at any time."""
+    import av.subtitles.stream  # noqa: F401  which PyAV loads with the first file that is closed
+
     from vcam.video import marking
 
     marking.load()

@@ -138,7 +138,8 @@ def load() -> bool:
     """Load what signs, which takes a moment; return whether it is installed."""
     try:
         import c2pa  # noqa: F401
-        import cryptography  # noqa: F401
+        import cryptography.hazmat.primitives.asymmetric.ec
+        import cryptography.x509  # noqa: F401
     except ImportError:
         return False
     return True
