@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from core.algorithm import bank as banks
+from core.algorithm import conditions
 from core.algorithm import schedule as schedules
 from core.algorithm.bank import Bank, Features, Reading
 from core.algorithm.detail import steadied
@@ -91,6 +93,32 @@ class DenoisedBatch(NamedTuple):
     in_flight: Tensor
     origins: Tensor
     seen: Features
+
+
+class UpcastVae(nn.Module):
+    """A diffusers AutoencoderKL that computes in float32 and is spoken to in float16, in which SDXL's overflows."""
+
+    def __init__(self, vae: Any, dtype: torch.dtype) -> None:
+        """Take the VAE, which is in float32, over."""
+        super().__init__()
+        self.inner = vae
+        self.config = vae.config
+        self.dtype = dtype
+
+    @staticmethod
+    def needed(unet: Mapping[str, Any], vae: Mapping[str, Any], dtype: torch.dtype) -> bool:
+        """Return whether parts of those configurations need it, as diffusers' pipeline of SDXL decides."""
+        sdxl = unet.get("addition_embed_type") == conditions.KIND
+        upcast = vae["_class_name"] == "AutoencoderKL" and vae.get("force_upcast") is not False
+        return sdxl and upcast and dtype == torch.float16
+
+    def encode(self, picture: Tensor) -> SimpleNamespace:
+        """Return the latents [rows, channels, h, w] of pictures."""
+        return SimpleNamespace(latents=self.inner.encode(picture.float()).latent_dist.mode().to(self.dtype))
+
+    def decode(self, latent: Tensor) -> SimpleNamespace:
+        """Return the sample [rows, 3, height, width] of latents."""
+        return SimpleNamespace(sample=self.inner.decode(latent.float()).sample.to(self.dtype))
 
 
 class PictureEncoder(nn.Module):

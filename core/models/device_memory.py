@@ -27,7 +27,15 @@ from core.algorithm import bank as banks
 from core.algorithm import conditions
 from core.algorithm import unet as unets
 from core.algorithm.bank import Bank, Features
-from core.algorithm.frame import FrameInputs, PictureDecoder, PictureEncoder, StreamTensors, denoise, example_inputs
+from core.algorithm.frame import (
+    FrameInputs,
+    PictureDecoder,
+    PictureEncoder,
+    StreamTensors,
+    UpcastVae,
+    denoise,
+    example_inputs,
+)
 from core.algorithm.net import Net
 from core.algorithm.schedule import Prediction
 from core.algorithm.stream import net_rows
@@ -91,11 +99,14 @@ def need(resolved: Resolved) -> Need:
     ) as error:  # what diffusers is led to
         raise ShapeError(f"{description.folder}: a frame cannot be worked out ({one_line(error)})") from error
     numbers = _numbers(description)
+    weights = sum(numbers) * dtype.itemsize
+    if UpcastVae.needed(parts["unet"], parts["vae"], dtype):  # it lies there in float32
+        weights += sum(one.numbers for one in stored(description.folder / "vae")) * dtype.itemsize
     besides, of_loras = _GPU_BESIDES, 0
     if settings.device == "cpu":
         besides = _CPU_BESIDES + 3 * max(numbers) * dtype.itemsize
         of_loras = host.originals(resolved)
-    return Need(sum(numbers) * dtype.itemsize, bank, math.ceil(work * _SLACK), besides, of_loras)
+    return Need(weights, bank, math.ceil(work * _SLACK), besides, of_loras)
 
 
 def _numbers(description: ModelDescription) -> list[int]:
@@ -206,7 +217,8 @@ def _frame(
     words = (_TEXT + conditions.further_rows(unet), int(unet["cross_attention_dim"]))
     library: Any = diffusers
     with torch.device("meta"):
-        vae = getattr(library, configs["vae"]["_class_name"]).from_config(configs["vae"]).to(dtype)
+        vae = getattr(library, configs["vae"]["_class_name"]).from_config(configs["vae"])
+        vae = UpcastVae(vae, dtype) if UpcastVae.needed(unet, configs["vae"], dtype) else vae.to(dtype)
         plain = library.UNet2DConditionModel.from_config(unet).to(dtype)
         picture = torch.empty(shape.height, shape.width, 3, dtype=torch.uint8)
     encode, decode = PictureEncoder(vae), PictureDecoder(vae)

@@ -13,7 +13,7 @@ from torch import Tensor
 from core.algorithm import conditions
 from core.algorithm.bank import Layout
 from core.algorithm.detail import Detail
-from core.algorithm.frame import DetailedDecoder, PictureDecoder
+from core.algorithm.frame import DetailedDecoder, PictureDecoder, UpcastVae
 from core.algorithm.prompts import PromptEncoder, TextPart, clip_encoder, clip_pair_encoder
 from core.algorithm.schedule import Prediction, Schedule, ScheduleKind
 from core.errors import ModelError, PlaceError, SettingsError
@@ -27,7 +27,7 @@ from core.models.description import (
     tokenizer_of,
     variant,
 )
-from core.models.folder_files import known_config, one_line
+from core.models.folder_files import known_config, one_line, part_config
 from core.models.resolved import Resolved
 from core.models.tokenizer import load_tokenizer
 from core.settings import Policy
@@ -77,10 +77,13 @@ def load_parts(resolved: Resolved, *, nets_on: torch.device | None = None) -> Lo
     schedule = betas_schedule(resolved.description)
     texts = resolved.description.text_encoders
     places = dict.fromkeys(("unet", "vae"), nets_on or device) | dict.fromkeys(texts, device)
+    upcast = UpcastVae.needed(part_config(folder, "unet"), part_config(folder, "vae"), dtype)
+    dtypes = dict.fromkeys(places, dtype) | ({"vae": torch.float32} if upcast else {})
     # to its device before the next is read, so that the host holds one of them at most
     unet, vae, *text_encoders = (
-        part(folder, name, dtype).eval().requires_grad_(False).to(place) for name, place in places.items()
+        part(folder, name, dtypes[name]).eval().requires_grad_(False).to(place) for name, place in places.items()
     )
+    vae = UpcastVae(vae, dtype).eval() if upcast else vae
     read = [
         TextPart(load_tokenizer(folder, tokenizer_of(name)), one)
         for name, one in zip(texts, text_encoders, strict=True)

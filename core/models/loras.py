@@ -142,7 +142,35 @@ def _layer_name(stem: str) -> str:
     name = re.sub(r"^(text_encoder|te1?)_(text_model_)?", "te_", name)
     if not name.startswith(("unet_", "te")):
         name = f"unet_{name}"  # peft's own files hold one part and do not name it
-    return re.sub(r"_to_out$", "_to_out_0", name)  # diffusers before peft
+    name = re.sub(r"_to_out$", "_to_out_0", name)  # diffusers before peft
+    return re.sub(r"^unet_(input_blocks|middle_block|output_blocks)_([\d_]+?)_?([a-z].*)$", _as_diffusers, name)
+
+
+_RESNET = {
+    "in_layers_2": "conv1",
+    "emb_layers_1": "time_emb_proj",
+    "out_layers_3": "conv2",
+    "skip_connection": "conv_shortcut",
+}
+
+
+def _as_diffusers(match: re.Match[str]) -> str:
+    """Return diffusers' name of a layer that is called as in SDXL's first code, as kohya's LoRAs for SDXL call them.
+
+    There all blocks of one way are counted through, three to a level (two layers, then what halves or doubles), and
+    in each: its residual layer, its attention.
+    """
+    way, (block, *inner), layer = match[1], [int(one) for one in match[2].split("_")], match[3]
+    if way == "middle_block":
+        place = f"mid_block_{'attentions_0' if block == 1 else f'resnets_{block // 2}'}"
+    elif layer == "op":
+        return f"unet_down_blocks_{(block - 1) // 3}_downsamplers_0_conv"
+    elif layer == "conv":
+        return f"unet_up_blocks_{block // 3}_upsamplers_0_conv"
+    else:
+        side, at = ("down", block - 1) if way == "input_blocks" else ("up", block)
+        place = f"{side}_blocks_{at // 3}_{'attentions' if inner == [1] else 'resnets'}_{at % 3}"
+    return f"unet_{place}_{_RESNET.get(layer, layer)}"
 
 
 @contextmanager

@@ -218,6 +218,24 @@ def test_a_lora_changes_each_of_its_parts(sdxl: Path, tmp_path: Path, layer: str
     assert furthest([plain], [changed]) > 1
 
 
+def test_sdxls_own_autoencoder_does_not_overflow_in_float16(tmp_path: Path) -> None:
+    folder = make_sdxl_folder(tmp_path / "model", smallest_sdxl_unet(0), kl=True)
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["decoder.conv_in.weight"] *= 3e4 / float(weights["decoder.conv_in.weight"].abs().max())
+    weights["decoder.conv_in.bias"] *= 0
+    save_file(weights, file, {"format": "pt"})
+    given = settings(folder, steps=1, policy=Policy.OFF, runtime=Runtime.EAGER, device="cpu")
+    half, whole = (Engine(replace(given, dtype=dtype), LOOK).translate(picture(0)) for dtype in ("float16", "float32"))
+    assert half is not None
+    assert whole is not None
+    assert whole.std() > 1
+    assert furthest([half], [whole]) <= 12
+    sizes = [memory.need(as_given(replace(given, dtype=dtype))) for dtype in ("float16", "float32")]
+    vae = sum(tensor.numel() for tensor in weights.values())
+    assert 2 * sizes[0].weights - sizes[1].weights == 4 * vae
+
+
 # --------------------------------------------------------------------------------------------- what a folder may lack
 
 

@@ -113,9 +113,12 @@ def make_turbo_folder(folder: Path) -> Path:
     return _as_turbo(make_folder(folder, unet=small_unet(0, linear=True)))
 
 
-def make_sdxl_folder(folder: Path, unet: torch.nn.Module | None = None) -> Path:
-    """SDXL-Turbo's shape; its two tokenizers fill up with different words. unet: in the place of small_unet."""
-    make_folder(folder, unet=small_unet(0, sdxl=True) if unet is None else unet)
+def make_sdxl_folder(folder: Path, unet: torch.nn.Module | None = None, *, kl: bool = False) -> Path:
+    """SDXL-Turbo's shape; its two tokenizers fill up with different words.
+
+    unet: in the place of small_unet. kl: with an AutoencoderKL.
+    """
+    make_folder(folder, unet=small_unet(0, sdxl=True) if unet is None else unet, kl=kl)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         first = small_text_encoder(TEXT_WIDTH // 2, layers=3, heads=2)

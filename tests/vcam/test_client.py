@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vcam import client
+from vcam.commands import Status
 from vcam.errors import ClientError
 
 
@@ -34,3 +36,9 @@ def test_a_refusal_that_comes_before_all_was_sent_is_read(tmp_path: Path) -> Non
                 client.Session(door, "token"), "POST", "/api/v1/look", {"longer than a socket holds": "x" * 2**22}
             )
         server.join()
+
+
+def test_the_status_says_on_whose_hardware_onnx_runtime_runs() -> None:
+    status = Status(model="embedded", runtime="onnx", device="cpu", provider="openvino, 26 of 1280 nodes on the CPU")
+    assert "embedded on cpu (onnx: openvino, 26 of 1280 nodes on the CPU), " in client.status_text(status)
+    assert "embedded on cpu (onnx), " in client.status_text(replace(status, provider=""))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -29,7 +32,7 @@ from tests.support.lora_files import (
     kohya,
     random_change,
 )
-from tests.support.model_folders import load_model, parts_of, settings
+from tests.support.model_folders import FULL_SDXL, load_model, parts_of, settings
 
 pytestmark = pytest.mark.usefixtures("quick_layout")
 PARTS = ("unet", "text_encoder")
@@ -364,3 +367,41 @@ def test_where_the_weights_are_fixed_or_another_runtime_would_do_better_it_is_sa
     with pytest.raises(SettingsError, match="onnx runtime cannot change LoRAs"):
         fixed.use_loras(files)
     assert Engine(replace(chosen, runtime=Runtime.EAGER), Look("ink")).changes_loras
+
+
+def as_first_called(name: str) -> str:
+    """A layer's name in SDXL's first code, as kohya's files have it, by diffusers' name."""
+    side, level, kind, layer, rest = re.fullmatch(  # type: ignore[union-attr]
+        r"(?:(down|up)_blocks\.(\d)|mid_block)\.(\w+?)s\.(\d)\.(.*)", name
+    ).groups()
+    rest = rest.replace("conv1", "in_layers.2").replace("time_emb_proj", "emb_layers.1")
+    rest = rest.replace("conv2", "out_layers.3").replace("conv_shortcut", "skip_connection")
+    if kind == "downsampler":
+        place, rest = f"input_blocks_{3 * (int(level) + 1)}_0", "op"
+    elif kind == "upsampler":
+        place = f"output_blocks_{3 * int(level) + 2}_2"
+    elif side is None:
+        place = f"middle_block_{1 if kind == 'attention' else 2 * int(layer)}"
+    else:
+        at = 3 * int(level) + int(layer)
+        place = f"{'input' if side == 'down' else 'output'}_blocks_{at + (side == 'down')}_{int(kind == 'attention')}"
+    return f"lora_unet_{place}_{rest.replace('.', '_')}"
+
+
+def test_layers_of_sdxl_by_their_first_names_are_found(tmp_path: Path) -> None:
+    library: Any = diffusers
+    with torch.device("meta"):
+        unet = library.UNet2DConditionModel(**FULL_SDXL)
+    names = [
+        name.removesuffix(".weight").removeprefix("unet.")
+        for name in loras.named_weights({"unet": unet})
+        if "_block" in name
+    ]
+    file, other = tmp_path / "first.safetensors", tmp_path / "diffusers.safetensors"
+    stems = {file: map(as_first_called, names), other: (f"unet.{name}" for name in names)}
+    for path, calls in stems.items():
+        save_file({f"{call}.lora_up.weight": torch.zeros(1, 1) for call in calls}, path)
+    weights = dict.fromkeys(loras.named_weights({"unet": unet}))
+    first, plain = (loras.changed(weights, [Lora(str(path))]) for path in (file, other))
+    assert first == plain
+    assert len(first) == len(names) > 700
