@@ -2,8 +2,10 @@
 
     python benchmarks/engines.py [--model M] [--size 256x256] [--steps 2] [--bank fifo,merge] [--dtype float16]
                                  [--for portable,sm75] [--json]
+    python benchmarks/engines.py --eight-bits
 
 A model is exported once for each bank, and built for each card. Nothing is run: that takes the card.
+--eight-bits builds single products and convolutions of 8-bit inputs: for which cards, and in which type at last.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from core.models.description import describe
 from core.runtimes.choice import for_plan
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import make_plan
-from core.runtimes.tensorrt.library import RTX, Library, shown_target, target
+from core.runtimes.tensorrt.library import PORTABLE, RTX, Library, shown_target, target
 from core.settings import EngineSettings, Policy
 
 
@@ -145,6 +147,54 @@ def measure(settings: EngineSettings, capabilities: Sequence[str], say: Callable
     return rows
 
 
+_EIGHT_BITS = {"fp8": "FLOAT8E4M3FN", "int8": "INT8"}
+
+
+def quantized(operator: str, eight: str, path: Path) -> Path:
+    """Write a graph of one MatMul or Conv whose inputs are rounded to 8 bits; return the path."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    given, weight = ([1, 256, 64], [64, 64]) if operator == "MatMul" else ([1, 64, 32, 32], [64, 64, 3, 3])
+    values = torch.randn(weight, generator=torch.Generator().manual_seed(0), dtype=torch.float32) * 0.05
+    constants = [
+        numpy_helper.from_array(values.half().numpy(), "w"),
+        numpy_helper.from_array(torch.tensor(0.02).half().numpy(), "scale"),
+        helper.make_tensor("zero", TensorProto.DataType.Value(_EIGHT_BITS[eight]), [], [0]),
+    ]
+    nodes = []
+    for name in ("x", "w"):
+        nodes.append(helper.make_node("QuantizeLinear", [name, "scale", "zero"], [f"{name}8"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}8", "scale", "zero"], [f"{name}16"]))
+    pads: dict[str, Any] = {"pads": [1, 1, 1, 1]} if operator == "Conv" else {}
+    nodes.append(helper.make_node(operator, ["x16", "w16"], ["y"], **pads))
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT16, given) for name in ("x", "y"))
+    graph = helper.make_graph(nodes, "g", [x], [y], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)]), path)
+    return path
+
+
+def eight_bits() -> list[dict[str, str]]:
+    """Return for each operator, type and card the types that its kernel works on, or why there is none."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for operator in ("MatMul", "Conv"):
+            for eight in _EIGHT_BITS:
+                graph = quantized(operator, eight, Path(folder) / "graph.onnx")
+                row = {"operator": operator, "type": eight}
+                for capability in (*RTX.cards, PORTABLE):
+                    try:
+                        made = built(graph, capability)
+                    except PlanError as error:
+                        told = re.search(r"because the model contains [\w\s-]*: [\w]+", str(error))
+                        row[shown_target(_bound(capability))] = f"refused, {told.group() if told else error}"
+                    else:
+                        kinds = [one.types for one in made.layers if one.kind in ("gemm", "correlation")]
+                        row[shown_target(_bound(capability))] = "+".join(sorted(kinds[0])) if kinds else "?"
+                rows.append(row)
+    return rows
+
+
 def _bound(capability: str) -> Any:
     from core.plans import ANY, Machine
 
@@ -161,7 +211,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="float16")
     parser.add_argument("--for", dest="cards", default="portable")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--eight-bits", action="store_true")
     args = parser.parse_args(arguments)
+    if args.eight_bits:
+        print(json.dumps(eight_bits(), indent=1))
+        return 0
     own = describe(args.model)
     width, height = map(int, args.size.split("x")) if args.size else (own.width, own.height)
     capabilities = [target(one) for one in args.cards.split(",")]

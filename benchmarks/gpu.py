@@ -236,6 +236,7 @@ def _row(run: Run, wanted: Wanted, peak: float) -> dict[str, Any]:
     """Return what was measured, or {error: why it could not be}."""
     from core.measure.flops import frame_flops
     from core.runtimes.choice import resolve
+    from core.runtimes.tensorrt import readiness
     from core.settings import Policy, Runtime
 
     run = replace(run, size=wanted.size)
@@ -251,7 +252,8 @@ def _row(run: Run, wanted: Wanted, peak: float) -> dict[str, Any]:
             ensure_plan(for_plan(settings), lambda text, fraction: say(text))
         one = (paper_engine if wanted.way == "paper" else engine)(run, settings)
         ready_s = time.perf_counter() - started
-        row = {"ready_s": ready_s, "gflop": flops / 1e9, **timed(one, run)}
+        library = {"library": readiness.of(run.device, run.dtype).name} if own is Runtime.TENSORRT else {}
+        row: dict[str, Any] = {"ready_s": ready_s, "gflop": flops / 1e9, **timed(one, run), **library}
     except Exception as error:  # noqa: BLE001  what does not fit or does not run is a result too
         return {"error": f"{type(error).__name__}: {error}"[:300]}
     floor_ms = 1000 * flops / peak
@@ -262,8 +264,7 @@ def _tensorrt(run: Run) -> bool:
     from core.runtimes.tensorrt import readiness
 
     why = readiness.why_not(run.device, run.dtype)
-    if why:
-        say(f"TensorRT is left out: {why}")
+    say(f"TensorRT is left out: {why}" if why else f"TensorRT: {readiness.of(run.device, run.dtype).name}")
     return not why
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from benchmarks.engines import Built, Network, built, exported, parsed
+from benchmarks.engines import Built, Network, built, exported, parsed, quantized
 from core.errors import PlanError, SettingsError
 from core.runtimes.choice import for_plan
 from core.runtimes.tensorrt import library
@@ -133,6 +133,21 @@ def test_vcam_engines_builds_for_another_machines_card(
     assert "for sm89" in listed
     assert main(["engines", "build", *options[:-1], "RX 7900"]) == 1
     assert "'RX 7900' is no card that TensorRT for RTX is made for; use portable, rtx4090" in capsys.readouterr().err
+
+
+def test_eight_bits_as_docs_engines_md_tells_of_them(tmp_path: Path) -> None:
+    fp8, int8 = (quantized("Conv", eight, tmp_path / f"{eight}.onnx") for eight in ("fp8", "int8"))
+    assert convolved(fp8, "8.9") == {"FP8"}
+    assert convolved(int8, "8.6") == {"Int8"}
+    assert convolved(int8, "7.5") == {"Half"}
+    with pytest.raises(PlanError, match="HW-specific datatypes: fp8"):
+        built(fp8, "8.6")
+
+
+def convolved(graph: Path, card: str) -> frozenset[str]:
+    """The types that the engine's one convolution reads."""
+    (one,) = [layer for layer in built(graph, card).layers if layer.kind == "correlation"]
+    return one.types
 
 
 @pytest.mark.slow
