@@ -327,6 +327,7 @@ def _tidy(model: Any) -> None:
         if node.op_type == "Concat":
             node.input[:] = [name for name in node.input if name not in empty]
     _drop_unread(graph)
+    _cast_what_is_joined(graph)
     if any(node.op_type == "TensorScatter" for node in graph.node):
         for one in model.opset_import:
             one.version = _SCATTER_OPSET if one.domain == "" else one.version
@@ -334,6 +335,25 @@ def _tidy(model: Any) -> None:
         del node.metadata_props[:]
         node.doc_string = ""
     del graph.metadata_props[:], model.metadata_props[:]
+
+
+def _cast_what_is_joined(graph: Any) -> None:
+    """Cast the inputs of a Concat to its output's type: PyTorch joins numbers of several types, ONNX does not."""
+    from onnx import helper
+
+    types = {one.name: one.type.tensor_type.elem_type for one in (*graph.input, *graph.output, *graph.value_info)}
+    types |= {one.name: one.data_type for one in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        to = types.get(node.output[0])
+        for index, name in enumerate(node.input if node.op_type == "Concat" and to else ()):
+            if types.get(name, to) != to:
+                cast = helper.make_node("Cast", [name], [f"{node.output[0]}.{index}"], f"{node.name}.{index}", to=to)
+                nodes.append(cast)
+                node.input[index] = cast.output[0]
+        nodes.append(type(node).FromString(node.SerializeToString()))
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _drop_unread(graph: Any) -> None:

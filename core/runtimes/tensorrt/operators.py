@@ -63,16 +63,19 @@ def _refused(
     for index in _CONSTANT_INPUTS.get(node.op_type, ()):
         if len(node.input) > index and node.input[index] and node.input[index] not in constants:
             yield f"its input {index} must be known when the engine is built"
-    yield from _restricted(node, constants)
+    yield from _restricted(node, types, constants)
 
 
-def _restricted(node: Any, constants: Mapping[str, Any]) -> Iterator[str]:
+def _restricted(node: Any, types: Mapping[str, str], constants: Mapping[str, Any]) -> Iterator[str]:
     given = {one.name: one for one in node.attribute}
     match node.op_type:
         case "ScatterElements" | "ScatterND":
             reduction = given["reduction"].s.decode() if "reduction" in given else "none"
             if reduction != "none":
                 yield f"reduction is {reduction}; only none is taken"
+        case "Concat":
+            if len(kinds := sorted({types[name] for name in node.input if name in types})) > 1:
+                yield f"joins {' and '.join(kinds)}; one type is taken"
         case "TopK":
             k = constants.get(node.input[1])
             if k is not None and int(k.max()) >= _LARGEST_K:

@@ -10,18 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from core.errors import PlanError
 from core.plans import CachedPlan, Machine, PlanKey, Verdict
 from core.runtimes.tensorrt import cache as engines
-from core.runtimes.tensorrt import library
+from core.runtimes.tensorrt import graphs, library
 from core.runtimes.tensorrt.operators import refused
 from core.settings import EngineSettings
 from vcam.cli.main import main
 from vcam.doctor import checks
 
+HALVES = np.ones((2, 3), np.float16)
 HERE = Machine("10.16.1.11", "NVIDIA GeForce RTX 4090", "8.9", "580.65")
 
 
@@ -192,6 +194,10 @@ def graph(
         (graph(helper.make_node("TopK", ["x", "x"], ["y", "n"])), "its input 1 must be known"),
         (graph(helper.make_node("TensorScatter", ["x", "x", "i"], ["y"], axis=-2), opset=24), "needs TensorRT 10.15"),
         (graph(helper.make_node("TensorScatter", ["x", "x", "i"], ["y"], axis=1), opset=24), "axis must be -2"),
+        (
+            graph(helper.make_node("Concat", ["x", "h"], ["y"], axis=0), h=np.ones((2, 3), np.float16)),
+            "joins FP16 and FP32",
+        ),
         (graph(helper.make_node("LayerNormalization", ["x", "x"], ["y", "m"])), "only its first output"),
     ],
     ids=lambda value: value.graph.node[0].op_type if isinstance(value, onnx.ModelProto) else None,
@@ -199,6 +205,17 @@ def graph(
 def test_what_tensorrt_refuses(model: onnx.ModelProto, why: str | None) -> None:
     found = refused(model, (10, 13))
     assert found == [] if why is None else any(why in one for one in found), found
+
+
+def test_what_is_joined_is_cast_to_one_type() -> None:
+    """As PyTorch's exporter leaves torch.concat, which SDXL's embeddings go through."""
+    model = graph(helper.make_node("Concat", ["h", "x"], ["y"], axis=0), h=HALVES)
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 4
+    graphs._tidy(model)
+    assert refused(model, (10, 13)) == []
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (joined,) = session.run(None, {"x": np.full((2, 3), 3, np.float32)})
+    assert joined.tolist() == [[1.0] * 3] * 2 + [[3.0] * 3] * 2
 
 
 def test_a_size_that_is_not_fixed_is_refused() -> None:

@@ -14,13 +14,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from benchmarks import random_model
 from benchmarks.engines import Built, Network, built, exported, parsed, quantized
 from core.errors import PlanError, SettingsError
 from core.runtimes.choice import for_plan
 from core.runtimes.tensorrt import library
 from core.runtimes.tensorrt.library import PORTABLE, RTX
 from core.settings import EngineSettings, Guidance, Policy
-from tests.support.model_folders import make_folder
+from tests.support.model_folders import make_folder, make_sdxl_folder
+from tests.support.small_models import smallest_sdxl_unet
 from tests.support.tensorrt_model import PLACES, tiny_unet
 from vcam.cli.main import main
 
@@ -28,7 +30,7 @@ pytestmark = [
     pytest.mark.tensorrt,
     pytest.mark.skipif(not RTX.installed, reason=f"{RTX.package} is not installed"),
 ]
-ATTENTIONS = {"embedded": 7, "tiny": 3}  # self-attention layers: two rings each
+ATTENTIONS = {"embedded": 7, "tiny": 3, "sdxl": 2}  # self-attention layers: two rings each
 PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION", "EINSUM")
 BESIDE = replace(RTX, operators=(10, 14))  # as a version that cannot write rings in place
 
@@ -95,6 +97,12 @@ def builds_for_turing(model: Path, folder: Path, changes: dict[str, object], for
             in_half_precision(network, engine)
 
 
+def test_a_model_of_sdxls_shape_is_built_for_turing(tmp_path: Path) -> None:
+    """Two text encoders, pooled text and sizes."""
+    model = make_sdxl_folder(tmp_path / "sdxl", smallest_sdxl_unet(0))
+    builds_for_turing(model, tmp_path / "graphs", {"policy": Policy.FIFO, "steps": 1}, RTX)
+
+
 def test_what_cannot_be_built_is_one_line(tiny: Path, tmp_path: Path) -> None:
     wanted = EngineSettings(model=str(tiny), width=64, height=64, dtype="float32")
     with pytest.raises(PlanError, match=r"float16 alone on Turing cards \(RTX 20, GTX 16\), not in float32"):
@@ -148,6 +156,20 @@ def convolved(graph: Path, card: str) -> frozenset[str]:
     """The types that the engine's one convolution reads."""
     (one,) = [layer for layer in built(graph, card).layers if layer.kind == "correlation"]
     return one.types
+
+
+@pytest.mark.slow
+def test_a_model_of_stable_diffusion_1_5s_full_shape_is_built_for_every_card(tmp_path: Path) -> None:
+    """Minutes, and 9 GB of RAM."""
+    model = random_model.make(tmp_path / "sd15", random_model.FULL, dtype=torch.float16)
+    settings = EngineSettings(str(model), 512, 512, 4, Policy.FIFO, 1, dtype="float16")
+    graph = exported(settings, PORTABLE, tmp_path / "graphs")["frame.engine"]
+    network = parsed(graph)
+    assert len(network.of_kind("KV_CACHE_UPDATE")) == 2 * 16
+    for card in ("7.5", PORTABLE):
+        engine = built(graph, card)
+        in_half_precision(network, engine)
+        assert 1.6e9 < engine.size < 2e9
 
 
 @pytest.mark.slow
