@@ -170,7 +170,7 @@ def test_a_refused_switch_changes_nothing(tiny: Path, lora: Lora, monkeypatch: p
     engine = Engine(chosen(tiny), Look("ink"))
     before = {name: tensor.clone() for name, tensor in engine._model.weights.items()}
     monkeypatch.setattr(host, "free_ram", lambda: 100)
-    with pytest.raises(SettingsError, match=r"needs 0 MB of RAM, but 0 MB are free"):
+    with pytest.raises(SettingsError, match=r"needs 0.0 MB of RAM, but 0.0 MB are free"):
         engine.use_loras((lora,))
     assert all(torch.equal(before[name], tensor) for name, tensor in engine._model.weights.items())
     assert (engine.settings.loras, engine._model.originals) == ((), {})
@@ -198,7 +198,7 @@ def test_a_build_that_does_not_fit_is_refused_with_where_and_how_much(tiny: Path
     assert host.check_building(as_given(given), wanted.ram, wanted.disk, folder) == wanted
     with pytest.raises(SettingsError, match=r"needs about [\d.]+ GB of RAM, but [\d.]+ GB are free; .*--runtime comp"):
         host.check_building(as_given(given), wanted.ram - 1, wanted.disk, folder)
-    with pytest.raises(SettingsError, match=r"about [\d.]+ GB in cache.engines, but 7 MB are free there; .*vcam eng"):
+    with pytest.raises(SettingsError, match=r"about [\d.]+ GB in cache.engines, but 7.0 MB are free there; .*vcam eng"):
         host.check_building(as_given(given), wanted.ram, 7_000_000, folder)
 
 
@@ -210,7 +210,7 @@ def test_no_minutes_are_spent_on_a_build_that_does_not_fit(
     monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(tmp_path / "not" / "yet"))
     monkeypatch.setattr(models, "part", None)
     monkeypatch.setattr(engines, "free_disk", lambda cache: 1_000_000)
-    with pytest.raises(SettingsError, match=r"in .*yet, but 1 MB are free there"):
+    with pytest.raises(SettingsError, match=r"in .*yet, but 1.0 MB are free there"):
         make_plan.build(for_plan(chosen(tiny, runtime=Runtime.TENSORRT)), silent)
     written = [path.name for path in (tmp_path / "not" / "yet").iterdir()]
     assert written == ["weights.json"], "no more than the hash by which a plan is looked for"
