@@ -58,6 +58,8 @@ class BankedUNet(nn.Module):
                 )
         self.unet = unet
         self.pooled = conditions.pooled_width(unet.config)
+        if self.pooled:
+            unet.add_time_proj = _ProjectedSizes(unet.add_time_proj)
 
     def forward(
         self,
@@ -100,6 +102,18 @@ class BankedUNet(nn.Module):
             for attention in attentions
             if isinstance(attention.processor, CrossAttention)
         }
+
+
+class _ProjectedSizes(nn.Module):
+    """SDXL's sizes as sinusoids of the text's type: diffusers joins the two, and a graph joins what is of one type."""
+
+    def __init__(self, project: nn.Module) -> None:
+        super().__init__()
+        self.project = project
+
+    def forward(self, sizes: Tensor) -> Tensor:
+        projected: Tensor = self.project(sizes)
+        return projected.to(sizes.dtype)
 
 
 class TimeTable(nn.Module):

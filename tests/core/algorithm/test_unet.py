@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from core.algorithm import bank, unet
 from core.algorithm.bank import Reading
@@ -95,3 +98,21 @@ def test_a_bank_and_each_place_matter() -> None:
 def test_another_place_is_refused_by_name(place: str) -> None:
     with pytest.raises(PlaceError, match="fusion place"):
         BankedUNet(small_unet(0), [place])
+
+
+def test_what_sdxl_joins_is_of_one_type() -> None:
+    # PyTorch makes one type of two by itself; in a graph for TensorRT they must be one
+    net = BankedUNet(small_unet(0, sdxl=True), ()).half()
+    joined: list[list[torch.dtype]] = []
+
+    class Watched(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function in (torch.cat, torch.concat):
+                joined.append([one.dtype for one in args[0]])
+            return function(*args, **(kwargs or {}))
+
+    text = torch.zeros(2, TEXT_TOKENS + 2, TEXT_WIDTH).half()
+    with Watched():
+        net(torch.zeros(2, 4, 8, 8).half(), torch.tensor([499, 19]), text, {}, Reading(*(t.half() for t in READING)))
+    assert len(joined) > 3
+    assert all(len(set(types)) == 1 for types in joined)
