@@ -238,8 +238,8 @@ def test_what_the_model_takes_by_itself_is_drawn_where_it_is(page: Any, camera: 
     use(page, "wild")
     use(page, "plain")
     until(lambda: camera.daemon.choice.look.fusion_strength is None, "not the model's own")
-    for name, value in (("fusion_strength", "0.25"), ("similarity_threshold", "0.93")):
-        until(lambda id=f"s-{name}", value=value: by(page, id).get_attribute("value") == value, f"{name} is not there")
+    until(lambda: by(page, "s-fusion_strength").get_attribute("value") == "0.25", "steadiness is not there")
+    until(lambda: by(page, "s-similarity_threshold").get_attribute("value") == "0.93", "the threshold is not there")
 
 
 def test_a_value_that_is_refused_snaps_back(page: Any, camera: PanelCamera, monkeypatch: pytest.MonkeyPatch) -> None:

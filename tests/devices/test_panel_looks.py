@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_the_first_steps_turn_green_and_do_not_come_again(page: Any, camera: Pan
 def test_favourites_come_first_with_their_keys_and_stay(page: Any, camera: PanelCamera) -> None:
     for id in ("wild", "ink"):
         use(page, id)
-        until(lambda id=id: current(page, id), f"{id} is not in use")
+        until(partial(current, page, id), f"{id} is not in use")
         by(page, "star").click()
         until(lambda: by(page, "star").get_attribute("aria-pressed") == "true", "no favourite")
     for _ in range(2):
@@ -115,7 +116,7 @@ def test_the_look_in_use_is_in_view(page: Any, camera: PanelCamera) -> None:
         return tile.top >= grid.top - 1 && tile.bottom <= grid.bottom + 1"""
     for id in ("woodblock", "blueprint"):
         page.execute_script("send({ command: 'use', profile: arguments[0] })", id)  # as another surface does
-        until(lambda id=id: current(page, id), "not drawn")
+        until(partial(current, page, id), "not drawn")
         until(lambda: page.execute_script(box), f"{id} is out of view")
 
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from core import folders
@@ -75,16 +76,16 @@ def found() -> list[Removable]:
     for name, folder in places.items():
         if folder.is_dir() and folder not in seen:
             seen.add(folder)
-            there.append(Removable(f"{name} ({folder})", lambda folder=folder: _remove_folder(folder)))
+            there.append(Removable(f"{name} ({folder})", partial(_remove_folder, folder)))
     return there
 
 
 def last_words() -> str:
     """Return how the program itself is removed, which cannot be while it runs."""
     prefix = Path(sys.prefix)
-    if "pipx" in prefix.parts:
+    if (prefix / "pipx_metadata.json").is_file():
         how = "pipx uninstall streamv2v-camera"
-    elif "uv" in prefix.parts:
+    elif (prefix / "uv-receipt.toml").is_file():
         how = "uv tool uninstall streamv2v-camera"
     else:
         how = f"delete {prefix}" + (f", or its folder {prefix.parent}" if prefix.name == ".venv" else "")
@@ -110,19 +111,21 @@ def _obs_scripts() -> list[Removable]:
         for name in (install.SCRIPT, install.PROFILES):
             (folder / name).unlink(missing_ok=True)
 
-    with contextlib.suppress(StreamV2VError):
-        return [
-            Removable(f"the script for OBS ({folder / install.SCRIPT})", lambda folder=folder: remove(folder))
-            for folder in install.installed_in(places.config_folders())
-        ]
-    return []
+    try:
+        folders_of_obs = places.config_folders()
+    except StreamV2VError:  # nobody's home
+        return []
+    return [
+        Removable(f"the script for OBS ({folder / install.SCRIPT})", partial(remove, folder))
+        for folder in install.installed_in(folders_of_obs)
+    ]
 
 
 def _camera_was_set_up() -> bool:
     """Tell whether our script has set up the virtual camera: it leaves a file that says so, or a folder."""
-    if sys.platform == "linux":
-        return Path("/etc/modprobe.d/streamv2v-camera.conf").exists()
-    return sys.platform == "win32" and (Path("C:/Program Files") / "StreamV2V Camera").is_dir()
+    if sys.platform == "win32":
+        return (Path("C:/Program Files") / "StreamV2V Camera").is_dir()
+    return Path("/etc/modprobe.d/streamv2v-camera.conf").exists()
 
 
 def _undo_camera() -> None:

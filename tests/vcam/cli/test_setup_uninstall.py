@@ -27,7 +27,12 @@ def test_the_script_of_each_system_is_called_with_its_words() -> None:
 
 def test_its_exit_status_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Sequence[str]] = []
-    monkeypatch.setattr(setup.carry_out, "__defaults__", (lambda line: called.append(line) or 3,))
+
+    def call(line: Sequence[str]) -> int:
+        called.append(line)
+        return 3
+
+    monkeypatch.setattr(setup.carry_out, "__defaults__", (call,))
     assert cli.main(["setup", "camera", "--dry-run"]) == 3
     assert called == [setup.command(["dry-run"])]
 
