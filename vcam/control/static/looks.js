@@ -8,8 +8,12 @@ const thumbnails = new Map(); // id and revision -> address; null while it is as
 const mine = new Map(); // id and revision -> address, drawn from the user's own picture; never kept on the disk
 let onMine = false;
 
+let askedLooks = 0; // an answer that a later question, or a star given meanwhile, has overtaken is not drawn
+
 async function drawLooks() {
+  const asked = ++askedLooks;
   const [{ profiles }, page] = await Promise.all([ask("/api/v1/profiles"), ask("/api/v1/page")]);
+  if (asked !== askedLooks) return;
   looks = profiles;
   favourites = page.favourites.filter((id) => looks.some((one) => one.id === id));
   drawGrid();
@@ -112,11 +116,14 @@ function star(id) {
     const wanted = favourites.includes(id) ? favourites.filter((one) => one !== id) : [...favourites, id];
     if (wanted.length > 9) throw new Error("There are nine keys: take another favourite away first.");
     ({ favourites } = await ask("/api/v1/page", { favourites: wanted }));
-    drawGrid();
+    await drawLooks();
   });
 }
 
-at("star").addEventListener("click", () => { if (status) star(status.profile); });
+at("star").addEventListener("click", () => {
+  const current = looks.find((one) => one.current); // the one that the button speaks of
+  if (current) star(current.id);
+});
 at("search").addEventListener("input", drawGrid);
 at("search").addEventListener("keydown", (event) => {
   if (event.key === "Enter") at("profiles").querySelector("button.use")?.click();
