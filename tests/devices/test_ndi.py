@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Self
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -34,8 +34,8 @@ def ndi() -> None:
 
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A name that no other test uses at the same time."""
-    name = f"Test {os.getpid()}"
+    """A name of this test alone: receivers remember for a while where the source of a name was."""
+    name = f"Test {uuid4().hex[:8]}"
     monkeypatch.setattr("vcam.devices.ndi.SOURCE_NAME", name)
     return name
 

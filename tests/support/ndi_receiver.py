@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, pause
 from vcam.frames import Picture
 
 _KR, _KB = 0.2126, 0.0722  # BT.709, with which NDI's library makes YUV of RGB at every size
@@ -55,7 +55,11 @@ class NdiReceiver:
         """Return the next picture that comes, RGB."""
         end_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < end_s:
-            if self._receiver.receive(self._video, 500) & self._video and self._frame.get_buffer_depth() > 0:
+            if not self._frame.get_buffer_depth():  # with all its buffers full it would take nothing more, for ever
+                self._receiver.receive(self._video, 0)  # which holds Python's lock as long as it waits
+            if not self._frame.get_buffer_depth():
+                pause()
+            else:
                 width, height = self._frame.get_resolution()
                 data = np.zeros(self._frame.get_data_size(), np.uint8)
                 self._frame.fill_p_data(data)
