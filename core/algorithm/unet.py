@@ -59,7 +59,7 @@ class BankedUNet(nn.Module):
         self.unet = unet
         self.pooled = conditions.pooled_width(unet.config)
         if self.pooled:
-            unet.add_time_proj = _ProjectedSizes(unet.add_time_proj)
+            unet.add_time_proj = _ProjectedSizes(unet.add_time_proj)  # type: ignore[assignment]
 
     def forward(
         self,
