@@ -56,7 +56,7 @@ class NdiReceiver:
         end_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < end_s:
             if not self._frame.get_buffer_depth():  # with all its buffers full it would take nothing more, for ever
-                self._receiver.receive(self._video, 0)  # which holds Python's lock as long as it waits
+                self._receiver.receive(self._video, 20)  # ms: without any it gets few, and it holds Python's lock
             if not self._frame.get_buffer_depth():
                 pause()
             else:
