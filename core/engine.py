@@ -27,6 +27,7 @@ from core.runtimes.allocation import keep_freed_memory
 from core.runtimes.choice import next_best, on_runtime, resolve
 from core.runtimes.load import load
 from core.runtimes.model import Model, on_device
+from core.runtimes.tensorrt import library
 from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Runtime
 
 _DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes at once
@@ -73,7 +74,13 @@ class Engine:
 
     @property
     def provider(self) -> str:
-        """On whose hardware ONNX Runtime runs the model, and how much of it fell back to the CPU; "" elsewhere."""
+        """By whose library or hardware the runtime runs the model, in words; "" where the runtime says it all.
+
+        For ONNX Runtime also how much fell back to the CPU; for TensorRT which of the two libraries.
+        """
+        machine = self.tensorrt.machine
+        if self.settings.runtime is Runtime.TENSORRT and machine is not None:
+            return f"{library.named(machine.library).title} {machine.tensorrt}"
         return "" if self._model.placement is None else str(self._model.placement)
 
     @property

@@ -242,8 +242,9 @@ class Status:
     frames that were never translated. engine_pid: of the engine's process, None until it has loaded; restarts: how
     often it had to be started again. reader_count: programs that look at the virtual camera, None where it cannot be
     told; readers: their names. panel_port: of the panel and this API, None without them. logged: lines of the log so
-    far. provider: on whose hardware ONNX Runtime runs the model, and how many of its nodes fell back to the CPU, in
-    words; "" for the CPU and for other runtimes. obs: how it stands with OBS Studio, in words; "" where nobody asked.
+    far. provider: by whose library TensorRT, or on whose hardware ONNX Runtime runs the model, and how many of its
+    nodes fell back to the CPU, in words; "" where the runtime says it all. obs: how it stands with OBS Studio, in
+    words; "" where nobody asked.
     preset: fast, balanced or sharp, "" where a size was asked for; preset_asked: may be auto; preset_says: what auto
     has measured, in words. prompt_notes: what the model does not read of the prompt, in words. recording: the file that
     what is published is recorded into, "" for none, recorded_s: how long it is; saved: the recording or picture that

@@ -138,8 +138,9 @@ class EngineFacts:
 
     model, runtime, device: with what it runs. delay: frames between a picture and its translation. bank_bytes: size
     of the feature bank. changes_loras: whether it takes other LoRAs without being built anew. pid: of its process.
-    note: what the user should know about the runtime. provider: on whose hardware ONNX Runtime runs, in words, "" for
-    the CPU. to_build: whether building a TensorRT engine would help.
+    note: what the user should know about the runtime. provider: by whose library (TensorRT) or hardware (ONNX
+    Runtime) it runs, in words, "" where the runtime says it all. to_build: whether building a TensorRT engine would
+    help.
     """
 
     model: str = ""

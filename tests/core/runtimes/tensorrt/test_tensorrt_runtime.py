@@ -210,6 +210,7 @@ def test_another_lora_refits_the_engine_and_builds_nothing(
     look = Look(prompt="ink")
     ours, eager = (Engine(replace(wanted, runtime=one), look) for one in (Runtime.TENSORRT, Runtime.EAGER))
     assert ours.settings.runtime is Runtime.TENSORRT
+    assert (ours.provider, eager.provider) == ("TensorRT 10.16.1.11", "")
     assert ours.changes_loras
     picture = film(eager, 1)[0]
     for loras in ((lora,), (), (replace(lora, weight=-0.5),)):
@@ -360,6 +361,7 @@ def test_an_engine_that_takes_no_loras_leaves_them_to_one_that_has_them_in_it(
     ensure_plan(for_plan(with_lora), silent)
     ours, eager = (Engine(replace(with_lora, runtime=one), Look()) for one in (Runtime.TENSORRT, Runtime.EAGER))
     assert ours.settings.runtime is Runtime.TENSORRT
+    assert ours.provider == "TensorRT for RTX 1.7.1.116"
     picture = film(eager, 1)[0]
     assert apart(ours, eager, picture) <= 1
     assert apart(ours, Engine(wanted, Look()), picture) > 1
