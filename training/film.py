@@ -19,7 +19,7 @@ from training.sheet import bgr, captioned, told
 from vcam.offline.translate import Job, translate
 from vcam.video import probe, read
 
-STYLES = ("claymation", "neon", "pencil sketch", "watercolour", "woodblock print")
+STYLES = ("ink", "claymation", "blueprint", "pop art", "watercolour")
 Pixels = NDArray[np.uint8]
 
 
@@ -41,8 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--out", type=Path, default=Path("docs/demo.webp"))
     parser.add_argument("--size", type=int, default=256, help="pixels")
-    parser.add_argument("--frames", type=int, default=48)
-    parser.add_argument("--quality", type=int, default=75)
+    parser.add_argument("--frames", type=int, default=36)
+    parser.add_argument("--quality", type=int, default=55)
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             ]
             sheets.append(bgr(np.concatenate([np.concatenate(cells[:3], 1), np.concatenate(cells[3:], 1)])))
         animation.frames = sheets
-        animation.durations = [80] * len(sheets)  # milliseconds
+        animation.durations = [100] * len(sheets)  # milliseconds
     written = cv2.imwriteanimation(str(given.out), animation, [cv2.IMWRITE_WEBP_QUALITY, given.quality])
     return told("training.film", given.out, written)
 
