@@ -61,8 +61,8 @@ class ObsSettings:
     allow: tuple[str, ...] = OBS_COMMANDS
 
 
-CONTROLLER_COMMANDS = (*OBS_COMMANDS, "look")
-"""What a controller on OSC or MIDI may do by default: looks and strength, and what stops the picture."""
+CONTROLLER_COMMANDS = ("use", "next", "previous", "prompt", "pause", "resume", "toggle", "panic", "forget", "look")
+"""What a controller on OSC or MIDI may do by default: looks and strength, and what stops the picture; keeps nothing."""
 
 
 @dataclass(frozen=True)

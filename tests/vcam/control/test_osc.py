@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +29,7 @@ from vcam.commands import (
 from vcam.control.controllers import Hand, newest_levels
 from vcam.control.osc import OscReceiver, command_of
 from vcam.errors import CommandError, DeviceError, VcamError
-from vcam.settings.config import OscSettings
+from vcam.settings.config import MidiSettings, ObsSettings, OscSettings
 
 
 @pytest.mark.parametrize(
@@ -204,4 +206,13 @@ def test_a_port_that_is_taken_and_a_package_that_is_missing_are_said(
 def test_nobody_but_this_machine_is_heard_unless_the_config_says_so() -> None:
     assert OscSettings().host == "127.0.0.1"
     assert OscSettings().port is None
-    assert not {"stop", "source", "engine", "reload", "record"} & set(OscSettings().allow)
+    for allowed in (OscSettings().allow, MidiSettings().allow):
+        assert not {"stop", "source", "engine", "reload"} & set(allowed)
+        assert not {one for one in allowed if "record" in one or "snapshot" in one}, "neither records nor keeps pictures"
+
+
+@pytest.mark.parametrize(("page", "allowed"), [("controllers", OscSettings().allow), ("obs", ObsSettings().allow)])
+def test_what_a_controller_may_do_is_what_its_page_says(page: str, allowed: tuple[str, ...]) -> None:
+    text = (Path(__file__).parents[3] / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    listed = text.partition("# allow = [")[2].partition("]")[0]
+    assert tuple(re.findall(r'"([a-z-]+)"', listed)) == allowed
