@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import re
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from logging.handlers import RotatingFileHandler
@@ -20,6 +22,8 @@ LARGEST = 1_000_000  # bytes of one file
 KEPT = 3  # files before it
 REPEAT_S = 60.0  # how often a warning that repeats is written
 _KINDS = 1000  # of messages that are remembered
+_WAITING = 1000  # what may wait to be told; what comes when so much waits is left out
+TOLD_S = 2.0  # how long an end waits for what is still to be told
 JOURNAL = logging.getLogger("vcam.log_file")
 JOURNAL.propagate = False  # who says it to the user has done so already
 JOURNAL.addHandler(logging.NullHandler())
@@ -85,6 +89,66 @@ def announce(text: str) -> None:
     with contextlib.suppress(OSError):  # a terminal that was closed, a full disk: neither is a reason to end
         print(f"vcam: {callable_here(text)}", file=sys.stderr, flush=True)
     JOURNAL.info(text)
+
+
+class Teller:
+    """Tells, on a thread of its own and in its order, what may block: a terminal that is held, a disk that stalls.
+
+    `tell` never waits and may be called from any thread. name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name, self._beginning = name, threading.Lock()
+        self._waiting: queue.Queue[Callable[[], None]] = queue.Queue(_WAITING)
+        self._thread: threading.Thread | None = None
+
+    def tell(self, work: Callable[[], None]) -> None:
+        """Have this done soon; what it raises of OSError, ValueError and MemoryError costs its words alone."""
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(work)
+        with self._beginning, contextlib.suppress(RuntimeError, MemoryError):  # no thread to be had: at the next call
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+
+    def wait(self, at_most_s: float = TOLD_S) -> None:
+        """Wait until what is there by now is told, but no longer than at_most_s."""
+        told = threading.Event()
+        self.tell(told.set)
+        told.wait(at_most_s)
+
+    def _run(self) -> None:
+        while True:
+            work = self._waiting.get()
+            with contextlib.suppress(OSError, ValueError, MemoryError):
+                work()
+
+
+TERMINAL, FILE = Teller("vcam-terminal"), Teller("vcam-log")
+
+
+def print_later(text: str | Callable[[], str]) -> None:
+    """Print to the terminal without ever waiting for it. text: or what makes it, there."""
+    TERMINAL.tell(lambda: _print_raw(text if isinstance(text, str) else text()))
+
+
+def announce_later(text: str) -> None:
+    """Do what `announce` does for those who must not wait: the pacer, and the thread that carries out a panic."""
+    FILE.tell(lambda: JOURNAL.info(text))
+    print_later(lambda: f"vcam: {callable_here(text)}")
+
+
+def _print_raw(text: str) -> None:
+    """Print a line past the buffer: a write that blocks in it keeps its lock, and the end of Python would abort."""
+    out = sys.stderr
+    raw = getattr(getattr(out, "buffer", None), "raw", None)
+    if raw is None:
+        print(text, file=out, flush=True)
+        return
+    left = f"{text}\n".encode(out.encoding or "utf-8", "backslashreplace")
+    while left:
+        left = left[raw.write(left) or 0 :]
 
 
 class Repeats(logging.Filter):
@@ -168,6 +232,7 @@ def kept(folder: Path) -> Iterator[Path | None]:
     try:
         yield path
     finally:
+        FILE.wait()
         for logger in loggers:
             logger.removeHandler(handler)
         JOURNAL.setLevel(before)

@@ -42,6 +42,7 @@ from vcam.devices.stills import read_still
 from vcam.errors import VcamError
 from vcam.fit.small_models import open_face_detector, open_person_finder
 from vcam.frames import EnginePhase, Frame, FrameSink, FrameSource, Picture
+from vcam.log_file import TERMINAL
 from vcam.settings.profiles import Profile, load_profiles
 from vcam.settings.run_options import DEFAULT_SIZE, RunOptions, RunReport, engine_threads, settings_for
 from vcam.settings.selection import Choice, first_choice, prompts
@@ -248,6 +249,7 @@ class Daemon:
                 waiting.refuse_rest(_ENDING)
             gc.unfreeze()
             sys.setswitchinterval(interval)
+            TERMINAL.wait()
         if trouble := self._log.troubles.get("publish"):
             raise VcamError(f"publishing ended: {trouble}; please report this with the lines above")
         if self._pipeline.lost:

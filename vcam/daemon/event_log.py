@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import time
 import traceback
 from collections import deque
 from typing import Any
 
-from vcam.log_file import JOURNAL, announce, without_secrets
+from vcam.log_file import FILE, JOURNAL, announce_later, print_later, without_secrets
 from vcam.settings.toml_schema import one_line
 
 LINES = 200
@@ -17,6 +15,8 @@ LINES = 200
 
 class EventLog:
     """The newest LINES lines, and how many there were. May be told and asked from any thread; never raises OSError.
+
+    Nobody who tells waits for the terminal or the disk: the pacer tells too, and the thread that carries out a panic.
 
     troubles: what is not as it should be now, by the part that it came from; "" where it is well again.
     """
@@ -39,26 +39,25 @@ class EventLog:
 
     def say(self, text: str) -> None:
         """Tell the user at the terminal and at the panel."""
-        announce(text)
+        announce_later(text)
         self.note(text)
 
     def fault(self, what: str, error: BaseException) -> None:
         """Tell of an error that nobody foresaw; its traceback goes to the terminal and to the log file."""
         text = one_line(f"{what} ({type(error).__name__}: {error})")
-        JOURNAL.error(text.replace("%", "%%"), exc_info=error)  # the file has it once a minute, with its count
+        # the file has it once a minute, with its count
+        FILE.tell(lambda: JOURNAL.error(text.replace("%", "%%"), exc_info=error))
         if text == self._last_fault:  # a loop that fails again and again must not flood the terminal and the page
             return
         self._last_fault = text
         self.note(text)
-        with contextlib.suppress(OSError, MemoryError):
-            print(f"vcam: {text}", file=sys.stderr)
-            traceback.print_exception(error)
+        print_later(lambda: f"vcam: {text}\n" + "".join(traceback.format_exception(error)).rstrip())
 
     def state(self, state: str, reason: str) -> None:
         """Note the state: a change of it is a line, of the log file too."""
         if (state, reason) != self._state:
             told = f"{state}: {reason}" if reason else state
-            JOURNAL.info("state: %s", told)
+            FILE.tell(lambda: JOURNAL.info("state: %s", told))
             self.note(told)
             self._state = state, reason
 

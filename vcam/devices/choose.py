@@ -15,7 +15,7 @@ from vcam.devices.video_loop import VideoLoop
 from vcam.devices.webcam import Webcam
 from vcam.errors import DeviceError, VcamError
 from vcam.frames import FrameSink, FrameSource
-from vcam.log_file import announce
+from vcam.log_file import announce, announce_later
 
 if TYPE_CHECKING:
     from vcam.video.marking import MarkingWanted
@@ -86,7 +86,7 @@ def choose_sink(
             with contextlib.suppress(VcamError):
                 one.close()
         raise
-    return CameraAndMore(main, more, announce) if more else main
+    return CameraAndMore(main, more, announce_later) if more else main
 
 
 def _main_sink(wanted: str, size: tuple[int, int], fps: float, marking: MarkingWanted | None) -> FrameSink:

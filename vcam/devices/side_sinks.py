@@ -101,7 +101,7 @@ class SinkThread:
 class CameraAndMore:
     """The main sink, and others beside it that get every picture too; what they do not take is said, and no more.
 
-    say: tells the user.
+    say: tells the user, and never waits: it is the pacer that tells.
     """
 
     def __init__(self, main: FrameSink, more: Sequence[SinkThread], say: Callable[[str], None]) -> None:

@@ -37,6 +37,7 @@ from vcam.commands import (
 from vcam.control import api
 from vcam.daemon.command_queue import CommandQueue
 from vcam.errors import VcamError
+from vcam.log_file import FILE
 from vcam.settings.config import ObsSettings
 
 FAULTS: list[Callable[[], BaseException]] = [
@@ -121,6 +122,7 @@ def test_a_fault_costs_its_command_and_nothing_else(
         caplog.clear()
         told = surfaces[number % len(surfaces)](command)
         assert told, f"{attacked.fault!r} was not told"
+        FILE.wait()
         assert any(line.exc_info and line.exc_info[1] is attacked.fault for line in caplog.records), "no traceback"
     for surface in surfaces:  # the same fault by every surface
         attacked.fault = RecursionError("deep")

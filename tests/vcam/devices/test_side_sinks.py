@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -63,6 +64,50 @@ def test_one_that_hangs_costs_the_camera_nothing_and_is_said_once() -> None:
     both.send(picture(100), 100)
     assert said[1:] == ["fake sink takes pictures again"]
     both.close()
+
+
+_FULL_TERMINAL = """
+import os, sys, threading
+from tests.support.fake_sink import FakeSink
+from vcam.daemon.event_log import EventLog
+from vcam.devices import choose, sinks
+import numpy as np
+
+os.set_blocking(2, False)
+try:
+    while True:
+        os.write(2, b"x" * 4096)
+except BlockingIOError:
+    os.set_blocking(2, True)  # from here on a write to the terminal does not come back
+
+def at_send(number):
+    raise RuntimeError(f"NDI's library, {number}")
+
+main = FakeSink((64, 48))
+sinks.BESIDE["ndi"] = ("NDI", lambda size, fps: FakeSink(size, at_send=at_send))
+choose.announce = lambda text: None
+choose._main_sink = lambda *rest: main
+both, log, waits = choose.choose_sink("camera", (64, 48), 30, also=["ndi"]), EventLog(), threading.Event()
+for tick in range(100):
+    both.send(np.zeros((48, 64, 3), np.uint8), tick)
+    log.sink_said(f"trouble {tick}")
+    log.fault("the sink failed", RuntimeError(str(tick)))
+    waits.wait(0.002)
+print(len(main.sent), len(log.lines()), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="fills a pipe")
+def test_a_terminal_that_takes_no_words_costs_the_camera_nothing() -> None:
+    # its standard error is a pipe that is full and that nobody reads
+    child = subprocess.Popen([sys.executable, "-c", _FULL_TERMINAL], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline().split() == [b"100", b"200"]
+        assert child.wait(PATIENCE_S) == 0
+    finally:
+        child.kill()
+        child.communicate()
 
 
 @pytest.mark.parametrize("error", [VcamError("no"), RuntimeError("its library"), MemoryError()])
