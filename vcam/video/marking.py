@@ -24,10 +24,9 @@ _XMP_IN_FILMS = (".mp4", ".m4v", ".mov")
 _XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # the UUID that the XMP specification gives
 _ANYTHING = b'<svg xmlns="http://www.w3.org/2000/svg"></svg>'  # to be signed, to see whether it can be
 _TO_SPARE = 64 << 20  # bytes that marking leaves free on the disk
-_MISSING = (
-    "the file says that it is AI-translated, but has no signed content credentials: "
-    "the package c2pa-python is missing; pip install c2pa-python cryptography"
-)
+_METADATA_ALONE = "the file says that it is AI-translated, but has no signed content credentials: "
+_MISSING = "the package c2pa-python is missing; pip install c2pa-python cryptography"
+_BROKEN = "what signs cannot be loaded ({}); pip install --force-reinstall c2pa-python cryptography"
 
 
 class MarkingWanted(Protocol):
@@ -108,12 +107,12 @@ METADATA_ALONE = Marker()
 def marker_for(wanted: MarkingWanted, note: Note = to_stderr) -> Marker:
     """Return the marker that is wanted, ready to sign; raise VideoError for a certificate of the user's that cannot.
 
-    Where the package is missing, or no certificate can be made here, there is a note, and the metadata alone.
+    Where the package is missing or broken, or no certificate can be made, there is a note, and the metadata alone.
     """
     if not wanted.credentials:
         return Marker(note=note)
-    if not load():
-        note(_MISSING)
+    if trouble := load():
+        note(_METADATA_ALONE + trouble)
         return Marker(note=note)
     try:
         chosen = configured_identity(wanted.certificate, wanted.key)
@@ -134,15 +133,17 @@ def marker_for(wanted: MarkingWanted, note: Note = to_stderr) -> Marker:
 
 
 @functools.lru_cache(maxsize=1)
-def load() -> bool:
-    """Load what signs, which takes a moment; return whether it is installed."""
+def load() -> str:
+    """Load what signs, which takes a moment; return why it cannot be used, "" if it can."""
     try:
         import c2pa  # noqa: F401
         import cryptography.hazmat.primitives.asymmetric.ec
         import cryptography.x509  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    except ModuleNotFoundError:
+        return _MISSING
+    except Exception as error:  # noqa: BLE001  of a native library that does not load: of no common class
+        return _BROKEN.format(reason(error))
+    return ""
 
 
 def film_tags() -> dict[str, str]:

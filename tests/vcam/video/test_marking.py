@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.support.carrying import carried, numbers
 from tests.support.media_files import film, numbered
+from vcam.devices.choose import load_readers
 from vcam.devices.sinks import VideoFile
 from vcam.errors import VideoError
 from vcam.settings.config import MarkingSettings
@@ -120,6 +121,30 @@ def test_a_fragmented_recording_can_be_marked_too(tmp_path: Path, identity: Iden
     Marker(identity).finished(path)
     assert says_ai_translated(manifest_of(path))
     assert numbers(list(read(probe(path), Notes()))) == list(range(60))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no C2PA library"), OSError("libc2pa_c.so: invalid ELF header"), ImportError("GLIBC_2.38")]
+)
+def test_a_package_that_does_not_load_costs_the_credentials_alone_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "c2pa":
+                raise error
+
+    monkeypatch.delitem(sys.modules, "c2pa", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    marking.load.cache_clear()
+    notes = Notes()
+    try:
+        load_readers()
+        marker = marker_for(MarkingSettings(), notes)
+    finally:
+        marking.load.cache_clear()
+    assert marker.identity is None
+    assert [str(error) in note and "missing" not in note for note in notes] == [True]
 
 
 def test_without_the_package_there_is_the_metadata_and_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
