@@ -20,14 +20,18 @@ from vcam.settings.config import config_folder
 
 Ask = Callable[[str], bool]
 Say = Callable[[str], None]
+_SIGNS = (".git", "pyproject.toml")  # of a folder that is somebody's work
 
 
 @dataclass(frozen=True)
 class Removable:
-    """One thing that is there: what it is for people, and what takes it away (which may raise VcamError or OSError)."""
+    """One thing that is there: what it is for people, and what takes it away, or the folder that goes.
+
+    What takes it away may raise VcamError or OSError. A folder is resolved, but for a link, which stays.
+    """
 
     name: str
-    remove: Callable[[], object]
+    remove: Callable[[], object] | Path
 
 
 def uninstall(ask: Ask, say: Say, there: Iterable[Removable] | None = None) -> list[str]:
@@ -37,15 +41,18 @@ def uninstall(ask: Ask, say: Say, there: Iterable[Removable] | None = None) -> l
     left = []
     for one in found() if there is None else there:
         if not ask(f"remove {one.name}?"):
-            left.append(one.name)
+            left.append(one)
             continue
         try:
-            one.remove()
+            if isinstance(one.remove, Path):
+                _remove_folder(one.remove, [other.remove for other in left if isinstance(other.remove, Path)])
+            else:
+                one.remove()
             say(f"removed: {one.name}")
         except (OSError, StreamV2VError) as error:
-            left.append(one.name)
+            left.append(one)
             say(f"{one.name} could not be removed ({error})")
-    return left
+    return [one.name for one in left]
 
 
 def _camera_runs() -> bool:
@@ -65,6 +72,11 @@ def found() -> list[Removable]:
     there += _obs_scripts()
     if _camera_was_set_up():
         there.append(Removable("the virtual camera's set-up (asks for administrator rights)", _undo_camera))
+    return there + _folders()
+
+
+def _folders() -> list[Removable]:
+    """Return our folders: what lies in another comes before it, what is one folder is asked about once."""
     places = {
         "the settings and your own looks": config_folder(),
         "what was fetched and signed with": folders.data(),
@@ -72,12 +84,13 @@ def found() -> list[Removable]:
         "the log": log_folder(),
         "what the page remembers": client.state_folder(),
     }
-    seen: set[Path] = set()
+    held: dict[Path, list[str]] = {}
     for name, folder in places.items():
-        if folder.is_dir() and folder not in seen:
-            seen.add(folder)
-            there.append(Removable(f"{name} ({folder})", partial(_remove_folder, folder)))
-    return there
+        if folder.is_dir():
+            place = folder.parent.resolve() / folder.name if folder.is_symlink() else folder.resolve()
+            held.setdefault(place, []).append(name)
+    inner_first = sorted(held, key=lambda folder: -len(folder.parts))
+    return [Removable(f"{', '.join(held[folder])} ({folder})", folder) for folder in inner_first]
 
 
 def last_words() -> str:
@@ -92,16 +105,42 @@ def last_words() -> str:
     return f"the program itself: {how}; your recordings stay in {folders.videos()}"
 
 
-def _remove_folder(folder: Path) -> None:
-    """Remove a folder of ours, and the one that only held it; raises VcamError for one that bears another name."""
+def _remove_folder(folder: Path, kept: Iterable[Path]) -> None:
+    """Remove a folder of ours but for those to keep, and the one that only held it.
+
+    Raises VcamError for one that bears another name, is a link, or that somebody works in.
+    """
     if folders.NAME not in folder.parts:
         raise VcamError("its name is not ours, and it may hold other things: look into it, and delete it yourself")
-    if folder.is_dir():  # else it lay in one that is gone already
-        shutil.rmtree(folder)
+    if folder.is_symlink():
+        raise VcamError("it is a link: look into where it leads, and delete both yourself")
+    if (sign := _sign_of_work(folder)) is not None:
+        raise VcamError(f"{sign} tells that somebody works there: look into it, and delete it yourself")
+    _remove(folder, [path for one in kept for path in (one, one.resolve()) if path.is_relative_to(folder)])
     parent = folder.parent
     if parent.name == folders.NAME:
         with contextlib.suppress(OSError):  # something else is in it
             parent.rmdir()
+
+
+def _sign_of_work(folder: Path) -> Path | None:
+    """Return what tells that our name is that of somebody's project: in the folder, or in one above it of that name."""
+    above = [one for one in (folder, *folder.parents) if folders.NAME in one.parts]
+    beside = (one / sign for one in above for sign in _SIGNS if (one / sign).exists())
+    return next(beside, None) or next((path for sign in _SIGNS for path in folder.rglob(sign)), None)
+
+
+def _remove(path: Path, kept: list[Path]) -> None:
+    if path in kept:
+        return
+    if not any(one.is_relative_to(path) for one in kept):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)  # it only held one that is gone already
+        return
+    for inner in list(path.iterdir()):
+        _remove(inner, kept)
 
 
 def _obs_scripts() -> list[Removable]:

@@ -117,6 +117,86 @@ def test_a_folder_of_another_name_is_left_alone(home: Path, monkeypatch: pytest.
     assert (home / "mine").is_dir()
 
 
+def place(monkeypatch: pytest.MonkeyPatch, home: Path, **where: str) -> None:
+    """Lay our folders where a system has them: in each other, or in one."""
+    for name, folder in where.items():
+        (home / folder).mkdir(parents=True, exist_ok=True)
+        (home / folder / f"of_{name}").touch()
+        if name in ("data", "cache"):
+            monkeypatch.setattr(folders, name, lambda folder=folder: home / folder)
+        else:
+            monkeypatch.setenv(f"VCAM_{name.upper()}_FOLDER", str(home / folder))
+
+
+OURS = folders.NAME
+LINUX = {"config": f"c/{OURS}", "data": f"d/{OURS}", "cache": f"e/{OURS}", "log": f"s/{OURS}/log", "state": f"s/{OURS}"}
+WINDOWS = {"config": f"r/{OURS}", "data": OURS, "cache": f"{OURS}/Cache", "log": f"{OURS}/Logs", "state": OURS}
+MAC = {"config": OURS, "data": OURS, "cache": f"Caches/{OURS}", "log": f"Logs/{OURS}", "state": OURS}
+
+
+@pytest.mark.parametrize("refused", ["the settings", "what was fetched", "made again", "the log", "the page remembers"])
+@pytest.mark.parametrize("system", [LINUX, WINDOWS, MAC], ids=["linux", "windows", "macos"])
+def test_what_is_refused_stays_whatever_it_lies_in(
+    home: Path, monkeypatch: pytest.MonkeyPatch, system: dict[str, str], refused: str
+) -> None:
+    place(monkeypatch, home, **system)
+    asked: list[str] = []
+
+    def ask(question: str) -> bool:
+        asked.append(question)
+        return refused not in question
+
+    left = uninstall.uninstall(ask, lambda text: None)
+    assert len(left) == 1
+    assert refused in left[0]
+    assert len(asked) == len(set(system.values()))
+    name = dict(zip(("the settings", "what was fetched", "made again", "the log"), system, strict=False))
+    theirs = system[name.get(refused, "state")]
+    stays = {f"{theirs}/of_{one}" for one, folder in system.items() if folder == theirs}
+    assert {path.relative_to(home).as_posix() for path in home.rglob("of_*")} == stays
+
+
+def test_a_folder_that_only_held_another_is_removed_with_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place(monkeypatch, home, log=LINUX["log"])
+    monkeypatch.setenv("VCAM_STATE_FOLDER", str(home / LINUX["state"]))
+    assert uninstall.uninstall(lambda question: True, lambda text: None) == []
+    assert not (home / LINUX["state"]).exists()
+
+
+@pytest.mark.parametrize("sign", [".git", "pyproject.toml"])
+@pytest.mark.parametrize("folder", [OURS, f"{OURS}/state"])
+def test_a_checkout_that_bears_our_name_is_left_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch, sign: str, folder: str
+) -> None:
+    place(monkeypatch, home, state=folder)
+    (home / OURS / sign).touch()
+    (home / OURS / "work.py").touch()
+    said: list[str] = []
+    assert len(uninstall.uninstall(lambda question: True, said.append)) == 1
+    assert f"{sign} tells that somebody works there" in said[0]
+    assert (home / OURS / "work.py").exists()
+    assert (home / folder / "of_state").exists()
+
+
+def test_a_folder_of_checkouts_that_bears_our_name_is_left_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place(monkeypatch, home, state=OURS)
+    (home / OURS / "checkout" / ".git").mkdir(parents=True)
+    assert len(uninstall.uninstall(lambda question: True, lambda text: None)) == 1
+    assert (home / OURS / "checkout" / ".git").exists()
+
+
+def test_a_link_and_what_it_leads_to_stay(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = home / "disk" / OURS
+    place(monkeypatch, home, data=OURS, cache=f"disk/{OURS}")
+    (home / OURS / "Cache").symlink_to(elsewhere, target_is_directory=True)
+    monkeypatch.setattr(folders, "cache", lambda: home / OURS / "Cache")
+    left = uninstall.uninstall(lambda question: True, lambda text: None)
+    assert len(left) == 1
+    assert "made again" in left[0]
+    assert (home / OURS / "Cache" / "of_cache").exists()
+    assert not (home / OURS / "of_data").exists()
+
+
 def test_one_that_cannot_be_removed_does_not_keep_the_others(home: Path) -> None:
     def fails() -> None:
         raise PermissionError(13, "Permission denied")
