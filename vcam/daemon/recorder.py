@@ -15,6 +15,7 @@ from core.errors import StreamV2VError
 from vcam.devices.sinks import VideoFile, picture_file
 from vcam.errors import VcamError
 from vcam.frames import Picture
+from vcam.log_file import JOURNAL
 from vcam.settings.config import MarkingSettings
 from vcam.settings.toml_schema import write_atomically
 
@@ -92,7 +93,11 @@ class Recorder:
         path = self._new_path(self._suffix)
         session = _Session(path, VideoFile(path, self._size, self._fps, self._marking))
         session.thread = threading.Thread(target=self._write, args=(session,), name="vcam-record", daemon=True)
-        session.thread.start()
+        try:
+            session.thread.start()
+        except RuntimeError as error:  # the system gives no more threads
+            session.file.close()
+            raise VcamError(f"{path} cannot be recorded ({error})") from error
         self._session = session
         self._say(f"recording into {path}")
 
@@ -145,21 +150,30 @@ class Recorder:
         return next(path for name in names if not (path := self._folder / name).exists())
 
     def _write(self, session: _Session) -> None:
-        """Write a recording's pictures until its end; what goes wrong ends it, and is said with what was kept."""
-        wrong: StreamV2VError | None = None
+        """Write a recording's pictures until its end; whatever goes wrong ends it, and is said with what was kept."""
+        wrong = ""
         try:
-            while wrong is None and (one := session.pictures.get()) is not None:
+            while (one := session.pictures.get()) is not None:
                 session.file.send(*one)
-        except StreamV2VError as error:
-            wrong = error
+        except Exception as error:  # noqa: BLE001  memory, libraries: it costs this recording, and is told
+            wrong = _told(error, session.path)
         try:
             session.file.close()
-        except StreamV2VError as error:
-            wrong = error  # which says where what was written is
-        if self._session is session:
-            self._session = None
-        if wrong is not None:
+        except Exception as error:  # noqa: BLE001  see above; a StreamV2VError says where what was written is
+            wrong = _told(error, session.path)
+        finally:
+            if self._session is session:
+                self._session = None
+        if wrong:
             self._say(f"the recording has ended: {wrong}")
         elif session.begun is not None:
             self._saved = str(session.path)
             self._say(f"saved {session.path}")
+
+
+def _told(error: Exception, path: Path) -> str:
+    """Return what went wrong with a recording, in words; a fault that nobody foresaw has its traceback in the log."""
+    if isinstance(error, StreamV2VError):
+        return str(error)
+    JOURNAL.error("%s: recording failed", path, exc_info=error)
+    return f"{path}: {type(error).__name__}: {error}"

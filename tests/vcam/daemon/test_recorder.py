@@ -136,6 +136,54 @@ def test_an_encoder_that_is_late_never_holds_up_the_publisher(tmp_path: Path, mo
     assert 20 < len(colours(Path(recorder.state.saved))) < 200
 
 
+@pytest.mark.parametrize("at", ["send", "close"])
+def test_what_nobody_foresaw_ends_the_recording_and_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    said: list[str] = []
+    recorder = Recorder(tmp_path, ".mp4", (64, 48), 25, said.append, MarkingSettings())
+    recorder.start()
+    session = recorder._session
+    assert session is not None
+    assert session.thread is not None
+
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError("no more")
+
+    send, close = session.file.send, session.file.close
+    if at == "send":
+        monkeypatch.setattr(session.file, "send", lambda one, tick: out_of_memory() if tick else send(one, tick))
+    else:
+        monkeypatch.setattr(session.file, "close", out_of_memory)
+    for tick in range(2):
+        recorder.take(np.full((48, 64, 3), 99, np.uint8), tick)
+    if at == "close":
+        recorder.end()
+    session.thread.join(PATIENCE_S)
+    assert recorder.state.recording == ""
+    assert said[1:] == [said[-1]]
+    assert "the recording has ended" in said[-1]
+    assert "MemoryError: no more" in said[-1]
+    assert str(session.path) in said[-1]
+    assert session.path.exists() == (at == "send")
+    if at == "close":
+        close()
+
+
+def test_a_recording_whose_thread_does_not_start_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    recorder = Recorder(tmp_path, ".mp4", (64, 48), 25, lambda text: None, MarkingSettings())
+    with monkeypatch.context() as patched, pytest.raises(VcamError, match="can't start new thread"):
+        patched.setattr(threading.Thread, "start", no_thread)
+        recorder.start()
+    assert not list(tmp_path.iterdir())
+    assert recorder.state.recording == ""
+
+
 PROGRAM = """
 import resource, signal, sys, time
 from pathlib import Path
