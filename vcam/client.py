@@ -149,6 +149,8 @@ def status_text(status: Status) -> str:
     ]
     if status.recording:
         lines.append(f"  recording {status.recording}, {status.recorded_s:.0f} s")
+    if status.finishing:
+        lines.append(f"  finishing {status.finishing}")
     if status.reader_count is not None:
         lines.insert(4, f"  readers   {', '.join(status.readers) or status.reader_count or 'none'}")
     return "\n".join(lines + [f"  note      {note}" for note in status.notes])

@@ -103,7 +103,7 @@ class StartRecording:
 
 @dataclass(frozen=True)
 class EndRecording:
-    """End the recording; its file is then complete."""
+    """End the recording; its file is complete when the status has it as `saved`."""
 
 
 @dataclass(frozen=True)
@@ -247,8 +247,8 @@ class Status:
     words; "" where nobody asked.
     preset: fast, balanced or sharp, "" where a size was asked for; preset_asked: may be auto; preset_says: what auto
     has measured, in words. prompt_notes: what the model does not read of the prompt, in words. recording: the file that
-    what is published is recorded into, "" for none, recorded_s: how long it is; saved: the recording or picture that
-    was kept last, "" for none.
+    what is published is recorded into, "" for none, recorded_s: how long it is; finishing: the recording
+    that has ended and is being completed and signed; saved: the recording or picture that was kept last, "" for none.
     """
 
     state: str = "starting"
@@ -290,6 +290,7 @@ class Status:
     prompt_notes: tuple[str, ...] = ()
     recording: str = ""
     recorded_s: float = 0.0
+    finishing: str = ""
     saved: str = ""
 
     def to_json(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,27 +21,32 @@ from vcam.settings.config import MarkingSettings
 from vcam.settings.toml_schema import write_atomically
 
 WAITING = 45  # pictures that may wait for the encoder; a machine that is late leaves some out, and their time stays
-END_S = 20.0  # how long the last pictures may take to be written
+END_S = 20.0  # how long the end of the run waits for what is being finished
 
 
 class RecorderState(NamedTuple):
-    """Three values of Status: the file that is being written, how long it is, and what was kept last."""
+    """Values of Status: the file that is written, how long it is, the one that is finished, and what was kept last."""
 
     recording: str
     recorded_s: float
+    finishing: str
     saved: str
 
 
 @dataclass
 class _Session:
-    """One recording. begun: the beat of its first picture, None before there is one; newest: of its last one."""
+    """One recording. begun: the beat of its first picture, None before there is one; newest: of its last one.
+
+    pictures: those that wait, None behind the last one. done: set when its file is complete, or never will be.
+    """
 
     path: Path
     file: VideoFile
-    pictures: queue.Queue[tuple[Picture, int] | None] = field(default_factory=lambda: queue.Queue(WAITING))
+    pictures: queue.SimpleQueue[tuple[Picture, int] | None] = field(default_factory=queue.SimpleQueue)
     begun: int | None = None
     newest: int = 0
     thread: threading.Thread | None = None
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 class Recorder:
@@ -62,6 +68,7 @@ class Recorder:
         self._folder, self._suffix, self._size, self._fps, self._say = folder, suffix, size, fps, say
         self._marking = marking
         self._session: _Session | None = None
+        self._ended: tuple[_Session, ...] = ()  # which are being finished, the oldest first
         self._newest: Picture | None = None
         self._saved = ""
 
@@ -69,10 +76,11 @@ class Recorder:
     def state(self) -> RecorderState:
         """What it does now."""
         session = self._session
+        finishing = next((str(one.path) for one in self._ended if not one.done.is_set()), "")
         if session is None:
-            return RecorderState("", 0.0, self._saved)
+            return RecorderState("", 0.0, finishing, self._saved)
         beats = 0 if session.begun is None else session.newest - session.begun + 1
-        return RecorderState(str(session.path), round(beats / self._fps, 1), self._saved)
+        return RecorderState(str(session.path), round(beats / self._fps, 1), finishing, self._saved)
 
     def take(self, picture: Picture, tick: int) -> None:
         """Have the picture of this beat recorded, if a recording runs; it must not be written to any more."""
@@ -83,8 +91,8 @@ class Recorder:
         if session.begun is None:
             session.begun = tick
         session.newest = tick
-        with contextlib.suppress(queue.Full):
-            session.pictures.put_nowait((picture, tick))
+        if session.pictures.qsize() < WAITING:
+            session.pictures.put((picture, tick))
 
     def start(self) -> None:
         """Begin a recording; raises VcamError where one runs already, or the file cannot be written."""
@@ -102,21 +110,25 @@ class Recorder:
         self._say(f"recording into {path}")
 
     def end(self) -> None:
-        """End the recording, whose file then has its name; raises VcamError where none runs."""
+        """End the recording, whose file is finished without anybody waiting; raises VcamError where none runs."""
         session = self._session
-        if session is None or session.thread is None:
+        if session is None:
             raise VcamError("nothing is being recorded; to begin: vcam record")
+        self._ended = (*(one for one in self._ended if not one.done.is_set()), session)
         self._session = None
-        with contextlib.suppress(queue.Full):
-            session.pictures.put(None, timeout=END_S)
-        session.thread.join(END_S)
+        session.pictures.put(None)
 
     def toggle(self) -> None:
-        """Begin a recording, or end the one that runs: for one key that does both."""
-        if self._session is None:
-            self.start()
-        else:
+        """Begin a recording, or end the one that runs: for one key that does both.
+
+        Raises VcamError while the last one is being finished: who presses again then wants no other.
+        """
+        if self._session is not None:
             self.end()
+        elif finishing := self.state.finishing:
+            raise VcamError(f"{finishing} is being finished; another one can be begun then, or by vcam record now")
+        else:
+            self.start()
 
     def snapshot(self) -> None:
         """Keep the picture that was published last, as PNG. Raises VcamError."""
@@ -133,9 +145,13 @@ class Recorder:
         self._say(f"saved {path}")
 
     def close(self) -> None:
-        """End what is being recorded, at the end of the run."""
-        if self._session is not None:
+        """End what is being recorded, at the end of the run, and wait for its file."""
+        with contextlib.suppress(VcamError):  # nothing is being recorded
             self.end()
+        until_s = time.monotonic() + END_S
+        for session in self._ended:
+            if session.thread is not None:
+                session.thread.join(max(0.0, until_s - time.monotonic()))
 
     def _new_path(self, suffix: str) -> Path:
         """Return a name by the time that nobody has yet, in the folder, which is made."""
@@ -147,7 +163,8 @@ class Recorder:
             ) from error
         stem = f"{datetime.datetime.now():StreamV2V %Y-%m-%d %H.%M.%S}"
         names = (f"{stem}{'' if number == 1 else f' {number}'}{suffix}" for number in range(1, 1000))
-        return next(path for name in names if not (path := self._folder / name).exists())
+        taken = {one.path for one in self._ended}  # which may not have its name yet
+        return next(path for name in names if (path := self._folder / name) not in taken and not path.exists())
 
     def _write(self, session: _Session) -> None:
         """Write a recording's pictures until its end; whatever goes wrong ends it, and is said with what was kept."""
@@ -164,10 +181,12 @@ class Recorder:
         finally:
             if self._session is session:
                 self._session = None
+            if not wrong and session.begun is not None:
+                self._saved = str(session.path)
+            session.done.set()
         if wrong:
             self._say(f"the recording has ended: {wrong}")
         elif session.begun is not None:
-            self._saved = str(session.path)
             self._say(f"saved {session.path}")
 
 

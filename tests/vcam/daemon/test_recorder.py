@@ -50,8 +50,9 @@ def test_what_is_published_is_recorded_and_no_face_after_a_panic(tmp_path: Path,
         seconds = run.daemon.status().recorded_s
         run.until(lambda: run.daemon.status().recorded_s >= seconds + 0.5, "half a second of the card recorded")
         run.tell(EndRecording())
-        status = run.daemon.status()
-        assert (status.recording, status.saved) == ("", str(path))
+        assert run.daemon.status().recording == ""
+        run.until(lambda: run.daemon.status().saved == str(path), "saved")
+        assert run.daemon.status().finishing == ""
     assert [one.name for one in path.parent.iterdir()] == [path.name]
     found = [near(one, FACE) for one in colours(path)]
     assert found[0]
@@ -86,7 +87,7 @@ def test_recordings_and_pictures_say_that_they_are_ai_translated(tmp_path: Path)
     recorder.start()
     for tick in range(30):
         recorder.take(np.full((48, 64, 3), 99, np.uint8), tick)
-    recorder.end()
+    recorder.close()
     kept.append(recorder.state.saved)
     recorder.snapshot()
     kept.append(recorder.state.saved)
@@ -132,7 +133,7 @@ def test_an_encoder_that_is_late_never_holds_up_the_publisher(tmp_path: Path, mo
     for tick in range(200):
         recorder.take(np.full((48, 64, 3), 99, np.uint8), tick)  # returns though nothing is encoded
     gate.set()
-    recorder.end()
+    recorder.close()
     assert 20 < len(colours(Path(recorder.state.saved))) < 200
 
 
@@ -177,11 +178,37 @@ def test_a_recording_whose_thread_does_not_start_leaves_nothing(
         raise RuntimeError("can't start new thread")
 
     recorder = Recorder(tmp_path, ".mp4", (64, 48), 25, lambda text: None, MarkingSettings())
-    with monkeypatch.context() as patched, pytest.raises(VcamError, match="can't start new thread"):
-        patched.setattr(threading.Thread, "start", no_thread)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with pytest.raises(VcamError, match="can't start new thread"):
         recorder.start()
     assert not list(tmp_path.iterdir())
     assert recorder.state.recording == ""
+
+
+def test_the_end_of_a_recording_waits_for_nothing_and_a_toggle_begins_no_other_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    recorder = Recorder(tmp_path, ".mp4", (64, 48), 25, lambda text: None, MarkingSettings())
+    recorder.toggle()
+    session = recorder._session
+    assert session is not None
+    close = session.file.close
+    monkeypatch.setattr(session.file, "close", lambda: (gate.wait(PATIENCE_S), close()))
+    for tick in range(200):  # more than wait for the encoder
+        recorder.take(np.full((48, 64, 3), 99, np.uint8), tick)
+    recorder.toggle()  # returns though nothing is signed
+    path = str(session.path)
+    assert recorder.state == ("", 0.0, path, "")
+    with pytest.raises(VcamError, match="is being finished"):
+        recorder.toggle()
+    recorder.start()  # who asks for another by name gets it, in another file
+    assert (recorder.state.recording not in ("", path), recorder.state.finishing) == (True, path)
+    gate.set()
+    recorder.close()
+    assert recorder.state == ("", 0.0, "", path)
+    recorder.toggle()
+    recorder.close()
 
 
 PROGRAM = """
