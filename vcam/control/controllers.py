@@ -11,8 +11,10 @@ from vcam.commands import ChangeLook, Command, to_json
 from vcam.control.guard import RateLimit
 from vcam.errors import CommandError
 from vcam.settings.config import LEVELS
+from vcam.settings.toml_schema import one_line
 
 SAID_PER_S, SAID_AT_MOST = 0.2, 5  # a controller that says nonsense shall not fill the terminal
+COMMANDS_PER_S = 50  # of each kind; a fader's values that come together are one
 _LOWEST = {"strength": 0.03, "detail": 0.0}  # what a fader's lower end means
 
 
@@ -57,6 +59,7 @@ class Hand:
         self._what, self._table, self._allow = what, table, frozenset(allow)
         self._submit, self._say = submit, say
         self._seldom = RateLimit(SAID_PER_S, SAID_AT_MOST)
+        self._limits = {name: RateLimit(COMMANDS_PER_S, 2 * COMMANDS_PER_S) for name in self._allow}
 
     def give(self, command: Command) -> None:
         """Have the command carried out, without waiting for it."""
@@ -64,12 +67,15 @@ class Hand:
         if name not in self._allow:
             self.say(f"may not give the command {name!r}; allow under [{self._table}] in config.toml says what it may")
             return
+        if not self._limits[name].allows():  # of its own, so that many of another kind keep no panic out
+            self.say(f"more than {COMMANDS_PER_S} commands {name!r} a second; what is over that is left out")
+            return
         self._submit(command).add_done_callback(self._done)
 
     def say(self, text: str) -> None:
-        """Tell the user, unless so much was said just now."""
+        """Tell the user on one line, which may hold a stranger's words, unless so much was said just now."""
         if self._seldom.allows():
-            self._say(f"{self._what}: {text}")
+            self._say(one_line(f"{self._what}: {text}"))
 
     def _done(self, future: Future[None]) -> None:
         with contextlib.suppress(BaseException):  # what it says must not end the thread that carried the command out

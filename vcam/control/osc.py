@@ -17,6 +17,7 @@ from vcam.settings.config import LEVELS, OscSettings
 ROOT = "/streamv2v/"
 LARGEST = 65_536
 PACKETS_PER_S = 200  # more than a hand makes; what is over that is left out unread
+MESSAGES_PER_S = 200  # in them: a bundle holds thousands
 _NOT_BY_OSC = ("look", "engine", "source")  # which need more than OSC's values
 AT_ONCE = 64  # packets that are taken together: of a fader's values the newest counts
 PAUSE_S = 0.02
@@ -70,6 +71,7 @@ class OscReceiver:
         self.port: int = self._socket.getsockname()[1]
         self._socket.settimeout(0.5)
         self._limit = RateLimit(PACKETS_PER_S, 2 * PACKETS_PER_S)
+        self._messages = RateLimit(MESSAGES_PER_S, 2 * MESSAGES_PER_S)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vcam-osc", daemon=True)
 
@@ -113,6 +115,8 @@ class OscReceiver:
             self._hand.say(f"a packet that is no OSC was left out ({type(error).__name__})")
             return
         for message in messages:
+            if not self._messages.allows():
+                return
             try:
                 command = command_of(str(message.address), list(message.params))
             except CommandError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import sys
@@ -181,6 +182,39 @@ def test_whatever_a_packet_holds_the_next_one_is_read(packet: bytes) -> None:
         assert len(list(receiver._commands(packet))) <= 20
     finally:
         receiver._socket.close()
+
+
+def bundle_of(packets: list[bytes]) -> bytes:
+    return b"#bundle\0" + b"\0" * 7 + b"\1" + b"".join(len(one).to_bytes(4, "big") + one for one in packets)
+
+
+def test_what_one_packet_holds_is_limited_like_what_many_hold() -> None:
+    following = OscMessageBuilder("/streamv2v/next").build().dgram
+    camera, said = Camera(), list[str]()
+    hand = Hand("OSC", "osc", OscSettings().allow, camera.submit, said.append)
+    receiver = OscReceiver(OscSettings(port=0), hand)
+    with contextlib.closing(receiver._socket):
+        commands = list(receiver._commands(bundle_of([following] * 2_000)))
+    assert 200 <= len(commands) < 1_000
+    for one in [NextProfile()] * 1_000:
+        hand.give(one)
+    assert 50 <= len(camera.given) < 500
+    assert any("next" in one for one in said)
+    hand.give(Panic())
+    assert camera.given[-1] == Panic(), "each command has a limit of its own"
+
+
+def test_what_a_stranger_sends_is_said_on_one_line_without_control_characters() -> None:
+    camera, said = Camera(), list[str]()
+    hand = Hand("OSC", "osc", OscSettings().allow, camera.submit, said.append)
+    receiver = OscReceiver(OscSettings(port=0), hand)
+    message = OscMessageBuilder("/streamv2v/x/\x1b]0;owned\a\nvcam: all is well").build().dgram
+    with contextlib.closing(receiver._socket):
+        assert list(receiver._commands(message)) == []
+    camera.refuses = VcamError("there is no profile '\x1b[2J\n\u202e'")
+    hand.give(UseProfile("x"))
+    assert len(said) == 2
+    assert all(one.isprintable() for one in said), said
 
 
 def test_a_bundle_is_taken_at_once_whenever_it_is_meant_for() -> None:
