@@ -36,7 +36,7 @@ from vcam.daemon.recorder import Recorder
 from vcam.daemon.reports import Described, report_of, status_of
 from vcam.devices import readers
 from vcam.devices.choose import choose_sink, choose_source
-from vcam.devices.sinks import recover
+from vcam.devices.sinks import SURELY_LEFT_S, recover
 from vcam.devices.source_switch import SourceSwitch
 from vcam.devices.stills import read_still
 from vcam.errors import VcamError
@@ -141,6 +141,7 @@ class Daemon:
         auto = AutoPreset(options, parts.state_folder(), self._log.say)
         options = replace(options, automatic=auto.automatic)
         choice = first_choice(options, parts.settings_of, loaded)
+        recover(options.record.place(), self._log.say)
         sink = parts.open_sink(options)
         try:
             source = SourceSwitch(parts.open_source(options))
@@ -221,14 +222,17 @@ class Daemon:
         """Start everything, carry out commands until the end, shut down in order."""
         parts, stop = self._parts, self._stop
         others = threading.Thread(target=self._carry_out_others, name="vcam-commands", daemon=True)
+        # what a run that was killed just now has left could not be told from one that is written
+        leftovers = threading.Timer(SURELY_LEFT_S, recover, (self.choice.options.record.place(), self._log.say))
+        leftovers.daemon = True
         interval = sys.getswitchinterval()
         surfaces.load()
         sys.setswitchinterval(0.001)  # the publisher waits at most this long for another thread's Python
         gc.freeze()  # what is there now stays: a look through all of it would hold the publisher up
         try:
-            recover(self.choice.options.record.place(), self._log.say)
             self._pipeline.start(stop, self._resting, self._framed, self._finisher)
             others.start()
+            leftovers.start()
             folders = parts.state_folder(), parts.thumbnails_folder()
             opened = surfaces.opened(self, self._start_preview_engine, *folders, self._memory, self._log.say)
             with opened as self._surfaces:
@@ -240,6 +244,7 @@ class Daemon:
             raise
         finally:
             stop.set()
+            leftovers.cancel()
             self._log.say(f"the camera ends: {self._why_ended()}")
             self._pipeline.close()
             others.join(END_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import sys
 import threading
 import time
@@ -26,7 +27,9 @@ if sys.platform == "linux":
 OUR_NAME = "StreamV2V Camera"
 _PART = ".part"  # of a file that is not complete: vcam.video.disk.part_of
 _COPY = ".marking"  # of one that is being signed: vcam.video.marking
-_SURELY_LEFT_S = 60.0  # without a byte written
+SURELY_LEFT_S = 60.0  # without a byte written
+# ... what they are called of a recording by vcam.daemon.recorder, "StreamV2V 2026-05-17 20.15.00 2.mp4"
+_HIDDEN = re.compile(r"\.StreamV2V \d{4}-\d\d-\d\d \d\d\.\d\d\.\d\d( \d+)?\.(part|marking)\.[a-z0-9]+")
 REOPEN_S = 2.0  # how often a camera that takes no pictures is opened anew
 
 
@@ -271,15 +274,17 @@ def picture_file(picture: Picture, suffix: str, marking: MarkingWanted) -> bytes
 def recover(folder: Path, say: Callable[[str], None]) -> None:
     """Give recordings that a killed program left under their hidden names in the folder a name that is seen.
 
-    A copy that was being signed is removed: what it is a copy of is there.
+    Those alone that vcam.daemon.recorder named, and to which nobody writes: another program's film, or the one that is
+    the sink, may lie there too. A copy that was being signed is removed: what it is a copy of is there.
     """
     from vcam.video.disk import keep_incomplete
 
     try:
-        hidden = [path for path in folder.iterdir() if path.name.startswith(".")]
-        left = [path for path in hidden if path.stem.endswith(_PART)]
-        for copy in hidden:
-            if copy.stem.endswith(_COPY) and copy.stat().st_mtime < time.time() - _SURELY_LEFT_S:
+        ours = [path for path in folder.iterdir() if _HIDDEN.fullmatch(path.name)]
+        old = [path for path in ours if path.stat().st_mtime < time.time() - SURELY_LEFT_S]
+        left = [path for path in old if path.stem.endswith(_PART)]
+        for copy in old:
+            if copy.stem.endswith(_COPY):
                 copy.unlink()
     except OSError:  # there is no folder yet, or it cannot be read: nothing to tell
         return

@@ -23,6 +23,7 @@ from vcam.video import probe, read
 
 ROOT = Path(__file__).parents[3]
 FACE = (245, 55, 225)
+NAMED = "StreamV2V 2026-05-17 20.15.00"  # as a recorder names a recording
 
 
 def colours(path: Path) -> list[tuple[int, int, int]]:
@@ -98,11 +99,41 @@ def test_recordings_and_pictures_say_that_they_are_ai_translated(tmp_path: Path)
 
 
 def test_a_copy_that_was_being_signed_is_removed_but_not_while_it_is_written(tmp_path: Path) -> None:
-    for name in ("a.mp4", ".a.marking.mp4", ".b.marking.mp4"):
+    old, new, other = (f".{stem}.marking.mp4" for stem in (NAMED, f"{NAMED} 2", "a"))
+    for name in (f"{NAMED}.mp4", old, new, other):
         (tmp_path / name).touch()
-    os.utime(tmp_path / ".a.marking.mp4", (0, 0))
+    for name in (old, other):
+        os.utime(tmp_path / name, (0, 0))
     recover(tmp_path, lambda text: None)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.marking.mp4", "a.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"{NAMED}.mp4", new, other])
+
+
+def test_a_file_that_is_another_ones_or_being_written_keeps_its_name(tmp_path: Path) -> None:
+    hidden = [".take.part.mp4", ".StreamV2V live.part.mp4", f".{NAMED}.part.mp4", f".{NAMED} 2.part.mkv"]
+    for name in hidden:
+        (tmp_path / name).touch()
+    for name in (*hidden[:2], hidden[3]):
+        os.utime(tmp_path / name, (0, 0))
+    recover(tmp_path, lambda text: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*hidden[:3], f"{NAMED} 2.incomplete.mkv"])
+
+
+def test_a_run_looks_for_what_was_left_before_it_starts_and_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vcam.daemon.daemon.SURELY_LEFT_S", 0.01)
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    old, new = (videos / f".{stem}.part.mp4" for stem in (NAMED, f"{NAMED} 2"))
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    run = SwitchedDaemon(tmp_path)
+    assert sorted(path.name for path in videos.iterdir()) == sorted([new.name, f"{NAMED}.incomplete.mp4"])
+    os.utime(new, (0, 0))
+    with run:
+        run.until(lambda: not new.exists(), "kept under a name that is seen")
+    assert (videos / f"{NAMED} 2.incomplete.mp4").exists()
 
 
 def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
@@ -253,6 +284,8 @@ def test_a_killed_program_leaves_a_recording_that_plays_and_the_next_start_gives
             if line == "taken\n":
                 break
         program.kill()
+    (left,) = tmp_path.iterdir()
+    os.utime(left, (0, 0))
     said: list[str] = []
     recover(tmp_path, said.append)
     (kept,) = tmp_path.iterdir()
