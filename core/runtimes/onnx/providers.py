@@ -33,6 +33,10 @@ _REMEDY = (
 )
 _FILE = "providers.json"  # what was found of the providers, in the cache folder
 _KEPT = 50  # findings; the oldest go first
+_BEGUN = "begun"  # in the place of a finding: how many trials ended with their process
+_TRIALS = (
+    2  # so many of them are taken for the provider's doing: one may have been killed, by Ctrl-C or for another look
+)
 
 
 class Placement(NamedTuple):
@@ -132,6 +136,8 @@ def placement(provider: Provider, sessions: list[Any]) -> Placement | None:
 def recall(description: ModelDescription, settings: EngineSettings, provider: Provider) -> ProviderFinding | None:
     """Return what was found of the provider for that model and size on this machine, None if nothing was yet."""
     found = _read().get(_key(description, settings, provider))
+    if (begun := _begun(found)) >= _TRIALS:
+        return ProviderFinding(False, f"the engine's process ended {begun} times while it was tried")
     try:
         return None if found is None else ProviderFinding(bool(found["taken"]), str(found["told"]))
     except (KeyError, TypeError):
@@ -142,9 +148,31 @@ def remember(
     description: ModelDescription, settings: EngineSettings, provider: Provider, finding: ProviderFinding
 ) -> None:
     """Keep what was found. Raises OSError."""
-    known, key = _read(), _key(description, settings, provider)
+    _keep(_key(description, settings, provider), finding._asdict())
+
+
+def begin_trial(description: ModelDescription, settings: EngineSettings, provider: Provider) -> None:
+    """Keep that it is being tried: of a process that ends before more is known, nothing else tells. Raises OSError."""
+    key = _key(description, settings, provider)
+    _keep(key, {_BEGUN: _begun(_read().get(key)) + 1})
+
+
+def take_trial_back(description: ModelDescription, settings: EngineSettings, provider: Provider) -> None:
+    """Keep that the trial that was begun last ended without a finding, and without harm. Raises OSError."""
+    key = _key(description, settings, provider)
+    _keep(key, {_BEGUN: _begun(_read().get(key)) - 1})
+
+
+def _begun(entry: object) -> int:
+    """Return how many trials were begun of which nothing more is known."""
+    begun = entry.get(_BEGUN) if isinstance(entry, dict) else None
+    return max(0, begun) if isinstance(begun, int) else 0
+
+
+def _keep(key: str, entry: dict[str, Any]) -> None:
+    known = _read()
     known.pop(key, None)
-    known[key] = finding._asdict()  # the newest last
+    known[key] = entry  # the newest last
     path = folders.cache() / _FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{_FILE}.{os.getpid()}")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 from core import folders, verify
 from core.algorithm.net import Picture
@@ -108,12 +109,84 @@ def test_what_is_slower_or_wrong_or_does_not_run_is_not_taken(
     assert tried() == []
 
 
-def test_what_ends_the_program_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, kept: Path) -> None:
-    Films(monkeypatch, error=KeyboardInterrupt())  # as near as a test comes to a driver that crashes
+def die(monkeypatch: pytest.MonkeyPatch, kept: Path) -> None:
+    """Have a trial leave what it leaves where its process is killed, or crashes."""
+    left: list[bytes] = []
+
+    def film(*_: object) -> list[Picture]:
+        left.append((kept / "providers.json").read_bytes())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify, "film", film)
     with pytest.raises(KeyboardInterrupt):
         tried()
-    assert found() == ProviderFinding(False, "it ended the program when it was tried")
+    (kept / "providers.json").write_bytes(left[0])
+
+
+def test_what_ends_the_program_twice_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, kept: Path) -> None:
+    die(monkeypatch, kept)
+    assert found() is None
+    assert resolve(CPU).settings.provider is Provider.CPU
+    die(monkeypatch, kept)
+    assert found() == ProviderFinding(False, "the engine's process ended 2 times while it was tried")
     assert tried() == []
+
+
+def test_one_death_is_forgotten_once_it_was_found_right(monkeypatch: pytest.MonkeyPatch, kept: Path) -> None:
+    die(monkeypatch, kept)
+    Films(monkeypatch)
+    tried()
+    finding = found()
+    assert finding is not None
+    assert finding.taken
+
+
+def test_an_interrupted_trial_says_nothing_of_the_hardware(monkeypatch: pytest.MonkeyPatch, kept: Path) -> None:
+    Films(monkeypatch, error=KeyboardInterrupt())
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            tried()
+    assert found() is None
+    Films(monkeypatch)
+    tried()
+    finding = found()
+    assert finding is not None
+    assert finding.taken
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("no room"),
+        RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer"),
+        RuntimeError("std::bad_alloc"),
+        ModelError("unet.onnx cannot be loaded: out of memory"),
+        RuntimeError("CL_OUT_OF_RESOURCES: clEnqueue: Out of memory"),
+        RuntimeError("Not enough memory resources are available to complete this operation"),
+    ],
+)
+def test_that_memory_ran_out_is_not_remembered(monkeypatch: pytest.MonkeyPatch, kept: Path, error: Exception) -> None:
+    Films(monkeypatch, error=error)
+    for _ in range(3):
+        assert "memory ran out" in tried()[-1]
+    assert found() is None
+    assert resolve(CPU).settings.provider is Provider.CPU
+
+
+def test_an_eager_that_fails_does_not_keep_the_program_from_starting(
+    monkeypatch: pytest.MonkeyPatch, kept: Path
+) -> None:
+    films = Films(monkeypatch)
+
+    def film(resolved: Resolved, frames: int, seconds: list[float]) -> list[Picture]:
+        if resolved.settings.runtime is Runtime.EAGER:
+            raise RuntimeError("no kernel")
+        return films(resolved, frames, seconds)
+
+    monkeypatch.setattr(verify, "film", film)
+    tried()
+    assert found() == ProviderFinding(False, "RuntimeError: no kernel")
 
 
 def test_where_nothing_can_be_kept_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, kept: Path) -> None:
