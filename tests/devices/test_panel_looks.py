@@ -29,6 +29,7 @@ from tests.support.panel import (
     use,
 )
 from tests.support.patience import until
+from vcam.control.server import PAGES_KEPT_S
 
 pytestmark = pytest.mark.browser
 
@@ -241,3 +242,8 @@ def test_a_camera_that_is_gone_greys_the_page_which_comes_back_by_itself(driver:
         assert not by(driver, "veil").is_displayed()
     finally:
         camera.end()
+    until(lambda: by(driver, "gone").is_displayed(), "the page does not say that the camera is gone again")
+    assert driver.execute_script("return localStorage.getItem('vcam-key')")
+    driver.execute_script(f"lastThereMs -= {1000 * PAGES_KEPT_S:.0f}")
+    until(lambda: by(driver, "fresh-link").is_displayed(), "its key goes on being sent to whoever listens there now")
+    assert not driver.execute_script("return localStorage.getItem('vcam-key')")

@@ -6,9 +6,11 @@ It sees a camera, so: only this machine, only who has the token or came by a one
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from vcam.errors import VcamError
 
 PAGES_FILE = "pages"  # the marks of pages that entered; delete it to have each ask for a fresh link
 PAGES_KEPT = 32
+PAGES_KEPT_S = 300.0  # after a run's end; static/live.js stops sending its key after that time too
 MARK_LETTERS = 64  # of a SHA-256 in hexadecimal
 PICTURE_KEY_FILE = "picture.key"  # what OBS was given to see the picture; delete it to take that back
 
@@ -40,15 +43,15 @@ class Server:
         self, surface: ServedCamera, port: int | None, state_folder: Path, bridge_commands: Collection[str] = ()
     ) -> None:
         self._folder = state_folder
+        page = None if port is None else _listening(port)
+        self.port: int | None = None if page is None else page.getsockname()[1]
         self._keys = Keys(
             picture_key=_known_picture_key(state_folder),
             bridge_commands=bridge_commands,
-            pages=_known_pages(state_folder),
+            pages=_known_pages(state_folder / PAGES_FILE, self.port),
             keep=self._keep_pages,
         )
         self._closing = threading.Event()
-        page = None if port is None else _listening(port)
-        self.port: int | None = None if page is None else page.getsockname()[1]
         self._socket, self.door = open_door(state_folder)
         app = application(surface, self._keys, self.port, self._closing, self._new_picture_key)
         door = Guard(app, self._keys, _names(self.door) if isinstance(self.door, int) else ())
@@ -82,12 +85,14 @@ class Server:
         self._closing.set()
         for listener in self._listeners:
             listener.stop()
+        with contextlib.suppress(OSError):  # there is none, or it lapses sooner
+            os.utime(self._folder / PAGES_FILE)
         close_door(self._socket, self.door)
 
     def _keep_pages(self, pages: Sequence[str]) -> None:
         """Let pages that are open come back by themselves after a restart; a full disk costs them that."""
         with contextlib.suppress(OSError, VcamError):
-            client.write_private(client.private_folder(self._folder) / PAGES_FILE, "\n".join(pages))
+            client.write_private(client.private_folder(self._folder) / PAGES_FILE, "\n".join((str(self.port), *pages)))
 
     def _new_picture_key(self) -> str:
         key = secrets.token_urlsafe(24)
@@ -142,13 +147,18 @@ def _known_picture_key(folder: Path) -> str:
         return ""
 
 
-def _known_pages(folder: Path) -> list[str]:
-    """Return the marks of the pages that entered in earlier runs."""
-    try:
-        lines = (folder / PAGES_FILE).read_text(encoding="ascii").split()
-    except (OSError, UnicodeDecodeError):
-        return []
-    return [line for line in lines if len(line) == MARK_LETTERS][-PAGES_KEPT:]
+def _known_pages(path: Path, port: int | None) -> list[str]:
+    """Return the marks of the pages that entered in earlier runs; forget them where their keys may be in other hands.
+
+    An open page sends its key to whoever listens at its port. So they are good at that port alone, and until
+    PAGES_KEPT_S after the end of the last run.
+    """
+    with contextlib.suppress(OSError, ValueError):  # none is there, or it is no such file
+        written_at, *lines = path.read_text(encoding="ascii").split()
+        if written_at == str(port) and abs(time.time() - path.stat().st_mtime) < PAGES_KEPT_S:
+            return [line for line in lines if len(line) == MARK_LETTERS][-PAGES_KEPT:]
+        path.unlink()
+    return []
 
 
 def _listening(port: int) -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import socket
 import stat
@@ -34,7 +35,7 @@ from vcam.commands import ChangeLook, Panic, SetPrompt, Status, UseProfile
 from vcam.control import api as control
 from vcam.control import guard, live
 from vcam.control.guard import BODY_LIMIT, Keys, RateLimit, Who
-from vcam.control.server import PAGES_FILE, Server
+from vcam.control.server import PAGES_FILE, PAGES_KEPT_S, Server
 from vcam.errors import ProfileError, VcamError
 from vcam.log_file import kept
 
@@ -294,12 +295,36 @@ def test_a_page_is_known_after_a_restart_and_its_key_is_on_no_disk(daemon: Contr
     assert key not in (tmp_path / PAGES_FILE).read_text()
     if sys.platform != "win32":
         assert stat.S_IMODE((tmp_path / PAGES_FILE).stat().st_mode) == 0o600
-    with Server(daemon, 0, tmp_path) as second:
+    assert first.port is not None
+    with Server(daemon, first.port, tmp_path) as second:
+        assert second.port == first.port
         assert ask(second, "GET", "/api/v1/status", **page).status == 200
         assert ask(second, "GET", "/api/v1/status", **bearer(guard.page_mark(key))).status == 401, "the mark is no key"
     (tmp_path / PAGES_FILE).unlink()
-    with Server(daemon, 0, tmp_path) as third:
+    with Server(daemon, first.port, tmp_path) as third:
         assert ask(third, "GET", "/api/v1/status", **page).status == 401
+
+
+def test_a_pages_key_is_good_at_its_own_port_and_for_minutes_after_a_run(
+    daemon: ControlledDaemon, tmp_path: Path
+) -> None:
+    """An open page goes on asking at its port, where another user's program may then listen, and read the key."""
+    with Server(daemon, 0, tmp_path) as first:
+        page = enter(first)
+        long_ago = time.time() - 2 * PAGES_KEPT_S
+        os.utime(tmp_path / PAGES_FILE, (long_ago, long_ago))
+    assert first.port is not None
+    with Server(daemon, first.port, tmp_path) as again:
+        assert ask(again, "GET", "/api/v1/status", **page).status == 200, "from the end of the run it counts"
+    with socket.create_server(("127.0.0.1", first.port)), Server(daemon, first.port, tmp_path) as moved:
+        assert moved.port != first.port
+        assert ask(moved, "GET", "/api/v1/status", **page).status == 401
+    with Server(daemon, first.port, tmp_path) as back:
+        assert ask(back, "GET", "/api/v1/status", **page).status == 401, "it may have been read meanwhile"
+        page = enter(back)
+    os.utime(tmp_path / PAGES_FILE, (long_ago, long_ago))
+    with Server(daemon, first.port, tmp_path) as late:
+        assert ask(late, "GET", "/api/v1/status", **page).status == 401
 
 
 def test_headers_keep_the_page_to_itself(server: Server, token: str) -> None:

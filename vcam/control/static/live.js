@@ -5,7 +5,10 @@ const WORDS = {
   starting: "Starting", running: "Live", restarting: "One moment", waiting: "Waiting for the camera",
   failed: "No picture", paused: "Paused", panic: "Nothing is shown", stopping: "Ending", resting: "Resting: nobody looks",
 };
+// After that long without the camera another program may listen at this port: nothing is told it, and no camera knows it.
+const KEY_KEPT_MS = 300_000;
 let retryMs = 500;
+let lastThereMs = Date.now();
 
 function show(next) {
   const before = status;
@@ -63,6 +66,7 @@ function connected(is) {
 function listen() {
   const socket = new WebSocket(`ws://${location.host}/api/v1/events`, ["vcam", `key.${pageKey}`]);
   socket.addEventListener("open", () => {
+    socket.addEventListener("close", () => { lastThereMs = Date.now(); });
     retryMs = 500;
     logged = -1;
     looksOf = null;
@@ -86,6 +90,10 @@ function listen() {
 async function retry() {
   await new Promise((done) => { setTimeout(done, retryMs); });
   retryMs = Math.min(5000, retryMs * 2);
+  if (Date.now() - lastThereMs > KEY_KEPT_MS) {
+    needFreshLink();
+    return;
+  }
   try {
     await ask("/api/v1/status");
   } catch {
