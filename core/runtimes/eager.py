@@ -49,7 +49,7 @@ class RememberedText:
 
     def __init__(self, net: BankedUNet) -> None:
         """net: may serve other streams too."""
-        self._net = net
+        self.net = net
         self._text: Tensor | None = None
         self._cross: dict[str, Tensor] = {}
 
@@ -58,8 +58,8 @@ class RememberedText:
     ) -> tuple[Tensor, Features]:
         """See core.algorithm.net.Net."""
         if self._text is None or not torch.equal(text, self._text):
-            self._cross, self._text = self._net.cross_attention(text), text
-        done: tuple[Tensor, Features] = self._net(latents, timesteps, text, bank, reading, self._cross)
+            self._cross, self._text = self.net.cross_attention(text), text
+        done: tuple[Tensor, Features] = self.net(latents, timesteps, text, bank, reading, self._cross)
         return done
 
     def forget(self) -> None:

@@ -51,7 +51,7 @@ class FakeEngine:
             raise RuntimeError("CUDA error: an illegal\nmemory access was encountered")
         if "memory" in words:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        if "hang" in words and self.calls > 2:
+        if "hang-at-once" in words or ("hang" in words and self.calls > 2):
             time.sleep(3600)
         if "die" in words and self.calls > 2:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -304,7 +304,7 @@ def test_a_hundred_switches_leave_no_trace(tiny: Path, files: tuple[Lora, Lora])
 
 def test_weights_stay_where_they_are(tiny: Path, files: tuple[Lora, Lora]) -> None:
     engine = Engine(settings(tiny, steps=1), Look("ink"))
-    module = {id(p): p for p in parts_of(engine).net.parameters()}  # type: ignore[attr-defined]
+    module = {id(p): p for p in parts_of(engine).net.net.parameters()}  # type: ignore[attr-defined]
     places = {name: tensor.data_ptr() for name, tensor in engine._model.weights.items()}
     engine.use_loras(files)
     assert {name: tensor.data_ptr() for name, tensor in engine._model.weights.items()} == places

@@ -19,7 +19,7 @@ from core.runtimes.choice import for_plan, next_best, resolve
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache, readiness
 from core.runtimes.tensorrt import runtime as tensorrt
-from core.runtimes.tensorrt.library import Library
+from core.runtimes.tensorrt.library import CHOICE, Library
 from core.settings import EngineSettings, Look, Lora, Policy, Provider, Runtime
 from tests.support import trt_stand_in
 from tests.support.model_folders import as_given, load_model, make_folder, settings
@@ -87,6 +87,7 @@ def test_a_card_that_pytorch_knows_is_taken_in_the_dtype_that_works_there(
     folder: Path, monkeypatch: pytest.MonkeyPatch, device: str, dtype: str
 ) -> None:
     has(device, monkeypatch)
+    monkeypatch.setenv(CHOICE, "none")  # TensorRT would ask the card what it is
     found = resolve(settings(folder, device="auto", dtype="auto"))
     assert (found.settings.device, found.settings.dtype) == (device, dtype)
     if device != "cuda":

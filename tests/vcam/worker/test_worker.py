@@ -246,7 +246,7 @@ def test_of_the_looks_asked_for_while_it_works_the_newest_acts(build: Build) -> 
 
 
 def test_hanging_at_the_first_picture_is_noticed_too(build: Build) -> None:
-    translator = build(replace(SMALL, model="busy", steps=16), limits=replace(QUICK, first_frame_s=0.05))
+    translator = build(prompt="hang-at-once", limits=replace(QUICK, first_frame_s=0.05))
     until(translator, lambda result: "has not answered for 0.05 s" in translator.state.text)
 
 
