@@ -190,8 +190,9 @@ class Daemon:
 
     @property
     def camera(self) -> Frame | None:
-        """What the camera saw last; None while it rests."""
-        return self._pipeline.slots.captured.newest
+        """What the camera saw last; None while it rests, is paused or after a panic."""
+        newest = self._pipeline.slots.captured.newest  # taken first: what a halt comes after is not given
+        return None if self._resting() else newest
 
     @property
     def choice(self) -> Choice:

@@ -122,9 +122,12 @@ def capture_loop(
             stop.wait(IDLE_S)
             continue
         frame = source.read(IDLE_S)
-        if frame is not None and not resting():
+        if frame is None or resting():
+            continue
+        shown = framed(frame)  # takes its time: a panic meanwhile has cleared the slots already
+        if not resting():
             slots.counts.captured += 1
-            slots.captured.put(framed(frame))
+            slots.captured.put(shown)
 
 
 def translate_loop(

@@ -48,7 +48,7 @@ from vcam.daemon.cards import Halt, card_for, daemon_state, draw_card
 from vcam.daemon.daemon import RunParts, run
 from vcam.devices import cameras, choose, sinks
 from vcam.errors import CommandError, ProfileError, VcamError
-from vcam.frames import EngineFacts, EnginePhase, Picture, TranslatorState
+from vcam.frames import EngineFacts, EnginePhase, Frame, Picture, TranslatorState
 from vcam.settings.config import CardTexts
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.profiles import Profile
@@ -408,6 +408,18 @@ def test_the_raw_camera_is_shown_only_by_choice(tmp_path: Path) -> None:
         sent, raw = len(at_work.sink.sent), at_work.sink.times(RAW)
         at_work.until(lambda: len(at_work.sink.sent) > sent + 20)
         assert at_work.sink.times(RAW) == raw, "panic goes over everything"
+
+
+@pytest.mark.parametrize("halt", [Pause(), Panic()])
+def test_nobody_sees_the_camera_while_it_is_halted(tmp_path: Path, halt: Pause | Panic) -> None:
+    with running(tmp_path) as at_work:
+        at_work.until(lambda: at_work.daemon.camera is not None)
+        at_work.tell(halt)
+        # what a capture that was under way leaves there
+        at_work.daemon._pipeline.slots.captured.put(Frame(plain((64, 48)), 0.0, 0))
+        assert at_work.daemon.camera is None
+        at_work.tell(Resume())
+        at_work.until(lambda: at_work.daemon.camera is not None)
 
 
 def test_hold_keeps_the_last_translation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,6 +203,19 @@ def test_while_resting_the_source_rests_and_nothing_is_captured() -> None:
     assert (flow.counts.captured, flow.captured.take()) == (0, None)
 
 
+def test_a_panic_while_a_frame_is_looked_at_leaves_no_frame() -> None:
+    stop, flow, halted = threading.Event(), FrameSlots(), threading.Event()
+
+    def framed(frame: Frame) -> Frame:
+        if frame.index == 2:
+            halted.set()
+            flow.clear()
+        return frame
+
+    capture_loop(FakeCamera(pause_s=0, frames=frames(3), at_end=stop.set), flow, stop, halted.is_set, framed)
+    assert (flow.captured.newest, flow.counts.captured) == (None, 2)
+
+
 class Inverter:
     """Translates at once, but is only ready every other time."""
 
