@@ -13,8 +13,8 @@ from vcam.commands import OnFailure
 from vcam.daemon.cards import Card, Halt, card_for, draw_card
 from vcam.daemon.loops import Fallback, FrameSlots, no_view, publish_loop, ticks
 from vcam.daemon.recorder import Recorder
+from vcam.devices import sinks
 from vcam.devices.health import LATE_INTERVALS
-from vcam.devices.sinks import is_file
 from vcam.errors import VcamError
 from vcam.frames import Frame, FrameSink, LatestSlot, Picture
 from vcam.settings.run_options import DEFAULT_SIZE, RunOptions
@@ -77,8 +77,7 @@ class Publisher:
     def close(self, published: int) -> None:
         """Leave the last picture that readers of the camera keep seeing; published: how many there were."""
         with contextlib.suppress(VcamError):
-            if not is_file(self.sink):
-                self.sink.send(draw_card(self._off, self.size), published + 1)
+            sinks.send_last(self.sink, draw_card(self._off, self.size), published + 1)
         self.sink.close()
 
     def _show(self, picture: Picture, tick: int) -> None:

@@ -112,6 +112,11 @@ class CameraAndMore:
 
     def send(self, picture: Picture, tick: int) -> None:
         """Show the picture everywhere; raises VcamError if the main sink does not take it."""
+        self.send_beside(picture, tick)
+        self.main.send(picture, tick)
+
+    def send_beside(self, picture: Picture, tick: int) -> None:
+        """Show the picture everywhere but in the main sink."""
         for index, one in enumerate(self.more):
             try:
                 one.send(picture, tick)
@@ -122,12 +127,17 @@ class CameraAndMore:
             if trouble != self._troubles[index]:
                 self._troubles[index] = trouble
                 self._say(trouble or f"{one.name} takes pictures again")
-        self.main.send(picture, tick)
 
     def close(self) -> None:
-        """End all; raises VcamError if what one was sent is not all kept."""
-        try:
-            self.main.close()
-        finally:
-            for one in self.more:
+        """End all, whatever the others do; raises the first error, the main sink's before all.
+
+        It is a VcamError if what one was sent is not all kept.
+        """
+        errors: list[Exception] = []
+        for one in (self.main, *self.more):
+            try:
                 one.close()
+            except Exception as error:  # noqa: BLE001  the others are closed all the same; it is raised below
+                errors.append(error)
+        if errors:
+            raise errors[0]

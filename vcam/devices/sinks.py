@@ -336,9 +336,18 @@ def open_beside(wanted: str, size: tuple[int, int], fps: float) -> SinkThread:
     return SinkThread(lambda: make(size, fps), name)
 
 
-def is_file(sink: FrameSink) -> bool:
-    """Return whether a file is written there, which shall not end with a card."""
-    return isinstance(sink.main if isinstance(sink, CameraAndMore) else sink, VideoFile)
+def send_last(sink: FrameSink, card: Picture, tick: int) -> None:
+    """Show the card as the last picture wherever one stays to be seen: a file shall not end with it.
+
+    Raises VcamError as `send` does.
+    """
+    if not isinstance(sink, CameraAndMore):
+        if not isinstance(sink, VideoFile):
+            sink.send(card, tick)
+    elif isinstance(sink.main, VideoFile):
+        sink.send_beside(card, tick)
+    else:
+        sink.send(card, tick)
 
 
 def open_sink(

@@ -6,19 +6,26 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
 from tests.support.clock import Clock
 from tests.support.fake_sink import FakeSink
 from tests.support.patience import PATIENCE_S, until
+from vcam.daemon.cards import Halt, card_for, draw_card
+from vcam.daemon.publisher import Publisher
+from vcam.daemon.recorder import Recorder
 from vcam.devices import choose, readers, sinks
 from vcam.devices.side_sinks import STUCK_S, CameraAndMore, SinkThread
 from vcam.errors import DeviceError, VcamError
-from vcam.frames import FrameSink, Picture
+from vcam.frames import FrameSink, LatestSlot, Picture
+from vcam.settings.config import CardTexts, MarkingSettings
+from vcam.settings.run_options import RunOptions
 
 SIZE = (64, 48)
 
@@ -35,6 +42,10 @@ def greys(sink: FakeSink) -> list[int]:
     return [one.colour[0] for one in sink.sent]
 
 
+def thread_of(side: FakeSink) -> SinkThread:
+    return SinkThread(lambda: side, "NDI")
+
+
 def test_all_get_each_picture_and_the_last_one_before_the_end() -> None:
     main, side = FakeSink(SIZE), FakeSink(SIZE)
     both = CameraAndMore(main, [SinkThread(lambda: side, "NDI")], lambda text: None)
@@ -45,6 +56,28 @@ def test_all_get_each_picture_and_the_last_one_before_the_end() -> None:
     both.close()
     assert greys(main) == greys(side) == [0, 1, 2, 3, 4, 99]
     assert (main.closed, side.closed, both.name) == (True, True, "fake sink, fake sink")
+
+
+def test_where_the_camera_is_a_file_the_others_end_with_the_card_and_the_file_does_not(tmp_path: Path) -> None:
+    main, side = sinks.VideoFile(tmp_path / "a.mp4", SIZE, 30, None), FakeSink(SIZE)
+    both = CameraAndMore(main, [SinkThread(lambda: side, "NDI")], lambda text: None)
+    recorder = Recorder(tmp_path, ".mp4", SIZE, 30, lambda text: None, MarkingSettings())
+    publisher = Publisher(both, RunOptions(size=SIZE), LatestSlot(), Clock(), recorder)
+    both.send(picture(7), 0)
+    publisher.close(1)
+    assert (side.last == draw_card(card_for(Halt.PANIC, None, CardTexts()), SIZE)).all()
+    with av.open(tmp_path / "a.mp4") as film:
+        assert len(list(film.decode(video=0))) == 1
+
+
+@pytest.mark.parametrize("at_main", ["the file is not whole", ""])
+def test_what_cannot_be_closed_leaves_nothing_else_open(at_main: str) -> None:
+    main, sides = FakeSink(SIZE), [FakeSink(SIZE), FakeSink(SIZE)]
+    main.incomplete, sides[0].incomplete = at_main, "hangs"
+    both = CameraAndMore(main, [thread_of(side) for side in sides], lambda text: None)
+    with pytest.raises(VcamError, match=at_main or "hangs"):
+        both.close()
+    assert [one.closed for one in (main, *sides)] == [True] * 3
 
 
 def test_one_that_hangs_costs_the_camera_nothing_and_is_said_once() -> None:
