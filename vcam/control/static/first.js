@@ -45,11 +45,11 @@ function stepLine(step, index) {
 }
 
 async function keepSetUp(hide) {
-  await doing(() => ask("/api/v1/page", { set_up: true }));
   if (hide) {
-    setUp = true;
+    setUp = true; // with the press itself, not when the camera has answered
     at("first").hidden = true;
   }
+  await doing(() => ask("/api/v1/page", { set_up: true }));
 }
 
 function lookAtFirst(now) {
