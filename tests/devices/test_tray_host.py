@@ -132,7 +132,8 @@ def test_every_entry_does_what_it_says(tray: Tray, tmp_path: Path) -> None:
         until(lambda: line().startswith("P0, "), "the running camera is not shown")
         (item,) = items()
         assert "StreamV2V Camera" in item["tooltip"] or "StreamV2V Camera" in item["title"]
-        entries = ["On", "Profile", "Panic: show nothing", "Open panel", "End the camera", "Quit this icon"]
+        kept = ["Record", "Keep a picture"]
+        entries = ["On", "Profile", "Panic: show nothing", *kept, "Open panel", "End the camera", "Quit this icon"]
         assert list(menu())[1:] == entries
         names = [one["name"] for one in profile_list(run.daemon.choice)]
         assert {"P0", "P3", "Claymation"} <= set(names)

@@ -290,6 +290,6 @@ def again_and_again(
     while not stop.is_set():
         try:
             loop()
-        except Exception as error:  # noqa: BLE001  a fault of ours: `failed` prints it and shows it in the status
-            failed(error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a fault of ours: `failed` prints it, the status shows it
+            failed(error if isinstance(error, Exception) else RuntimeError(f"it would end the program ({error})"))
             stop.wait(pause_s)
