@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -261,7 +262,8 @@ def test_rows_in_one_call_on_known_sizes_show_what_the_cpu_shows(monkeypatch: py
         engine = Engine(replace(CPU, width=128, height=96, provider=provider), Look("ink"))
         shown = [engine.translate(np.ascontiguousarray(scene[8:104, 3 * at : 3 * at + 128])) for at in range(5)]
         films.append([one for one in [*shown, *engine.drain()] if one is not None])
-    assert engine.provider.startswith("migraphx, ")
+    if hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):  # from 1.24 on
+        assert engine.provider.startswith("migraphx, ")
     assert len(films[0]) == len(films[1]) == 5
     assert min(map(verify.psnr, *films)) > 45
     assert films[0][-1].std() > 5
