@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from core.algorithm import conditions, emphasis
+from core.errors import ModelError
 
 _CACHED = 256  # prompts; one of SD 1.5 takes 118 kB in fp16
 
@@ -100,11 +101,17 @@ class TextPart(NamedTuple):
         return int(self.encoder.config.max_position_embeddings)
 
     def ids(self, prompt: str) -> Tensor:
-        """Return the prompt's tokens, int64 [1, length]."""
+        """Return the prompt's tokens, int64 [1, length]. Raises ModelError where the encoder does not know one."""
         found = self.tokenizer(
             prompt, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
         )
         ids: Tensor = found.input_ids.to(self.encoder.device)
+        known = self.encoder.get_input_embeddings().num_embeddings
+        if int(ids.max()) >= known or int(ids.min()) < 0:
+            raise ModelError(
+                f"the tokenizer gives token {int(ids.max())}, the text encoder knows {known}: they are not of one "
+                "model; fetch it again"
+            )
         return ids
 
 
