@@ -12,8 +12,9 @@ import tomli_w
 
 from core.settings import Look
 from vcam.commands import Command, SetPrompt, Status, changed
+from vcam.control import page_memory
 from vcam.control import profile_files as editing
-from vcam.errors import ProfileError
+from vcam.errors import CommandError, ProfileError
 from vcam.frames import Picture
 from vcam.settings.profiles import check_id
 
@@ -87,7 +88,9 @@ class ControlledDaemon:
         return self.memory
 
     def remember(self, given: dict[str, Any]) -> None:
-        self.memory |= given
+        if given.keys() - {"favourites", "set_up"}:
+            raise CommandError("the page remembers no such thing")
+        self.memory |= page_memory._checked(given)
 
     def first_steps(self) -> list[dict[str, Any]]:
         return [{"id": "camera", "mark": "done", "title": "Your camera", "text": "Found", "command": ""}]
