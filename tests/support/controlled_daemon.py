@@ -97,7 +97,10 @@ class ControlledDaemon:
 
     def import_profile(self, id: str, text: str) -> None:
         check_id(id)
-        self.files[id] = tomllib.loads(text)
+        try:
+            self.files[id] = tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise ProfileError(f"{id}: it is not valid TOML ({error})", id) from error
 
     def profile_file(self, id: str) -> str:
         return tomli_w.dumps(self.profile(id)["profile"])
