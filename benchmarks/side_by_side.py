@@ -33,7 +33,6 @@ from core.algorithm import schedule as schedules
 from core.algorithm.net import Picture
 from core.models.loading import load_parts
 from core.models.resolved import Resolved
-from core.runtimes.allocation import keep_freed_memory
 from core.runtimes.choice import resolve
 from core.settings import Policy, Runtime
 
@@ -205,8 +204,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         [Policy(one) for one in given.banks.split(",")],
         others,
     )
-    if given.device == "cpu":
-        keep_freed_memory()
     source = pictures(run)
     clock = by_events if given.device.startswith("cuda") else by_the_clock
     take_turns(engines, lambda: next(source), WARM_UP, clock)

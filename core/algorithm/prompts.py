@@ -105,14 +105,14 @@ class TextPart(NamedTuple):
         found = self.tokenizer(
             prompt, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
         )
-        ids: Tensor = found.input_ids.to(self.encoder.device)
+        ids: Tensor = found.input_ids
         known = self.encoder.get_input_embeddings().num_embeddings
         if int(ids.max()) >= known or int(ids.min()) < 0:
             raise ModelError(
                 f"the tokenizer gives token {int(ids.max())}, the text encoder knows {known}: they are not of one "
                 "model; fetch it again"
             )
-        return ids
+        return ids.to(self.encoder.device)
 
 
 def clip_encoder(tokenizer: Any, text_encoder: Any, dtype: torch.dtype) -> PromptEncoder:

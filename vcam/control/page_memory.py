@@ -37,16 +37,20 @@ class PageMemory:
 
     def change(self, given: dict[str, Any]) -> Remembered:
         """Take the values that are given, by name; raises CommandError for what cannot be remembered."""
-        if unknown := given.keys() - asdict(self.now).keys():
-            raise CommandError(f"the page remembers no {min(unknown)[:40]!r}; it has favourites and set_up")
-        wanted = _checked(given)
         with self._lock:
-            self.now = replace(self.now, **wanted)
+            self.now = with_changes(self.now, given)
             with contextlib.suppress(OSError, VcamError):
                 client.write_private(
                     client.private_folder(self._path.parent) / MEMORY_FILE, json.dumps(asdict(self.now))
                 )
         return self.now
+
+
+def with_changes(now: Remembered, given: dict[str, Any]) -> Remembered:
+    """Return what is remembered with the values that are given, by name; raises CommandError for any others."""
+    if unknown := given.keys() - asdict(now).keys():
+        raise CommandError(f"the page remembers no {min(unknown)[:40]!r}; it has favourites and set_up")
+    return replace(now, **_checked(given))
 
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from vcam.commands import Status
 from vcam.control.first_steps import FirstStep, StepMark, all_done, first_steps
 from vcam.control.page_memory import PageMemory
-from vcam.log_file import callable_here
+from vcam.log_file import callable_here, print_later
 
 LOOK_S = 1.0  # how often it is looked whether a step is done
 _SIGNS = {StepMark.DONE: "✓", StepMark.NOTE: "!", StepMark.OPEN: "○"}
@@ -19,8 +18,7 @@ _SIGNS = {StepMark.DONE: "✓", StepMark.NOTE: "!", StepMark.OPEN: "○"}
 def tell(text: str) -> None:
     """Say it where a person watches the terminal; the page and the log have it otherwise."""
     if sys.stderr is not None and sys.stderr.isatty():
-        with contextlib.suppress(OSError):
-            print(callable_here(text), file=sys.stderr, flush=True)
+        print_later(lambda: callable_here(text))
 
 
 class FirstRun:

@@ -284,12 +284,15 @@ def _chosen(last: FinishedFrame | None, fallback: Fallback) -> Picture:
 
 
 def again_and_again(
-    loop: Callable[[], None], stop: threading.Event, failed: Callable[[Exception], None], pause_s: float = 1.0
+    loop: Callable[[], None], stop: threading.Event, failed: Callable[[BaseException], None], pause_s: float = 1.0
 ) -> None:
-    """Run a loop until `stop`; should it raise what nobody foresaw, tell `failed` and run it again."""
+    """Run a loop until `stop`; should it raise what nobody foresaw, tell `failed` and run it again.
+
+    SystemExit too: in a thread it would end the thread without a word.
+    """
     while not stop.is_set():
         try:
             loop()
         except (Exception, SystemExit) as error:  # noqa: BLE001  a fault of ours: `failed` prints it, the status shows it
-            failed(error if isinstance(error, Exception) else RuntimeError(f"it would end the program ({error})"))
+            failed(error)
             stop.wait(pause_s)

@@ -103,6 +103,6 @@ class Pipeline:
             self._log.fault("the sink could not be closed", error)
             self.lost = f"{self.publisher.sink.name} could not be closed ({type(error).__name__}: {error})"
 
-    def _failed(self, name: str, error: Exception) -> None:
+    def _failed(self, name: str, error: BaseException) -> None:
         self._log.fault(f"{name} failed and is started again", error)
         self._log.troubles[name] = f"{name} failed ({type(error).__name__}: {error}) and was started again"

@@ -7,10 +7,11 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
+from vcam.devices.cameras import OUR_NAME
 from vcam.errors import DeviceError
 from vcam.frames import Picture
 
-SOURCE_NAME = "StreamV2V Camera"  # receivers see "HOST (StreamV2V Camera)"
+SOURCE_NAME = OUR_NAME  # receivers see "HOST (StreamV2V Camera)"
 _MISSING = "NDI needs the package cyndilib, which brings NDI's own library (see docs/outputs.md): pip install cyndilib"
 
 

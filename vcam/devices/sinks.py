@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vcam.devices.cameras import OUR_NAME as OUR_NAME
 from vcam.devices.side_sinks import CameraAndMore, SinkThread
 from vcam.errors import DeviceError, VideoError
 from vcam.frames import FrameSink, Picture
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 if sys.platform == "linux":
     from vcam.devices import v4l2
 
-OUR_NAME = "StreamV2V Camera"
 _PART = ".part"  # of a file that is not complete: vcam.video.disk.part_of
 _COPY = ".marking"  # of one that is being signed: vcam.video.marking
 SURELY_LEFT_S = 60.0  # without a byte written

@@ -7,10 +7,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from vcam.devices.cameras import OUR_NAME
 from vcam.errors import DeviceError
 from vcam.frames import Picture
 
-SENDER_NAME = "StreamV2V Camera"
 _GL_RGBA = 0x1908
 
 
@@ -25,8 +25,8 @@ class SpoutSink:
         except ImportError as error:
             raise DeviceError(f"Spout needs the package SpoutGL ({error}): pip install SpoutGL") from error
         self._sender: Any = SpoutGL.SpoutSender()
-        self._sender.setSenderName(SENDER_NAME)
-        self.size, self.name = size, f"Spout ({SENDER_NAME})"
+        self._sender.setSenderName(OUR_NAME)
+        self.size, self.name = size, f"Spout ({OUR_NAME})"
 
     def send(self, picture: Picture, tick: int) -> None:
         """Show the picture to whoever receives it."""
@@ -50,11 +50,11 @@ class SyphonSink:
         except ImportError as error:
             raise DeviceError(f"Syphon needs the package syphon-python ({error}): pip install syphon-python") from error
         try:
-            self._server: Any = syphon.SyphonMetalServer(SENDER_NAME)
+            self._server: Any = syphon.SyphonMetalServer(OUR_NAME)
         except RuntimeError as error:
             raise DeviceError(f"Syphon could not be started ({error})") from error
         self._texture, self._copy = create_mtl_texture(self._server.device, *size), copy_image_to_mtl_texture
-        self.size, self.name, self.watching = size, f"Syphon ({SENDER_NAME})", 0
+        self.size, self.name, self.watching = size, f"Syphon ({OUR_NAME})", 0
 
     def send(self, picture: Picture, tick: int) -> None:
         """Show the picture to whoever receives it."""

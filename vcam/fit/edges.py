@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import cv2
@@ -70,5 +71,9 @@ def _steepness(picture: Picture, source: Picture) -> NDArray[np.float32]:
     return np.clip(_mean(steep), -_STEEPEST, _STEEPEST)
 
 
-def _mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(cv2.blur(values, _WINDOW, borderType=cv2.BORDER_REFLECT), np.float32)
+def mean_around(values: NDArray[Any], window: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the mean of the window (width, height) around each pixel, of each channel by itself."""
+    return np.asarray(cv2.blur(values, window, borderType=cv2.BORDER_REFLECT), np.float32)
+
+
+_mean = partial(mean_around, window=_WINDOW)

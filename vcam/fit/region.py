@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from core.settings import BLUR, CAMERA, Look, Region
 from vcam.fit.crops import brought_to, crop_to
+from vcam.fit.edges import mean_around
 from vcam.fit.seeing import Mask, PersonFinder, WhenThere
 from vcam.frames import Picture
 
@@ -24,6 +25,7 @@ _PLAIN = 8.0**2  # grey levels squared: fainter edges are none
 _STEEP = 1.5  # the edge's steepness, of the mask's own
 _BLUR_AT = 8  # a blurred picture is made so many times smaller
 _BLUR = 0.05  # of the height
+_mean = partial(mean_around, window=_WINDOW)
 ReadStill = Callable[[str], Picture]
 
 
@@ -163,7 +165,3 @@ def blurred(guide: Picture, size: tuple[int, int], share: NDArray[np.float32]) -
     spread, weights = (np.asarray(cv2.GaussianBlur(one, (0, 0), sigma)) for one in (picture, weight))
     even = np.asarray(spread / weights[:, :, None], np.uint8)
     return np.asarray(cv2.resize(even, size, interpolation=cv2.INTER_LINEAR), np.uint8)
-
-
-def _mean(values: NDArray[Any]) -> NDArray[np.float32]:
-    return np.asarray(cv2.blur(values, _WINDOW, borderType=cv2.BORDER_REFLECT), np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from cv2.utils import logging
 from core.errors import ModelError
 from core.models.catalogue import FACE, PERSON, CatalogueModel
 from vcam.fit.crops import brought_to
-from vcam.fit.seeing import Face, Mask
+from vcam.fit.seeing import Face, Mask, T
 from vcam.frames import Picture
 
 _SURE = 0.6  # of 1: what is less a face is none
@@ -60,24 +60,12 @@ class SelfieSegmenter:
 
 def open_face_detector() -> YuNet:
     """Return what finds faces, if it is here; raises ModelError."""
-    path = _here(FACE, "no face is followed")
-    try:
-        detector = YuNet(path)
-        detector.faces(np.zeros((64, 64, 3), np.uint8))
-    except cv2.error as error:
-        raise _unusable(FACE, path, error) from error
-    return detector
+    return _opened(FACE, "no face is followed", YuNet, YuNet.faces)
 
 
 def open_person_finder() -> SelfieSegmenter:
     """Return what finds persons, if it is here; raises ModelError."""
-    path = _here(PERSON, "all of the picture is styled")
-    try:
-        finder = SelfieSegmenter(path)
-        finder.person(np.zeros((64, 64, 3), np.uint8))
-    except cv2.error as error:
-        raise _unusable(PERSON, path, error) from error
-    return finder
+    return _opened(PERSON, "all of the picture is styled", SelfieSegmenter, SelfieSegmenter.person)
 
 
 @contextmanager
@@ -90,14 +78,20 @@ def _quiet() -> Iterator[None]:
         logging.setLogLevel(before)
 
 
-def _here(entry: CatalogueModel, without: str) -> Path:
+def _opened(entry: CatalogueModel, without: str, make: Callable[[Path], T], use: Callable[[T, Picture], object]) -> T:
+    """Return what `make` makes of the model's file, once it was used on a picture; without: what is so while it lacks.
+
+    Raises ModelError.
+    """
     if not entry.is_here():
         raise ModelError(f"{without}: the model for it is not here; `vcam models download {entry.name}` fetches it")
-    return entry.folder / entry.files[0].target
-
-
-def _unusable(entry: CatalogueModel, path: Path, error: cv2.error) -> ModelError:
-    why = " ".join(str(error).split())[:200]
-    return ModelError(
-        f"{path}: OpenCV cannot use it ({why}); `vcam models remove {entry.name}`, then download it again"
-    )
+    path = entry.folder / entry.files[0].target
+    try:
+        model = make(path)
+        use(model, np.zeros((64, 64, 3), np.uint8))
+    except cv2.error as error:
+        why = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{path}: OpenCV cannot use it ({why}); `vcam models remove {entry.name}`, then download it again"
+        ) from error
+    return model

@@ -33,10 +33,8 @@ def framed_by(
         return
     framer = Framer(WhenThere(lambda: detector), media.width / media.height)
     for picture in pictures:
-        size, shot = (
-            (picture.rgb.shape[1], picture.rgb.shape[0]),
-            framer.shot(picture.rgb, float(picture.time), framing),
-        )
+        size = (picture.rgb.shape[1], picture.rgb.shape[0])
+        shot = framer.shot(picture.rgb, float(picture.time), framing)
         alpha = picture.alpha
         if alpha is not None:
             alpha = np.ascontiguousarray(crop_to(np.repeat(alpha[:, :, None], 3, axis=2), size, shot=shot)[..., 0])
