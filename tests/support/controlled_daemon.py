@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ import tomli_w
 
 from core.settings import Look
 from vcam.commands import Command, SetPrompt, Status, changed
-from vcam.control import page_memory
 from vcam.control import profile_files as editing
-from vcam.errors import CommandError, ProfileError
+from vcam.control.page_memory import Remembered, with_changes
+from vcam.errors import ProfileError
 from vcam.frames import Picture
 from vcam.settings.profiles import check_id
 
@@ -36,7 +36,7 @@ class ControlledDaemon:
     files: dict[str, Any] = field(default_factory=dict)
     tries: list[Look] = field(default_factory=list)
     prompt_notes: tuple[str, ...] = ()
-    memory: dict[str, Any] = field(default_factory=lambda: {"favourites": [], "set_up": False})
+    memory: Remembered = field(default_factory=Remembered)
 
     def submit(self, command: Command) -> Future[None]:
         done: Future[None] = Future()
@@ -85,12 +85,10 @@ class ControlledDaemon:
         return {"styles": ["ink"], "words": ["ink", "person"]}
 
     def remembered(self) -> dict[str, Any]:
-        return self.memory
+        return asdict(self.memory)
 
     def remember(self, given: dict[str, Any]) -> None:
-        if given.keys() - {"favourites", "set_up"}:
-            raise CommandError("the page remembers no such thing")
-        self.memory |= page_memory._checked(given)
+        self.memory = with_changes(self.memory, given)
 
     def first_steps(self) -> list[dict[str, Any]]:
         return [{"id": "camera", "mark": "done", "title": "Your camera", "text": "Found", "command": ""}]

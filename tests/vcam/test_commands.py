@@ -10,39 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.every_command import COMMANDS
 from vcam.commands import (
     ChangeLook,
     Command,
-    Forget,
-    NextProfile,
-    Panic,
-    Pause,
-    PreviousProfile,
-    Resume,
     SetPrompt,
     Status,
-    Stop,
-    Toggle,
-    UseProfile,
     from_json,
     to_json,
 )
 from vcam.errors import CommandError
 
-ALL: list[Command] = [
-    UseProfile("ink"),
-    SetPrompt("a person, neon"),
-    SetPrompt("x", 250),
-    ChangeLook({"strength": 0.4}),
-    NextProfile(),
-    PreviousProfile(),
-    Pause(),
-    Resume(),
-    Toggle(),
-    Panic(),
-    Forget(),
-    Stop(),
-]
+ALL: list[Command] = [*COMMANDS, SetPrompt("a person, neon"), SetPrompt("x", 250), ChangeLook({"strength": 0.4})]
 
 
 @pytest.mark.parametrize("command", ALL, ids=repr)

@@ -11,6 +11,7 @@ from transformers import CLIPTextModel
 from benchmarks.random_model import tokenizer
 from core.algorithm import prompts
 from core.algorithm.prompts import PromptEncoder
+from core.errors import ModelError
 from tests.support.model_folders import LENGTH, WORDS, small_text_encoder
 
 WIDTH = 8
@@ -28,6 +29,12 @@ def text_encoder() -> CLIPTextModel:
 @pytest.fixture
 def encoder(text_encoder: CLIPTextModel) -> PromptEncoder:
     return prompts.clip_encoder(tokenizer(WORDS, LENGTH), text_encoder, torch.float32)
+
+
+def test_a_tokenizer_of_another_model_is_refused_in_words(text_encoder: CLIPTextModel) -> None:
+    many = tokenizer([*WORDS, *(f"w{number}" for number in range(200)), "last"], LENGTH)
+    with pytest.raises(ModelError, match=r"gives token \d+, the text encoder knows \d+: they are not of one model"):
+        prompts.clip_encoder(many, text_encoder, torch.float32)("last")
 
 
 def test_a_prompt_becomes_what_the_text_encoder_says(encoder: PromptEncoder, text_encoder: CLIPTextModel) -> None:
