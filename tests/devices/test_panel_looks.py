@@ -158,7 +158,8 @@ def test_a_look_is_made_changed_duplicated_deleted_and_brought_back(page: Any, c
     fill(page, "e-prompt", "marble statue")
     save(page)
     until(lambda: "marble" in file.read_text(), "the change was not saved")
-    until(lambda: "saved" in text(page, "toast-text"), "the page does not say so")
+    until(by(page, "undo").is_displayed, "the page does not say so")
+    assert "saved" in text(page, "toast-text")
     by(page, "undo").click()
     until(lambda: "gold" in file.read_text(), "the change is not taken back")
     by(page, "duplicate").click()
@@ -171,9 +172,22 @@ def test_a_look_is_made_changed_duplicated_deleted_and_brought_back(page: Any, c
     assert copy.exists(), "one click deletes"
     by(page, "editor-delete").click()
     until(lambda: not copy.exists(), "the copy was not deleted")
-    until(lambda: "deleted" in text(page, "toast-text"), "the page does not say so")
+    until(by(page, "undo").is_displayed, "the page does not say so")
+    assert "deleted" in text(page, "toast-text")
     by(page, "undo").click()
     until(copy.exists, "the copy does not come back")
+
+
+def test_an_older_undo_is_gone_when_a_change_begins(page: Any, camera: PanelCamera) -> None:
+    page.execute_script("toast('Plain is saved', () => { window.undone = true; })")
+    edit(page, "plain")
+    page.execute_script("drawLooks = () => new Promise(() => {})")  # the page never comes to the new words
+    fill(page, "e-prompt", "marble statue")
+    save(page)
+    until(lambda: "marble" in (camera.profiles / "plain.toml").read_text(), "the change was not saved")
+    assert not by(page, "undo").is_displayed()
+    page.execute_script("document.getElementById('undo').click()")
+    assert page.execute_script("return window.undone") is None
 
 
 def test_escape_does_not_throw_work_away(page: Any, camera: PanelCamera) -> None:

@@ -99,9 +99,16 @@ function toast(words, undo = null) {
   toasting = setTimeout(() => { at("toast").hidden = true; }, 12000);
 }
 
-at("undo").addEventListener("click", () => {
+// Whoever begins a change takes the last one's Undo away first: its click would undo what it no longer names.
+function noUndo() {
   at("toast").hidden = true;
-  if (undoing) doing(undoing);
+  undoing = null;
+}
+
+at("undo").addEventListener("click", () => {
+  const undo = undoing;
+  noUndo();
+  if (undo) doing(undo);
 });
 
 async function copyFrom(code, button) {

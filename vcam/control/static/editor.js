@@ -90,6 +90,7 @@ async function found(id) {
 }
 
 function change(method, id, body) {
+  noUndo();
   return ask(`/api/v1/profiles/${encodeURIComponent(id)}`, body, method);
 }
 
@@ -143,6 +144,7 @@ at("import").addEventListener("change", () => doing(async () => {
   const undo = await backTo(id);
   const toml = await file.text();
   at("import").value = "";
+  noUndo();
   const { profile } = await ask(`/api/v1/profiles/${encodeURIComponent(id)}/file`, { toml }, "PUT");
   await drawLooks();
   toast(`${profile.name} is among your looks`, undo);
