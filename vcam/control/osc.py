@@ -15,6 +15,7 @@ from vcam.errors import CommandError, DeviceError
 from vcam.settings.config import LEVELS, OscSettings
 
 ROOT = "/streamv2v/"
+PANIC = f"{ROOT}panic"  # no limit of packets or messages keeps it out
 LARGEST = 65_536
 PACKETS_PER_S = 200  # more than a hand makes; what is over that is left out unread
 MESSAGES_PER_S = 200  # in them: a bundle holds thousands
@@ -106,7 +107,7 @@ class OscReceiver:
             while len(packets) < AT_ONCE:
                 packets.append(self._socket.recv(LARGEST))
         self._socket.settimeout(0.5)
-        return [packet for packet in packets if self._limit.allows()]
+        return [packet for packet in packets if packet.startswith(PANIC.encode()) or self._limit.allows()]
 
     def _commands(self, packet: bytes) -> Iterator[Command]:
         try:
@@ -115,8 +116,8 @@ class OscReceiver:
             self._hand.say(f"a packet that is no OSC was left out ({type(error).__name__})")
             return
         for message in messages:
-            if not self._messages.allows():
-                return
+            if message.address != PANIC and not self._messages.allows():
+                continue
             try:
                 command = command_of(str(message.address), list(message.params))
             except CommandError as error:

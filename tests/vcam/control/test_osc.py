@@ -28,6 +28,7 @@ from vcam.commands import (
     UseProfile,
 )
 from vcam.control.controllers import Hand, newest_levels
+from vcam.control.guard import RateLimit
 from vcam.control.osc import OscReceiver, command_of
 from vcam.errors import CommandError, DeviceError, VcamError
 from vcam.settings.config import MidiSettings, ObsSettings, OscSettings
@@ -202,6 +203,16 @@ def test_what_one_packet_holds_is_limited_like_what_many_hold() -> None:
     assert any("next" in one for one in said)
     hand.give(Panic())
     assert camera.given[-1] == Panic(), "each command has a limit of its own"
+
+
+def test_a_flood_keeps_no_panic_out(heard: Heard) -> None:
+    receiver, camera, _, client = heard
+    panic = OscMessageBuilder("/streamv2v/panic").build().dgram
+    following = OscMessageBuilder("/streamv2v/next").build().dgram
+    receiver._limit = receiver._messages = RateLimit(0.0, 0)  # a flood that goes on for ever
+    client.send(panic)
+    until(lambda: camera.given == [Panic()])
+    assert list(receiver._commands(bundle_of([following] * 300 + [panic]))) == [Panic()]
 
 
 def test_what_a_stranger_sends_is_said_on_one_line_without_control_characters() -> None:
