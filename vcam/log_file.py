@@ -35,7 +35,7 @@ _SECRETS = re.compile(
 
 _VERBS = (
     "bench|cameras|completion|doctor|engines|eval|forget|models|next|obs|panel|panic|pause|previous|profiles|prompt|"
-    "record|record-stop|record-toggle|reload|resume|run|service|setup|snapshot|status|stop|toggle|translate|tray|uninstall|use"
+    "record|record-stop|record-toggle|reload|resume|run|service|setup|snapshot|status|stop|toggle|translate|tray|uninstall|update|use"
 )
 _CALL = re.compile(rf"(?<![\w/\\.-])vcam(?= (?:{_VERBS})\b)")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'<>]*", re.IGNORECASE)

@@ -43,6 +43,7 @@ def test_the_wheel_holds_model_panel_profiles_and_licence(wheel: Path) -> None:
     assert any(name.startswith("core/embedded_model/") and name.endswith(".safetensors") for name in names)
     assert any(name.startswith("vcam/control/static/") and name.endswith(".html") for name in names)
     assert {"vcam/setup_scripts/camera.sh", "vcam/setup_scripts/camera.ps1"} <= names
+    assert "vcam/CHANGELOG.md" in names, "`vcam update` reads it"
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "training/", "profiles/"))]
 

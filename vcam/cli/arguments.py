@@ -78,6 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_setup(verb("setup", "set up the virtual camera that other programs list"))
     uninstall = verb("uninstall", "take back what was put on this machine, asked one by one")
     uninstall.add_argument("--yes", action="store_true", help="do not ask")
+    update = verb("update", "say what is new, and when told to, whether there is a newer one; installs nothing")
+    update.add_argument("--check", action="store_true", help="ask where it came from: the registry, or git's remote")
     _add_service(verb("service", "have the camera start at login"))
     _add_use(verb("use", "switch the running camera to a profile"))
     _add_prompt(verb("prompt", "give the running camera another prompt"))

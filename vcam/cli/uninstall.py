@@ -14,6 +14,7 @@ from core import folders
 from core.errors import StreamV2VError
 from vcam import client
 from vcam.cli import service, setup
+from vcam.cli.installation import this_installation
 from vcam.errors import VcamError
 from vcam.log_file import log_folder
 from vcam.settings.config import config_folder
@@ -95,14 +96,7 @@ def _folders() -> list[Removable]:
 
 def last_words() -> str:
     """Return how the program itself is removed, which cannot be while it runs."""
-    prefix = Path(sys.prefix)
-    if (prefix / "pipx_metadata.json").is_file():
-        how = "pipx uninstall streamv2v-camera"
-    elif (prefix / "uv-receipt.toml").is_file():
-        how = "uv tool uninstall streamv2v-camera"
-    else:
-        how = f"delete {prefix}" + (f", or its folder {prefix.parent}" if prefix.name == ".venv" else "")
-    return f"the program itself: {how}; your recordings stay in {folders.videos()}"
+    return f"the program itself: {this_installation().removal()}; your recordings stay in {folders.videos()}"
 
 
 def _remove_folder(folder: Path, kept: Iterable[Path]) -> None:

@@ -273,6 +273,14 @@ def _uninstall(args: argparse.Namespace) -> int:
     return 0
 
 
+def _update(args: argparse.Namespace) -> int:
+    from vcam.cli import update
+    from vcam.cli.installation import this_installation
+
+    print_result(args, *update.carry_out(this_installation(), args.check))
+    return 0
+
+
 def _use(args: argparse.Namespace) -> int:
     from vcam.commands import UseProfile
 
@@ -381,6 +389,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "doctor": _doctor,
     "setup": _setup,
     "uninstall": _uninstall,
+    "update": _update,
     "service": _service,
     "use": _use,
     "prompt": _prompt,
