@@ -35,9 +35,11 @@ _SECRETS = re.compile(
 
 _VERBS = (
     "bench|cameras|completion|doctor|engines|eval|forget|models|next|obs|panel|panic|pause|previous|profiles|prompt|"
-    "record|record-stop|record-toggle|reload|resume|run|service|setup|snapshot|status|stop|toggle|translate|tray|uninstall|update|use"
+    "record|record-stop|record-toggle|reload|resume|run|service|setup|snapshot|status|stop|toggle|translate|tray|uninstall|"
+    "update|use"
 )
 _CALL = re.compile(rf"(?<![\w/\\.-])vcam(?= (?:{_VERBS})\b)")
+_INSTALL = re.compile(r"(?<![\w-])(?:[^\s(`]+ -m )?pip install(?P<again> --force-reinstall)?(?= [\"'A-Za-z-])")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'<>]*", re.IGNORECASE)
 _SECRET_PART = re.compile(r"(?i)((?:user|usr|login|pass|pwd|token|key|auth|secret)[a-z]*=)[^/&;]*")
 
@@ -62,14 +64,34 @@ def _shown(address: str) -> str:
 
 
 def callable_here(text: str, at_terminal: bool = True) -> str:
-    """Return the text with each command `vcam VERB` in it as whoever reads it can call it.
+    """Return the text with each command `vcam VERB`, and each `pip install` in it, as whoever reads it can call it.
 
     Where `vcam` is not on the path (after run.sh) that is the program's own path; at a terminal from where we stand.
+    Packages go into this program's own environment, by whoever made that.
     """
+    if "pip install" in text:
+        text = _INSTALL.sub(lambda found: _installer(bool(found["again"])), text)
     if "vcam " not in text:
         return text
     program = _program(at_terminal)
     return text if program == "vcam" else _CALL.sub(lambda _: program, text)
+
+
+def environment_maker() -> str:
+    """Return who made the environment that this program runs in: pipx, uv or pip."""
+    for maker, sign in (("pipx", "pipx_metadata.json"), ("uv", "uv-receipt.toml")):
+        if Path(sys.prefix, sign).is_file():
+            return maker
+    return "pip"
+
+
+def _installer(again: bool) -> str:
+    """Return the beginning of the command that puts packages into this environment."""
+    maker, python = environment_maker(), f'"{sys.executable}"' if " " in sys.executable else sys.executable
+    if maker == "pipx":
+        return f"pipx inject{' --force' if again else ''} streamv2v-camera"
+    begin = f"uv pip install --python {python}" if maker == "uv" else f"{python} -m pip install"
+    return begin + (" --force-reinstall" if again else "")
 
 
 def _program(at_terminal: bool) -> str:

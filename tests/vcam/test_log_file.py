@@ -127,6 +127,28 @@ def test_commands_are_named_as_they_can_be_called(monkeypatch: pytest.MonkeyPatc
     assert log_file.callable_here(text) == text, "there is no program vcam here at all"
 
 
+@pytest.mark.parametrize(
+    ("sign", "begin", "again"),
+    [
+        ("pipx_metadata.json", "pipx inject streamv2v-camera", "pipx inject --force streamv2v-camera"),
+        ("uv-receipt.toml", "uv pip install --python /v/bin/python", "--python /v/bin/python --force-reinstall"),
+        ("pyvenv.cfg", "/v/bin/python -m pip install", "/v/bin/python -m pip install --force-reinstall"),
+    ],
+)
+def test_packages_go_into_the_programs_own_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sign: str, begin: str, again: str
+) -> None:
+    """What `pip` is on the path, and whether the environment has one, is another matter."""
+    (tmp_path / sign).touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", "/v/bin/python")
+    assert log_file.callable_here("x is missing: pip install x") == f"x is missing: {begin} x"
+    assert log_file.callable_here("(python -m pip install x y)") == f"({begin} x y)"
+    assert log_file.callable_here('/v/bin/python -m pip install "x>=2"') == f'{begin} "x>=2"'
+    assert log_file.callable_here("broken; pip install --force-reinstall x").endswith(f"{again} x")
+    assert log_file.callable_here("the user accepts it with pip install.") == "the user accepts it with pip install."
+
+
 def test_every_verb_is_known_as_a_command() -> None:
     for verb in verbs_of(build_parser()):
         assert log_file._CALL.sub("X", f"vcam {verb}") == f"X {verb}"

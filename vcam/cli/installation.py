@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from vcam.log_file import environment_maker
+
 PACKAGE = "streamv2v-camera"
 
 
@@ -50,17 +52,14 @@ class Installation:
         return f"{'pipx' if self.kind == 'pipx' else 'uv tool'} upgrade {PACKAGE}"
 
 
-def this_installation(package: Path = Path(__file__).parents[1], prefix: Path = Path(sys.prefix)) -> Installation:
-    """Return what runs here. package: the folder `vcam`; prefix: the environment's."""
+def this_installation(package: Path = Path(__file__).parents[1]) -> Installation:
+    """Return what runs here. package: the folder `vcam`."""
     version, source, commit = _metadata()
     root = package.parent
     if (root / "pyproject.toml").is_file():
         return Installation("checkout", root, version, changelog=_if_there(root / "CHANGELOG.md"))
-    kind = "pip"
-    for maker, sign in (("pipx", "pipx_metadata.json"), ("uv", "uv-receipt.toml")):
-        if (prefix / sign).is_file():
-            kind = maker
-    return Installation(kind, prefix, version, source, commit, _if_there(package / "CHANGELOG.md"))
+    changelog = _if_there(package / "CHANGELOG.md")
+    return Installation(environment_maker(), Path(sys.prefix), version, source, commit, changelog)
 
 
 def _if_there(path: Path) -> Path | None:

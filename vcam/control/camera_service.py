@@ -12,13 +12,14 @@ from typing import Any, Protocol
 from vcam import fit
 from vcam.commands import Command, Reload, Status, changed
 from vcam.control import profile_files as editing
-from vcam.control.first_steps import first_steps
+from vcam.control.first_steps import first_steps, has_camera_library
 from vcam.control.page_memory import PageMemory
 from vcam.control.previews import Previews
 from vcam.control.thumbnails import Thumbnails
 from vcam.devices.cameras import list_cameras
 from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.frames import Frame, Picture
+from vcam.log_file import callable_here
 from vcam.settings.engine_options import sizes_like
 from vcam.settings.model_facts import own_values, words_of
 from vcam.settings.profiles import Profile, load_profiles, to_toml, user_profile_folder
@@ -115,7 +116,8 @@ class CameraService:
 
     def first_steps(self) -> list[dict[str, Any]]:
         """Return how it stands with the first steps of a new user."""
-        return [asdict(step) for step in first_steps(self._camera.status(), sys.platform)]
+        steps = first_steps(self._camera.status(), sys.platform, has_camera_library())
+        return [asdict(step) | {"command": callable_here(step.command, at_terminal=False)} for step in steps]
 
     def sources(self) -> list[dict[str, Any]]:
         """Return the cameras and the test picture: what UseSource takes, and a name for people."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 
 from vcam.commands import Status
 
@@ -29,9 +30,14 @@ class FirstStep:
     command: str = ""
 
 
-def first_steps(status: Status, system: str) -> tuple[FirstStep, ...]:
-    """Return the steps in their order. system: as sys.platform names it."""
-    return _camera(status), _virtual_camera(status, system), _program(status)
+def first_steps(status: Status, system: str, has_library: bool = True) -> tuple[FirstStep, ...]:
+    """Return the steps in their order. system: as sys.platform names it; has_library: that feeds the virtual camera."""
+    return _camera(status), _virtual_camera(status, system, has_library), _program(status)
+
+
+def has_camera_library() -> bool:
+    """Tell whether the library that feeds the virtual camera is installed: GPL, no part of the plain wheel."""
+    return find_spec("pyvirtualcam") is not None
 
 
 def all_done(steps: tuple[FirstStep, ...]) -> bool:
@@ -48,10 +54,13 @@ def _camera(status: Status) -> FirstStep:
     return FirstStep("camera", StepMark.DONE, "Your camera", f"Found: {status.source}")
 
 
-def _virtual_camera(status: Status, system: str) -> FirstStep:
+def _virtual_camera(status: Status, system: str, has_library: bool) -> FirstStep:
     title = "The virtual camera"
     if not status.sink.startswith("none"):
         return FirstStep("virtual-camera", StepMark.DONE, title, f"There: {status.sink}")
+    if not has_library:
+        text = "The package that feeds it is missing. This installs it; then start this program again:"
+        return FirstStep("virtual-camera", StepMark.OPEN, title, text, "pip install pyvirtualcam")
     if system == "darwin":
         text = "In OBS 30 or newer click Start Virtual Camera once, allow it, stop it; then start this program again."
         return FirstStep("virtual-camera", StepMark.OPEN, title, text)

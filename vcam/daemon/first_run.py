@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from vcam.commands import Status
-from vcam.control.first_steps import FirstStep, StepMark, all_done, first_steps
+from vcam.control.first_steps import FirstStep, StepMark, all_done, first_steps, has_camera_library
 from vcam.control.page_memory import PageMemory
 from vcam.log_file import callable_here, print_later
 
@@ -43,7 +43,7 @@ class FirstRun:
         now = status()
         if now.state == "starting":
             return
-        steps = first_steps(now, self._system)
+        steps = first_steps(now, self._system, has_camera_library())
         if not self._told:
             self._told = True
             self._say(as_text(steps))

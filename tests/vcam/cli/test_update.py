@@ -243,10 +243,13 @@ def test_this_checkout_knows_itself() -> None:
 
 
 @pytest.mark.parametrize(("sign", "kind"), [("pipx_metadata.json", "pipx"), ("uv-receipt.toml", "uv"), ("x", "pip")])
-def test_a_packages_environment_tells_who_made_it(tmp_path: Path, sign: str, kind: str) -> None:
+def test_a_packages_environment_tells_who_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str, kind: str
+) -> None:
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
     (tmp_path / "site" / "vcam").mkdir(parents=True)
     (tmp_path / sign).touch()
-    found = this_installation(tmp_path / "site" / "vcam", tmp_path)
+    found = this_installation(tmp_path / "site" / "vcam")
     assert (found.kind, found.folder) == (kind, tmp_path)
     words = {
         "pipx": "pipx upgrade streamv2v-camera",

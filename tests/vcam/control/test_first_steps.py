@@ -44,6 +44,13 @@ def test_what_sets_up_the_camera_is_named_for_each_system() -> None:
     assert "OBS" in first_steps(status, "darwin")[1].text
 
 
+def test_the_package_that_feeds_it_comes_first() -> None:
+    """The wheel alone does not bring it: a camera that is set up would help nobody."""
+    step = first_steps(replace(READY, sink="none"), "linux", has_library=False)[1]
+    assert (step.mark, step.command) == (OPEN, "pip install pyvirtualcam")
+    assert first_steps(READY, "linux", has_library=False)[1].mark == DONE
+
+
 def test_the_terminal_tells_them_once_and_that_they_are_done_and_never_again(tmp_path: Path) -> None:
     said: list[str] = []
     clock, now = Clock(), [replace(READY, state="starting")]
