@@ -227,7 +227,7 @@ class Daemon:
         leftovers = threading.Timer(SURELY_LEFT_S, recover, (self.choice.options.record.place(), self._log.say))
         leftovers.daemon = True
         interval = sys.getswitchinterval()
-        surfaces.load()
+        surfaces.load(self._log)
         sys.setswitchinterval(0.001)  # the publisher waits at most this long for another thread's Python
         gc.freeze()  # what is there now stays: a look through all of it would hold the publisher up
         try:
@@ -235,7 +235,7 @@ class Daemon:
             others.start()
             leftovers.start()
             folders = parts.state_folder(), parts.thumbnails_folder()
-            opened = surfaces.opened(self, self._start_preview_engine, *folders, self._memory, self._log.say)
+            opened = surfaces.opened(self, self._start_preview_engine, *folders, self._memory, self._log)
             with opened as self._surfaces:
                 again_and_again(
                     self._look_after, stop, lambda error: self._log.fault("the daemon failed", error), BEAT_S

@@ -9,9 +9,11 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from core.errors import StreamV2VError
 from vcam.devices.choose import load_readers
+from vcam.errors import VcamError
 from vcam.log_file import announce
 from vcam.worker.priority import go_first
 
@@ -21,8 +23,12 @@ if TYPE_CHECKING:
     from vcam.control.camera_service import RunningCamera
     from vcam.control.page_memory import PageMemory
     from vcam.control.server import Server
+    from vcam.daemon.event_log import EventLog
     from vcam.settings.run_options import RunOptions
     from vcam.worker.translator import StartEngine
+
+_PAGE, _OBS = "the page", "the bridge to OBS"
+_Opened = TypeVar("_Opened")
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,24 @@ class Surfaces:
     obs: Callable[[], str] = str
 
 
-def load() -> None:
-    """Load what surfaces and commands need, before pictures are due: a library that is loaded holds everything up."""
-    import vcam.control.server
-    import vcam.obs.supervisor  # noqa: F401
+def load(log: EventLog) -> None:
+    """Load what surfaces and commands need, before pictures are due: a library that is loaded holds everything up.
 
-    load_readers()
+    One that cannot be loaded costs its surface alone, and is told.
+    """
+    for part, one in ((_PAGE, _load_page), (_OBS, _load_obs), ("recordings", load_readers)):
+        try:
+            one()
+        except Exception as error:  # noqa: BLE001  a damaged library raises what it likes
+            log.fault(f"{part} cannot be loaded", error)
+
+
+def _load_page() -> None:
+    import vcam.control.server  # noqa: F401
+
+
+def _load_obs() -> None:
+    import vcam.obs.supervisor  # noqa: F401
 
 
 @contextlib.contextmanager
@@ -48,13 +66,65 @@ def opened(
     state_folder: Path,
     thumbnails_folder: Path,
     memory: PageMemory,
-    tell: Callable[[str], None],
+    log: EventLog,
 ) -> Iterator[Surfaces]:
     """Open the surfaces that the camera's options ask for while the body runs; raises VcamError if no port is free.
 
-    start: makes an engine of its own for looks that are tried. memory: of the page. tell: says to the user what comes
-    of OBS.
+    start: makes an engine of its own for looks that are tried. memory: of the page. log: told what comes of each.
+    Whatever else is raised by one costs that one alone: the camera goes on.
     """
+    with contextlib.ExitStack() as open_now:
+        each = _Each(open_now, log)
+        server = each.open(_PAGE, lambda: _page(camera, start, state_folder, thumbnails_folder, memory), VcamError)
+        obs = None
+        if server is not None:
+            obs = each.open(_OBS, lambda: _bridge(camera, log.say, server, state_folder))
+        each.open("OSC", lambda: _osc(camera, log.say))
+        each.open("MIDI", lambda: _midi(camera, log.say))
+        yield Surfaces(None if server is None else server.port, obs or str)
+
+
+class _Each:
+    """Opens surfaces one after the other, so that none costs another. until: closes them, the last one first."""
+
+    def __init__(self, until: contextlib.ExitStack, log: EventLog) -> None:
+        self._until, self._log = until, log
+
+    def open(
+        self,
+        part: str,
+        make: Callable[[], contextlib.AbstractContextManager[_Opened]],
+        raised: type[Exception] | tuple[()] = (),
+    ) -> _Opened | None:
+        """Return what it gives; None where it fails, which is told. raised: what is for whoever started the run."""
+        try:
+            surface = make()
+            given = surface.__enter__()
+        except raised:
+            raise
+        except StreamV2VError as error:
+            self._log.trouble(part, f"{part}: {error}")
+            return None
+        except Exception as error:  # noqa: BLE001  see above
+            self._log.fault(f"{part} cannot be opened", error)
+            self._log.trouble(part, f"{part} cannot be opened ({type(error).__name__}: {error})")
+            return None
+
+        def close() -> None:
+            try:
+                surface.__exit__(None, None, None)
+            except Exception as error:  # noqa: BLE001  the others are still to be closed
+                self._log.fault(f"{part} cannot be closed", error)
+
+        self._until.callback(close)
+        return given
+
+
+@contextlib.contextmanager
+def _page(
+    camera: RunningCamera, start: StartEngine, state_folder: Path, thumbnails_folder: Path, memory: PageMemory
+) -> Iterator[Server]:
+    """Serve the page and the door while the body runs; raises VcamError if no port is free."""
     from vcam.control.camera_service import CameraService
     from vcam.control.previews import Previews
     from vcam.control.server import Server
@@ -67,8 +137,7 @@ def opened(
     with contextlib.closing(previews), Server(service, port, state_folder, options.obs.allow) as server:
         if server.port is not None:
             _show(server, options)
-        with _bridge(camera, tell, server, state_folder) as obs, _controllers(camera, tell):
-            yield Surfaces(server.port, obs)
+        yield server
 
 
 def _show(server: Server, options: RunOptions) -> None:
@@ -83,21 +152,31 @@ def _show(server: Server, options: RunOptions) -> None:
 
 
 @contextlib.contextmanager
-def _controllers(camera: RunningCamera, tell: Callable[[str], None]) -> Iterator[None]:
-    """Hear OSC and MIDI while the body runs, where config.toml asks for them; raises DeviceError."""
-    osc, midi = camera.choice.options.osc, camera.choice.options.midi
-    with contextlib.ExitStack() as heard:
-        if osc.port is not None:
-            from vcam.control.controllers import Hand
-            from vcam.control.osc import OscReceiver
+def _osc(camera: RunningCamera, tell: Callable[[str], None]) -> Iterator[None]:
+    """Hear OSC while the body runs, where config.toml asks for it; raises DeviceError."""
+    osc = camera.choice.options.osc
+    if osc.port is None:
+        yield
+        return
+    from vcam.control.controllers import Hand
+    from vcam.control.osc import OscReceiver
 
-            receiver = heard.enter_context(OscReceiver(osc, Hand("OSC", "osc", osc.allow, camera.submit, tell)))
-            tell(f"OSC: heard at {osc.host}, port {receiver.port}")
-        if midi.port is not None:
-            from vcam.control.controllers import Hand
-            from vcam.control.midi import MidiReceiver
+    with OscReceiver(osc, Hand("OSC", "osc", osc.allow, camera.submit, tell)) as receiver:
+        tell(f"OSC: heard at {osc.host}, port {receiver.port}")
+        yield
 
-            heard.enter_context(MidiReceiver(midi, Hand("MIDI", "midi", midi.allow, camera.submit, tell)))
+
+@contextlib.contextmanager
+def _midi(camera: RunningCamera, tell: Callable[[str], None]) -> Iterator[None]:
+    """Hear MIDI while the body runs, where config.toml asks for it; raises DeviceError."""
+    midi = camera.choice.options.midi
+    if midi.port is None:
+        yield
+        return
+    from vcam.control.controllers import Hand
+    from vcam.control.midi import MidiReceiver
+
+    with MidiReceiver(midi, Hand("MIDI", "midi", midi.allow, camera.submit, tell)):
         yield
 
 
