@@ -19,6 +19,7 @@ from core.algorithm.stream import SamplingParameters, Step, StreamState
 from core.errors import PlanError, SettingsError
 from core.models import host_memory as host
 from core.models import loras
+from core.models.description import check_imagines
 from core.models.resolved import Resolved
 from core.plans import TensorRtState
 from core.progress import Report, silent
@@ -209,9 +210,7 @@ class Engine:
         None in the first `delay` calls. After `translate` (and `translate` after this) the stream starts anew: what was
         in flight is not shown. Raises SettingsError where the model can only translate.
         """
-        own = self.resolved.description
-        if not own.text_to_image:
-            raise SettingsError(f"model {own.name!r} only translates pictures; text-to-image needs an SD 1.5 model")
+        check_imagines(self.resolved.description)
         self._switch_input(imagined=True)
         noise = self._noise(self.look.seed)
         angle = float(np.deg2rad(self._imagination.degrees))

@@ -70,6 +70,13 @@ class Region(StrEnum):
     BACKGROUND = "background"
 
 
+class Origin(StrEnum):
+    """Where pictures come from, in the words of what marks them: from a camera's picture, or of a text alone."""
+
+    TRANSLATED = "AI-translated"
+    GENERATED = "AI-generated"
+
+
 CAMERA, BLUR = "camera", "blur"  # what may be shown elsewhere, besides a picture's file
 
 

@@ -42,6 +42,9 @@ class ChangeLook:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
+IMAGINE = "imagine"  # the source that has no pictures: they are made of the prompt alone
+
+
 @dataclass(frozen=True)
 class UseSource:
     """Translate another source: what --source takes."""

@@ -43,12 +43,14 @@ class Frame:
     """A picture, RGB uint8 [height, width, 3], never written to once it is here; when it was captured; which one it is.
 
     captured_s: seconds of the daemon's clock. index: counts the source's frames from 0. shot: what of it is shown.
+    imagined: there is no picture, and what is published comes of the prompt alone; `picture` is empty space.
     """
 
     picture: Picture
     captured_s: float
     index: int
     shot: Shot = field(default=FILLED, kw_only=True)
+    imagined: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,6 +72,16 @@ class ModelDescription:
         return ("unet", "vae", *self.text_encoders)
 
 
+def check_imagines(description: ModelDescription) -> None:
+    """Raise SettingsError, in words for the user, unless the model makes pictures of a text alone."""
+    if not description.text_to_image:
+        raise SettingsError(
+            f"model {description.name!r} only translates pictures: it was trained to redraw one that it is given, and "
+            f"makes none of a text alone; text-to-image needs a model such as sd15-lcm or sd-turbo, or a diffusers "
+            "folder of SD 1.5's shape"
+        )
+
+
 def available() -> list[str]:
     """Return the model names that need no folder; core.models.hub downloads those that are not here yet."""
     return sorted({*_BUILT_IN, *ENTRIES})

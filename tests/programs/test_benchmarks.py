@@ -238,3 +238,16 @@ def test_the_gpus_script_runs_through(tmp_path: Path) -> None:
     assert not [row for part in ("speed", "experiments") for row in found["raw"][part] if "error" in row]
     assert {row["way"] for row in found["raw"]["speed"]} == {"compiled", "paper", "eager"}
     assert report.document([found])
+
+
+def test_transitions_are_measured_with_each_bank(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import imagine
+
+    folder = random_model.make(tmp_path / "model", random_model.SHAPES["small"])
+    given = ["--size", "64", "--frames", "6", "--transition", "2", "--wander", "0", "--strip", str(tmp_path / "a.png")]
+    assert imagine.main([str(folder), *given]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row["bank"] for row in found["rows"]] == ["off", "fifo", "merge"]
+    off = found["rows"][0]
+    assert off["largest"] >= off["mean"] > off["rest"] == 0
+    assert (tmp_path / "a.png").stat().st_size > 0

@@ -68,6 +68,10 @@ class FakeEngine:
         result[..., 1] += np.uint8(10 * len(self.settings.loras))
         return result
 
+    def imagine(self) -> Picture | None:
+        space = np.full((self.settings.height, self.settings.width, 3), 55, np.uint8)
+        return self.translate(space)  # 200 all over
+
     def set_look(self, look: Look, frames: int = 0) -> None:
         if look.prompt == "refuse":
             raise SettingsError("guidance is 2, but the engine was built without")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vcam.cli.output import print_note
 
@@ -49,6 +49,22 @@ _RUNTIMES = "auto, eager, onnx, compiled or tensorrt"
 _PROVIDER_HELP = "on what ONNX Runtime runs: auto, cpu, openvino, directml, coreml or migraphx (auto)"
 
 
+class VerbParser(argparse.ArgumentParser):
+    """A verb's arguments; intermixed: its options may stand between the others, however many of those there are."""
+
+    intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Do as argparse does, once for the options and once for the rest where they are intermixed."""
+        if not self.intermixed:
+            return super().parse_known_args(args, namespace)
+        self.intermixed = False  # argparse comes back here
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.intermixed = True
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the whole command line; args.verb is one of vcam.cli.verbs.VERBS."""
     parser = argparse.ArgumentParser(
@@ -58,9 +74,9 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", parser_class=VerbParser)
 
-    def verb(name: str, text: str) -> argparse.ArgumentParser:
+    def verb(name: str, text: str) -> VerbParser:
         one = verbs.add_parser(name, help=text, description=_sentence(text), allow_abbrev=False)
         one.add_argument("--json", action="store_true", help="the last line on stdout is one JSON object")
         one.add_argument("--debug", action="store_true", help="log everything, and show tracebacks")
@@ -68,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_run(verb("run", "translate a camera live and publish it"))
     _add_translate(verb("translate", "translate a video file, an image or a folder of images"))
+    _add_imagine(verb("imagine", "make a film of prompts alone, without any picture (text-to-image)"))
     _add_eval(verb("eval", "measure a translation: warp error, frame consistency, edit strength"))
     _add_bench(verb("bench", "measure the engine on this machine"))
     verb("profiles", "list the profiles: yours and those shipped")
@@ -103,7 +120,8 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--source",
         metavar="SOURCE",
-        help="auto, camera, camera:NAME, a number, an address (rtsp://...), a video file, or pattern (auto)",
+        help="auto, camera, camera:NAME, a number, an address (rtsp://...), a video file, pattern (drawn), "
+        "or imagine: pictures of the prompt alone (auto)",
     )
     run.add_argument(
         "--sink", metavar="SINK", help="auto, camera, ndi, spout, syphon, a file such as out.mp4, or none (auto)"
@@ -138,6 +156,27 @@ def _add_translate(translate: argparse.ArgumentParser) -> None:
     translate.add_argument("--frames", type=int, metavar="N", help="stop after this many frames")
     translate.add_argument("--engine-size", type=_size, metavar="WxH", help="size translated (the input's shape)")
     _add_engine(translate)
+
+
+def _add_imagine(imagine: VerbParser) -> None:
+    imagine.intermixed = True  # vcam imagine "a" "b" --seconds 20 out.mp4
+    imagine.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to see, one after the other")
+    imagine.add_argument("output", type=Path, metavar="OUT", help="film, or folder of pictures, to write")
+    imagine.add_argument("--seconds", type=float, default=20.0, metavar="S", help="length of the film (20)")
+    imagine.add_argument("--fps", type=float, default=24.0, metavar="N", help="pictures a second (24)")
+    imagine.add_argument(
+        "--transition",
+        type=int,
+        metavar="MS",
+        help="milliseconds from one prompt to the next (half of a prompt's time)",
+    )
+    imagine.add_argument(
+        "--wander", type=float, metavar="DEG", help="degrees a picture by which the noise turns: how much moves (0)"
+    )
+    imagine.add_argument("--profile", metavar="P", help="look and LoRAs of this profile, without its prompt")
+    imagine.add_argument("--seed", type=int, metavar="N", help="of the noise (0)")
+    imagine.add_argument("--engine-size", type=_size, metavar="WxH", help="size of the pictures (the preset's)")
+    _add_engine(imagine)
 
 
 def _add_eval(evaluate: argparse.ArgumentParser) -> None:
@@ -294,13 +333,15 @@ def check(args: argparse.Namespace) -> None:
     )
     from vcam.settings.presets import Preset
     from vcam.settings.profiles import full_path_of_elsewhere
-    from vcam.settings.toml_schema import check_values, choice, each, text, whole
+    from vcam.settings.toml_schema import check_values, choice, each, number, text, whole
 
     checks: dict[str, Check] = {
         "source": text(1000),
         "sink": text(1000),
         "also": check_also,
         "prompt": text(1000, fold=True),
+        "prompts": each(text(1000, fold=True)),
+        "seconds": number(0.1, 36_000),
         "fps": FPS,
         "frames": whole(1, 10**9),
         "on_failure": choice(OnFailure),

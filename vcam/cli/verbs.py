@@ -25,6 +25,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 def _run(args: argparse.Namespace) -> int:
     from vcam.settings.config import load_config
     from vcam.settings.engine_options import EngineOptions
+    from vcam.settings.model_facts import check_source
     from vcam.settings.run_options import RunOptions, settings_for
 
     check(args)
@@ -50,6 +51,7 @@ def _run(args: argparse.Namespace) -> int:
         machine=config.engine,
     )
     model = settings_for(profile, options).model  # what cannot work is said before a camera opens
+    check_source(options.source, model)
     look_of(args, profile, model)  # which refuses a strength that cannot be
     note_prompt(args.prompt or profile.look.prompt, model)
 
@@ -105,6 +107,55 @@ def _translate(args: argparse.Namespace) -> int:
         f"{report.runtime}, bank {report.bank}",
     )
     return INTERRUPTED if report.interrupted else 0  # what was kept is among the notes on stderr
+
+
+def _imagine(args: argparse.Namespace) -> int:
+    from dataclasses import asdict, replace
+
+    from core.settings import Look
+    from vcam.commands import IMAGINE
+    from vcam.settings.config import load_config
+    from vcam.settings.engine_options import EngineOptions, engine_settings
+    from vcam.settings.model_facts import check_source
+
+    check(args)
+    config = load_config()
+    profile = None if args.profile is None else profile_of(args.profile, config)
+    asked = EngineOptions.read(args, args.engine_size)
+    settings = engine_settings(asked, *([profile.engine] if profile else []), config.engine)
+    check_source(IMAGINE, settings.model)
+    given = {name: value for name in ("seed", "wander") if (value := getattr(args, name)) is not None}
+    look = replace(profile.look if profile else Look(), **given)
+    agree_to_named(args.model)
+    for prompt in args.prompts:
+        note_prompt(prompt, settings.model)
+    fetch_agreed(settings.model)
+
+    from vcam.offline.imagine import ImagineJob, imagine
+
+    report = imagine(
+        ImagineJob(
+            prompts=tuple(args.prompts),
+            target=args.output,
+            settings=settings,
+            look=look,
+            seconds=args.seconds,
+            fps=args.fps,
+            transition_ms=args.transition,
+            marking=config.marking,
+        )
+    )
+    lines = [
+        f"to {one.prompt!r}: {one.pictures} pictures, {one.mean:.2f} grey levels from one to the next, "
+        f"{one.largest:.2f} at most; {one.rest:.2f} before"
+        for one in report.transitions
+    ]
+    lines.append(
+        f"{report.target}: {counted(report.frames_out, 'picture')} in {report.seconds:.1f} s ({report.fps:.1f} fps); "
+        f"{report.model} at {report.width}x{report.height}, {report.runtime}, bank {report.bank}"
+    )
+    print_result(args, asdict(report), "\n".join(lines))
+    return INTERRUPTED if report.interrupted else 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -380,6 +431,7 @@ def _completion(args: argparse.Namespace) -> int:
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "translate": _translate,
+    "imagine": _imagine,
     "eval": _evaluate,
     "bench": _bench,
     "profiles": _profiles,

@@ -10,18 +10,19 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from vcam import fit
-from vcam.commands import Command, Reload, Status, changed
+from vcam.commands import IMAGINE, Command, Reload, Status, changed
 from vcam.control import profile_files as editing
 from vcam.control.first_steps import first_steps, has_camera_library
 from vcam.control.page_memory import PageMemory
 from vcam.control.previews import Previews
 from vcam.control.thumbnails import Thumbnails
+from vcam.devices import imagined
 from vcam.devices.cameras import list_cameras
 from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.frames import Frame, Picture
 from vcam.log_file import callable_here
 from vcam.settings.engine_options import sizes_like
-from vcam.settings.model_facts import own_values, words_of
+from vcam.settings.model_facts import imagines, own_values, words_of
 from vcam.settings.profiles import Profile, load_profiles, to_toml, user_profile_folder
 from vcam.settings.selection import Choice, profile_list
 
@@ -120,9 +121,15 @@ class CameraService:
         return [asdict(step) | {"command": callable_here(step.command, at_terminal=False)} for step in steps]
 
     def sources(self) -> list[dict[str, Any]]:
-        """Return the cameras and the test picture: what UseSource takes, and a name for people."""
+        """Return the cameras, the test picture, and imagined pictures where the model makes them.
+
+        Of each what UseSource takes, and a name for people.
+        """
         cameras = [{"source": f"camera:{one.name}", "name": one.name} for one in list_cameras()]
-        return [*cameras, {"source": "pattern", "name": "Test picture"}]
+        own = [{"source": "pattern", "name": "Test picture"}]
+        if imagines(self._camera.choice.settings.model):
+            own.append({"source": IMAGINE, "name": imagined.NAME})
+        return [*cameras, *own]
 
     def profile(self, id: str) -> dict[str, Any]:
         """Return one profile in the shape of its file."""
@@ -168,7 +175,8 @@ class CameraService:
         raw = self._camera.camera
         if raw is None:
             raise VcamError("the camera rests; there is no picture to try a look on")
-        return self._previews.translate(settings, look, fit.viewed(raw.picture, self._size(), shot=raw.shot))
+        picture = fit.viewed(raw.picture, self._size(), shot=raw.shot)
+        return self._previews.translate(settings, look, picture, imagined=raw.imagined)
 
     def _reload(self) -> None:
         with contextlib.suppress(TimeoutError):  # the file is written; the daemon reads it when it comes to it

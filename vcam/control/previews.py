@@ -29,6 +29,7 @@ class _Job(NamedTuple):
     settings: EngineSettings
     look: Look
     picture: Picture
+    imagined: bool
     done: Future[Picture]
 
 
@@ -46,12 +47,16 @@ class Previews:
         self._closed = False
         self._index = 0  # of the pictures given, over all jobs: what was in flight before is known by it
 
-    def translate(self, settings: EngineSettings, look: Look, picture: Picture) -> Future[Picture]:
+    def translate(
+        self, settings: EngineSettings, look: Look, picture: Picture, *, imagined: bool = False
+    ) -> Future[Picture]:
         """Return the picture, to be translated with this look and no bank; the future may end with VcamError.
+
+        imagined: a picture of the prompt alone is wanted, and the one given is but its place.
 
         Raises VcamError if too many wait, or the program is ending.
         """
-        job = _Job(replace(settings, policy=Policy.OFF, slots=1), look, picture, Future())
+        job = _Job(replace(settings, policy=Policy.OFF, slots=1), look, picture, imagined, Future())
         with self._lock:
             if self._closed:
                 raise VcamError("StreamV2V Camera is ending")
@@ -145,7 +150,8 @@ class Previews:
                 if not look_sent:
                     engine.set_look(job.look, 0)
                     look_sent = True
-                engine.give(Frame(job.picture, time.perf_counter(), self._index), self._mirror)
+                frame = Frame(job.picture, time.perf_counter(), self._index, imagined=job.imagined)
+                engine.give(frame, self._mirror)
                 self._index += 1
             else:
                 time.sleep(0.005)

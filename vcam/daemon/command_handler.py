@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from vcam.commands import (
     ChangeEngine,
@@ -22,10 +23,11 @@ from vcam.commands import (
     UseSource,
 )
 from vcam.daemon.auto_preset import AutoPreset
-from vcam.daemon.recorder import Recorder
+from vcam.daemon.recorder import Recorder, origin_of
 from vcam.devices.source_switch import SourceSwitch
-from vcam.errors import ProfileError
+from vcam.errors import ProfileError, VcamError
 from vcam.frames import FrameSource
+from vcam.settings.model_facts import check_source
 from vcam.settings.profiles import load_profiles
 from vcam.settings.run_options import RunOptions
 from vcam.settings.selection import Choice, neighbour, prompts, with_engine, with_look, with_profile
@@ -66,9 +68,7 @@ class CommandHandler:
             case ChangeLook(changes):
                 self._use(with_look(choice, changes), choice.profile.transition_ms)
             case UseSource(source):
-                options = replace(choice.options, source=source)
-                self._source.use(self._open_source(options))
-                self.choice = replace(choice, options=options)
+                self._use_source(source)
             case ChangeEngine(changes):
                 self._use(with_engine(choice, changes), 0)
             case Reload():
@@ -93,8 +93,23 @@ class CommandHandler:
             self._use(wanted, 0)
 
     def _use(self, choice: Choice, transition_ms: int) -> None:
+        check_source(choice.options.source, choice.settings.model)
         self.choice = choice
         self._translator.use(choice.settings, choice.look, transition_ms)
+
+    def _use_source(self, source: str) -> None:
+        before = self.choice.options
+        check_source(source, self.choice.settings.model)
+        origin = origin_of(source)
+        if origin is not origin_of(before.source) and Path(before.sink).suffix:
+            raise VcamError(
+                f"{before.sink} says that it is {origin_of(before.source)}, which would not be true of what comes from "
+                f"{source}: end the camera (vcam stop) and start it with --source {source}"
+            )
+        options = replace(before, source=source)
+        self._source.use(self._open_source(options))
+        self._recorder.mark(origin)
+        self.choice = replace(self.choice, options=options)
 
     def _reload(self) -> list[ProfileError]:
         """Read the profiles as they are on the disk now, and have new prompts encoded ahead."""

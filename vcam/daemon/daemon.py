@@ -32,7 +32,7 @@ from vcam.daemon.loops import FrameSlots, again_and_again
 from vcam.daemon.pipeline import END_S, Pipeline
 from vcam.daemon.profile_watch import ProfileWatch
 from vcam.daemon.publisher import Publisher
-from vcam.daemon.recorder import Recorder
+from vcam.daemon.recorder import Recorder, origin_of
 from vcam.daemon.reports import Described, report_of, status_of
 from vcam.devices import readers
 from vcam.devices.choose import choose_sink, choose_source
@@ -63,7 +63,14 @@ def _open_source(options: RunOptions) -> FrameSource:
 
 
 def _open_sink(options: RunOptions) -> FrameSink:
-    return choose_sink(options.sink, options.size or DEFAULT_SIZE, options.fps, options.marking, options.also)
+    return choose_sink(
+        options.sink,
+        options.size or DEFAULT_SIZE,
+        options.fps,
+        options.marking,
+        options.also,
+        origin_of(options.source),
+    )
 
 
 @dataclass(frozen=True)
@@ -156,7 +163,10 @@ class Daemon:
         )
         translator.prepare(prompts(choice))
         folder, kind = options.record.place(), f".{options.record.format}"
-        recorder = Recorder(folder, kind, options.size or DEFAULT_SIZE, options.fps, self._log.say, options.marking)
+        origin = origin_of(options.source)
+        recorder = Recorder(
+            folder, kind, options.size or DEFAULT_SIZE, options.fps, self._log.say, options.marking, origin
+        )
         publisher = Publisher(sink, options, slots.captured, parts.clock, recorder)
         self._audience = readers.Audience(parts.watch_sink(sink), options.idle_after_s, parts.clock)
         self._pipeline = Pipeline(source, translator, publisher, slots, self._log, parts.clock)
@@ -323,6 +333,8 @@ class Daemon:
         return self._halt is not Halt.NO or self._audience.presence.resting
 
     def _framed(self, frame: Frame) -> Frame:
+        if frame.imagined:  # it has no face to follow
+            return frame
         shot = self._framer.shot(frame.picture, frame.captured_s, self.choice.look.framing or Framing.FILL)
         self._log.trouble("framing", self._framer.trouble)
         return replace(frame, shot=shot)

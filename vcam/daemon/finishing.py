@@ -24,11 +24,13 @@ class Finisher:
 
     def __call__(self, made: Translation) -> FinishedFrame:
         """Return the picture, and whether it shows something of the camera as it is."""
-        detail = fit.detail_at(made.look.detail, made.look.strength)
+        detail = 0.0 if made.imagined else fit.detail_at(made.look.detail, made.look.strength)
         bare: list[bool] = []
 
         def finish(part: Picture, guide: Picture, size: tuple[int, int]) -> Picture:
             styled = fit.enlarged(part, guide, size, detail)
+            if made.imagined:  # there is nobody in it, and nothing of a camera
+                return styled
             composed = self._regions.composed(styled, guide, made.look)
             bare.append(composed is not styled)
             return composed

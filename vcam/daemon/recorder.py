@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core.errors import StreamV2VError
+from core.settings import Origin
+from vcam.commands import IMAGINE
 from vcam.devices.sinks import VideoFile, picture_file
 from vcam.errors import VcamError
 from vcam.frames import Picture
@@ -22,6 +24,11 @@ from vcam.settings.toml_schema import write_atomically
 
 WAITING = 45  # pictures that may wait for the encoder; a machine that is late leaves some out, and their time stays
 END_S = 20.0  # how long the end of the run waits for what is being finished
+
+
+def origin_of(source: str) -> Origin:
+    """Return what the pictures are that a run with that source makes."""
+    return Origin.GENERATED if source == IMAGINE else Origin.TRANSLATED
 
 
 class RecorderState(NamedTuple):
@@ -53,7 +60,8 @@ class Recorder:
     """Takes every published picture by `take` (the publisher's thread, which never waits here).
 
     `start`, `end`, `toggle` and `snapshot` belong to the commands' thread; `state` may be read from any. say: tells the
-    user. marking: how what is kept says that it is AI-translated.
+    user. marking, origin: how what is kept says that it is AI-made,
+    and what.
     """
 
     def __init__(
@@ -64,9 +72,10 @@ class Recorder:
         fps: float,
         say: Callable[[str], None],
         marking: MarkingSettings,
+        origin: Origin = Origin.TRANSLATED,
     ) -> None:
         self._folder, self._suffix, self._size, self._fps, self._say = folder, suffix, size, fps, say
-        self._marking = marking
+        self._marking, self._origin = marking, origin
         self._session: _Session | None = None
         self._ended: tuple[_Session, ...] = ()  # which are being finished, the oldest first
         self._newest: Picture | None = None
@@ -99,7 +108,7 @@ class Recorder:
         if self._session is not None:
             raise VcamError(f"{self._session.path} is being recorded already; to end it: vcam record-stop")
         path = self._new_path(self._suffix)
-        session = _Session(path, VideoFile(path, self._size, self._fps, self._marking))
+        session = _Session(path, VideoFile(path, self._size, self._fps, self._marking, self._origin))
         session.thread = threading.Thread(target=self._write, args=(session,), name="vcam-record", daemon=True)
         try:
             session.thread.start()
@@ -130,13 +139,25 @@ class Recorder:
         else:
             self.start()
 
+    def mark(self, origin: Origin) -> None:
+        """Say from now on that what is kept is this; a recording of another origin ends, and the next one begins.
+
+        Raises VcamError where that cannot be written.
+        """
+        if origin is self._origin:
+            return
+        self._origin = origin
+        if self._session is not None:
+            self.end()
+            self.start()
+
     def snapshot(self) -> None:
         """Keep the picture that was published last, as PNG. Raises VcamError."""
         picture = self._newest
         if picture is None:
             raise VcamError("nothing was published yet")
         path = self._new_path(".png")
-        data = picture_file(picture, ".png", self._marking)
+        data = picture_file(picture, ".png", self._marking, self._origin)
         try:
             write_atomically(path, data)
         except OSError as error:

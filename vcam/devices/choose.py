@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.settings import Origin
 from vcam.devices import cameras, sinks
+from vcam.devices.imagined import ImaginedSource
 from vcam.devices.network import NetworkStream, is_address
 from vcam.devices.side_sinks import CameraAndMore, SinkThread
 from vcam.devices.test_pattern import PatternSource
@@ -31,10 +33,10 @@ def load_readers() -> None:
 
 
 def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource:
-    """Open the source `wanted`: auto, camera, camera:NAME, a camera's number, pattern, an address or a file.
+    """Open the source `wanted`: auto, camera, camera:NAME, a camera's number, pattern, imagine, an address or a file.
 
     auto takes the first physical camera, else the first virtual one at work, else the test picture, and says which.
-    size, fps: of a camera or the test picture. Raises DeviceError.
+    size, fps: of a camera, the test picture or what is imagined. Raises DeviceError.
     """
     if wanted == "auto":
         camera = cameras.first_choice(cameras.list_cameras())
@@ -45,6 +47,8 @@ def choose_source(wanted: str, size: tuple[int, int], fps: float) -> FrameSource
         return PatternSource(size, fps)
     if wanted == "pattern":
         return PatternSource(size, fps)
+    if wanted == "imagine":
+        return ImaginedSource(size, fps)
     if is_address(wanted):
         return NetworkStream(wanted)
     path = Path(wanted)
@@ -67,11 +71,12 @@ def choose_sink(
     fps: float,
     marking: MarkingWanted | None = None,
     also: Sequence[str] = (),
+    origin: Origin = Origin.TRANSLATED,
 ) -> FrameSink:
     """Open the sink `wanted`, and beside it those of `also` (ndi, spout, syphon); raises DeviceError, VideoError.
 
     wanted: auto, camera, none, ndi, spout, syphon or a file; auto takes the virtual camera, else none, and says why.
-    marking: how a file says that it is AI-translated.
+    marking, origin: how a file says that it is AI-made, and what.
     """
     more: list[SinkThread] = []
     try:
@@ -80,7 +85,7 @@ def choose_sink(
             announce(f"sink: {one.name}, beside the camera")
         if wanted == "ndi" or "ndi" in also:
             announce("NDI: whoever is in this network can receive the picture")
-        main = _main_sink(wanted, size, fps, marking)
+        main = _main_sink(wanted, size, fps, marking, origin)
     except BaseException:
         for one in more:
             with contextlib.suppress(VcamError):
@@ -89,9 +94,11 @@ def choose_sink(
     return CameraAndMore(main, more, announce_later) if more else main
 
 
-def _main_sink(wanted: str, size: tuple[int, int], fps: float, marking: MarkingWanted | None) -> FrameSink:
+def _main_sink(
+    wanted: str, size: tuple[int, int], fps: float, marking: MarkingWanted | None, origin: Origin
+) -> FrameSink:
     if wanted != "auto":
-        return sinks.open_sink(wanted, size, fps, marking=marking)
+        return sinks.open_sink(wanted, size, fps, marking=marking, origin=origin)
     try:
         sink = sinks.open_sink("camera", size, fps)
         announce(f"sink: {sink.name}")

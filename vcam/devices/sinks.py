@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.settings import Origin
 from vcam.devices.cameras import OUR_NAME as OUR_NAME
 from vcam.devices.side_sinks import CameraAndMore, SinkThread
 from vcam.errors import DeviceError, VideoError
@@ -176,20 +177,27 @@ class VideoFile:
     the end, whatever ends the program. Raises VideoError if the file cannot be written.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int], fps: float, marking: MarkingWanted | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        size: tuple[int, int],
+        fps: float,
+        marking: MarkingWanted | None = None,
+        origin: Origin = Origin.TRANSLATED,
+    ) -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
         from vcam.video.disk import errors_of, part_of
         from vcam.video.film_writing import while_writing
-        from vcam.video.marking import METADATA_ALONE, film_tags, marker_for
+        from vcam.video.marking import film_tags, marker_for
         from vcam.video.media import address
 
         width, height = size
         if width % 2 or height % 2:
             raise DeviceError(f"size is {width}x{height}; a video file needs an even width and height")
         self.name, self.size = str(path), size
-        self._marker = METADATA_ALONE if marking is None else marker_for(marking, announce)
+        self._marker = marker_for(marking, announce, origin)
         self._path, self._part = path, part_of(path)
         self._errors = functools.partial(errors_of, path)
         self._first: int | None = None
@@ -200,7 +208,7 @@ class VideoFile:
             with self._errors():
                 options = while_writing(path.suffix.lower())
                 self._container = av.open(address(self._part), "w", options=options)
-                self._container.metadata.update(film_tags())
+                self._container.metadata.update(film_tags(origin))
                 self._stream: Any = self._container.add_stream("libx264", rate=rate)
                 self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
                 # superfast: the encoder shares the cores with the engine, and must keep the pace; zerolatency: it
@@ -263,12 +271,12 @@ class VideoFile:
             raise DeviceError(f"{self._path} could not be completed: {why}; what was written is in {kept}") from error
 
 
-def picture_file(picture: Picture, suffix: str, marking: MarkingWanted) -> bytes:
-    """Return the picture as a file of that suffix holds it, marked as AI-translated; raises VideoError."""
+def picture_file(picture: Picture, suffix: str, marking: MarkingWanted, origin: Origin = Origin.TRANSLATED) -> bytes:
+    """Return the picture as a file of that suffix holds it, marked as what it is; raises VideoError."""
     from vcam.video.marking import marker_for
     from vcam.video.picture_files import encoded
 
-    return encoded(picture, suffix, marker_for(marking, announce))
+    return encoded(picture, suffix, marker_for(marking, announce, origin))
 
 
 def recover(folder: Path, say: Callable[[str], None]) -> None:
@@ -356,10 +364,11 @@ def open_sink(
     fps: float,
     camera: Callable[[tuple[int, int], float], FrameSink] = VirtualCamera,
     marking: MarkingWanted | None = None,
+    origin: Origin = Origin.TRANSLATED,
 ) -> FrameSink:
     """Open the sink that `wanted` names: camera, none, ndi, spout, syphon or a file; raises DeviceError, VideoError.
 
-    marking: how a file says that it is AI-translated; None: by metadata alone.
+    marking, origin: how a file says that it is AI-made, and what; None: by metadata alone.
     """
     if wanted == "none":
         return NullSink(size)
@@ -376,4 +385,4 @@ def open_sink(
         raise DeviceError(f"{path} is a folder; give a file name")
     if not path.parent.is_dir():
         raise DeviceError(f"{path} cannot be written: there is no folder {path.parent}")
-    return VideoFile(path, size, fps, marking)
+    return VideoFile(path, size, fps, marking, origin)

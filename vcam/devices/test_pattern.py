@@ -10,7 +10,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from vcam.frames import Frame, Picture
+from vcam.devices.paced import PacedSource
+from vcam.frames import Picture
 
 _SHIFT = 4  # OpenCV's fixed-point coordinates: 1/16 pixel, so that slow motion is smooth
 _SKIN, _SKIN_SHADE, _SKIN_LIGHT = (226, 172, 138), (196, 138, 106), (240, 192, 160)
@@ -227,11 +228,8 @@ def _draw_mouth(canvas: _Canvas, x: float, y: float, open_: float, wide: float) 
         canvas.curve(_arc(x, y - 0.012, rx, 0.016, 25, 155), (140, 58, 60), 0.006)
 
 
-class PatternSource:
+class PatternSource(PacedSource):
     """The test picture at a rate, as FrameSource."""
-
-    name = "test picture"
-    trouble = ""
 
     def __init__(
         self,
@@ -240,26 +238,4 @@ class PatternSource:
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._size, self._fps, self._clock, self._sleep = size, fps, clock, sleep
-        self.interval_s = 1 / fps
-        self._start_s = clock()
-        self._index = -1
-
-    def read(self, timeout_s: float) -> Frame | None:
-        """Return the picture of the next beat; beats that are over are left out."""
-        now = self._clock()
-        due = max(self._index + 1, int((now - self._start_s) * self._fps))
-        wait = self._start_s + due / self._fps - now
-        if wait > timeout_s:
-            self._sleep(timeout_s)
-            return None
-        if wait > 0:
-            self._sleep(wait)
-        self._index = due
-        return Frame(draw_person(due / self._fps, self._size), self._clock(), due)
-
-    def rest(self) -> None:
-        """Do nothing: there is nothing to let go of."""
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        super().__init__("test picture", lambda beat: draw_person(beat / fps, size), fps, clock, sleep)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -50,6 +50,9 @@ from vcam.video import (
     to_stderr,
     writing,
 )
+
+if TYPE_CHECKING:
+    from core.engine import Engine
 
 Progress = Callable[[int, int | None], None]
 GUIDES = 64 << 20  # bytes: a larger picture is not kept for its edges, but enlarged without
@@ -142,8 +145,8 @@ def translate(
     settings = _sized(job.settings, media, job.size)
     compose = composer(job.look, noted, open_persons)
     marker = marker_for(job.marking, noted)  # what is wrong with a certificate is said before hours of work
-    with _stop_on_signal() as stop, writing(job.target, media, noted, marker) as writer:
-        engine = make_engine(settings, job.look) if make_engine else _real_engine(settings, job.look, noted)
+    with stop_on_signal() as stop, writing(job.target, media, noted, marker) as writer:
+        engine = make_engine(settings, job.look) if make_engine else real_engine(settings, job.look, noted)
         started = time.monotonic()
         limit = _limit(media, job.frames)
         with shown(progress, limit) as show:
@@ -204,11 +207,12 @@ def _sized(settings: EngineSettings, media: Media, size: tuple[int, int] | None)
     return replace(settings, width=width, height=height)
 
 
-def _real_engine(settings: EngineSettings, look: Look, noted: Callable[[str], None]) -> EngineLike:
-    from core.engine import Engine  # torch: only when it is needed
+def real_engine(settings: EngineSettings, look: Look, noted: Callable[[str], None]) -> Engine:
+    """Return the engine; `noted` hears of another runtime than was asked for."""
+    from core.engine import Engine as Loaded  # torch: only when it is needed
 
     told: list[str] = []
-    engine = Engine(settings, look, lambda text, _: told.append(text))
+    engine = Loaded(settings, look, lambda text, _: told.append(text))
     if engine.trouble:
         noted(f"{engine.settings.runtime} runtime: the TensorRT engine cannot be used: {engine.trouble}")
     elif engine.settings.runtime is not settings.runtime is not Runtime.AUTO:
@@ -317,7 +321,7 @@ def _until(stop: threading.Event, pictures: Iterable[Picture]) -> Iterator[Pictu
 
 
 @contextlib.contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
+def stop_on_signal() -> Iterator[threading.Event]:
     """Yield an event that the first Ctrl-C or SIGTERM sets; the second one acts as ever."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -75,7 +75,7 @@ class FilmWriter:
         self._target, self._like, self._note, self._marker = target, like, note, marker
         suffix = target.suffix.lower()
         self._colours = _Colours.of(like, target, note)
-        self._output = _begun(target, like, self._colours, note)
+        self._output = _begun(target, like, self._colours, note, film_tags(marker.origin))
         self._beats = _Slots(like, target, note) if suffix == ".avi" else _Ticks(like)
         self._durations: dict[int, int] = {}  # of the pictures in the encoder, in ticks
         self._end = Fraction(0)
@@ -192,14 +192,14 @@ class _Output:
                 self.sound.close()
 
 
-def _begun(target: Path, like: Media, colours: _Colours, note: Note) -> _Output:
+def _begun(target: Path, like: Media, colours: _Colours, note: Note, tags: dict[str, str]) -> _Output:
     """Open the file and write its head, with the sound as it is, else encoded again, else without; raise VcamError."""
     plans = [Plan.COPY, Plan.ENCODE, Plan.NONE] if like.audio else [Plan.NONE]
     part = part_of(target)
     for plan in plans:
         with errors_of(target):
             container = av.open(address(part), "w", options=while_writing(target.suffix.lower()))
-            container.metadata.update(film_tags())
+            container.metadata.update(tags)
         output = _Output(part, container, _pictures(container, target, like, colours))
         try:
             if plan is not Plan.NONE:

@@ -1,4 +1,4 @@
-"""What each finished film and picture says of itself: that it is AI-translated, by metadata and Content Credentials."""
+"""What each finished film and picture says of itself: what AI made of it, by metadata and Content Credentials."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+from core.settings import Origin
 from vcam.errors import VideoError
 from vcam.video.identity import Identity, configured_identity, own_identity
 from vcam.video.media import Note, reason, to_stderr
 
-TEXT = "AI-translated"
 PROGRAM = "StreamV2V Camera"
-# IPTC's word for it: a camera's picture that a generative model has drawn over.
-DIGITAL_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+_IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+# IPTC's words: a camera's picture that a generative model has drawn over, and one that it has made of a text.
+DIGITAL_SOURCES = {
+    Origin.TRANSLATED: f"{_IPTC}compositeWithTrainedAlgorithmicMedia",
+    Origin.GENERATED: f"{_IPTC}trainedAlgorithmicMedia",
+}
 SIGNED_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 _XMP_IN_FILMS = (".mp4", ".m4v", ".mov")
 _XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # the UUID that the XMP specification gives
 _ANYTHING = b'<svg xmlns="http://www.w3.org/2000/svg"></svg>'  # to be signed, to see whether it can be
 _TO_SPARE = 64 << 20  # bytes that marking leaves free on the disk
-_METADATA_ALONE = "the file says that it is AI-translated, but has no signed content credentials: "
+_METADATA_ALONE = "the file says that it is {}, but has no signed content credentials: {}"
 _MISSING = "the package c2pa-python is missing; pip install c2pa-python cryptography"
 _BROKEN = "what signs cannot be loaded ({}); pip install --force-reinstall c2pa-python cryptography"
 
@@ -49,11 +53,12 @@ class MarkingWanted(Protocol):
 class Marker:
     """Marks what is written. identity: who signs the Content Credentials; None: there are none, only metadata.
 
-    note: told, once each, why something carries no credentials.
+    note: told, once each, why something carries no credentials. origin: what it is marked as.
     """
 
     identity: Identity | None = None
     note: Note = to_stderr
+    origin: Origin = Origin.TRANSLATED
     _said: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def finished(self, path: Path) -> None:
@@ -63,7 +68,7 @@ class Marker:
         """
         try:
             if path.suffix.lower() in _XMP_IN_FILMS:
-                _append_xmp(path)
+                _append_xmp(path, xmp(self.origin))
             if self.identity is not None and path.suffix.lower() in SIGNED_SUFFIXES:
                 self._sign(path, self.identity)
         except OSError as error:
@@ -74,7 +79,7 @@ class Marker:
         if self.identity is None or suffix not in SIGNED_SUFFIXES:
             return data
         signed = io.BytesIO()
-        if trouble := _signed(self.identity, suffix, io.BytesIO(data), signed):
+        if trouble := _signed(self.identity, suffix, io.BytesIO(data), signed, self.origin):
             self._say(f"pictures carry no content credentials: {trouble}")
             return data
         return signed.getvalue()
@@ -86,7 +91,7 @@ class Marker:
         copy = path.with_name(f".{path.stem}.marking{path.suffix}")
         try:
             with path.open("rb") as source, copy.open("w+b") as target:
-                trouble = _signed(identity, path.suffix.lower(), source, target)
+                trouble = _signed(identity, path.suffix.lower(), source, target, self.origin)
             if trouble:
                 self._say(f"{path}: carries no content credentials: {trouble}")
             else:
@@ -104,16 +109,18 @@ class Marker:
 METADATA_ALONE = Marker()
 
 
-def marker_for(wanted: MarkingWanted, note: Note = to_stderr) -> Marker:
+def marker_for(wanted: MarkingWanted | None, note: Note = to_stderr, origin: Origin = Origin.TRANSLATED) -> Marker:
     """Return the marker that is wanted, ready to sign; raise VideoError for a certificate of the user's that cannot.
 
-    Where the package is missing or broken, or no certificate can be made, there is a note, and the metadata alone.
+    wanted: None for metadata alone, which is also what there is, with a note, where the package is missing or broken,
+    or no certificate can be made.
     """
-    if not wanted.credentials:
-        return Marker(note=note)
+    alone = Marker(note=note, origin=origin)
+    if wanted is None or not wanted.credentials:
+        return alone
     if trouble := load():
-        note(_METADATA_ALONE + trouble)
-        return Marker(note=note)
+        note(_METADATA_ALONE.format(origin, trouble))
+        return alone
     try:
         chosen = configured_identity(wanted.certificate, wanted.key)
     except OSError as error:
@@ -124,12 +131,12 @@ def marker_for(wanted: MarkingWanted, note: Note = to_stderr) -> Marker:
                 f"[marking] certificate {wanted.certificate} with key {wanted.key} cannot sign ({trouble}); "
                 "docs/marking.md says what it must be"
             )
-        return Marker(chosen, note)
+        return Marker(chosen, note, origin)
     try:
-        return Marker(own_identity(), note)
+        return Marker(own_identity(), note, origin)
     except OSError as error:
         note(f"files carry no content credentials: the certificate cannot be kept ({reason(error)})")
-        return Marker(note=note)
+        return alone
 
 
 @functools.lru_cache(maxsize=1)
@@ -146,30 +153,28 @@ def load() -> str:
     return ""
 
 
-def film_tags() -> dict[str, str]:
+def film_tags(origin: Origin) -> dict[str, str]:
     """Return what a film's container says: set it as its metadata before the head is written."""
-    return {
-        "comment": f"{TEXT} by {PROGRAM}; digital source type: {DIGITAL_SOURCE}",
-        "DigitalSourceType": DIGITAL_SOURCE,
-    }
+    source = DIGITAL_SOURCES[origin]
+    return {"comment": f"{origin} by {PROGRAM}; digital source type: {source}", "DigitalSourceType": source}
 
 
-@functools.lru_cache(maxsize=1)
-def xmp() -> bytes:
+@functools.cache
+def xmp(origin: Origin) -> bytes:
     """Return the XMP packet that says so, with IPTC's digital source type."""
     return f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/"
  xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
- Iptc4xmpExt:DigitalSourceType="{DIGITAL_SOURCE}" xmp:CreatorTool="{PROGRAM} {_version()}">
-<dc:description><rdf:Alt><rdf:li xml:lang="x-default">{TEXT}</rdf:li></rdf:Alt></dc:description>
+ Iptc4xmpExt:DigitalSourceType="{DIGITAL_SOURCES[origin]}" xmp:CreatorTool="{PROGRAM} {_version()}">
+<dc:description><rdf:Alt><rdf:li xml:lang="x-default">{origin}</rdf:li></rdf:Alt></dc:description>
 </rdf:Description></rdf:RDF></x:xmpmeta>
 <?xpacket end="w"?>""".encode()
 
 
-def _append_xmp(path: Path) -> None:
-    """Add the packet as a box at the end of an MP4 or MOV; what cannot be added leaves the file as it was."""
-    box = (24 + len(xmp())).to_bytes(4, "big") + b"uuid" + _XMP_BOX + xmp()
+def _append_xmp(path: Path, packet: bytes) -> None:
+    """Add the XMP packet as a box at the end of an MP4 or MOV; what cannot be added leaves the file as it was."""
+    box = (24 + len(packet)).to_bytes(4, "big") + b"uuid" + _XMP_BOX + packet
     with path.open("r+b") as file:
         size = file.seek(0, io.SEEK_END)
         try:
@@ -180,13 +185,13 @@ def _append_xmp(path: Path) -> None:
             raise
 
 
-def _signed(identity: Identity, suffix: str, source: Any, target: Any) -> str:
+def _signed(identity: Identity, suffix: str, source: Any, target: Any, origin: Origin = Origin.TRANSLATED) -> str:
     """Write to `target` what `source` holds, with Content Credentials; return what went wrong, "" if nothing did."""
     import c2pa
 
     try:
         signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(identity.algorithm, identity.chain, identity.key, None))
-        builder = c2pa.Builder(_manifest(), c2pa.Context.from_dict(_SETTINGS))
+        builder = c2pa.Builder(_manifest(origin), c2pa.Context.from_dict(_SETTINGS))
         builder.sign(signer, suffix.removeprefix("."), source, target)
     except c2pa.C2paError as error:
         return reason(error)
@@ -199,13 +204,13 @@ _SETTINGS = {
 }
 
 
-def _manifest() -> dict[str, Any]:
+def _manifest(origin: Origin) -> dict[str, Any]:
     program = {"name": PROGRAM, "version": _version()}
     made = {
         "action": "c2pa.created",
-        "digitalSourceType": DIGITAL_SOURCE,
+        "digitalSourceType": DIGITAL_SOURCES[origin],
         "softwareAgent": program,
-        "description": TEXT,
+        "description": str(origin),
     }
     return {
         "claim_generator_info": [program],

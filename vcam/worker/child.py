@@ -132,7 +132,7 @@ def _serve(pipe: Connection, engine: EngineProtocol, shared: SharedPictures) -> 
                     to_encode.extend(prompts)
                 case TranslateFrame():
                     in_flight.append(order)
-                    _translate(pipe, engine, shared, in_flight[0])
+                    _translate(pipe, engine, shared, order, in_flight[0])
                 case SetLook(wanted, frames):
                     engine.set_look(wanted, frames)
                 case UseLoras(loras, frames):
@@ -146,9 +146,11 @@ def _serve(pipe: Connection, engine: EngineProtocol, shared: SharedPictures) -> 
             pipe.send(_failed(order, error))
 
 
-def _translate(pipe: Connection, engine: EngineProtocol, shared: SharedPictures, shown: TranslateFrame) -> None:
-    """Translate the picture given; shown: the order whose picture comes out of the engine now, if one does."""
-    picture = engine.translate(shared.given)
+def _translate(
+    pipe: Connection, engine: EngineProtocol, shared: SharedPictures, order: TranslateFrame, shown: TranslateFrame
+) -> None:
+    """Carry out the order; shown: the one whose picture comes out of the engine now, if one does."""
+    picture = engine.imagine() if order.imagined else engine.translate(shared.given)
     if picture is not None:
         shared.result[:] = picture
     pipe.send(FrameDone(None if picture is None else shown, engine.bank_bytes))

@@ -46,6 +46,9 @@ class EngineProtocol(Protocol):
     def translate(self, picture: Picture) -> Picture | None:
         """Do as core.engine.Engine does."""
 
+    def imagine(self) -> Picture | None:
+        """Do as core.engine.Engine does."""
+
     def set_look(self, look: Look, frames: int = 0) -> None:
         """Do as core.engine.Engine does."""
 

@@ -11,10 +11,11 @@ from vcam.frames import EngineFacts
 
 
 class TranslateFrame(NamedTuple):
-    """Translate the picture that lies in shared memory."""
+    """Translate the picture that lies in shared memory; imagined: make one of the prompt alone instead."""
 
     number: int
     captured_s: float
+    imagined: bool = False
 
 
 class SetLook(NamedTuple):

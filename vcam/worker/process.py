@@ -154,14 +154,15 @@ class EngineProcess:
 
     def give(self, frame: Frame, mirror: bool) -> None:
         """Hand a frame over; only while idle."""
-        from vcam import fit  # OpenCV: the child shall not load it
+        if not frame.imagined:
+            from vcam import fit  # OpenCV: the child shall not load it
 
-        size = (self.settings.width, self.settings.height)
-        self._child.pictures.given[:] = fit.viewed(frame.picture, size, mirror, frame.shot)
+            size = (self.settings.width, self.settings.height)
+            self._child.pictures.given[:] = fit.viewed(frame.picture, size, mirror, frame.shot)
         self._send_waiting()
         self.activity = replace(self.activity, busy_since_s=self._clock())
         self._given.append((frame, self.look))
-        self._child.send(TranslateFrame(frame.index, frame.captured_s))
+        self._child.send(TranslateFrame(frame.index, frame.captured_s, frame.imagined))
 
     def set_look(self, look: Look, transition_ms: int) -> None:
         """Use the look from the next picture on."""
@@ -249,10 +250,12 @@ class EngineProcess:
         if shown is None:
             return None
         frame, look = self._given.popleft()
-        while (frame.index, frame.captured_s) != shown:
+        while (frame.index, frame.captured_s) != shown[:2]:
             frame, look = self._given.popleft()
         picture = self._child.pictures.result.copy()
-        return Translation(picture, shown.captured_s, shown.number, frame.picture, look, shot=frame.shot)
+        return Translation(
+            picture, shown.captured_s, shown.number, frame.picture, look, shot=frame.shot, imagined=frame.imagined
+        )
 
     def _picture_failed(self, text: str) -> None:
         self.activity = replace(self.activity, busy_since_s=None, raises=self.activity.raises + 1)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ from vcam.commands import OnFailure, Status
 from vcam.daemon import daemon
 from vcam.devices import cameras
 from vcam.errors import VcamError
-from vcam.offline import bench, evaluate, translate
+from vcam.offline import bench, evaluate, imagine, translate
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.run_options import RunOptions, RunReport
 
 ROOT = Path(__file__).parents[3]
 VERBS = (
-    "run translate eval bench profiles models cameras status use prompt next previous pause resume panic forget stop"
+    "run translate imagine eval bench profiles models cameras status use prompt next previous pause resume panic "
+    "forget stop"
 )
 
 
@@ -122,6 +123,8 @@ WRONG_USAGE = [
     ["translate", "a", "b", "--strength", "much"],
     ["translate", "a", "b", "--profile", "ink", "--prompt", "ink"],
     ["translate", "a", "b", "--prof", "ink"],
+    ["imagine", "a castle"],
+    ["imagine", "a", "b", "--seconds", "long"],
     ["run", "--fps", "fast"],
     ["run", "--frames", "1.5"],
     ["bench", "--steps", "1,two"],
@@ -344,6 +347,71 @@ def test_ctrl_c_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     fake(monkeypatch, translate, "translate", KeyboardInterrupt())
     assert cli.main(["translate", "a", "b"]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+# --- imagine -----------------------------------------------------------------------------------------------------
+
+
+def imagined(**changes: Any) -> imagine.ImagineReport:
+    way = imagine.Transition("a forest", 12, mean=1.25, largest=2.5, rest=0.0, unevenness=2.0)
+    values: dict[str, Any] = {
+        "frames_out": 48,
+        "seconds": 4.0,
+        "fps": 12.0,
+        "model": "embedded",
+        "runtime": "eager",
+        "bank": "merge",
+        "target": "out.mp4",
+        "width": 512,
+        "height": 512,
+        "transitions": (way,),
+        "interrupted": False,
+        "notes": (),
+    }
+    return imagine.ImagineReport(**values | changes)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["imagine", "a castle", "a forest", "--seconds", "20", "out.mp4"],
+        ["imagine", "--seconds", "20", "a castle", "a forest", "out.mp4"],
+        ["imagine", "a castle", "--seconds=20", "a forest", "out.mp4"],
+    ],
+)
+def test_imagine_takes_prompts_and_options_in_any_order(monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> None:
+    call = fake(monkeypatch, imagine, "imagine", imagined())
+    assert cli.main(argv) == 0
+    (job,) = call.args
+    assert (job.prompts, job.target, job.seconds) == (("a castle", "a forest"), Path("out.mp4"), 20)
+    assert (job.fps, job.transition_ms, job.look) == (24, None, Look())
+
+
+def test_imagine_passes_everything_on_and_tells_how_smooth_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = fake(monkeypatch, imagine, "imagine", imagined())
+    argv = "imagine a out.mp4 --fps 12 --transition 500 --wander 1.5 --seed 4 --bank off --steps 1 --engine-size 128x64"
+    assert cli.main(argv.split()) == 0
+    (job,) = call.args
+    assert (job.fps, job.transition_ms, job.look) == (12, 500, Look(seed=4, wander=1.5))
+    assert job.settings == EngineSettings(width=128, height=64, steps=1, policy=Policy.OFF)
+    assert capsys.readouterr().out == (
+        "to 'a forest': 12 pictures, 1.25 grey levels from one to the next, 2.50 at most; 0.00 before\n"
+        "out.mp4: 48 pictures in 4.0 s (12.0 fps); embedded at 512x512, eager, bank merge\n"
+    )
+
+
+@pytest.mark.parametrize("argv", [["imagine", "a castle", "out.mp4"], ["run", "--source", "imagine"]])
+def test_a_model_that_only_translates_says_so_at_once(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = replace(describe("embedded"), text_to_image=False)
+    monkeypatch.setattr(description, "describe", lambda name: own)
+    assert cli.main(argv) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vcam: error: model 'embedded' only translates pictures: ")
+    assert "sd15-lcm or sd-turbo" in line
 
 
 # --- the other verbs ---------------------------------------------------------------------------------------------
