@@ -1,8 +1,8 @@
 """A model folder of random weights, in the layout and, as size `full`, in the very shapes of Stable Diffusion 1.5.
 
-`python benchmarks/random_model.py FOLDER [--size full|small] [--dtype float16]`: for what depends on shapes alone, as
-speed and memory do, where no weights can be fetched. The text encoder is CLIP-L's shape, the autoencoder TAESD's; the
-tokenizer, made here, knows a few words. Needs diffusers and transformers.
+`python benchmarks/random_model.py FOLDER [--size full|sd-turbo|small] [--dtype float16]`: for what depends on shapes
+alone, as speed and memory do, where no weights can be fetched. The text encoder is CLIP-L's shape (sd-turbo: its own,
+and its own UNet), the autoencoder TAESD's; the tokenizer, made here, knows a few words. Needs diffusers, transformers.
 """
 
 from __future__ import annotations
@@ -58,6 +58,21 @@ FULL = Shape(
         "max_position_embeddings": 77,
     },
 )
+# read from the config.json files of stabilityai/sd-turbo: SD 2.1's shape
+SD_TURBO = Shape(
+    unet=FULL.unet
+    | {"attention_head_dim": (5, 10, 20, 20), "cross_attention_dim": 1024, "use_linear_projection": True},
+    vae=FULL.vae,
+    text_encoder=FULL.text_encoder
+    | {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 23,
+        "num_attention_heads": 16,
+        "hidden_act": "gelu",
+        "projection_dim": 512,
+    },
+)
 SMALL = Shape(
     unet=FULL.unet
     | {
@@ -84,7 +99,7 @@ SMALL = Shape(
         "max_position_embeddings": 8,
     },
 )
-SHAPES = {"full": FULL, "small": SMALL}
+SHAPES = {"full": FULL, "sd-turbo": SD_TURBO, "small": SMALL}
 
 
 def tokenizer(words: Sequence[str], length: int) -> Any:

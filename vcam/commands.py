@@ -46,6 +46,13 @@ IMAGINE = "imagine"  # the source that has no pictures: they are made of the pro
 
 
 @dataclass(frozen=True)
+class Mirror:
+    """Mirror the picture, or show it as the camera gives it; on: None is the other way than now."""
+
+    on: bool | None = None
+
+
+@dataclass(frozen=True)
 class UseSource:
     """Translate another source: what --source takes."""
 
@@ -128,6 +135,7 @@ Command = (
     UseProfile
     | SetPrompt
     | ChangeLook
+    | Mirror
     | UseSource
     | ChangeEngine
     | Reload
@@ -149,6 +157,7 @@ _BY_NAME: dict[str, type[Any]] = {
     "use": UseProfile,
     "prompt": SetPrompt,
     "look": ChangeLook,
+    "mirror": Mirror,
     "source": UseSource,
     "engine": ChangeEngine,
     "reload": Reload,
@@ -172,6 +181,7 @@ _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "source": (str, "text"),
     "transition_ms": ((int, type(None)), "a whole number of milliseconds"),
     "changes": (dict, "an object of names and values"),
+    "on": ((bool, type(None)), "true or false"),
 }
 
 
@@ -200,7 +210,7 @@ def from_json(data: object) -> Command:
         if key not in known:
             raise CommandError(f"{name}: unknown key {str(key)[:40]!r}; it takes {', '.join(sorted(known)) or 'none'}")
         allowed, words = _TYPES[key]
-        if not isinstance(value, allowed) or isinstance(value, bool):
+        if not isinstance(value, allowed) or (isinstance(value, bool) and key != "on"):
             raise CommandError(f"{name}: {key} must be {words}")
         if isinstance(value, str) and (len(value) > PROMPT_LIMIT or not value.isprintable()):
             raise CommandError(f"{name}: {key} must be one line of at most {PROMPT_LIMIT} characters")
@@ -271,6 +281,7 @@ class Status:
     sink: str = ""
     width: int = 0
     height: int = 0
+    mirror: bool = False
     fps: float = 0.0
     published_fps: float = 0.0
     longest_interval_ms: float = 0.0

@@ -25,14 +25,15 @@ class Focus(NamedTuple):
 
 
 class Shot(NamedTuple):
-    """What of the camera's picture is translated and published, before it is mirrored.
+    """What of the camera's picture is translated and published.
 
-    whole: all of it, between bars where the shape is another. focus: the part to show; None: as much as the shape
-    allows.
+    whole: all of it, between bars where the shape is another. focus: the part to show, of the picture as the camera
+    gives it; None: as much as the shape allows. mirrored: left and right change places.
     """
 
     whole: bool = False
     focus: Focus | None = None
+    mirrored: bool = False
 
 
 FILLED = Shot()

@@ -34,7 +34,7 @@ _SECRETS = re.compile(
 
 
 _VERBS = (
-    "bench|cameras|completion|doctor|engines|eval|forget|models|next|obs|panel|panic|pause|previous|profiles|prompt|"
+    "bench|cameras|completion|doctor|engines|eval|forget|mirror|models|next|obs|panel|panic|pause|previous|profiles|prompt|"
     "record|record-stop|record-toggle|reload|resume|run|service|setup|snapshot|status|stop|toggle|translate|tray|uninstall|"
     "update|use"
 )

@@ -34,7 +34,9 @@ from tests.support.panel import (
 )
 from tests.support.patience import until
 from tests.support.pictures import SIZE
-from vcam.commands import ChangeLook
+from vcam.cli.arguments import build_parser
+from vcam.commands import ChangeLook, Mirror
+from vcam.devices.sinks import VideoFile
 from vcam.errors import VcamError
 
 pytestmark = pytest.mark.browser
@@ -212,6 +214,26 @@ def test_sliders_and_pickers(page: Any, camera: PanelCamera) -> None:
     until(lambda: text(page, "preset-says"), "the page does not say what auto measures")
 
 
+def test_mirror_and_the_size_that_is_sent(page: Any, camera: PanelCamera) -> None:
+    """Mirrored at once; another size from the next start, by the command line, which checks it."""
+    page.execute_script("document.getElementById('advanced').open = true")
+    by(page, "mirror").click()
+    until(lambda: camera.status.mirror, "the picture is not mirrored")
+    camera.tell(Mirror(False))
+    until(lambda: not by(page, "mirror").is_selected(), "the page does not follow another surface")
+    now = f"{SIZE[0]}x{SIZE[1]}"
+    assert by(page, "sent-picker").get_attribute("value") == now
+    assert not by(page, "sent-says").is_displayed()
+    choose(page, "sent-picker", "1280x720")
+    assert by(page, "sent-says").is_displayed()
+    command = text(page, "sent-command")
+    assert command.endswith("vcam run --size 1280x720")
+    asked = build_parser().parse_args(command.split()[1:])
+    assert asked.size == (1280, 720)
+    choose(page, "sent-picker", now)
+    assert not by(page, "sent-says").is_displayed()
+
+
 def test_framing_and_region(page: Any, camera: PanelCamera) -> None:
     """Neither model is here: the page says which command fetches it, and the picture goes on."""
     page.execute_script("document.getElementById('advanced').open = true")
@@ -285,6 +307,50 @@ def test_recording_and_keeping_a_picture(page: Any, camera: PanelCamera) -> None
     by(page, "snapshot").click()
     until(lambda: ".png" in text(page, "toast-text"), "the page does not say where the picture is")
     assert sorted(path.suffix for path in (camera.folder / "videos").iterdir()) == [".mp4", ".png"]
+
+
+def test_a_recording_that_is_being_finished_is_told_until_it_is_kept(
+    page: Any, camera: PanelCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, close = threading.Event(), VideoFile.close
+
+    def slow(file: VideoFile) -> None:
+        finish.wait(60)
+        close(file)
+
+    monkeypatch.setattr(VideoFile, "close", slow)
+    by(page, "record").click()
+    until(lambda: camera.status.recorded_s > 0.3, "nothing is recorded")
+    by(page, "record").click()
+    until(lambda: "Finishing" in text(page, "recorded"), "the page says nothing")
+    assert by(page, "recording").is_displayed()
+    assert not by(page, "record").is_enabled(), "a press would be refused"
+    finish.set()
+    until(lambda: by(page, "record").is_enabled(), "the button does not come back")
+    assert not by(page, "recording").is_displayed()
+
+
+def test_an_end_that_waits_for_a_recording_is_told(
+    driver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, close = threading.Event(), VideoFile.close
+
+    def slow(file: VideoFile) -> None:
+        finish.wait(60)
+        close(file)
+
+    monkeypatch.setattr(VideoFile, "close", slow)
+    camera = PanelCamera(tmp_path).start()
+    enter(driver, camera)
+    by(driver, "record").click()
+    until(lambda: camera.status.recorded_s > 0.3, "nothing is recorded")
+    camera.stop.set()
+    until(lambda: text(driver, "state-text") == "Ending: the recording is being finished", "the page says nothing")
+    assert text(driver, "veil-title") == "Ending"
+    assert not by(driver, "gone").is_displayed(), "another could not be started yet"
+    finish.set()
+    until(lambda: by(driver, "gone").is_displayed(), "the page does not say that it has ended")
+    camera.end()
 
 
 def test_a_look_is_tried_before_it_is_live(page: Any, camera: PanelCamera) -> None:

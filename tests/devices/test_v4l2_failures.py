@@ -145,7 +145,7 @@ class Live(RunningDaemon):
         """What the physical camera shows, as the reader would see it if it were published."""
         seen = self.daemon.camera
         assert seen is not None
-        return thumbnail(fit.viewed(seen.picture, SIZE, False, seen.shot))
+        return thumbnail(fit.viewed(seen.picture, SIZE, seen.shot))
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +265,7 @@ def test_colour_bars_arrive_as_they_are(tmp_path: Path, monkeypatch: pytest.Monk
         at_work.until(lambda: at_work.daemon.status().translated > 3, "translating")
         raw = at_work.daemon.camera
         assert raw is not None
-        seen = bars(fit.viewed(raw.picture, SIZE, False, raw.shot))
+        seen = bars(fit.viewed(raw.picture, SIZE, raw.shot))
         if np.abs(seen - BARS).max() > 40 and np.abs(seen[:, ::-1] - BARS).max() > 40:
             pytest.skip("the camera is not fed with SMPTE bars")
         assert np.abs(seen - BARS).max() <= 6

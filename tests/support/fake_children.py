@@ -50,7 +50,7 @@ class ScriptedChild:
     def step(self) -> Frame | None:
         return None
 
-    def give(self, frame: Frame, mirror: bool) -> None: ...
+    def give(self, frame: Frame) -> None: ...
 
     def set_look(self, look: Look, transition_ms: int) -> None:
         self.sent.append((look, transition_ms))

@@ -24,6 +24,7 @@ PLAIN_COMMANDS = {
     "resume": "go on after pause or panic",
     "toggle": "pause if it runs, resume if it rests: for one key that does both",
     "panic": "at once show a card that tells nothing, until `vcam resume`",
+    "mirror": "mirror the picture, or show it again as the camera gives it",
     "forget": "empty the feature bank, so that nothing of earlier frames stays in the picture",
     "record": "record what is published into a file, in your folder of videos",
     "record-stop": "end the recording",

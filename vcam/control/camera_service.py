@@ -59,7 +59,7 @@ class CameraService:
 
     def __init__(self, camera: RunningCamera, previews: Previews, thumbnails: Thumbnails, memory: PageMemory) -> None:
         self._camera, self._previews, self._thumbnails, self._memory = camera, previews, thumbnails, memory
-        self._given, self._mirror = camera.choice.options.profiles_folder, camera.choice.options.mirror
+        self._given = camera.choice.options.profiles_folder
         self._folder = self._given or user_profile_folder()
         self._shown: tuple[Frame, Picture] | None = None
         self.submit: Callable[[Command], Future[None]] = camera.submit
@@ -78,7 +78,7 @@ class CameraService:
         if raw is None:
             return None
         if self._shown is None or self._shown[0] is not raw:
-            self._shown = raw, fit.viewed(raw.picture, self._size(), self._mirror, raw.shot)
+            self._shown = raw, fit.viewed(raw.picture, self._size(), raw.shot)
         return self._shown[1]
 
     def _size(self) -> tuple[int, int]:
@@ -175,7 +175,7 @@ class CameraService:
         raw = self._camera.camera
         if raw is None:
             raise VcamError("the camera rests; there is no picture to try a look on")
-        picture = fit.viewed(raw.picture, self._size(), shot=raw.shot)
+        picture = fit.viewed(raw.picture, self._size(), raw.shot)
         return self._previews.translate(settings, look, picture, imagined=raw.imagined)
 
     def _reload(self) -> None:

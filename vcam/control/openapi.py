@@ -117,6 +117,7 @@ def _schemas() -> dict[str, Any]:
                 "prompt": text,
                 "transition_ms": {"type": ["integer", "null"], "minimum": 0, "maximum": 60_000},
                 "source": text,
+                "on": {"type": ["boolean", "null"]},
                 "changes": {"type": "object"},
             },
         },

@@ -39,8 +39,8 @@ class Previews:
     `translate` may be called from any thread.
     """
 
-    def __init__(self, start: StartEngine, mirror: bool = False) -> None:
-        self._start, self._mirror = start, mirror
+    def __init__(self, start: StartEngine) -> None:
+        self._start = start
         self._jobs: queue.Queue[_Job | None] = queue.Queue(WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -150,8 +150,7 @@ class Previews:
                 if not look_sent:
                     engine.set_look(job.look, 0)
                     look_sent = True
-                frame = Frame(job.picture, time.perf_counter(), self._index, imagined=job.imagined)
-                engine.give(frame, self._mirror)
+                engine.give(Frame(job.picture, time.perf_counter(), self._index, imagined=job.imagined))
                 self._index += 1
             else:
                 time.sleep(0.005)

@@ -12,6 +12,7 @@ from vcam.commands import (
     Command,
     EndRecording,
     Forget,
+    Mirror,
     NextProfile,
     PreviousProfile,
     Reload,
@@ -67,6 +68,11 @@ class CommandHandler:
                 self._use(replace(choice, look=replace(choice.look, prompt=prompt)), given)
             case ChangeLook(changes):
                 self._use(with_look(choice, changes), choice.profile.transition_ms)
+            case Mirror(on):
+                options = replace(choice.options, mirror=not choice.options.mirror if on is None else on)
+                self.choice = replace(choice, options=options)
+                if options.mirror != choice.options.mirror:
+                    self._translator.forget()  # what it remembers lies on the other side
             case UseSource(source):
                 self._use_source(source)
             case ChangeEngine(changes):

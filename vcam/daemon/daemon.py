@@ -158,9 +158,7 @@ class Daemon:
             raise
         slots = FrameSlots()
         starters = engine_starters(parts.engine, engine_threads(options), parts.limits, parts.clock)
-        translator = WorkerTranslator(
-            choice.settings, choice.look, starters, mirror=options.mirror, limits=parts.limits, clock=parts.clock
-        )
+        translator = WorkerTranslator(choice.settings, choice.look, starters, limits=parts.limits, clock=parts.clock)
         translator.prepare(prompts(choice))
         folder, kind = options.record.place(), f".{options.record.format}"
         origin = origin_of(options.source)
@@ -175,7 +173,7 @@ class Daemon:
         self._at_once = CommandQueue(self._halt_or_resume, self._log)
         width, height = publisher.size
         regions = fit.Regions(fit.WhenThere(parts.open_persons, parts.clock), read_still, clock=parts.clock)
-        self._finisher = Finisher(publisher.size, options.mirror, regions, lambda: self.choice.profile.badge, self._log)
+        self._finisher = Finisher(publisher.size, regions, lambda: self.choice.profile.badge, self._log)
         self._framer = fit.Framer(fit.WhenThere(parts.open_faces, parts.clock), width / height)
         self._memory = PageMemory(parts.state_folder())
         self._halt = Halt.NO
@@ -250,6 +248,8 @@ class Daemon:
                 again_and_again(
                     self._look_after, stop, lambda error: self._log.fault("the daemon failed", error), BEAT_S
                 )
+                # while the page is still there to tell of it: a recording takes a while to be finished and signed
+                self._pipeline.publisher.recorder.close()
         except Exception as error:
             self._reasons.append(str(error))
             raise
@@ -337,7 +337,7 @@ class Daemon:
             return frame
         shot = self._framer.shot(frame.picture, frame.captured_s, self.choice.look.framing or Framing.FILL)
         self._log.trouble("framing", self._framer.trouble)
-        return replace(frame, shot=shot)
+        return replace(frame, shot=shot._replace(mirrored=self.choice.options.mirror))
 
     def _halt_or_resume(self, command: Command) -> None:
         """Carry out a command that stops the picture or lets it go on, card included."""

@@ -17,10 +17,8 @@ class Finisher:
     size: published. badge: whether the picture carries the mark now.
     """
 
-    def __init__(
-        self, size: tuple[int, int], mirror: bool, regions: fit.Regions, badge: Callable[[], bool], log: EventLog
-    ) -> None:
-        self._size, self._mirror, self._regions, self._badge, self._log = size, mirror, regions, badge, log
+    def __init__(self, size: tuple[int, int], regions: fit.Regions, badge: Callable[[], bool], log: EventLog) -> None:
+        self._size, self._regions, self._badge, self._log = size, regions, badge, log
 
     def __call__(self, made: Translation) -> FinishedFrame:
         """Return the picture, and whether it shows something of the camera as it is."""
@@ -35,7 +33,7 @@ class Finisher:
             bare.append(composed is not styled)
             return composed
 
-        whole = fit.published(made.picture, made.source, self._size, finish, mirror=self._mirror, shot=made.shot)
+        whole = fit.published(made.picture, made.source, self._size, finish, shot=made.shot)
         self._log.trouble("region", self._regions.trouble)
         if self._badge():
             draw_badge(whole)

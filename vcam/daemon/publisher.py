@@ -38,7 +38,7 @@ class Publisher:
         self._options, self._clock = options, clock
         self._off = card_for(Halt.PANIC, None, options.cards)
         by_choice = options.on_failure is OnFailure.RAW
-        self._raw = raw_view(captured, self.size, options.mirror, clock) if by_choice else no_view
+        self._raw = raw_view(captured, self.size, clock) if by_choice else no_view
         self._fallback = Fallback(draw_card(card_for("starting", 0.0, options.cards), self.size))
         self.preview: Picture = self._fallback.card
 
@@ -92,14 +92,12 @@ def hold_s(on_failure: OnFailure, frame_s: float, interval_s: float) -> float:
     return max(HOLD_S, HOLD_FRAMES * frame_s, LATE_INTERVALS * interval_s)
 
 
-def raw_view(
-    captured: LatestSlot[Frame], size: tuple[int, int], mirror: bool, clock: Clock
-) -> Callable[[], Picture | None]:
+def raw_view(captured: LatestSlot[Frame], size: tuple[int, int], clock: Clock) -> Callable[[], Picture | None]:
     """Return what gives the newest camera picture, fitted once, as long as it is young enough; else None."""
 
     @functools.lru_cache(maxsize=1)
     def drawn(frame: Frame) -> Picture:
-        return fit.viewed(frame.picture, size, mirror, frame.shot)
+        return fit.viewed(frame.picture, size, frame.shot)
 
     def view() -> Picture | None:
         frame = captured.newest

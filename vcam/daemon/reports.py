@@ -60,6 +60,7 @@ def status_of(
         sink=sink.sink.name,
         width=sink.size[0],
         height=sink.size[1],
+        mirror=choice.options.mirror,
         fps=round(counts.translated_rate.per_second(now), 2),
         published_fps=round(counts.published_rate.per_second(now), 2),
         longest_interval_ms=round(counts.interval.max_ms, 3),

@@ -131,7 +131,7 @@ def _page(
     from vcam.control.thumbnails import Thumbnails
 
     options = camera.choice.options
-    previews = Previews(start, options.mirror)
+    previews = Previews(start)
     service = CameraService(camera, previews, Thumbnails(thumbnails_folder, previews.translate), memory)
     port = options.port if options.panel else None
     with contextlib.closing(previews), Server(service, port, state_folder, options.obs.allow) as server:

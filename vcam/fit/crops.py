@@ -13,19 +13,24 @@ _ALMOST = 1.03  # a stretch that nobody sees
 _FEET = 0.25  # of a picture's height: so much too much of it is cut off below, where there are no heads
 
 
-def cropped(picture: Picture, size: tuple[int, int], mirror: bool = False, shot: Shot = FILLED) -> Picture:
+def cropped(picture: Picture, size: tuple[int, int], shot: Shot = FILLED) -> Picture:
     """Return the part of `picture` that the shot shows, in the shape of `size` (width, height): a view of the array.
 
     Without a focus it is the largest such part: the middle of what is too wide, the upper part of what is too high.
     """
     left, top, columns, rows = _window(picture.shape[1::-1], size, shot.focus)
     part = picture[top : top + rows, left : left + columns]
-    return part[:, ::-1] if mirror else part
+    return turned(part, shot)
 
 
-def crop_to(picture: Picture, size: tuple[int, int], mirror: bool = False, shot: Shot = FILLED) -> Picture:
+def crop_to(picture: Picture, size: tuple[int, int], shot: Shot = FILLED) -> Picture:
     """Return that part of `picture`, resized to exactly `size` (width, height)."""
-    return brought_to(cropped(picture, size, mirror, shot), size)
+    return brought_to(cropped(picture, size, shot), size)
+
+
+def turned(picture: Picture, shot: Shot) -> Picture:
+    """Return the picture, mirrored where the shot is: a view of the array."""
+    return picture[:, ::-1] if shot.mirrored else picture
 
 
 def _window(there: tuple[int, int], size: tuple[int, int], focus: Focus | None) -> tuple[int, int, int, int]:

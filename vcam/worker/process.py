@@ -152,13 +152,13 @@ class EngineProcess:
         """The child's process id."""
         return self._child.pid
 
-    def give(self, frame: Frame, mirror: bool) -> None:
+    def give(self, frame: Frame) -> None:
         """Hand a frame over; only while idle."""
         if not frame.imagined:
             from vcam import fit  # OpenCV: the child shall not load it
 
             size = (self.settings.width, self.settings.height)
-            self._child.pictures.given[:] = fit.viewed(frame.picture, size, mirror, frame.shot)
+            self._child.pictures.given[:] = fit.viewed(frame.picture, size, frame.shot)
         self._send_waiting()
         self.activity = replace(self.activity, busy_since_s=self._clock())
         self._given.append((frame, self.look))

@@ -94,14 +94,13 @@ class WorkerTranslator:
         look: Look,
         starters: EngineStarters,
         *,
-        mirror: bool = False,
         limits: Limits = LIMITS,
         clock: Clock = time.perf_counter,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._wanted = Wanted(settings, look)
         self._starters = starters
-        self._limits, self._clock, self._sleep, self._mirror = limits, clock, sleep, mirror
+        self._limits, self._clock, self._sleep = limits, clock, sleep
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._engines = Engines()
         self._restarts = Restarts(next_start_s=clock())
@@ -145,7 +144,7 @@ class WorkerTranslator:
         self._ensure_started()
         for engine in self._engines.running():
             if frame is not None and engine.idle:
-                engine.give(frame, self._mirror)
+                engine.give(frame)
         self._wait()
         shown = self._step()
         self._state = self._described()

@@ -13,7 +13,7 @@ from tests.support.fake_camera import FakeCamera
 from tests.support.pictures import SIZE
 from tests.support.running_daemon import SwitchedDaemon
 from tests.support.stand_in_eyes import SKIN, PaintedFace, none_here, scene
-from vcam.commands import ChangeLook, UseProfile
+from vcam.commands import ChangeLook, Mirror, UseProfile
 from vcam.errors import CommandError
 
 FACE = scene((192, 128), (1.2, 0.4, 0.1))
@@ -26,6 +26,11 @@ class FacedDaemon(SwitchedDaemon):
     def face_share(self) -> float:
         """How much of the published picture is the face, which the engine inverts."""
         return float((np.abs(self.sink.last.astype(int) - (255 - np.array(SKIN))).max(axis=2) < 12).mean())
+
+    def face_x(self) -> float:
+        """Where the face's middle is in the published picture, as a share of its width."""
+        there = np.abs(self.sink.last.astype(int) - (255 - np.array(SKIN))).max(axis=2) < 12
+        return float(np.nonzero(there)[1].mean()) / there.shape[1] if there.any() else 0.5
 
 
 def small(camera: FacedDaemon) -> bool:
@@ -49,6 +54,18 @@ def test_the_face_is_followed_once_that_is_asked_for_and_with_the_next_profile_t
         with pytest.raises(CommandError, match="'near' is not a valid Framing"):
             camera.tell(ChangeLook({"framing": "near"}))
         assert camera.daemon.choice.look.framing == "fit"
+
+
+def test_the_picture_is_mirrored_live_and_back_and_its_status_says_so(tmp_path: Path) -> None:
+    with FacedDaemon(tmp_path) as camera:
+        camera.until(lambda: small(camera), "a small face")
+        before = camera.face_x()
+        assert abs(before - 0.5) > 0.1
+        for on, mirrored in ((True, True), (True, True), (None, False), (None, True), (False, False)):
+            camera.tell(Mirror(on))
+            assert camera.daemon.status().mirror is mirrored
+            wanted = 1 - before if mirrored else before
+            camera.until(lambda wanted=wanted: abs(camera.face_x() - wanted) < 0.05, f"at {wanted}")  # type: ignore[misc]
 
 
 def test_without_the_model_the_picture_is_filled_and_the_status_says_why(

@@ -24,7 +24,7 @@ def flat(width: int, height: int, colour: tuple[int, int, int] = (200, 30, 40)) 
 
 @given(SIDES, SIDES, SIDES, SIDES, st.booleans())
 def test_a_flat_picture_of_any_size_stays_flat_when_cropped(a: int, b: int, c: int, d: int, mirror: bool) -> None:
-    out = crop_to(flat(a, b), (c, d), mirror)
+    out = crop_to(flat(a, b), (c, d), Shot(mirrored=mirror))
     assert out.shape == (d, c, 3)
     assert np.abs(out.astype(int) - (200, 30, 40)).max() <= 1
 
@@ -45,7 +45,7 @@ def test_crop_takes_the_middle_and_mirrors() -> None:
     picture[:, 10:20] = (10, 20, 30)
     square = crop_to(picture, (20, 20))
     assert (square[:, 0] == (10, 20, 30)).all()
-    assert (crop_to(picture, (20, 20), mirror=True) == square[:, ::-1]).all()
+    assert (crop_to(picture, (20, 20), Shot(mirrored=True)) == square[:, ::-1]).all()
 
 
 def test_padding_keeps_the_whole_picture_between_darker_sides() -> None:
@@ -91,13 +91,11 @@ def distance(a: Picture, b: Picture) -> float:
     return float(np.abs(a.astype(np.float32) - b).mean())
 
 
-def shown(
-    small: Picture, source: Picture, size: tuple[int, int], detail: float, mirror: bool = False, shot: Shot = FILLED
-) -> Picture:
+def shown(small: Picture, source: Picture, size: tuple[int, int], detail: float, shot: Shot = FILLED) -> Picture:
     def finish(part: Picture, guide: Picture, inner: tuple[int, int]) -> Picture:
         return enlarged(part, guide, inner, detail)
 
-    return published(small, source, size, finish, mirror=mirror, shot=shot)
+    return published(small, source, size, finish, shot=shot)
 
 
 def coarse(picture: Picture) -> np.ndarray:
@@ -173,6 +171,7 @@ SHOTS = {"fill": FILLED, "fit": Shot(whole=True), "face": Shot(focus=Focus(0.6, 
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("shot", SHOTS.values(), ids=SHOTS)
 def test_the_guide_is_the_very_part_that_the_engine_saw(shot: Shot, mirror: bool) -> None:
+    shot = shot._replace(mirrored=mirror)
     for size in ((320, 192), (192, 320), (320, 240)):
         guides: list[Picture] = []
 
@@ -181,9 +180,9 @@ def test_the_guide_is_the_very_part_that_the_engine_saw(shot: Shot, mirror: bool
             guides.append(part)
             return enlarged(part, guide, inner, 1.0)
 
-        engine = viewed(CAMERA, size, mirror, shot)
+        engine = viewed(CAMERA, size, shot)
         assert engine.shape == (size[1], size[0], 3)
-        out = published(engine, CAMERA, LARGE, finish, mirror=mirror, shot=shot)
+        out = published(engine, CAMERA, LARGE, finish, shot=shot)
         assert out.shape == CAMERA.shape
         guide, part = guides
         again = brought_to(guide, (part.shape[1], part.shape[0]))
@@ -194,9 +193,10 @@ def test_the_guide_is_the_very_part_that_the_engine_saw(shot: Shot, mirror: bool
 @pytest.mark.parametrize("shot", SHOTS.values(), ids=SHOTS)
 def test_what_is_published_is_the_part_that_was_translated(shot: Shot, mirror: bool) -> None:
     """An engine that changes nothing gives back what is shown of the camera's own picture, sharp."""
-    engine = viewed(CAMERA, (320, 240), mirror, shot)
-    own = viewed(CAMERA, LARGE, mirror, shot)
-    assert distance(shown(engine, CAMERA, LARGE, 1.0, mirror, shot), own) < 0.6 * distance(pad_to(engine, LARGE), own)
+    shot = shot._replace(mirrored=mirror)
+    engine = viewed(CAMERA, (320, 240), shot)
+    own = viewed(CAMERA, LARGE, shot)
+    assert distance(shown(engine, CAMERA, LARGE, 1.0, shot), own) < 0.6 * distance(pad_to(engine, LARGE), own)
 
 
 def test_what_is_too_high_is_cut_where_there_are_no_heads() -> None:
@@ -218,5 +218,5 @@ def test_a_focus_at_an_edge_stays_within_the_picture() -> None:
 
 @given(SIDES, SIDES, SIDES.filter(lambda side: side > 7), SIDES.filter(lambda side: side > 7), st.booleans())
 def test_detail_fits_every_size(a: int, b: int, c: int, d: int, mirror: bool) -> None:
-    out = shown(flat(a, b), CAMERA, (c, d), 1.0, mirror)
+    out = shown(flat(a, b), CAMERA, (c, d), 1.0, Shot(mirrored=mirror))
     assert out.shape == (d, c, 3)

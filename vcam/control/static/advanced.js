@@ -68,6 +68,25 @@ function drawPreset({ preset, preset_asked, preset_says }) {
   text("preset-says", preset_says || (preset_asked === "auto" && taken ? `Auto took ${taken}` : preset_asked ? "" : "A size of its own"));
 }
 
+// What is sent: mirrored at once; another size from the next start, which the command line checks as it always does.
+const SENT = [[640, 480], [960, 540], [1280, 720], [1920, 1080]];
+
+function drawSent({ width, height, mirror }) {
+  if (document.activeElement !== at("mirror") || !at("mirror").matches(":active")) at("mirror").checked = mirror;
+  const sizes = SENT.some(([wide, high]) => wide === width && high === height) ? SENT : [[width, height], ...SENT];
+  const now = `${width}x${height}`;
+  if (at("sent-picker").dataset.now === now) return;
+  at("sent-picker").dataset.now = now;
+  choices(at("sent-picker"), sizes.map(([wide, high]) => [`${wide}x${high}`, `${wide} × ${high}`]), now, true);
+  sayHowSent();
+}
+
+function sayHowSent() {
+  const { value, dataset } = at("sent-picker");
+  at("sent-says").hidden = value === dataset.now;
+  text("sent-command", `${program()} run --size ${value}`);
+}
+
 function choices(picker, options, chosen, also = false) {
   if (!also && document.activeElement === picker) return;
   if (JSON.stringify(options) !== JSON.stringify([...picker.options].map((one) => [one.value, one.text]))) {
@@ -94,10 +113,14 @@ at("size-picker").addEventListener("change", (event) => {
   send({ command: "engine", changes: { width, height } });
 });
 at("steps-picker").addEventListener("change", (event) => send({ command: "engine", changes: { steps: Number(event.target.value) } }));
+at("mirror").addEventListener("change", (event) => send({ command: "mirror", on: event.target.checked }));
+at("sent-picker").addEventListener("change", sayHowSent);
+at("copy-sent").addEventListener("click", () => copyFrom(at("sent-command"), at("copy-sent")));
 at("forget").addEventListener("click", () => send({ command: "forget" }));
 document.addEventListener("refused", async () => {
   if (!status) return;
   drawPreset(status);
+  at("mirror").checked = status.mirror;
   try {
     await drawSliders(true);
     if (at("advanced").open) await drawSources(true);

@@ -15,12 +15,14 @@ function show(next) {
   status = next;
   at("state").dataset.state = next.state;
   const percent = next.progress === null ? "" : ` ${Math.round(100 * next.progress)} %`;
-  const why = next.reason && next.state !== "resting" ? `: ${next.reason}` : "";
+  const reason = next.state === "stopping" && next.finishing ? "the recording is being finished" : next.reason;
+  const why = reason && next.state !== "resting" ? `: ${reason}` : "";
   text("state-text", WORDS[next.state] + callable(why) + percent);
   text("line", sentence(next));
   drawPicture(next);
   told(before, next);
   drawPreset(next);
+  drawSent(next);
   drawFigures(next);
   lookAtFirst(next);
   if (!before || before.prompt !== next.prompt) {

@@ -25,6 +25,7 @@ function flip(state, command) {
 const VEILS = {
   panic: ["Nothing is shown", "Others see a card without a word about you. Resume goes on."],
   paused: ["Paused", "Others see a card. Resume goes on."],
+  stopping: ["Ending", "Nothing new is sent to anybody."],
   gone: ["Not running", "Nothing new is sent to anybody."],
 };
 
@@ -43,10 +44,17 @@ function drawPicture(now) {
   text("pause", now.state === "paused" ? "Resume" : "Pause");
   pressed("panic", now.state === "panic");
   text("panic", now.state === "panic" ? "Resume" : "Panic");
-  pressed("record", now.recording);
-  at("recording").hidden = !now.recording;
-  const seconds = Math.floor(now.recorded_s);
-  text("recorded", `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`);
+  drawRecording(now);
+}
+
+// What has ended is not yet kept: it is completed and signed first, which is said until it is.
+function drawRecording({ recording, recorded_s, finishing }) {
+  pressed("record", recording);
+  at("record").disabled = !recording && Boolean(finishing);
+  at("recording").hidden = !recording && !finishing;
+  at("recording").classList.toggle("finishing", !recording);
+  const seconds = Math.floor(recorded_s);
+  text("recorded", recording ? `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}` : "Finishing the recording …");
 }
 
 function told(before, now) {
