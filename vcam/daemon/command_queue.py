@@ -23,7 +23,8 @@ class CommandQueue:
 
     def __init__(self, apply: Callable[[Command], None], log: EventLog) -> None:
         self._apply, self._log = apply, log
-        self._waiting: queue.SimpleQueue[tuple[Command, Future[None]]] = queue.SimpleQueue()
+        # no SimpleQueue: before Python 3.13 its `get` waits for ever when a signal comes as the time runs out
+        self._waiting: queue.Queue[tuple[Command, Future[None]]] = queue.Queue()
 
     def submit(self, command: Command) -> Future[None]:
         """Queue a command; its future ends when it was done, or with what it raised."""

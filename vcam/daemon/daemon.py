@@ -113,7 +113,8 @@ def _signals_set(stop: threading.Event, reasons: list[str]) -> Iterator[None]:
 
     def received(number: int, _: object) -> None:
         reasons.append(f"the signal {signal.Signals(number).name}")
-        stop.set()
+        if not stop.is_set():  # this may interrupt the very `set` that the one before began, which holds its lock
+            stop.set()
 
     before = {}
     for name in _ENDED_BY_SIGNAL:
