@@ -45,13 +45,30 @@ class Engine:
         does or if there is none.
         """
         resolved = settings if isinstance(settings, Resolved) else resolve(settings)
-        self._model, self._state, self._step, self.trouble = _opened(resolved, report)
+        self._begin(_opened(resolved, report), look)
+
+    def _begin(self, opened: _Opened, look: Look) -> None:
+        self._model, self._state, self._step, self.trouble = opened
         self._skip = _Skip()
         self._imagination = _Imagination()
         self._flight = _InFlight()
         self._sampling = self._sampling_of(look)
         self._transition = _Transition(prompts.constant(self._model.encoder(look.prompt)))
         self.look = look
+
+    def another(self, look: Look) -> Engine:
+        """Return an engine for a stream of its own on the same loaded model: its weights are there once.
+
+        The two do not disturb each other, but share LoRAs: what `use_loras` of one changes, both show. They are called
+        one at a time, as one is. Raises SettingsError where there is too little memory for another stream.
+        """
+        from core.models import device_memory as memory
+
+        model = self._model
+        memory.check_stream(model.resolved, self.bank_bytes, memory.free(self.settings.device))
+        other = Engine.__new__(Engine)
+        other._begin(_Opened(model, *_stream(model), self.trouble), look)
+        return other
 
     @property
     def resolved(self) -> Resolved:
@@ -289,32 +306,47 @@ class Engine:
             raise ValueError(f"the picture is {picture.dtype} {picture.shape}; it must be uint8 {wanted}")
 
 
-def _opened(resolved: Resolved, report: Report) -> tuple[Model, StreamState, Step, str]:
-    """Return the model, the state of a stream before its first frame, its step, and Engine.trouble.
+class _Opened(NamedTuple):
+    """A model, the state of a stream before its first frame, its step, and Engine.trouble."""
 
-    Where the TensorRT plan does not run, the next best runtime stands in.
-    """
+    model: Model
+    state: StreamState
+    step: Step
+    trouble: str = ""
+
+
+def _opened(resolved: Resolved, report: Report) -> _Opened:
+    """Return the model with a stream; where the TensorRT plan does not run, the next best runtime stands in."""
     try:
-        return *_begun(resolved, report), ""
+        return _begun(resolved, report)
     except PlanError as error:
         if resolved.asked not in (Runtime.AUTO, Runtime.TENSORRT):
             raise
         trouble = str(error)
     chosen = next_best(resolved)  # here, where nothing holds the memory of what failed
     report(f"{chosen.runtime} runtime: the TensorRT engine cannot be used: {trouble}", 0.55)
-    return *_begun(chosen, report), trouble
+    return _begun(chosen, report)._replace(trouble=trouble)
 
 
-def _begun(resolved: Resolved, report: Report) -> tuple[Model, StreamState, Step]:
-    """Return the model on the resolved runtime, the state before the first frame, and its step.
-
-    Where `auto` chose a runtime that does not work here, eager stands in.
-    """
+def _begun(resolved: Resolved, report: Report) -> _Opened:
+    """Return the model on the resolved runtime with a stream; where `auto`'s does not work here, eager stands in."""
     settings = resolved.settings
     with on_device(settings.device):
         model = load(resolved, report)
     if model.device.type == "cpu":
         keep_freed_memory()
+    try:
+        return _Opened(model, *_stream(model))
+    except SettingsError as error:
+        if resolved.asked is not Runtime.AUTO or resolved.runtime is Runtime.EAGER:
+            raise
+        why = f"{error}; so that is what is done"
+    return _begun(on_runtime(resolved, Runtime.EAGER, why), report)
+
+
+def _stream(model: Model) -> tuple[StreamState, Step]:
+    """Return the state of a stream before its first frame, and its step."""
+    settings = model.resolved.settings
     state = stream.initial_state(
         model.layout,
         settings.steps,
@@ -323,16 +355,10 @@ def _begun(resolved: Resolved, report: Report) -> tuple[Model, StreamState, Step
         model.latent,
         model.dtype,
         model.device,
-        resolved.sources,
+        model.resolved.sources,
     )
-    try:
-        with on_device(settings.device):
-            return model, state, model.open(state)
-    except SettingsError as error:
-        if resolved.asked is not Runtime.AUTO or resolved.runtime is Runtime.EAGER:
-            raise
-        why = f"{error}; so that is what is done"
-    return _begun(on_runtime(resolved, Runtime.EAGER, why), report)
+    with on_device(settings.device):
+        return state, model.open(state)
 
 
 @contextmanager

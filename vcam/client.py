@@ -138,6 +138,7 @@ def status_text(status: Status) -> str:
         f"  engine    {status.model} on {status.device or '-'} ({engine_text}), {status.fps:.1f} fps, "
         f"bank {status.bank_bytes / 2**20:.1f} MiB, restarts {status.restarts}"
         + (f", process {status.engine_pid}" if status.engine_pid else ""),
+        *([f"  server    {status.server}: {server_text(status)}"] if status.server else []),
         *([f"  preset    {preset_text(status)}"] if status.preset else []),
         *([f"  panel     at port {status.panel_port}; vcam panel opens it"] if status.panel_port else []),
         *([f"  OBS       {status.obs}"] if status.obs else []),
@@ -154,6 +155,12 @@ def status_text(status: Status) -> str:
     if status.reader_count is not None:
         lines.insert(4, f"  readers   {', '.join(status.readers) or status.reader_count or 'none'}")
     return "\n".join(lines + [f"  note      {note}" for note in status.notes])
+
+
+def server_text(status: Status) -> str:
+    """Return how long the way to the engine's server takes, in words."""
+    parts = [f"{part} {ms[0]:.1f} ms ({ms[1]:.1f})" for part, ms in status.server_ms.items()]
+    return ", ".join(parts) + ", half of the pictures (19 of 20)" if parts else "nothing measured yet"
 
 
 def preset_text(status: Status) -> str:

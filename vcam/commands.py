@@ -258,10 +258,12 @@ class Status:
     far. provider: by whose library TensorRT, or on whose hardware ONNX Runtime runs the model, and how many of its
     nodes fell back to the CPU, in words; "" where the runtime says it all. obs: how it stands with OBS Studio, in
     words; "" where nobody asked.
-    preset: fast, balanced or sharp, "" where a size was asked for; preset_asked: may be auto; preset_says: what auto
-    has measured, in words. prompt_notes: what the model does not read of the prompt, in words. recording: the file that
-    what is published is recorded into, "" for none, recorded_s: how long it is; finishing: the recording
-    that has ended and is being completed and signed; saved: the recording or picture that was kept last, "" for none.
+    preset: fast, balanced or sharp, "" where a size was asked for; preset_asked: may be auto; preset_says: what
+    auto has measured, in words. server: where the engine is, host:port, "" on this machine; server_ms: what the way
+    of a picture there takes ("round trip", "encode", "network", "engine", "decode"), each p50 and p95.
+    prompt_notes: what the model does not read of the prompt, in words. recording: the file that what is published
+    is recorded into, "" for none, recorded_s: how long it is; finishing: the recording that has ended and is being
+    completed and signed; saved: the recording or picture that was kept last, "" for none.
     """
 
     state: str = "starting"
@@ -302,6 +304,8 @@ class Status:
     obs: str = ""
     notes: tuple[str, ...] = ()
     prompt_notes: tuple[str, ...] = ()
+    server: str = ""
+    server_ms: dict[str, list[float]] = field(default_factory=dict)
     recording: str = ""
     recorded_s: float = 0.0
     finishing: str = ""

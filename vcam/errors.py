@@ -8,6 +8,7 @@
     ├── ClientError         no camera is running, it does not answer, or it refuses
     ├── DeviceError         a camera or a virtual camera cannot be used
     ├── VideoError          a video, a picture or its sound cannot be read or written
+    ├── RemoteError         an engine server cannot be used, or what it or its camera sends
     ├── ServiceError        the start at login cannot be set up
     └── ObsError            OBS Studio cannot be reached, or refused something
         ├── ObsGone         it is not there, or not any more
@@ -64,6 +65,10 @@ class DeviceError(VcamError):
 
 class VideoError(VcamError):
     """A video, a picture or its sound cannot be read or written; the message names the file."""
+
+
+class RemoteError(VcamError):
+    """An engine server cannot be used, or a message between it and its camera; the message says why."""
 
 
 class ServiceError(VcamError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -167,13 +168,22 @@ class EngineWork:
     busy_s: float
 
 
+class Spread(NamedTuple):
+    """How long something takes, in milliseconds: half of the times at most p50, 95 of 100 at most p95."""
+
+    p50_ms: float
+    p95_ms: float
+
+
 @dataclass(frozen=True)
 class TranslatorState:
     """What a translator is doing.
 
     text: in words, for the card and the status. progress: 0..1 or None. frame_s: seconds per frame, 0 while unknown.
     restarts: since the run began. facts, work: None until the engine has loaded. changing: whether another engine is
-    made ready beside the one that shows. refused: why the newest change was not possible.
+    made ready beside the one that shows. refused: why the newest change was not possible. server: where the engine is,
+    host:port, "" on this machine; times: what a picture's way there takes, by its parts. stands_in: why the engine of
+    this machine shows in the place of the server's, "" while it does not.
     """
 
     phase: EnginePhase
@@ -185,6 +195,9 @@ class TranslatorState:
     work: EngineWork | None = None
     changing: bool = False
     refused: str = ""
+    server: str = ""
+    times: Mapping[str, Spread] = field(default_factory=dict)
+    stands_in: str = ""
 
 
 class LatestSlot(Generic[T]):
@@ -195,6 +208,7 @@ class LatestSlot(Generic[T]):
         self._value: T | None = None
         self._newest: T | None = None
         self._dropped = 0
+        self._stirred = False
 
     def put(self, value: T) -> None:
         """Replace what is held, at once."""
@@ -204,12 +218,24 @@ class LatestSlot(Generic[T]):
             self._condition.notify()
 
     def take(self, timeout_s: float = 0.0) -> T | None:
-        """Take the value out; wait for one for at most timeout_s; None if there is none."""
+        """Take the value out; wait for one for at most timeout_s, or until `stir`; None if there is none."""
         with self._condition:
             if self._value is None and timeout_s > 0:
-                self._condition.wait_for(lambda: self._value is not None, timeout_s)
+                self._condition.wait_for(lambda: self._value is not None or self._stirred, timeout_s)
             value, self._value = self._value, None
             return value
+
+    def stir(self) -> None:
+        """Have who waits in `take` look after something else, at once."""
+        with self._condition:
+            self._stirred = True
+            self._condition.notify()
+
+    def was_stirred(self) -> bool:
+        """Return whether `stir` was called since this was asked last."""
+        with self._condition:
+            stirred, self._stirred = self._stirred, False
+            return stirred
 
     def clear(self) -> None:
         """Forget everything; it does not count as dropped."""

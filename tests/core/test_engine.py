@@ -195,6 +195,28 @@ def test_two_engines_do_not_disturb_each_other(folder: Path) -> None:
     assert same([b for _, b in pairs][1:], alone[1][1:])
 
 
+@pytest.mark.parametrize("policy", [Policy.FIFO, Policy.MERGE])
+def test_two_streams_on_one_model_do_not_disturb_each_other(folder: Path, policy: Policy) -> None:
+    ink, oil = Look("ink", interval=1), Look("oil", interval=1, seed=3)
+    alone = [run(make(folder, look, steps=2, policy=policy), range(s, s + 4)) for look, s in ((ink, 0), (oil, 50))]
+    one = make(folder, ink, steps=2, policy=policy)
+    other = one.another(oil)
+    pairs = [(one.translate(picture(n)), other.translate(picture(n + 50))) for n in range(4)]
+    assert same([a for a, _ in pairs][1:], alone[0][1:])
+    assert same([b for _, b in pairs][1:], alone[1][1:])
+    one.forget()
+    assert not same([other.translate(picture(54))], [run(make(folder, oil, steps=2, policy=policy), [54, 54])[1]])
+
+
+def test_a_stream_for_which_there_is_no_memory_is_refused_before_it_begins(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make(folder)
+    monkeypatch.setattr("core.models.device_memory.free", lambda device: engine.bank_bytes - 1)
+    with pytest.raises(SettingsError, match=r"another stream of .* needs .* are free on cpu; take fewer streams"):
+        engine.another(Look("oil"))
+
+
 def test_policies_differ_and_say_what_their_bank_takes(folder: Path) -> None:
     results, sizes = {}, {}
     for policy, slots in ((Policy.OFF, 1), (Policy.FIFO, 1), (Policy.FIFO, 3), (Policy.MERGE, 3)):

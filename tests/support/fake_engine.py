@@ -90,6 +90,9 @@ class FakeEngine:
     def forget(self) -> None:
         self.pictures.clear()
 
+    def another(self, look: Look) -> FakeEngine:
+        return FakeEngine(self.settings, look, self.frame_s)
+
 
 def make(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> FakeEngine:
     """A good one; the model "absent" cannot be had, "broken" and "buggy" raise, "slow-start" waits at the gate."""

@@ -105,6 +105,8 @@ def build_parser() -> argparse.ArgumentParser:
         verb(name, text)
     verb("panel", "print a one-time link to the control page of the running camera")
     verb("tray", "show an icon for the running camera: on and off, profiles, panic, panel")
+    _add_serve(verb("serve", "translate the pictures of other machines' cameras on this one or on a cluster"))
+    _add_pair(verb("pair", "have this camera known to an engine server"))
     _add_engines(verb("engines", "TensorRT engines: list them, build, verify against eager, clean"))
     _add_obs(verb("obs", "hotkeys in OBS Studio, and the picture as one of its sources"))
     _add_completion(verb("completion", "print a completion script for your shell"))
@@ -144,6 +146,12 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--engine-size", type=_size, metavar="WxH", help="size translated (the preset's)")
     _add_engine(run)
     run.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engine")
+    run.add_argument(
+        "--remote", metavar="WSS", help="wss://host:port of a vcam serve that has the engine; vcam pair first"
+    )
+    run.add_argument(
+        "--remote-fallback", metavar="F", help="while that fails: none, or local: this machine's engine (none)"
+    )
 
 
 def _add_translate(translate: argparse.ArgumentParser) -> None:
@@ -245,6 +253,46 @@ def _add_prompt(prompt: argparse.ArgumentParser) -> None:
     prompt.add_argument("--transition", type=int, metavar="MS", help="milliseconds to blend (the profile's own)")
 
 
+def _add_serve(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument(
+        "action",
+        nargs="*",
+        metavar="clients ...",
+        help="nothing: run the server; clients list | add NAME | revoke NAME: whom it lets in",
+    )
+    serve.add_argument("--host", default="0.0.0.0", metavar="IP", help="address to listen at (0.0.0.0: every one)")
+    serve.add_argument("--port", type=int, default=8790, metavar="N", help="port to listen at (8790)")
+    serve.add_argument("--streams", type=int, default=1, metavar="K", help="cameras that one replica takes (1)")
+    serve.add_argument(
+        "--replicas", type=int, default=1, metavar="N", help="engines at the least, each with a card (1)"
+    )
+    serve.add_argument(
+        "--most-replicas", type=int, metavar="N", help="engines at the most, as cameras come (--replicas)"
+    )
+    serve.add_argument("--ray", metavar="ADDRESS", help="of a Ray that runs: auto, or host:port (one is started here)")
+    serve.add_argument("--model", action="append", metavar="M", help="that cameras may ask for; may be given again")
+    serve.add_argument("--lora", action="append", type=Path, metavar="FILE", help="that cameras may ask for; again")
+    serve.add_argument(
+        "--certificate", type=Path, metavar="PEM", help="your own, by a CA that cameras know (one is made)"
+    )
+    serve.add_argument("--key", type=Path, metavar="PEM", help="of that certificate")
+    serve.add_argument("--engine-size", type=_size, metavar="WxH", help="size loaded first (the preset's)")
+    serve.add_argument("--preset", metavar="P", help=_PRESET_HELP)
+    serve.add_argument("--steps", type=int, metavar="N", help="denoising steps loaded first (the preset's)")
+    _add_machine(serve)
+    serve.add_argument("--threads", type=int, metavar="N", help="CPU threads of each engine")
+
+
+def _add_pair(pair: argparse.ArgumentParser) -> None:
+    pair.add_argument("server", metavar="WSS", help="wss://host:port of the server")
+    pair.add_argument(
+        "pairing",
+        nargs="?",
+        metavar="TEXT",
+        help="what `vcam serve clients add` printed there (read from the terminal)",
+    )
+
+
 def _add_engines(engines: argparse.ArgumentParser) -> None:
     engines.add_argument(
         "action",
@@ -326,6 +374,8 @@ def check(args: argparse.Namespace) -> None:
         FPS,
         IDLE_AFTER,
         THREADS,
+        RemoteFallback,
+        check_address,
         check_also,
         check_device,
         check_dtype,
@@ -362,6 +412,11 @@ def check(args: argparse.Namespace) -> None:
         "device": check_device,
         "dtype": check_dtype,
         "transition": whole(0, 60_000),
+        "remote": check_address,
+        "remote_fallback": choice(RemoteFallback),
+        "streams": whole(1, 64),
+        "replicas": whole(1, 10_000),
+        "most_replicas": whole(1, 10_000),
     }
     if args.verb == "run":
         checks["size"] = check_published_size

@@ -406,6 +406,18 @@ def _engines(args: argparse.Namespace) -> int:
     return status
 
 
+def _serve(args: argparse.Namespace) -> int:
+    from vcam.cli.serve import serve
+
+    return serve(args)
+
+
+def _pair(args: argparse.Namespace) -> int:
+    from vcam.cli.serve import pair
+
+    return pair(args)
+
+
 def _completion(args: argparse.Namespace) -> int:
     import shtab
 
@@ -450,5 +462,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "tray": _tray,
     "engines": _engines,
     "obs": _obs,
+    "serve": _serve,
+    "pair": _pair,
     "completion": _completion,
 }

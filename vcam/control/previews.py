@@ -128,7 +128,7 @@ class Previews:
             engine = self._start(job.settings, job.look)
         except OSError as error:  # the system has no room for another process
             raise VcamError(f"the look cannot be tried now: {error}") from error
-        if sys.platform != "win32":
+        if sys.platform != "win32" and engine.pid:
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, engine.pid, NICE)
         return engine

@@ -43,6 +43,9 @@ from vcam.errors import VcamError
 from vcam.fit.small_models import open_face_detector, open_person_finder
 from vcam.frames import EnginePhase, Frame, FrameSink, FrameSource, Picture
 from vcam.log_file import TERMINAL
+from vcam.remote.engines import ServerEngines
+from vcam.remote.paired import paired_server
+from vcam.settings.config import RemoteFallback, config_folder
 from vcam.settings.profiles import Profile, load_profiles
 from vcam.settings.run_options import DEFAULT_SIZE, RunOptions, RunReport, engine_threads, settings_for
 from vcam.settings.selection import Choice, first_choice, prompts
@@ -88,6 +91,7 @@ class RunParts:
     watch_sink: Callable[[FrameSink], readers.Readers | None] = readers.watch
     state_folder: Callable[[], Path] = client.state_folder
     thumbnails_folder: Callable[[], Path] = thumbnails_folder
+    config_folder: Callable[[], Path] = config_folder
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.perf_counter
     signals: bool = True
@@ -158,8 +162,24 @@ class Daemon:
                 sink.close()
             raise
         slots = FrameSlots()
+<<<<<<< HEAD
         starters = engine_starters(parts.engine, engine_threads(options), parts.limits, parts.clock)
         translator = WorkerTranslator(choice.settings, choice.look, starters, limits=parts.limits, clock=parts.clock)
+=======
+        starters, limits = (
+            engine_starters(parts.engine, engine_threads(options), parts.limits, parts.clock),
+            parts.limits,
+        )
+        self._servers: ServerEngines | None = None
+        if options.remote is not None:
+            server = paired_server(parts.config_folder(), options.remote)
+            self._servers = ServerEngines(server, parts.limits, parts.clock, slots.captured.stir)
+            starters = self._servers.starters(starters, options.remote_fallback is RemoteFallback.LOCAL)
+            limits = self._servers.limits
+        translator = WorkerTranslator(
+            choice.settings, choice.look, starters, mirror=options.mirror, limits=limits, clock=parts.clock
+        )
+>>>>>>> 98bedbb (An engine may be on another machine: the protocol, the camera's connection, the server, vcam serve on Ray Serve, vcam pair, vcam run --remote)
         translator.prepare(prompts(choice))
         folder, kind = options.record.place(), f".{options.record.format}"
         origin = origin_of(options.source)
@@ -274,6 +294,8 @@ class Daemon:
         return report_of(self.status(), self._pipeline.slots.counts, parts.clock() - self._started_s)
 
     def _start_preview_engine(self, settings: EngineSettings, look: Look) -> EngineProcess:
+        if self._servers is not None:
+            return self._servers.trial(settings, look)
         return EngineProcess(settings, look, self._parts.engine, 1, self._parts.limits, self._parts.clock)
 
     def _why_ended(self) -> str:
@@ -318,6 +340,7 @@ class Daemon:
         self._set_card()
         if not self._stop.is_set():
             self._log.state(*self._described()[:2])
+            self._log.stands_in(self._pipeline.translator.state.stands_in)
 
     def _described(self) -> Described:
         halt = Halt.STOPPING if self._stop.is_set() else self._halt
@@ -349,10 +372,16 @@ class Daemon:
                 pass  # it is off already; a panic stays one
             case Panic():
                 self._halt = Halt.PANIC
+                self._pipeline.translator.cut()
+                if self._servers is not None:
+                    self._servers.cut()
                 self._pipeline.slots.clear()
             case Resume() | Toggle():
                 self._pipeline.slots.clear()
                 self._halt = Halt.NO
+                if self._servers is not None:
+                    self._servers.mend()
+                self._pipeline.translator.mend()
                 if self._pipeline.translator.state.phase is EnginePhase.FAILED:
                     self._pipeline.translator.retry()
             case Stop():

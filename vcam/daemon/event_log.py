@@ -25,6 +25,7 @@ class EventLog:
         self._lines: deque[dict[str, Any]] = deque(maxlen=LINES)
         self._state = ("", "")
         self._last_fault = ""
+        self._stood_in = False
         self.count = 0
         self.troubles: dict[str, str] = {"sink": ""}
 
@@ -66,6 +67,13 @@ class EventLog:
         if text and text != self.troubles.get(part):
             self.say(text)
         self.troubles[part] = text
+
+    def stands_in(self, why: str) -> None:
+        """Tell once that this machine's engine shows in place of the server's, and once that it no longer does."""
+        if bool(why) != self._stood_in:
+            told = f"the engine's server fails ({why}); this machine's own engine takes over until it is back"
+            self.say(told if why else "the engine's server is back, and shows again")
+        self._stood_in = bool(why)
 
     def sink_said(self, text: str) -> None:
         """Tell once why the sink takes no pictures; "": it takes them again."""

@@ -145,10 +145,11 @@ def translate_loop(
     while not stop.is_set():
         ready = translator.ready
         frame = slots.captured.take(IDLE_S) if ready else None
+        answered = slots.captured.was_stirred()  # an engine that takes a picture more has something to be fetched
         if frame is not None:
             facts = translator.state.facts
             again = facts.delay if facts else 0
-        elif ready and again:
+        elif ready and again and not answered:
             frame, again = slots.captured.newest, again - 1
         result = translator.translate(None if resting() else frame)
         if result is not None and not resting():

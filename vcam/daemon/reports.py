@@ -80,6 +80,8 @@ def status_of(
         logged=log.count,
         uptime_s=round(now - started_s, 1),
         notes=(*notes, *told),
+        server=engine.server,
+        server_ms={part: [spread.p50_ms, spread.p95_ms] for part, spread in engine.times.items()},
         prompt_notes=told,
         **sink.recorder.state._asdict(),
     )

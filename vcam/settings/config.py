@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from core import folders
 from core.settings import Framing, Provider, Runtime
@@ -121,6 +122,13 @@ class RecordSettings:
         return Path(expanded(self.folder)) if self.folder else folders.videos()
 
 
+class RemoteFallback(StrEnum):
+    """What shows while the engine's server fails: nothing of a translation, or this machine's own engine."""
+
+    NONE = "none"
+    LOCAL = "local"
+
+
 @dataclass(frozen=True)
 class MarkingSettings:
     """How recorded and translated files say that they are AI-translated, beside their metadata (docs/marking.md).
@@ -145,7 +153,8 @@ class Config:
     also: further ones beside it. size: width and height published. fps: published. framing: of profiles that say
     nothing of it. idle_after_s: seconds without a reader until engine and camera rest, 0: never. port: the panel's
     first try, 0: any free one. engine: what is asked of it, under what a profile asks. threads: of the engine, None
-    where the program chooses.
+    where the program chooses. remote: wss://host:port of the server where the engine is, None for here;
+    remote_fallback: what shows while that fails.
     """
 
     source: str = "auto"
@@ -169,6 +178,8 @@ class Config:
     marking: MarkingSettings = field(default_factory=MarkingSettings)
     osc: OscSettings = field(default_factory=OscSettings)
     midi: MidiSettings = field(default_factory=MidiSettings)
+    remote: str | None = None
+    remote_fallback: RemoteFallback = RemoteFallback.NONE
 
 
 def config_folder() -> Path:
@@ -318,10 +329,28 @@ def check_also(key: str, wanted: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
+def check_address(key: str, value: object) -> str:
+    """Return a server's address as wss://host:port; raises OptionError for anything else, ws:// above all."""
+    text = str(value).strip()
+    try:
+        parts = urlsplit(text if "//" in text else f"wss://{text}")
+        host, port = parts.hostname or "", parts.port or SERVER_PORT
+    except ValueError:
+        parts, host, port = urlsplit(""), "", SERVER_PORT
+    if parts.scheme == "ws":
+        raise OptionError(f"{key} is {shown(text)}; pictures of you go over TLS alone: write wss://{host}:{port}")
+    extra = parts.path not in ("", "/") or parts.query or parts.fragment or parts.username
+    if parts.scheme != "wss" or not SERVER_HOST.fullmatch(host) or extra:
+        raise OptionError(f"{key} is {shown(text)}; it must be wss://host:port, as vcam serve prints it")
+    return f"wss://[{host}]:{port}" if ":" in host else f"wss://{host}:{port}"
+
+
 def _file(key: str, value: object) -> Path:
     return config_folder() / expanded(str(text(1000)(key, value)))
 
 
+SERVER_PORT = 8790  # of vcam serve
+SERVER_HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 LEVELS = ("strength", "detail")  # of a look: what a fader sets
 MIDI_KEY = re.compile(r"(?P<kind>note|cc|program) (?P<number>\d{1,3})(?: channel (?P<channel>\d{1,2}))?")
@@ -330,7 +359,12 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 FPS = number(1, 240)
 THREADS = whole(1, 256)
 IDLE_AFTER = number(0, 86_400)
-_FIELDS = {"panel.enabled": "panel", "panel.open": "open_panel"}
+_FIELDS = {
+    "panel.enabled": "panel",
+    "panel.open": "open_panel",
+    "remote.server": "remote",
+    "remote.fallback": "remote_fallback",
+}
 SCHEMA: dict[str, Check] = {
     "source": text(1000),
     "sink": text(1000),
@@ -352,6 +386,8 @@ SCHEMA: dict[str, Check] = {
     "engine.device": check_device,
     "engine.dtype": check_dtype,
     "engine.threads": THREADS,
+    "remote.server": check_address,
+    "remote.fallback": choice(RemoteFallback),
     **{f"cards.{one.name}": text(60, shortest=0) for one in fields(CardTexts)},
     "record.folder": text(1000, shortest=0),
     "record.format": choice(RecordFormat),

@@ -12,7 +12,15 @@ from typing import Any
 
 from core.settings import EngineSettings, Framing, Region
 from vcam.commands import OnFailure
-from vcam.settings.config import CardTexts, MarkingSettings, MidiSettings, ObsSettings, OscSettings, RecordSettings
+from vcam.settings.config import (
+    CardTexts,
+    MarkingSettings,
+    MidiSettings,
+    ObsSettings,
+    OscSettings,
+    RecordSettings,
+    RemoteFallback,
+)
 from vcam.settings.engine_options import NOTHING_ASKED, EngineOptions, engine_settings
 from vcam.settings.presets import Preset
 from vcam.settings.profiles import Profile
@@ -30,7 +38,8 @@ class RunOptions:
     the panel's first try, 0: any free one. strength: of every profile's look. framing: asked for here, over what a
     profile says; usual_framing: where it says nothing. region, elsewhere: of every profile's look. engine: asked for
     here, over what a profile asks for; machine: what config.toml says of the engine. threads: the engine's CPU threads.
-    automatic: what the preset `auto` takes, by model, as this machine was measured before.
+    automatic: what the preset `auto` takes, by model, as this machine was measured before. remote: wss://host:port of
+    the server where the engine is, None for here; remote_fallback: what shows while that fails.
     """
 
     source: str = "auto"
@@ -61,6 +70,8 @@ class RunOptions:
     marking: MarkingSettings = field(default_factory=MarkingSettings)
     osc: OscSettings = field(default_factory=OscSettings)
     midi: MidiSettings = field(default_factory=MidiSettings)
+    remote: str | None = None
+    remote_fallback: RemoteFallback = RemoteFallback.NONE
     profiles_folder: Path | None = None
     automatic: Mapping[str, Preset] = field(default_factory=dict)
 

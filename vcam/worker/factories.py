@@ -65,6 +65,9 @@ class EngineProtocol(Protocol):
     def forget(self) -> None:
         """Do as core.engine.Engine does."""
 
+    def another(self, look: Look) -> EngineProtocol:
+        """Do as core.engine.Engine does."""
+
 
 def core_engine(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> EngineProtocol:
     """Fetch the model if need be and load the real engine, with `threads` CPU threads; raises core's errors."""

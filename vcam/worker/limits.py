@@ -59,10 +59,11 @@ class AwakeClock:
 class Activity:
     """What the parent has seen of a child, in seconds of its clock.
 
-    heard_s: when it last sent a message. busy_since_s: when it was given the picture that it works on, None while it
-    is idle. loaded: whether it takes pictures. fusing: whether it was told of other LoRAs and has not answered.
-    pictures: translations so far, busy_s: the seconds that they took. frame_s: seconds per frame, smoothed, 0 while
-    unknown. raises: pictures in a row that failed.
+    heard_s: when it last sent a message. busy_since_s: when it began with the picture that it works on, None while
+    it is idle; in_flight: pictures that it was given and has not answered. loaded: whether it takes pictures.
+    fusing: whether it was told of other LoRAs and has not answered. pictures: translations so far, busy_s: the
+    seconds that they took. frame_s: seconds per frame, smoothed, 0 while unknown. raises: pictures in a row that
+    failed.
     """
 
     heard_s: float
@@ -73,6 +74,23 @@ class Activity:
     busy_s: float = 0.0
     frame_s: float = 0.0
     raises: int = 0
+    in_flight: int = 0
+
+
+def frame_given(activity: Activity, now: float) -> Activity:
+    """Return the activity after a picture was given; one that is still busy begins with it later."""
+    since_s = now if activity.busy_since_s is None else activity.busy_since_s
+    return replace(activity, busy_since_s=since_s, in_flight=activity.in_flight + 1)
+
+
+def frame_failed(activity: Activity, now: float) -> Activity:
+    """Return the activity after a picture at which the engine failed."""
+    return replace(_one_answered(activity, now), raises=activity.raises + 1)
+
+
+def _one_answered(activity: Activity, now: float) -> Activity:
+    left = max(0, activity.in_flight - 1)
+    return replace(activity, busy_since_s=now if left else None, in_flight=left)
 
 
 def frame_finished(activity: Activity, now: float, translated: bool) -> Activity:
@@ -83,7 +101,7 @@ def frame_finished(activity: Activity, now: float, translated: bool) -> Activity
         busy_s += took
         frame_s = took if not frame_s else 0.8 * frame_s + 0.2 * took
     pictures = activity.pictures + translated
-    return replace(activity, busy_since_s=None, frame_s=frame_s, busy_s=busy_s, raises=0, pictures=pictures)
+    return replace(_one_answered(activity, now), frame_s=frame_s, busy_s=busy_s, raises=0, pictures=pictures)
 
 
 def why_hung(activity: Activity, limits: Limits, now: float) -> str:

@@ -8,14 +8,14 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from core.settings import EngineSettings, Look, Lora
-from vcam.frames import EngineFacts, Frame, Translation
+from vcam.frames import EngineFacts, Frame, Picture, Spread, Translation
 from vcam.worker import child
-from vcam.worker.limits import Activity, Clock, Limits, frame_finished, why_hung
+from vcam.worker.limits import Activity, Clock, Limits, frame_failed, frame_finished, frame_given, why_hung
 from vcam.worker.messages import (
     EngineLoaded,
     Exit,
@@ -43,16 +43,67 @@ class EngineReport:
     progress: LoadingProgress = STARTING
 
 
+class PicturePair(Protocol):
+    """The picture `given` to an engine and its `result`: RGB uint8 [height, width, 3] of the settings' size."""
+
+    given: Picture
+    result: Picture
+
+
+class EngineChild(Protocol):
+    """Where an engine runs, as EngineProcess sees it: a process of this machine, or a connection to a server.
+
+    pictures: `given` is sent with the order to translate it, `result` holds the translation while its message is read.
+    window: pictures that it takes before the first is answered. here: whether it runs on this machine.
+    """
+
+    pictures: PicturePair
+    window: int
+    here: bool
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 where it is no process of this machine."""
+
+    @property
+    def waitable(self) -> list[Any]:
+        """What multiprocessing.connection.wait finds ready when there is a message, or when it has ended."""
+
+    @property
+    def times(self) -> Mapping[str, Spread]:
+        """What the way of a picture takes, by its parts; empty for a process of this machine."""
+
+    def send(self, order: Order) -> None:
+        """Send an order, without waiting for anything."""
+
+    def messages(self) -> Iterator[object]:
+        """Yield the messages that have come; raises EOFError or OSError once it has gone."""
+
+    def death(self, wait_s: float = 0.0) -> str:
+        """Return how it ended, waiting so long for it; "" while it lives."""
+
+    def cut(self) -> None:
+        """Let no picture leave this machine from now on; from any thread, at once."""
+
+    def close(self, grace_s: float) -> None:
+        """End it within about grace_s."""
+
+
 class ChildProcess:
     """The process, its pipe and the pictures that it shares with the daemon; it runs when this is built."""
 
+    window = 1  # there is one place for a picture in the memory that is shared
+    here = True
+    times: Mapping[str, Spread] = {}
+
     def __init__(self, settings: EngineSettings, look: Look, factory: str, threads: int) -> None:
-        self.pictures = SharedPictures(settings)
+        self.pictures: PicturePair = (shared := SharedPictures(settings))
+        self._shared = shared
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=child.main,
-            args=(theirs, self.pictures.name, settings, look, factory, threads, os.getpid()),
+            args=(theirs, shared.name, settings, look, factory, threads, os.getpid()),
             name="vcam-engine",
             daemon=True,
         )
@@ -62,7 +113,7 @@ class ChildProcess:
                     self._process.start()
             except BaseException:
                 self._pipe.close()
-                self.pictures.remove()
+                self._shared.remove()
                 raise
 
     @property
@@ -96,6 +147,9 @@ class ChildProcess:
         name = signal.Signals(-code).name if -code in {one.value for one in signal.Signals} else str(-code)
         return f"the engine was killed ({name})" + (": out of memory?" if name == "SIGKILL" else "")
 
+    def cut(self) -> None:
+        """Do nothing: its pictures stay on this machine."""
+
     def close(self, grace_s: float) -> None:
         """Have the process end within grace_s, then kill it; give the memory back."""
         if grace_s:
@@ -105,7 +159,7 @@ class ChildProcess:
             self._process.kill()
         self._process.join(5)
         self._pipe.close()
-        self.pictures.remove()
+        self._shared.remove()
 
 
 @dataclass
@@ -116,15 +170,28 @@ class _LoraOrders:
     under_way: int = 0
 
 
+StartChild = Callable[[EngineSettings, Look, str, int], EngineChild]
+"""(settings, look, factory, threads) -> what runs the engine: ChildProcess, or a connection to a server."""
+
+
 class EngineProcess:
     """An engine in a child: alive when built, its messages read by `step`, ended by `close`. Used from one thread.
+
+    `cut` and `times` are for any thread.
 
     failure: why it is of no more use, "" while it is. final: trying again will not help. refused: why the newest look
     or LoRAs could not be used, until the owner has read it.
     """
 
     def __init__(
-        self, settings: EngineSettings, look: Look, factory: str, threads: int, limits: Limits, clock: Clock
+        self,
+        settings: EngineSettings,
+        look: Look,
+        factory: str,
+        threads: int,
+        limits: Limits,
+        clock: Clock,
+        start: StartChild = ChildProcess,
     ) -> None:
         self.settings, self.look = settings, look
         self.failure, self.final, self.refused = "", False, ""
@@ -133,9 +200,9 @@ class EngineProcess:
         self._limits, self._clock = limits, clock
         self._loras = _LoraOrders(settings.loras)
         # those whose translation is still to come, and some that the child may have failed at
-        self._given: deque[tuple[Frame, Look]] = deque(maxlen=settings.steps + 2)
+        self._given: deque[tuple[Frame, Look]] = deque(maxlen=settings.steps + 3)
         self._waiting: dict[type[Order], Order] = {}  # orders for which the child has no time yet
-        self._child = ChildProcess(settings, look, factory, threads)
+        self._child = start(settings, look, factory, threads)
 
     @property
     def ready(self) -> bool:
@@ -145,14 +212,32 @@ class EngineProcess:
     @property
     def idle(self) -> bool:
         """Whether a picture given now would be begun at once."""
-        return self.ready and not self.failure and self.activity.busy_since_s is None
+        return self.ready and not self.failure and self.activity.in_flight < self._child.window
+
+    @property
+    def here(self) -> bool:
+        """Whether it runs on this machine."""
+        return self._child.here
 
     @property
     def pid(self) -> int:
-        """The child's process id."""
+        """The child's process id; 0 where it is no process of this machine."""
         return self._child.pid
 
+<<<<<<< HEAD
     def give(self, frame: Frame) -> None:
+=======
+    @property
+    def times(self) -> Mapping[str, Spread]:
+        """What the way of a picture to another machine takes, by its parts; empty here."""
+        return self._child.times
+
+    def cut(self) -> None:
+        """Let no picture leave this machine from now on; from any thread, at once."""
+        self._child.cut()
+
+    def give(self, frame: Frame, mirror: bool) -> None:
+>>>>>>> 98bedbb (An engine may be on another machine: the protocol, the camera's connection, the server, vcam serve on Ray Serve, vcam pair, vcam run --remote)
         """Hand a frame over; only while idle."""
         if not frame.imagined:
             from vcam import fit  # OpenCV: the child shall not load it
@@ -160,7 +245,7 @@ class EngineProcess:
             size = (self.settings.width, self.settings.height)
             self._child.pictures.given[:] = fit.viewed(frame.picture, size, frame.shot)
         self._send_waiting()
-        self.activity = replace(self.activity, busy_since_s=self._clock())
+        self.activity = frame_given(self.activity, self._clock())
         self._given.append((frame, self.look))
         self._child.send(TranslateFrame(frame.index, frame.captured_s, frame.imagined))
 
@@ -258,7 +343,7 @@ class EngineProcess:
         )
 
     def _picture_failed(self, text: str) -> None:
-        self.activity = replace(self.activity, busy_since_s=None, raises=self.activity.raises + 1)
+        self.activity = frame_failed(self.activity, self._clock())
         if self.activity.raises >= self._limits.raises:
             self.failure = f"the engine fails at every picture: {text}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing.connection
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ from vcam.worker.messages import EmptyBank, EncodePrompts, Order
 from vcam.worker.process import EngineProcess, EngineReport
 
 PATIENCE_S = 0.1  # how long one translate() waits at most
+STANDS_IN_AFTER = 3  # failures in a row of a server's engine, before this machine's takes over
+ASK_AGAIN_S = 10.0  # how often the server is tried meanwhile
 StartEngine = Callable[[EngineSettings, Look], EngineProcess]
 
 
@@ -32,12 +35,15 @@ StartEngine = Callable[[EngineSettings, Look], EngineProcess]
 class EngineStarters:
     """How children are made. start: an engine of the settings; build: one that builds its TensorRT engine first.
 
-    remove_unfinished: removes from the disk what a build that was ended has left.
+    remove_unfinished: removes from the disk what a build that was ended has left. server: where `start` starts them,
+    host:port, "" for this machine. stand_in: starts one here while the server's fails, None where none shall.
     """
 
     start: StartEngine
     build: StartEngine
     remove_unfinished: Callable[[], None] = remove_unfinished
+    server: str = ""
+    stand_in: StartEngine | None = None
 
 
 def engine_starters(
@@ -60,16 +66,30 @@ def engine_starters(
 class Engines:
     """The children that run. current: its pictures are shown. beside: of other settings, which are wanted now.
 
-    builder: of the current one's settings, as TensorRT runs them.
+    builder: of the current one's settings, as TensorRT runs them. returning: the server's, which is tried while the
+    current one stands in for it.
     """
 
     current: EngineProcess | None = None
     beside: EngineProcess | None = None
     builder: EngineProcess | None = None
+    returning: EngineProcess | None = None
 
     def running(self) -> list[EngineProcess]:
         """Return those that there are."""
-        return [engine for engine in (self.current, self.beside, self.builder) if engine is not None]
+        there = (self.current, self.beside, self.builder, self.returning)
+        return [engine for engine in there if engine is not None]
+
+
+@dataclass
+class StandIn:
+    """How it stands with this machine's engine in the place of the server's. why: "" while it does not show.
+
+    next_try_s: when the server is tried again.
+    """
+
+    why: str = ""
+    next_try_s: float = 0.0
 
 
 @dataclass
@@ -84,8 +104,9 @@ class Wanted:
 class WorkerTranslator:
     """A Translator whose engine lives in a child process, which it starts, watches, restarts and exchanges.
 
-    `translate` and `close` belong to one thread (on Linux the child dies with that thread); `use`, `retry`, `forget`,
-    `prepare` and `state` to any. limits, clock and sleep: see engine_starters, which should be given the same.
+    `translate` and `close` belong to one thread (on Linux the child dies with that thread); `use`, `retry`,
+    `forget`, `prepare`, `cut`, `mend` and `state` to any. limits, clock and sleep: see engine_starters, which
+    should be given the same.
     """
 
     def __init__(
@@ -105,6 +126,8 @@ class WorkerTranslator:
         self._engines = Engines()
         self._restarts = Restarts(next_start_s=clock())
         self._refused = ""  # why the newest change was not possible
+        self._stand_in = StandIn()
+        self._cut = threading.Event()
         self._state = TranslatorState(EnginePhase.STARTING, "starting the engine", 0.0)
 
     # ---- from any thread
@@ -131,6 +154,16 @@ class WorkerTranslator:
         chosen = tuple(dict.fromkeys(prompts))
         self._orders.put(lambda: self._prepare(chosen))
 
+    def cut(self) -> None:
+        """End every connection to a server at once, with what is on its way; none is made until `mend`."""
+        self._cut.set()
+        for engine in self._engines.running():
+            engine.cut()
+
+    def mend(self) -> None:
+        """Let connections be made again."""
+        self._cut.clear()
+
     # ---- from the translating thread
 
     @property
@@ -141,7 +174,11 @@ class WorkerTranslator:
     def translate(self, frame: Frame | None) -> Translation | None:
         """Give a frame (None: only look after the engine), wait up to PATIENCE_S for the newest translation."""
         self._carry_out_orders()
-        self._ensure_started()
+        if self._cut.is_set():
+            self._let_go()
+        else:
+            self._ensure_started()
+            self._ask_server_again()
         for engine in self._engines.running():
             if frame is not None and engine.idle:
                 engine.give(frame)
@@ -152,6 +189,7 @@ class WorkerTranslator:
 
     def close(self, grace_s: float = 2.0) -> None:
         """End the children in order."""
+        self._drop_returning()
         self._drop_beside()
         self._drop_builder()
         if self._engines.current is not None:
@@ -171,6 +209,7 @@ class WorkerTranslator:
     def _use(self, settings: EngineSettings, look: Look, transition_ms: int) -> None:
         self._wanted.settings, self._wanted.look = settings, look
         self._refused = ""
+        self._drop_returning()  # it has what was wanted before
         self._use_in_builder(settings, look)
         current, beside = self._engines.current, self._engines.beside
         if current is None:
@@ -184,7 +223,7 @@ class WorkerTranslator:
             beside.set_look(look, 0)
         else:
             self._drop_beside()
-            self._engines.beside = self._with_prompts(self._starters.start(settings, look))
+            self._engines.beside = self._with_prompts(self._start()(settings, look))
 
     def _use_in_builder(self, settings: EngineSettings, look: Look) -> None:
         """Let the build go on if it fits what is wanted now; LoRAs are no part of what is built."""
@@ -215,10 +254,41 @@ class WorkerTranslator:
             engine.send(EncodePrompts(self._wanted.prompts))
         return engine
 
+    def _start(self) -> StartEngine:
+        """Return what starts an engine where the one that shows runs."""
+        here = self._starters.stand_in
+        return here if self._stand_in.why and here is not None else self._starters.start
+
     def _ensure_started(self) -> None:
         if self._engines.current is None and self._restarts.due(self._clock()):
             wanted = self._wanted
-            self._engines.current = self._with_prompts(self._starters.start(wanted.settings, wanted.look))
+            self._engines.current = self._with_prompts(self._start()(wanted.settings, wanted.look))
+
+    def _ask_server_again(self) -> None:
+        """Try the server beside the engine that stands in for it, every ASK_AGAIN_S."""
+        returning, now = self._engines.returning, self._clock()
+        if returning is not None and returning.failure:
+            self._drop_returning()
+        if self._stand_in.why and self._engines.returning is None and now >= self._stand_in.next_try_s:
+            wanted = self._wanted
+            self._stand_in.next_try_s = now + ASK_AGAIN_S
+            self._engines.returning = self._with_prompts(self._starters.start(wanted.settings, wanted.look))
+
+    def _let_go(self) -> None:
+        """End what was cut; when it may be again, it is started at once."""
+        self._drop_returning()
+        if self._engines.beside is not None and not self._engines.beside.here:
+            self._drop_beside()
+        if self._engines.current is not None and not self._engines.current.here:
+            self._engines.current.close()
+            self._engines.current = None
+            self._restarts = fresh_try(self._restarts, self._clock())
+
+    def _drop_returning(self) -> None:
+        if self._engines.returning is not None:
+            self._engines.returning.close()
+            self._engines.returning = None
+            self._stand_in.next_try_s = self._clock() + ASK_AGAIN_S
 
     def _drop_beside(self) -> None:
         if self._engines.beside is not None:
@@ -258,12 +328,16 @@ class WorkerTranslator:
             self._engines.current.close()
         if engine is self._engines.beside:
             self._engines.beside = None
+        elif engine is self._engines.returning:
+            self._engines.returning, self._stand_in = None, StandIn()
+            self._restarts = replace(self._restarts, in_a_row=0, reason="")
+            self._drop_beside()  # of this machine
         else:
             self._engines.builder = None
         self._engines.current = engine
         wanted = self._wanted
         if engine.settings != wanted.settings and self._engines.beside is None:  # LoRAs that what was built cannot take
-            self._engines.beside = self._with_prompts(self._starters.start(wanted.settings, wanted.look))
+            self._engines.beside = self._with_prompts(self._start()(wanted.settings, wanted.look))
         self._restarts = replace(self._restarts, given_up=False)
 
     def _look_after_beside(self) -> None:
@@ -283,7 +357,7 @@ class WorkerTranslator:
                 stopgap = facts is not None and facts.runtime == "eager" and facts.device.startswith("cuda")
                 if current.settings.runtime is Runtime.AUTO and stopgap and self._engines.beside is None:
                     # which ran until that engine was there: now the next best shall
-                    self._engines.beside = self._with_prompts(self._starters.start(current.settings, current.look))
+                    self._engines.beside = self._with_prompts(self._start()(current.settings, current.look))
         elif builder is None and current is not None and self._engines.beside is None:
             facts = current.report.facts
             if facts is not None and facts.to_build:
@@ -304,13 +378,25 @@ class WorkerTranslator:
             self._engines.current, self._engines.beside = self._engines.beside, None
             return
         self._engines.current = None  # one that builds goes on, but takes minutes
-        self._restarts = after_failure(self._restarts, dead.failure, dead.final, self._limits, self._clock())
+        now, helps = self._clock(), self._starters.stand_in is not None and not dead.here
+        self._restarts = after_failure(self._restarts, dead.failure, dead.final and not helps, self._limits, now)
         self._refused = ""
+        if helps and (dead.final or self._restarts.in_a_row >= STANDS_IN_AFTER):
+            self._stand_in = StandIn(dead.failure, now + ASK_AGAIN_S)
+            self._restarts = replace(self._restarts, in_a_row=0, next_start_s=now)
 
     # ---- what the status says
 
     def _described(self) -> TranslatorState:
         engine, restarts = self._engines.current, self._restarts
+        state = self._described_here(engine, restarts)
+        if not self._starters.server:
+            return state
+        times = engine.times if engine is not None and not engine.here else {}
+        server = "" if self._stand_in.why else self._starters.server
+        return replace(state, server=server, times=times, stands_in=self._stand_in.why)
+
+    def _described_here(self, engine: EngineProcess | None, restarts: Restarts) -> TranslatorState:
         if restarts.given_up:
             return TranslatorState(EnginePhase.FAILED, restarts.reason, restarts=restarts.total)
         if engine is None:
@@ -335,6 +421,8 @@ class WorkerTranslator:
         """Return what is to be known besides the picture."""
         beside, builder, facts = self._engines.beside, self._engines.builder, current.report.facts
         notes = [self._refused or self._restarts.reason]
+        if self._stand_in.why:
+            notes = [f"this machine's engine stands in for {self._starters.server}: {self._stand_in.why}"]
         if beside is not None:
             notes = [f"preparing {beside.settings.model}: {beside.report.progress.text}"]
         if builder is not None:

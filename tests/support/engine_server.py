@@ -1,0 +1,103 @@
+"""An engine server over real TLS in threads of this process, with the fake engine; Ray Serve hosts the same one.
+
+    python -m tests.support.engine_server FOLDER FACTORY
+
+serves in a process of its own, which can be killed and stopped, and writes its port on a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from core.settings import EngineSettings
+from tests.support.fake_engine import FACTORY
+from vcam.remote.certificate import Certificate, made_certificate
+from vcam.remote.clients import ClientBook, Pairing
+from vcam.remote.host import EngineHost, Offer, engine_maker
+from vcam.remote.paired import PairedServer, pair, paired_server
+from vcam.remote.protocol import LARGEST_PICTURE
+from vcam.remote.server import EngineServer
+
+FAKE = EngineSettings(model="fake", width=96, height=64, steps=1)
+
+
+def fake_offer(streams: int = 2, **values: object) -> Offer:
+    """The fake engine for so many cameras; its models misbehave as tests.support.fake_engine says."""
+    models = ("fake", "busy", "absent", "buggy", "slow-start")
+    return Offer(**({"usual": FAKE, "streams": streams, "models": models} | values))  # type: ignore[arg-type]
+
+
+class TlsServer:
+    """The application on a port of this machine, from `with` to its end. server: the application."""
+
+    def __init__(self, folder: Path, offer: Offer, factory: str = FACTORY, port: int = 0) -> None:
+        self.folder = folder
+        self.certificate: Certificate = made_certificate(folder)
+        self.book = ClientBook(folder)
+        self.server = EngineServer(EngineHost(offer, engine_maker(factory, 1)), self.book)
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", port))
+        self._socket.listen(256)
+        self.port = int(self._socket.getsockname()[1])
+        config = uvicorn.Config(
+            self.server,
+            log_level="critical",
+            access_log=False,
+            lifespan="off",
+            loop="asyncio",
+            ws="websockets-sansio",
+            ws_max_size=LARGEST_PICTURE,
+            ssl_certfile=str(self.certificate.certificate),
+            ssl_keyfile=str(self.certificate.key),
+            timeout_graceful_shutdown=1,
+        )
+        self._uvicorn = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self._uvicorn.run, args=([self._socket],), daemon=True)
+
+    @property
+    def address(self) -> str:
+        return f"wss://127.0.0.1:{self.port}"
+
+    def paired(self, config_folder: Path, name: str = "laptop") -> PairedServer:
+        """Let a client in, and pair its camera, whose settings are in config_folder."""
+        config_folder.mkdir(parents=True, exist_ok=True)
+        text = Pairing(self.book.add(name), self.certificate.fingerprint).to_text()
+        pair(config_folder, self.address, text)
+        return paired_server(config_folder, self.address)
+
+    def __enter__(self) -> TlsServer:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._uvicorn.should_exit = True
+        self.thread.join(30)
+        self._socket.close()
+        self.server.close()
+
+
+@contextlib.contextmanager
+def serving(folder: Path, offer: Offer | None = None, factory: str = FACTORY) -> Iterator[TlsServer]:
+    """Serve while the body runs."""
+    with TlsServer(folder, offer or fake_offer(), factory) as server:
+        yield server
+
+
+def main() -> None:
+    folder, factory, port, model = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+    usual = EngineSettings(model=model, width=96, height=64, steps=1)
+    with TlsServer(folder, Offer(usual, 2, (model,)), factory, port) as server:
+        print(server.port, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

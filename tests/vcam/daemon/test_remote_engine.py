@@ -1,0 +1,172 @@
+"""A whole daemon whose engine is on a server, over real TLS: what is shown while the server comes, goes, and lies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.engine_server import TlsServer, serving
+from tests.support.fake_engine import FACTORY
+from tests.support.fake_sink import near
+from tests.support.patience import until
+from tests.support.pictures import RAW
+from tests.support.running_daemon import SwitchedDaemon
+from vcam.commands import ChangeEngine, Forget, Panic, Resume, UseProfile
+from vcam.errors import RemoteError
+from vcam.remote.certificate import made_certificate
+from vcam.remote.clients import ClientBook, Pairing
+from vcam.remote.paired import pair
+from vcam.settings.config import RemoteFallback
+from vcam.worker.limits import Limits
+
+QUICK = Limits(first_wait_s=0.02, longest_wait_s=0.1)
+
+
+class AwayDaemon(SwitchedDaemon):
+    """Has its engine on a server; its settings are in the folder itself."""
+
+    def __init__(self, folder: Path, address: str, **options: Any) -> None:
+        given = {"remote": address, **options}
+        super().__init__(folder, given, config_folder=lambda: folder, limits=QUICK)
+
+    def shows_about(self, seed: int) -> bool:
+        """Whether the translation of this seed was published last; JPEG changes a grey level or two."""
+        return near(self.sink.colour, (245 + seed, 55, 225))
+
+    def never_showed_the_camera(self) -> bool:
+        return not any(near(one.colour, RAW) for one in self.sink.sent)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TlsServer]:
+    with serving(tmp_path / "server") as running:
+        yield running
+
+
+def test_film_in_translation_out_looks_and_sizes_change_and_the_status_tells_the_way(
+    server: TlsServer, tmp_path: Path
+) -> None:
+    server.paired(tmp_path)
+    with AwayDaemon(tmp_path, server.address) as away:
+        away.until(lambda: away.shows_about(0), "the translation is shown")
+        away.tell(UseProfile("p3"))
+        away.until(lambda: away.shows_about(3), "the other look is shown")
+        away.tell(Forget())
+        away.tell(ChangeEngine({"width": 128}))  # another engine beside this one
+        away.until(lambda: away.daemon.status().engine_pid is None and not away.daemon.status().notes, "changed")
+        status = away.daemon.status()
+        assert status.server == server.address.removeprefix("wss://")
+        assert set(status.server_ms) == {"round trip", "encode", "network", "engine", "decode"}
+        assert (status.model, status.runtime) == ("fake", "auto")
+    until(lambda: not server.server.host.cameras, "the server still has a stream of ours")
+    assert away.never_showed_the_camera()
+
+
+def test_a_camera_that_is_not_paired_is_told_how(tmp_path: Path) -> None:
+    with pytest.raises(RemoteError, match=r"not paired with wss://studio:8790: run `vcam serve clients add NAME`"):
+        AwayDaemon(tmp_path, "wss://studio:8790")
+
+
+def test_panic_cuts_the_stream_at_once_and_resume_brings_it_back(server: TlsServer, tmp_path: Path) -> None:
+    server.paired(tmp_path)
+    with AwayDaemon(tmp_path, server.address) as away:
+        away.until(lambda: away.shows_about(0), "the translation is shown")
+        away.tell(Panic())
+        until(lambda: not server.server.host.cameras, "the server still has the stream")
+        received = server.server.counts.received_bytes
+        away.until(lambda: away.daemon.status().state == "panic", "in panic")
+        published = away.daemon.status().published
+        away.until(lambda: away.daemon.status().published > published + 10, "it goes on publishing its card")
+        assert not server.server.host.cameras
+        assert server.server.counts.received_bytes == received
+        away.tell(Resume())
+        away.until(lambda: away.daemon.status().state == "running" and away.shows_about(0), "back")
+    assert away.never_showed_the_camera()
+
+
+def test_without_a_server_the_card_shows_until_it_is_back(tmp_path: Path) -> None:
+    with serving(tmp_path / "server") as first:
+        first.paired(tmp_path)
+        port = first.port
+        away = AwayDaemon(tmp_path, first.address)
+        away.__enter__()
+        away.until(lambda: away.shows_about(0), "the translation is shown")
+    away.until(lambda: away.daemon.status().state == "restarting", "it knows that the server is gone")
+    assert "127.0.0.1" in away.daemon.status().reason
+    away.until(lambda: not away.shows_about(0), "the card is shown")
+    published = away.daemon.status().published
+    away.until(lambda: away.daemon.status().published > published + 10, "it goes on publishing")
+    with TlsServer(tmp_path / "server", first.server.host.offer, FACTORY, port):
+        away.until(lambda: away.daemon.status().state == "running" and away.shows_about(0), "back")
+        away.end()
+    assert away.never_showed_the_camera()
+
+
+def test_this_machines_engine_stands_in_aloud_and_the_server_takes_over_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vcam.worker.translator.ASK_AGAIN_S", 0.2)
+    with serving(tmp_path / "server") as first:
+        first.paired(tmp_path)
+        away = AwayDaemon(tmp_path, first.address, remote_fallback=RemoteFallback.LOCAL)
+        away.__enter__()
+        away.until(lambda: away.daemon.status().server, "on the server")
+    away.until(lambda: away.daemon.status().state == "running" and away.daemon.status().engine_pid, "it stands in")
+    away.until(lambda: away.shows_about(0), "its translation is shown")
+    status = away.daemon.status()
+    assert status.server == ""
+    assert any("this machine's engine stands in for 127.0.0.1" in note for note in status.notes)
+    away.until(lambda: any("takes over until it is back" in one["text"] for one in away.daemon.log()), "said aloud")
+    with TlsServer(tmp_path / "server", first.server.host.offer, FACTORY, first.port):
+        away.until(lambda: away.daemon.status().server and not away.daemon.status().engine_pid, "the server's again")
+        away.until(lambda: any("is back, and shows again" in one["text"] for one in away.daemon.log()), "said aloud")
+        away.end()
+    assert away.never_showed_the_camera()
+
+
+@contextmanager
+def server_program(folder: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The same server in a process of its own, which can be stopped and killed."""
+    command = [sys.executable, "-m", "tests.support.engine_server", str(folder), FACTORY, str(port), "fake"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP")
+def test_a_server_that_stands_still_or_is_killed_costs_the_translation_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vcam.remote.connection.SILENT_S", 0.5)
+    folder = tmp_path / "server"
+    certificate, book = made_certificate(folder), ClientBook(folder)
+    text = Pairing(book.add("laptop"), certificate.fingerprint).to_text()
+    with server_program(folder) as (process, port):
+        pair(tmp_path, f"127.0.0.1:{port}", text)
+        with AwayDaemon(tmp_path, f"wss://127.0.0.1:{port}") as away:
+            away.until(lambda: away.shows_about(0), "the translation is shown")
+            os.kill(process.pid, signal.SIGSTOP)
+            away.until(lambda: away.daemon.status().state == "restarting", "it knows that the server stands still")
+            assert "has said nothing" in away.daemon.status().reason or "not answered" in away.daemon.status().reason
+            published = away.daemon.status().published
+            away.until(lambda: away.daemon.status().published > published + 10, "it goes on publishing")
+            monkeypatch.undo()
+            os.kill(process.pid, signal.SIGCONT)
+            away.until(lambda: away.daemon.status().state == "running" and away.shows_about(0), "back")
+            process.kill()
+            process.wait()
+            away.until(lambda: away.daemon.status().state == "restarting", "it knows that the server is gone")
+            with server_program(folder, port):
+                away.until(lambda: away.daemon.status().state == "running" and away.shows_about(0), "back again")
+    assert away.never_showed_the_camera()

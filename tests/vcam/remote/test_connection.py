@@ -1,0 +1,218 @@
+"""An engine on a server, over real TLS on this machine, as the translating thread sees it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.settings import EngineSettings, Look, Lora
+from tests.support.engine_server import FAKE, TlsServer, fake_offer, serving
+from tests.support.fake_children import QUICK, frame
+from tests.support.patience import until
+from vcam.frames import Translation
+from vcam.remote.engines import ServerEngines
+from vcam.remote.paired import PairedServer
+from vcam.worker.messages import EmptyBank
+from vcam.worker.process import EngineProcess
+
+LOOK = Look("ink")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TlsServer]:
+    with serving(tmp_path / "server") as running:
+        yield running
+
+
+def engines(server: PairedServer) -> ServerEngines:
+    return ServerEngines(server, QUICK, time.perf_counter, lambda: None)
+
+
+def loaded(engine: EngineProcess) -> EngineProcess:
+    def ready() -> bool:
+        engine.step()
+        assert not engine.failure
+        return engine.ready
+
+    until(ready, "it has not loaded")
+    return engine
+
+
+def translated(engine: EngineProcess, index: int, grey: int = 100) -> Translation:
+    """The translation of a grey frame; waits for it."""
+    engine.give(frame(index, grey), mirror=False)
+    results: list[Translation] = []
+
+    def done() -> bool:
+        shown = engine.step()
+        assert not engine.failure
+        results.extend([shown] if shown is not None else [])
+        return bool(results) and results[-1].index == index
+
+    until(done, "no translation came")
+    return results[-1]
+
+
+def test_a_picture_goes_there_and_its_translation_comes_back(server: TlsServer, tmp_path: Path) -> None:
+    engine = loaded(engines(server.paired(tmp_path)).show(FAKE, LOOK))
+    shown = translated(engine, 3)
+    assert shown.picture.shape == (64, 96, 3)
+    assert np.abs(shown.picture.astype(int) - 155).max() <= 2  # inverted, and twice JPEG
+    assert (shown.index, shown.captured_s, shown.look) == (3, 0.3, LOOK)
+    assert set(engine.times) == {"round trip", "encode", "network", "engine", "decode"}
+    assert all(0 <= one.p50_ms <= one.p95_ms for one in engine.times.values())
+    facts = engine.report.facts
+    assert facts is not None
+    assert (facts.model, facts.pid, facts.to_build) == ("fake", None, False)
+    engine.close(1.0)
+    until(lambda: not server.server.host.cameras, "the server still has its stream")
+
+
+def test_looks_prompts_and_forgetting_reach_the_stream_and_a_refusal_comes_back(
+    server: TlsServer, tmp_path: Path
+) -> None:
+    engine = loaded(engines(server.paired(tmp_path)).show(FAKE, LOOK))
+    translated(engine, 0)
+    engine.set_look(replace(LOOK, seed=7), 0)
+    engine.send(EmptyBank())
+    assert np.abs(translated(engine, 1).picture[..., 0].astype(int) - 162).max() <= 3
+    engine.set_look(Look("refuse"), 0)
+    translated(engine, 2)
+    until(lambda: engine.step() or engine.refused, "no refusal came")
+    assert "guidance is 2" in engine.refused
+    engine.close()
+
+
+def test_two_pictures_may_be_on_their_way_and_no_more(server: TlsServer, tmp_path: Path) -> None:
+    engine = loaded(engines(server.paired(tmp_path)).show(replace(FAKE, model="busy"), LOOK))
+    engine.give(frame(0), mirror=False)
+    assert engine.idle
+    engine.give(frame(1), mirror=False)
+    assert not engine.idle
+    until(lambda: (engine.step(), engine.activity.pictures >= 2)[1], "both were not answered")
+    assert engine.activity.in_flight == 0
+    engine.close()
+
+
+def test_pictures_of_two_cameras_never_meet(server: TlsServer, tmp_path: Path) -> None:
+    """Each gets its own pictures back, in its own look, whatever the other sends meanwhile."""
+    both = [
+        loaded(engines(server.paired(tmp_path / str(n), f"client {n}")).show(FAKE, Look("ink", seed=20 * n)))
+        for n in range(2)
+    ]
+    seen: list[list[Translation]] = [[], []]
+    given = [0, 0]
+
+    def step() -> bool:
+        for n, engine in enumerate(both):
+            if engine.idle and given[n] < 40:
+                engine.give(frame(given[n], 60 + 80 * n), mirror=False)
+                given[n] += 1
+            shown = engine.step()
+            assert not engine.failure
+            seen[n].extend([shown] if shown is not None else [])
+        return all(len(one) >= 30 for one in seen)
+
+    until(step, "too few translations came")
+    for n, expected in enumerate((195, 115)):
+        for shown in seen[n]:
+            assert np.abs(shown.picture[..., 1].astype(int) - expected).max() <= 3
+            assert np.abs(shown.picture[..., 0].astype(int) - expected - 20 * n).max() <= 4
+        assert [one.index for one in seen[n]] == sorted(one.index for one in seen[n])
+    for engine in both:
+        engine.close()
+
+
+def test_a_third_camera_is_told_that_all_streams_are_taken(server: TlsServer, tmp_path: Path) -> None:
+    paired = server.paired(tmp_path)
+    two = [loaded(engines(paired).show(FAKE, LOOK)) for _ in range(2)]
+    third = engines(paired).show(FAKE, LOOK)
+    until(lambda: third.step() or third.failure, "it was not refused")
+    assert "the server is busy: all 2 of its streams are taken" in third.failure
+    assert not third.final  # trying again may help
+    translated(two[0], 0)
+    for engine in (*two, third):
+        engine.close()
+
+
+def test_a_camera_may_hold_an_engine_beside_and_one_to_try_but_no_more(tmp_path: Path) -> None:
+    with serving(tmp_path / "server", fake_offer(streams=1)) as server:
+        own = engines(server.paired(tmp_path))
+        three = [loaded(own.show(FAKE, LOOK)), loaded(own.show(FAKE, LOOK)), loaded(own.trial(FAKE, LOOK))]
+        fourth = own.show(FAKE, LOOK)
+        until(lambda: fourth.step() or fourth.failure, "it was not refused")
+        assert "this camera has 3 streams already" in fourth.failure
+        for engine in (*three, fourth):
+            engine.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (replace(FAKE, model="stranger"), "does not offer the model 'stranger'; it offers fake"),
+        (replace(FAKE, model="/etc"), "does not offer the model '/etc'"),
+        (replace(FAKE, loras=(Lora("/home/me/ink.safetensors"),)), "does not offer the LoRA 'ink.safetensors'"),
+        (replace(FAKE, width=2048, height=2048), "translates at most"),
+        (replace(FAKE, model="absent"), "there is no model 'absent'; there are: fake"),
+        (replace(FAKE, model="buggy"), "the engine could not be loaded (ValueError)"),
+    ],
+)
+def test_what_the_server_does_not_offer_is_refused_in_words(
+    server: TlsServer, tmp_path: Path, asked: EngineSettings, words: str
+) -> None:
+    engine = engines(server.paired(tmp_path)).show(asked, LOOK)
+    until(lambda: engine.step() or engine.failure, "it was not refused")
+    assert words in engine.failure
+    engine.close()
+    until(lambda: not server.server.host.cameras, "the stream is still there")
+
+
+def test_a_lora_that_is_offered_is_asked_for_by_its_name_alone(tmp_path: Path) -> None:
+    offer = fake_offer(streams=1, loras={"ink.safetensors": "/srv/loras/ink.safetensors"})
+    with serving(tmp_path / "server", offer) as server:
+        engine = loaded(engines(server.paired(tmp_path)).show(FAKE, LOOK))
+        assert engine.takes(replace(FAKE, loras=(Lora("/home/me/ink.safetensors", 0.5),)))
+        engine.use_loras((Lora("/home/me/ink.safetensors", 0.5),), 0)
+        assert np.abs(translated(engine, 0).picture[..., 1].astype(int) - 165).max() <= 3
+        assert engine.settings.loras == (Lora("/home/me/ink.safetensors", 0.5),)
+        engine.close()
+
+
+def test_a_revoked_client_loses_its_stream_and_is_not_let_in_again(server: TlsServer, tmp_path: Path) -> None:
+    own = engines(server.paired(tmp_path))
+    engine = loaded(own.show(FAKE, LOOK))
+    translated(engine, 0)
+    server.book.revoke("laptop")
+    until(lambda: engine.step() or engine.failure, "it was not ended")
+    assert engine.final
+    assert "has revoked this client 'laptop'" in engine.failure
+    again = own.show(FAKE, LOOK)
+    until(lambda: again.step() or again.failure, "it was let in")
+    assert "has revoked the client 'laptop'" in again.failure
+    for one in (engine, again):
+        one.close()
+
+
+def test_a_cut_connection_is_gone_at_once_and_none_is_made_until_it_is_mended(
+    server: TlsServer, tmp_path: Path
+) -> None:
+    own = engines(server.paired(tmp_path))
+    engine = loaded(own.show(FAKE, LOOK))
+    own.cut()
+    engine.step()
+    assert engine.failure == "the connection was cut"
+    engine.give(frame(1), mirror=False)  # the picture that was on its way to us: it goes nowhere
+    later = own.show(FAKE, LOOK)
+    until(lambda: later.step() or later.failure, "it was not cut")
+    until(lambda: not server.server.host.cameras, "the server still has the stream")
+    assert server.server.host.pictures == 0
+    own.mend()
+    mended = loaded(own.show(FAKE, LOOK))
+    translated(mended, 2)
+    for one in (engine, later, mended):
+        one.close()

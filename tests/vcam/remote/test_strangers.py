@@ -1,0 +1,362 @@
+"""Servers and cameras that are not what they should be: each is a sentence, nothing is shown, and nobody else minds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+from websockets.sync.server import Server, ServerConnection, serve
+
+from core.settings import Look
+from tests.support.engine_server import FAKE, TlsServer, fake_offer, serving
+from tests.support.fake_children import QUICK, frame
+from tests.support.patience import PATIENCE_S, until
+from vcam.frames import EngineFacts
+from vcam.remote import server as server_module
+from vcam.remote.certificate import made_certificate
+from vcam.remote.engines import ServerEngines
+from vcam.remote.jpegs import to_jpeg
+from vcam.remote.paired import PairedServer
+from vcam.remote.protocol import (
+    PATH,
+    Answer,
+    GivenPicture,
+    Hello,
+    Loaded,
+    Purpose,
+    packed,
+    packed_answer,
+    packed_picture,
+    unpacked_picture,
+)
+from vcam.worker.process import EngineProcess
+
+LOOK = Look("ink")
+GREY = to_jpeg(np.full((64, 96, 3), 100, np.uint8))
+Say = Callable[[ServerConnection, GivenPicture], None]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TlsServer]:
+    with serving(tmp_path / "server") as running:
+        yield running
+
+
+def engine_of(server: PairedServer) -> EngineProcess:
+    return ServerEngines(server, QUICK, lambda: 0.0, lambda: None).show(FAKE, LOOK)
+
+
+def why_not(server: PairedServer) -> tuple[str, bool]:
+    """Why an engine on this server fails, and whether for good; a picture is given as soon as it takes one."""
+    engine = engine_of(server)
+
+    def over() -> bool:
+        assert engine.step() is None  # nothing of it is shown
+        if engine.idle:
+            engine.give(frame(0), mirror=False)
+        return bool(engine.failure)
+
+    until(over, "it goes on")
+    engine.close()
+    return engine.failure, engine.final
+
+
+# ---------------------------------------------------------------------------------------------------------- the server
+
+
+def test_another_certificate_than_at_pairing_is_told_and_no_token_is_sent(server: TlsServer, tmp_path: Path) -> None:
+    paired = replace(server.paired(tmp_path), fingerprint="0" * 64)
+    text, final = why_not(paired)
+    assert "shows another certificate than at pairing" in text
+    assert final
+    assert server.server.counts.received_bytes == 0
+    assert not server.server.host.cameras
+
+
+def test_a_certificate_that_no_ca_vouches_for_is_told(server: TlsServer, tmp_path: Path) -> None:
+    text, final = why_not(replace(server.paired(tmp_path), fingerprint=""))
+    assert "no CA that this machine knows vouches for the certificate" in text
+    assert final
+
+
+def test_a_token_that_the_server_does_not_know_is_told(server: TlsServer, tmp_path: Path) -> None:
+    text, final = why_not(replace(server.paired(tmp_path), token="guessed"))
+    assert "the server does not know this camera's token; pair anew" in text
+    assert final
+    assert server.server.counts.refused["token"] == 1
+
+
+def test_a_port_where_nobody_listens_is_told(tmp_path: Path) -> None:
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        port = own.getsockname()[1]
+    text, final = why_not(PairedServer("127.0.0.1", port, "t", "0" * 64))
+    assert text == f"nobody answers at 127.0.0.1:{port}; is vcam serve running there?"
+    assert not final
+
+
+@contextlib.contextmanager
+def websocket_server(
+    handle: Callable[[ServerConnection], None], folder: Path, tls: bool = True
+) -> Iterator[PairedServer]:
+    """Serve at a port of this machine while the body runs."""
+    made = made_certificate(folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+    running: Server = serve(handle, "127.0.0.1", 0, ssl=context if tls else None)
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    try:
+        yield PairedServer("127.0.0.1", running.socket.getsockname()[1], "t", made.fingerprint)
+    finally:
+        running.shutdown()
+        thread.join()
+
+
+def test_a_server_without_tls_is_told_and_hears_nothing(tmp_path: Path) -> None:
+    heard: list[object] = []
+    with websocket_server(lambda one: heard.append(one), tmp_path, tls=False) as plain:
+        text, final = why_not(plain)
+    assert "TLS" in text
+    assert "nothing was sent" in text
+    assert not final
+    assert not heard
+
+
+def loaded_then(say: Say) -> Callable[[ServerConnection], None]:
+    """A server that lets everybody in, and then says something to the first picture."""
+
+    def handle(connection: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            json.loads(connection.recv())
+            connection.send(packed(Loaded(EngineFacts("fake", "eager", "cpu"))))
+            for message in connection:
+                if isinstance(message, bytes):
+                    say(connection, unpacked_picture(message))
+
+    return handle
+
+
+def answer(number: int = 0, shows: int | None = 0, jpeg: bytes = GREY) -> bytes:
+    return packed_answer(Answer(number, shows, 0.0, 0.0, 0.0, 0.0, 0, jpeg))
+
+
+LARGE = to_jpeg(np.zeros((2000, 3000, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("nonsense", "a text message came that is no JSON"),
+        ("[1, 2]", "a text message came that this protocol does not know"),
+        ('{"type": "loading", "text": 3, "fraction": 1}', "its Loading is malformed"),
+        ('{"type": "loaded", "facts": {"delay": -4}}', "its Loaded is malformed"),
+        (b"", "a binary message that is no answer"),
+        (b"\x00" * 300, "a binary message that is no answer"),
+        (answer(number=7), "answers a picture that it was not given"),
+        (answer(shows=5), "answers a picture that it was not given"),
+        (answer(jpeg=b"no jpeg at all"), "a picture came that is no JPEG"),
+        (answer(jpeg=GREY[: len(GREY) // 3]), "a picture came that is"),
+        (answer(jpeg=LARGE), "a picture of 3000x2000 came; it must be 96x64"),
+        (b"x" * (5 * 1024 * 1024), "sends what is no message of ours"),
+    ],
+)
+def test_a_server_that_says_nonsense_is_told_and_nothing_of_it_shown(
+    tmp_path: Path, said: str | bytes, words: str
+) -> None:
+    with websocket_server(loaded_then(lambda connection, given: connection.send(said)), tmp_path) as strange:
+        text, _ = why_not(strange)
+    assert words in text
+
+
+def test_a_server_that_is_another_program_is_told(tmp_path: Path) -> None:
+    def other(connection: socket.socket, context: ssl.SSLContext) -> None:
+        with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as tls:
+            tls.recv(4000)
+            tls.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+    made = made_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=lambda: other(listening.accept()[0], context))
+        thread.start()
+        text, _ = why_not(PairedServer("127.0.0.1", listening.getsockname()[1], "t", made.fingerprint))
+        thread.join()
+    assert "answers, but not as a vcam serve does; is it the right port?" in text
+
+
+# --------------------------------------------------------------------------------------------------------- the cameras
+
+
+def stranger(server: TlsServer) -> ClientConnection:
+    """A connection to the server by somebody who minds no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return connect(server.address + PATH, ssl=context, proxy=None, compression=None, open_timeout=PATIENCE_S)
+
+
+def hello(server: TlsServer, name: str, **values: Any) -> dict[str, Any]:
+    plain = Hello(server.book.add(name), name, Purpose.SHOW, FAKE, LOOK)
+    return {"type": "hello", **asdict(plain), **values}
+
+
+def refusal(connection: ClientConnection) -> dict[str, Any]:
+    """What the server says last."""
+    last: dict[str, Any] = {}
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            message = connection.recv(PATIENCE_S)
+            if isinstance(message, str):
+                last = json.loads(message)
+    return last
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "words"),
+    [
+        ({"version": 0}, "version", "the camera speaks version 0 of the protocol, the server version 1"),
+        ({"version": "1"}, "version", "version none"),
+        ({"token": "stolen"}, "token", "the server does not know this camera's token"),
+        ({"token": 7}, "protocol", "its Hello is malformed"),
+        ({"settings": {"width": 7}}, "protocol", "width is 7"),
+        ({"settings": {"width": 10**9}}, "protocol", "width is 1000000000"),
+        ({"look": {"prompt": "x", "strength": 9}}, "protocol", "strength"),
+        ({"look": []}, "protocol", "malformed"),
+        ({"purpose": "rule"}, "protocol", "malformed"),
+    ],
+)
+def test_a_camera_that_is_not_let_in_is_told_why(
+    server: TlsServer, values: dict[str, Any], code: str, words: str
+) -> None:
+    with stranger(server) as connection:
+        connection.send(json.dumps(hello(server, "a", **values)))
+        said = refusal(connection)
+    assert said["code"] == code
+    assert words in said["text"]
+    assert not server.server.host.cameras
+
+
+def test_a_picture_or_nonsense_before_a_hello_is_refused(server: TlsServer) -> None:
+    for said in (packed_picture(GivenPicture(0, 0, 0.0, GREY)), "x", "{}", '{"type": "alive", "version": 1}'):
+        with stranger(server) as connection:
+            connection.send(said)
+            assert refusal(connection)["type"] == "refused"
+
+
+def test_who_says_nothing_is_not_waited_for(server: TlsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "HELLO_S", 0.05)
+    with stranger(server) as connection, pytest.raises(ConnectionClosed):
+        connection.recv(PATIENCE_S)
+
+
+@contextlib.contextmanager
+def admitted(server: TlsServer, name: str = "a") -> Iterator[ClientConnection]:
+    with stranger(server) as connection:
+        connection.send(json.dumps(hello(server, name)))
+        said: object = ""
+        while "loaded" not in str(said):
+            said = connection.recv(PATIENCE_S)
+        yield connection
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x00",
+        b"\x00" * 100,
+        packed_picture(GivenPicture(0, 0, float("nan"), GREY)),
+        packed_picture(GivenPicture(0, 0, 0.0, b"no jpeg")),
+        packed_picture(GivenPicture(0, 0, 0.0, LARGE)),
+        "nonsense",
+        '{"type": "look", "look": {"prompt": 3}, "frames": 0}',
+        '{"type": "look", "look": {"prompt": "ink"}, "frames": true}',
+        '{"type": "loras", "loras": [{"path": "x", "weight": 99}], "frames": 0}',
+        '{"type": "prompts", "prompts": "ink"}',
+        "[" * 60000,
+    ],
+)
+def test_nonsense_of_a_camera_costs_its_own_connection_alone(
+    server: TlsServer, tmp_path: Path, said: str | bytes
+) -> None:
+    other = engine_of(server.paired(tmp_path))
+    with admitted(server) as connection:
+        connection.send(said)
+        assert refusal(connection)["type"] == "refused"
+    until(lambda: (other.step(), other.ready)[1], "the other camera lost its stream")
+    other.give(frame(0), mirror=False)
+    until(other.step, "the other camera gets no picture")
+    other.close()
+
+
+def test_four_gigabytes_as_a_frames_length_are_refused_before_they_come(server: TlsServer) -> None:
+    with admitted(server) as connection:
+        connection.socket.sendall(struct.pack("!BBQ", 0x82, 0xFF, 4 << 30) + b"mask" + b"x" * 100)
+        refusal(connection)  # what it says meanwhile
+        assert connection.close_code == 1009
+    until(lambda: not server.server.host.cameras, "its stream is still there")
+
+
+def test_a_camera_that_floods_is_refused_in_words(server: TlsServer) -> None:
+    picture = packed_picture(GivenPicture(0, 0, 0.0, GREY))
+    with admitted(server) as connection:
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(400):
+                connection.send(picture)
+        assert refusal(connection)["code"] == "limit"
+    until(lambda: not server.server.host.cameras, "its stream is still there")
+
+
+def test_a_camera_that_never_reads_loses_its_stream(server: TlsServer) -> None:
+    """It sends slowly enough, and never says that it has seen an answer."""
+    with admitted(server) as connection:
+        for number in range(40):
+            before = server.server.counts.sent_bytes
+            try:
+                connection.send(packed_picture(GivenPicture(number, 0, 0.0, GREY)))
+            except ConnectionClosed:
+                break
+            until(
+                lambda: server.server.counts.sent_bytes > before or not server.server.host.cameras,  # noqa: B023
+                "neither an answer nor an end came",
+            )
+        said = refusal(connection)
+    assert (said["code"], said["text"]) == ("limit", "the camera does not read its answers")
+
+
+def test_many_that_connect_at_once_are_refused_in_words_and_cost_nobody_a_picture(tmp_path: Path) -> None:
+    with serving(tmp_path / "server", fake_offer(streams=1)) as server:
+        own = engine_of(server.paired(tmp_path))
+        until(lambda: (own.step(), own.ready)[1], "it has not loaded")
+        token = server.book.add("crowd")
+        said: list[str] = []
+
+        def come(number: int) -> None:
+            with stranger(server) as connection:
+                plain = Hello(token, f"camera {number}", Purpose.SHOW, FAKE, LOOK)
+                connection.send(packed(plain))
+                said.append(refusal(connection)["text"])
+
+        crowd = [threading.Thread(target=come, args=(number,)) for number in range(40)]
+        for one in crowd:
+            one.start()
+        for index in range(5):
+            own.give(frame(index), mirror=False)
+            until(own.step, "the camera that is let in gets no picture")
+        for one in crowd:
+            one.join(PATIENCE_S)
+        assert said == ["the server is busy: all 1 of its streams are taken"] * 40
+        assert not own.failure
+        own.close()

@@ -1,0 +1,162 @@
+"""The engine server on Ray Serve: replicas of one model each, started again when they die, more as cameras come.
+
+Ray's proxy ends TLS and hands each WebSocket to a replica; the replica itself says when it is busy, because a
+connection that Ray holds back hangs instead of being refused. Metrics are Ray's own (Prometheus, at its metrics port).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vcam.errors import RemoteError
+from vcam.remote.certificate import Certificate
+from vcam.remote.clients import ClientBook
+from vcam.remote.host import EngineHost, Offer, engine_maker
+from vcam.remote.server import EngineServer
+from vcam.worker.factories import CORE_ENGINE
+
+INSTALL = 'pip install "streamv2v-camera[serve]"'
+APPLICATION, DEPLOYMENT = "vcam", "engines"
+REFUSED_AT_ONCE = 512  # connections that a full replica refuses in words, instead of Ray's letting them hang
+METRICS_S = 2.0
+HEALTH_S = 5.0
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How `vcam serve` runs. folder: with certificate and clients, which every replica reads.
+
+    replicas, most_replicas: at the least, and at the most as cameras come. address: of a Ray that runs already, "" to
+    start one on this machine. threads: CPU threads of each replica's engine. gpus: of each replica. factory: as in
+    vcam.worker.factories.
+    """
+
+    offer: Offer
+    certificate: Certificate
+    folder: Path
+    host: str = "0.0.0.0"
+    port: int = 8790
+    replicas: int = 1
+    most_replicas: int = 1
+    address: str = ""
+    threads: int = 1
+    gpus: float = 0.0
+    factory: str = CORE_ENGINE
+
+
+class EngineReplica:
+    """One replica: what Ray makes in a process of its own."""
+
+    def __init__(self, offer: Offer, folder: Path, threads: int, factory: str) -> None:
+        self._host = EngineHost(offer, engine_maker(factory, threads))
+        self._host.preload()
+        self._server = EngineServer(self._host, ClientBook(folder))
+        threading.Thread(target=self._measure, name="vcam-metrics", daemon=True).start()
+
+    def __serve_build_asgi_app__(self) -> EngineServer:
+        """Return what answers; Ray asks for it by this name."""
+        return self._server
+
+    def check_health(self) -> None:
+        """Raise where no engine works any more: Ray then starts another replica."""
+        if self._host.broken:
+            raise RemoteError(self._host.broken)
+
+    def _measure(self) -> None:
+        """Tell Ray's metrics what is done here, every METRICS_S, as long as the process lives."""
+        from ray.util.metrics import Counter, Gauge
+
+        cameras = Gauge("vcam_cameras", "Cameras that have streams on this replica")
+        pictures = Counter("vcam_pictures", "Pictures translated")
+        busy = Counter("vcam_engine_seconds", "Seconds that the engine worked")
+        received = Counter("vcam_received_bytes", "Bytes of messages from cameras")
+        sent = Counter("vcam_sent_bytes", "Bytes of answers")
+        refused = Counter("vcam_refused", "Connections refused", tag_keys=("why",))
+        before: dict[Any, float] = {}
+
+        def add(counter: Any, now: float, tags: dict[str, str] | None = None) -> None:
+            key = counter, *(tags or {}).values()
+            if (more := now - before.get(key, 0.0)) > 0:
+                counter.inc(more, tags=tags)
+                before[key] = now
+
+        while True:
+            counts = self._server.counts
+            cameras.set(self._host.cameras)
+            add(pictures, self._host.pictures)
+            add(busy, self._host.busy_s)
+            add(received, counts.received_bytes)
+            add(sent, counts.sent_bytes)
+            for why, count in list(counts.refused.items()):
+                add(refused, count, {"why": str(why)})
+            time.sleep(METRICS_S)
+
+
+def start(options: ServeOptions) -> None:
+    """Start Ray, unless one runs, and the server on it; return when it takes cameras. Raises RemoteError."""
+    # nothing of a user's is told to anybody, and no page that runs code is opened
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        from ray import serve
+        from ray.serve.config import AutoscalingConfig, HTTPOptions
+    except ImportError as error:
+        raise RemoteError(f"vcam serve needs Ray Serve, which cannot be loaded ({error}): {INSTALL}") from error
+
+    if options.address:
+        ray.init(options.address, log_to_driver=False)
+    else:
+        own = max(os.cpu_count() or 1, options.most_replicas + 1)
+        ray.init(num_cpus=own, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    files = options.certificate
+    http = HTTPOptions(
+        host=options.host, port=options.port, ssl_certfile=str(files.certificate), ssl_keyfile=str(files.key)
+    )
+    serve.start(http_options=http)
+    autoscaling = AutoscalingConfig(
+        min_replicas=options.replicas,
+        max_replicas=max(options.replicas, options.most_replicas),
+        target_ongoing_requests=options.offer.streams,
+        upscale_delay_s=2.0,
+        downscale_delay_s=300.0,
+    )
+    deployment = serve.deployment(
+        name=DEPLOYMENT,
+        autoscaling_config=autoscaling,
+        max_ongoing_requests=options.offer.streams + REFUSED_AT_ONCE,
+        health_check_period_s=HEALTH_S,
+        graceful_shutdown_timeout_s=2.0,
+        ray_actor_options={"num_cpus": 1, "num_gpus": options.gpus},
+    )(serve.ingress()(EngineReplica))
+    bound = deployment.bind(options.offer, options.folder, options.threads, options.factory)
+    try:
+        serve.run(bound, name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:
+        raise RemoteError(f"the server could not be started on Ray: {' '.join(str(error).split())[:600]}") from error
+
+
+def stop() -> None:
+    """End the server, and the Ray that was started for it."""
+    import ray
+    from ray import serve
+
+    serve.shutdown()
+    ray.shutdown()
+
+
+def wait_until_told(beat_s: float = 0.5) -> None:
+    """Return when the process is told to end (SIGINT, SIGTERM)."""
+    import signal
+
+    told = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: told.set())
+    while not told.wait(beat_s):  # a wait without end would not hear a signal on Windows
+        pass
+    print("vcam: the server ends", file=sys.stderr, flush=True)

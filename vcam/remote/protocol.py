@@ -1,0 +1,376 @@
+"""What a camera and an engine server send each other over their WebSocket: messages, pictures, limits. Pure functions.
+
+Text messages are JSON objects with a "type"; pictures are binary messages, a fixed header and a JPEG. The camera says
+Hello first, and nothing is looked at before its token. Whatever the other side sends that is not exactly this raises
+RemoteError, whose text is a sentence for the user; it never costs more than the message's own size.
+
+Numbers on the wire are big-endian. Clocks of two machines are never compared: times are the camera's own, which the
+server hands back, or durations.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from core.errors import SettingsError
+from core.settings import EngineSettings, Framing, Guidance, Look, Lora, OnSwitch, Policy, Provider, Region, Runtime
+from vcam.errors import RemoteError
+from vcam.frames import EngineFacts
+
+VERSION = 1
+PATH = "/v1/stream"
+WINDOW = 2  # pictures that a camera may have given and not been answered
+LARGEST_TEXT = 64 * 1024  # bytes of a text message: all prompts of many profiles
+LARGEST_PICTURE = 4 * 1024 * 1024  # bytes of a picture's message: a JPEG of 2048x2048
+MOST_PROMPTS, LONGEST_PROMPT = 200, 2000
+HELLO_S = 5.0  # how long a camera may take to say who it is
+ALIVE_S = 1.0  # how often each side says something, as long as it lives
+SILENT_S = 3.0  # without a word from the other side: it is gone
+LATE_S = 1.0  # an answer that was longer than this on its way, waits and engine apart, is not shown
+
+_PICTURE = struct.Struct("!BBIId")  # kind, codec, number, answers seen, captured_s
+_ANSWER = struct.Struct("!BBIIffff Q".replace(" ", ""))  # kind, codec, answers, shows, 4 durations in ms, bank bytes
+_PICTURE_KIND, _ANSWER_KIND = 0x50, 0x41
+_NO_PICTURE, _JPEG = 0, 1
+_NOTHING = 0xFFFFFFFF  # a number that no picture has
+
+
+class Refusal(StrEnum):
+    """Why a server ends a connection. Some will not change by trying again."""
+
+    PROTOCOL = "protocol"
+    VERSION = "version"
+    TOKEN = "token"
+    REVOKED = "revoked"
+    MODEL = "model"
+    BUSY = "busy"
+    LIMIT = "limit"
+    ENGINE = "engine"
+    ENDING = "ending"
+
+    @property
+    def final(self) -> bool:
+        """Whether trying again will not help until somebody changes something."""
+        return self in (Refusal.PROTOCOL, Refusal.VERSION, Refusal.TOKEN, Refusal.REVOKED, Refusal.MODEL)
+
+
+class Purpose(StrEnum):
+    """What a camera wants a stream for: its picture, another engine beside it, or a look that is tried."""
+
+    SHOW = "show"
+    TRY = "try"
+
+
+# ---- pictures
+
+
+class GivenPicture(NamedTuple):
+    """A picture to be translated. number: counts this connection's from 0. seen: answers received so far."""
+
+    number: int
+    seen: int
+    captured_s: float
+    jpeg: bytes
+
+
+class Answer(NamedTuple):
+    """What became of a picture. answers: its number; shows: the number of the picture translated, None for none yet.
+
+    waited_ms: until the engine took it; engine_ms, decode_ms and encode_ms: the server's work. jpeg: b"" without one.
+    """
+
+    answers: int
+    shows: int | None
+    waited_ms: float
+    engine_ms: float
+    decode_ms: float
+    encode_ms: float
+    bank_bytes: int
+    jpeg: bytes = b""
+
+    @property
+    def server_ms(self) -> float:
+        """Milliseconds that it was in the server."""
+        return self.waited_ms + self.engine_ms + self.decode_ms + self.encode_ms
+
+
+def packed_picture(given: GivenPicture) -> bytes:
+    """Return the binary message that hands a picture over."""
+    header = _PICTURE.pack(_PICTURE_KIND, _JPEG, given.number, given.seen, given.captured_s)
+    return header + given.jpeg
+
+
+def unpacked_picture(message: bytes) -> GivenPicture:
+    """Return what `packed_picture` wrote; raises RemoteError."""
+    if len(message) > LARGEST_PICTURE:
+        raise RemoteError(f"a picture of {len(message)} bytes came; at most {LARGEST_PICTURE} are taken")
+    if len(message) <= _PICTURE.size:
+        raise RemoteError("a binary message came that is too short for a picture")
+    kind, codec, number, seen, captured_s = _PICTURE.unpack_from(message)
+    if (kind, codec) != (_PICTURE_KIND, _JPEG) or not math.isfinite(captured_s):
+        raise RemoteError("a binary message came that is no picture of this protocol")
+    return GivenPicture(number, seen, captured_s, message[_PICTURE.size :])
+
+
+def packed_answer(answer: Answer) -> bytes:
+    """Return the binary message that answers a picture."""
+    shows = _NOTHING if answer.shows is None else answer.shows
+    codec = _JPEG if answer.jpeg else _NO_PICTURE
+    times = (answer.waited_ms, answer.engine_ms, answer.decode_ms, answer.encode_ms)
+    return _ANSWER.pack(_ANSWER_KIND, codec, answer.answers, shows, *times, answer.bank_bytes) + answer.jpeg
+
+
+def unpacked_answer(message: bytes) -> Answer:
+    """Return what `packed_answer` wrote; raises RemoteError."""
+    if not _ANSWER.size <= len(message) <= LARGEST_PICTURE:
+        raise RemoteError("the server sent a binary message that is no answer of this protocol")
+    kind, codec, answers, shows, waited, engine, decode, encode, bank_bytes = _ANSWER.unpack_from(message)
+    times = waited, engine, decode, encode
+    jpeg = message[_ANSWER.size :]
+    sound = kind == _ANSWER_KIND and codec == (_JPEG if jpeg else _NO_PICTURE) and (shows == _NOTHING) == (not jpeg)
+    if not sound or not all(math.isfinite(one) and one >= 0 for one in times):
+        raise RemoteError("the server sent a binary message that is no answer of this protocol")
+    return Answer(answers, None if shows == _NOTHING else shows, waited, engine, decode, encode, bank_bytes, jpeg)
+
+
+# ---- text messages
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The camera's first message. camera: a random name of this run, so that its streams count as one camera's."""
+
+    token: str = field(repr=False)
+    camera: str
+    purpose: Purpose
+    settings: EngineSettings
+    look: Look
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
+class UseLook:
+    """Use this look from the next picture on, blending over `frames` pictures."""
+
+    look: Look
+    frames: int
+
+
+@dataclass(frozen=True)
+class UseLoraNames:
+    """Fuse these LoRAs, by the names that the server offers, before the next picture."""
+
+    loras: tuple[Lora, ...]
+    frames: int
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Encode these prompts when there is a moment."""
+
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ForgetAll:
+    """Empty the feature bank."""
+
+
+@dataclass(frozen=True)
+class Alive:
+    """Nothing but that the other side is there."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How far the server is with loading; fraction: 0..1."""
+
+    text: str
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Pictures are taken now."""
+
+    facts: EngineFacts
+
+
+@dataclass(frozen=True)
+class Failed:
+    """This picture (its number), look or set of LoRAs failed; the stream goes on."""
+
+    kind: str
+    text: str
+    number: int = -1
+
+
+@dataclass(frozen=True)
+class LorasUsed:
+    """These LoRAs are in the weights."""
+
+    loras: tuple[Lora, ...]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The server ends the connection, and says why."""
+
+    code: Refusal
+    text: str
+
+
+FromCamera = Hello | UseLook | UseLoraNames | Prompts | ForgetAll | Alive
+FromServer = Loading | Loaded | Failed | LorasUsed | Refused | Alive
+_FROM_CAMERA: dict[str, type[Any]] = {
+    "hello": Hello,
+    "look": UseLook,
+    "loras": UseLoraNames,
+    "prompts": Prompts,
+    "forget": ForgetAll,
+    "alive": Alive,
+}
+_FROM_SERVER: dict[str, type[Any]] = {
+    "loading": Loading,
+    "loaded": Loaded,
+    "failed": Failed,
+    "loras": LorasUsed,
+    "refused": Refused,
+    "alive": Alive,
+}
+
+
+def packed(message: FromCamera | FromServer) -> str:
+    """Return the text message."""
+    kinds = {**{kind: name for name, kind in _FROM_CAMERA.items()}, **{k: n for n, k in _FROM_SERVER.items()}}
+    return json.dumps({"type": kinds[type(message)], **asdict(message)})
+
+
+def from_camera(text: str) -> FromCamera:
+    """Return what a camera's text message says; raises RemoteError."""
+    message: FromCamera = _unpacked(text, _FROM_CAMERA)
+    return message
+
+
+def from_server(text: str) -> FromServer:
+    """Return what a server's text message says; raises RemoteError."""
+    message: FromServer = _unpacked(text, _FROM_SERVER)
+    return message
+
+
+def version_of(text: str) -> int | None:
+    """Return the protocol's version that a Hello names, None where it names none: before anything else is read."""
+    try:
+        version = json.loads(text).get("version")
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    return version if isinstance(version, int) and not isinstance(version, bool) else None
+
+
+def _unpacked(text: str, kinds: Mapping[str, type[Any]]) -> Any:
+    if len(text) > LARGEST_TEXT:
+        raise RemoteError(f"a text message of {len(text)} characters came; at most {LARGEST_TEXT} are taken")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise RemoteError("a text message came that is no JSON") from None
+    if not isinstance(data, dict) or data.get("type") not in kinds:
+        raise RemoteError("a text message came that this protocol does not know")
+    kind = kinds[data.pop("type")]
+    given = {one.name: data[one.name] for one in fields(kind) if one.name in data}
+    try:
+        return kind(**{name: _READ.get(name, _plain)(name, value) for name, value in given.items()})
+    except (SettingsError, TypeError, ValueError, KeyError, AttributeError) as error:
+        told = str(error) if isinstance(error, SettingsError) else f"its {kind.__name__} is malformed"
+        raise RemoteError(f"a message came that cannot be used: {told}") from error
+
+
+def _plain(name: str, value: object) -> object:
+    wanted = _PLAIN[name]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is int):
+        raise TypeError(f"{name} is no {wanted}")
+    if isinstance(value, str):
+        return value[:LARGEST_TEXT]
+    if isinstance(value, float | int) and not math.isfinite(value):
+        raise ValueError(f"{name} is not finite")
+    return value
+
+
+_PLAIN: dict[str, Any] = {
+    "token": str,
+    "camera": str,
+    "version": int,
+    "frames": int,
+    "text": str,
+    "fraction": (float, int),
+    "kind": str,
+    "number": int,
+}
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("no object")
+    return dict(value)
+
+
+def _loras(_: str, value: object) -> tuple[Lora, ...]:
+    if not isinstance(value, list) or len(value) > 16:
+        raise TypeError("no list of LoRAs")
+    return tuple(Lora(**_mapping(one)) for one in value)
+
+
+def _settings(_: str, value: object) -> EngineSettings:
+    data = _mapping(value)
+    kinds = (("policy", Policy), ("guidance", Guidance), ("runtime", Runtime), ("provider", Provider))
+    given = {name: kind(data[name]) for name, kind in kinds if name in data}
+    return EngineSettings(**(data | given | {"loras": _loras("loras", data.get("loras", []))}))
+
+
+def _look(_: str, value: object) -> Look:
+    data = _mapping(value)
+    kinds = (("on_switch", OnSwitch), ("framing", Framing), ("region", Region))
+    return Look(**(data | {name: kind(data[name]) for name, kind in kinds if data.get(name) is not None}))
+
+
+def _prompts(_: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise TypeError("no list of prompts")
+    return tuple(one[:LONGEST_PROMPT] for one in value[:MOST_PROMPTS])
+
+
+def _facts(_: str, value: object) -> EngineFacts:
+    data = _mapping(value)
+    known = {one.name: data[one.name] for one in fields(EngineFacts) if one.name in data}
+    facts = EngineFacts(**known)
+    texts = (facts.model, facts.runtime, facts.device, facts.note, facts.provider)
+    whole = (facts.delay, facts.bank_bytes)
+    if not all(isinstance(one, str) for one in texts) or not all(isinstance(one, int) and one >= 0 for one in whole):
+        raise TypeError("no facts")
+    return EngineFacts(
+        model=facts.model[:300],
+        runtime=facts.runtime[:300],
+        device=facts.device[:300],
+        delay=min(facts.delay, 64),
+        bank_bytes=facts.bank_bytes,
+        changes_loras=facts.changes_loras is True,
+        note=facts.note[:300],
+        provider=facts.provider[:300],
+    )
+
+
+_READ: dict[str, Any] = {
+    "settings": _settings,
+    "look": _look,
+    "loras": _loras,
+    "prompts": _prompts,
+    "facts": _facts,
+    "purpose": lambda _, value: Purpose(value),
+    "code": lambda _, value: Refusal(value),
+}

@@ -1,0 +1,346 @@
+"""An engine server as an ASGI application: lets cameras in, takes their pictures, answers with translations.
+
+Whoever hosts it (Ray Serve; in the tests a plain web server) ends TLS before it. It keeps no picture, writes none to a
+disk, and logs neither pictures nor prompts nor tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from vcam.errors import RemoteError
+from vcam.remote.clients import ClientBook
+from vcam.remote.host import EngineHost, Made, PictureOrder, Stream
+from vcam.remote.jpegs import from_jpeg, to_jpeg
+from vcam.remote.protocol import (
+    ALIVE_S,
+    HELLO_S,
+    LARGEST_TEXT,
+    PATH,
+    VERSION,
+    WINDOW,
+    Alive,
+    Answer,
+    FromServer,
+    Hello,
+    Refusal,
+    Refused,
+    from_camera,
+    packed,
+    packed_answer,
+    unpacked_picture,
+    version_of,
+)
+
+LOG = logging.getLogger("vcam.serve")
+CAMERA_SILENT_S = 10.0  # without a word from a camera: its stream is given to others
+SEND_S = 5.0  # how long a camera may take to take an answer
+MOST_WAITING = 512  # connections that have not said who they are
+MOST_UNREAD = 4 * WINDOW  # answers that a camera has not said it has seen
+CODEC_THREADS = 4
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+@dataclass
+class Allowance:
+    """How much of something may come: `rate` a second, `burst` at once. Its clock is whoever asks."""
+
+    rate: float
+    burst: float
+    left: float = field(init=False)
+    asked_s: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self.left = self.burst
+
+    def take(self, amount: float, now_s: float) -> bool:
+        """Return whether so much may come now, and take it."""
+        self.left = min(self.burst, self.left + max(0.0, now_s - self.asked_s) * self.rate)
+        self.asked_s = now_s
+        if amount > self.left:
+            return False
+        self.left -= amount
+        return True
+
+
+@dataclass
+class ServerCounts:
+    """What a server has done since its start. refused: connections, by why."""
+
+    connected: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+class EngineServer:
+    """The ASGI application. health: GET /health; streams: a WebSocket at PATH."""
+
+    def __init__(self, host: EngineHost, book: ClientBook, clock: Callable[[], float] = time.monotonic) -> None:
+        self.host, self.book, self.counts = host, book, ServerCounts()
+        self._clock = clock
+        self._waiting = 0
+        self._codecs = ThreadPoolExecutor(CODEC_THREADS, "vcam-codec")  # beside the engines' thread
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request or connection."""
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, send)
+        elif scope["type"] == "lifespan":
+            for step in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{step}.complete"})
+
+    async def _http(self, scope: Mapping[str, Any], send: Send) -> None:
+        known = scope["path"] == "/health" and scope["method"] in ("GET", "HEAD")
+        status = 404 if not known else 503 if self.host.broken else 200
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
+        text = b"well\n" if status == 200 else b"not well\n" if known else b"not found\n"
+        await send({"type": "http.response.body", "body": text})
+
+    async def _websocket(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        if (await receive())["type"] != "websocket.connect":
+            return
+        if scope["path"] != PATH or self._waiting >= MOST_WAITING:
+            await send({"type": "websocket.close", "code": 1013})
+            return
+        self._waiting += 1
+        self.counts.connected += 1
+        session = CameraSession(self, receive, send)
+        try:
+            await send({"type": "websocket.accept"})
+            hello = await session.hello()
+        except (TimeoutError, _Gone, OSError):
+            return
+        finally:
+            self._waiting -= 1
+        await session.serve(hello)
+
+    def admitted(self, text: str) -> Hello | Refused:
+        """Return what the first message of a camera says, or why it is not let in: token before everything else."""
+        version = version_of(text)
+        if version != VERSION:
+            theirs = "none" if version is None else version
+            return Refused(
+                Refusal.VERSION,
+                f"the camera speaks version {theirs} of the protocol, the server version {VERSION}; "
+                "install the same version of StreamV2V Camera on both",
+            )
+        try:
+            hello = from_camera(text)
+            if not isinstance(hello, Hello):
+                raise RemoteError("the first message says not who the camera is")
+            name, why = self.book.check(hello.token)
+        except RemoteError as error:
+            return Refused(Refusal.PROTOCOL, str(error))
+        if why is Refusal.TOKEN:
+            return Refused(
+                why, "the server does not know this camera's token; pair anew: vcam serve clients add NAME there"
+            )
+        if why is not None:
+            return Refused(
+                why, f"the server has revoked the client {name!r}; pair anew: vcam serve clients add NAME there"
+            )
+        return hello
+
+    async def decoded(self, jpeg: bytes, size: tuple[int, int]) -> Any:
+        """Return the JPEG's picture, beside everything else; raises RemoteError."""
+        return await asyncio.get_running_loop().run_in_executor(self._codecs, from_jpeg, jpeg, size)
+
+    async def encoded(self, picture: Any) -> bytes:
+        """Return the picture as JPEG, beside everything else."""
+        return await asyncio.get_running_loop().run_in_executor(self._codecs, to_jpeg, picture)
+
+    def now(self) -> float:
+        """Return the server's clock, in seconds."""
+        return self._clock()
+
+    def close(self) -> None:
+        """End the engines."""
+        self.host.close()
+        self._codecs.shutdown(wait=False)
+
+
+class _Gone(Exception):
+    """The camera has ended the connection."""
+
+
+class CameraSession:
+    """One camera's connection, from its Hello to its end."""
+
+    def __init__(self, server: EngineServer, receive: Receive, send: Send) -> None:
+        self._server, self._receive, self._send = server, receive, send
+        self._loop = asyncio.get_running_loop()
+        self._outbox: deque[FromServer | Made] = deque()
+        self._stirred = asyncio.Event()
+        self._answered = self._seen = 0
+        self._decode_ms: dict[int, float] = {}
+        self._pictures, self._bytes = Allowance(120, 120), Allowance(32e6, 32e6)
+        self._texts = Allowance(50, 300)
+
+    async def hello(self) -> Hello | Refused:
+        """Return who it is, within HELLO_S, or why it is refused."""
+        message = await asyncio.wait_for(self._next(), HELLO_S)
+        text = message.get("text")
+        if text is None:
+            return Refused(Refusal.PROTOCOL, "a picture came before the camera said who it is")
+        return self._server.admitted(text)
+
+    async def serve(self, hello: Hello | Refused) -> None:
+        """Serve it to its end."""
+        if isinstance(hello, Refused):
+            await self._refuse(hello)
+            return
+        stream = self._server.host.open(hello.camera, hello.purpose, hello.settings, hello.look, self._tell)
+        if isinstance(stream, Refused):
+            await self._refuse(stream)
+            return
+        tasks = [asyncio.ensure_future(self._read(stream)), asyncio.ensure_future(self._write(hello.token))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if (error := task.exception()) is not None and not isinstance(
+                    error, _Gone | OSError | asyncio.TimeoutError
+                ):
+                    LOG.error("a connection failed", exc_info=error)
+        finally:
+            self._server.host.end(stream)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- from the camera
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if message["type"] != "websocket.receive":
+            raise _Gone
+        return message
+
+    async def _read(self, stream: Stream) -> None:
+        size = stream.settings.width, stream.settings.height
+        try:
+            while True:
+                message = await asyncio.wait_for(self._next(), CAMERA_SILENT_S)
+                data, text = message.get("bytes"), message.get("text")
+                now = self._server.now()
+                length = len(data if data is not None else text or "")
+                self._server.counts.received_bytes += length
+                if not self._bytes.take(length, now) or not (self._texts if data is None else self._pictures).take(
+                    1, now
+                ):
+                    raise _Refusing(Refusal.LIMIT, "the camera sends more than the server takes")
+                if data is not None:
+                    await self._picture(stream, data, size)
+                elif len(text or "") > LARGEST_TEXT:
+                    raise _Refusing(Refusal.LIMIT, "the camera sent a text that is too long")
+                else:
+                    said = from_camera(text or "")
+                    if isinstance(said, Hello):
+                        raise RemoteError("the camera said twice who it is")
+                    if not isinstance(said, Alive):
+                        self._server.host.give(stream, said)
+        except _Refusing as error:
+            await self._refuse(error.refused)
+        except RemoteError as error:
+            await self._refuse(Refused(Refusal.PROTOCOL, str(error)))
+
+    async def _picture(self, stream: Stream, data: bytes, size: tuple[int, int]) -> None:
+        if stream.engine is None:
+            raise RemoteError("a picture came before the engine was loaded")
+        given = unpacked_picture(data)
+        self._seen = max(self._seen, min(given.seen, self._answered))
+        if self._answered - self._seen > MOST_UNREAD:
+            raise _Refusing(Refusal.LIMIT, "the camera does not read its answers")
+        began_s = time.perf_counter()
+        picture = await self._server.decoded(given.jpeg, size)
+        self._decode_ms[given.number] = 1000 * (time.perf_counter() - began_s)
+        while len(self._decode_ms) > 16:
+            del self._decode_ms[next(iter(self._decode_ms))]
+        self._server.host.give(stream, PictureOrder(given.number, picture))
+
+    # ---- to the camera
+
+    def _tell(self, message: FromServer | Made) -> None:
+        """Have a message sent; from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._put, message)
+        except RuntimeError:
+            LOG.debug("the server has ended before an answer")
+
+    def _put(self, message: FromServer | Made) -> None:
+        self._outbox.append(message)
+        self._stirred.set()
+
+    async def _write(self, token: str) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(self._stirred.wait(), ALIVE_S)
+            except TimeoutError:
+                await self._send_text(Alive())
+            self._stirred.clear()
+            if (refused := self._revoked(token)) is not None:
+                await self._refuse(refused)
+                return
+            while self._outbox:
+                message = self._outbox.popleft()
+                if isinstance(message, Refused):
+                    await self._refuse(message)
+                    return
+                if isinstance(message, Made):
+                    await self._answer(message)
+                else:
+                    await self._send_text(message)
+
+    async def _answer(self, made: Made) -> None:
+        began_s = time.perf_counter()
+        jpeg = b"" if made.picture is None else await self._server.encoded(made.picture)
+        encode_ms = 1000 * (time.perf_counter() - began_s)
+        decode_ms = self._decode_ms.pop(made.answers, 0.0)
+        times = (made.waited_ms, made.engine_ms, decode_ms, encode_ms)
+        data = packed_answer(Answer(made.answers, made.shows, *times, made.bank_bytes, jpeg))
+        await asyncio.wait_for(self._send({"type": "websocket.send", "bytes": data}), SEND_S)
+        self._answered += 1
+        self._server.counts.sent_bytes += len(data)
+
+    async def _send_text(self, message: FromServer) -> None:
+        await asyncio.wait_for(self._send({"type": "websocket.send", "text": packed(message)}), SEND_S)
+
+    def _revoked(self, token: str) -> Refused | None:
+        try:
+            name, why = self._server.book.check(token)
+        except RemoteError as error:
+            LOG.error("%s", error)  # those who were let in stay until it can be read again
+            return None
+        if why is None:
+            return None
+        return Refused(Refusal.REVOKED, f"the server has revoked this client{f' {name!r}' if name else ''}")
+
+    async def _refuse(self, refused: Refused) -> None:
+        """Say why, and end the connection."""
+        self._server.counts.refused[refused.code] += 1
+        try:
+            await self._send_text(refused)
+            await asyncio.wait_for(self._send({"type": "websocket.close", "code": 1008}), SEND_S)
+        except (TimeoutError, OSError, RuntimeError):
+            LOG.debug("a camera was gone before it was refused")
+
+
+class _Refusing(Exception):
+    """A connection is to be refused."""
+
+    def __init__(self, code: Refusal, text: str) -> None:
+        super().__init__(text)
+        self.refused = Refused(code, text)
