@@ -9,6 +9,7 @@
     ├── DeviceError         a camera or a virtual camera cannot be used
     ├── VideoError          a video, a picture or its sound cannot be read or written
     ├── RemoteError         an engine server cannot be used, or what it or its camera sends
+    │   └── RemoteRefused   one of the two ends the connection for a reason that has a name
     ├── ServiceError        the start at login cannot be set up
     └── ObsError            OBS Studio cannot be reached, or refused something
         ├── ObsGone         it is not there, or not any more
@@ -69,6 +70,14 @@ class VideoError(VcamError):
 
 class RemoteError(VcamError):
     """An engine server cannot be used, or a message between it and its camera; the message says why."""
+
+
+class RemoteRefused(RemoteError):
+    """A server or a camera ends a connection; code: why, in a word (vcam.remote.protocol.Refusal)."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ServiceError(VcamError):

@@ -105,10 +105,10 @@ def build_parser() -> argparse.ArgumentParser:
         verb(name, text)
     verb("panel", "print a one-time link to the control page of the running camera")
     verb("tray", "show an icon for the running camera: on and off, profiles, panic, panel")
-    _add_serve(verb("serve", "translate the pictures of other machines' cameras on this one or on a cluster"))
-    _add_pair(verb("pair", "have this camera known to an engine server"))
     _add_engines(verb("engines", "TensorRT engines: list them, build, verify against eager, clean"))
     _add_obs(verb("obs", "hotkeys in OBS Studio, and the picture as one of its sources"))
+    _add_serve(verb("serve", "translate the pictures of other machines' cameras on this one or on a cluster"))
+    _add_pair(verb("pair", "have this camera known to an engine server"))
     _add_completion(verb("completion", "print a completion script for your shell"))
     return parser
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from core.settings import EngineSettings, Look, Lora
-from vcam.errors import RemoteError
+from vcam.errors import RemoteError, RemoteRefused
 from vcam.frames import Picture, Spread
 from vcam.remote.certificate import fingerprint_of
 from vcam.remote.jpegs import from_jpeg, to_jpeg
@@ -467,11 +467,11 @@ def _check_certificate(connection: ClientConnection, server: PairedServer) -> No
     tls = connection.transport.get_extra_info("ssl_object")
     der = None if tls is None else tls.getpeercert(binary_form=True)
     if der is None or (server.fingerprint and fingerprint_of(der) != server.fingerprint):
-        raise _OtherCertificate
-
-
-class _OtherCertificate(Exception):
-    """The server's certificate is not the one of the pairing."""
+        raise RemoteRefused(
+            f"{server.name} shows another certificate than at pairing: somebody may stand between, and nothing was "
+            f"sent; if the server was set up anew, pair again: vcam pair wss://{server.name}",
+            "certificate",
+        )
 
 
 def told(error: Exception, server: PairedServer) -> _End:
@@ -481,13 +481,7 @@ def told(error: Exception, server: PairedServer) -> _End:
     name = server.name
     match error:
         case RemoteError():
-            return _End(str(error))
-        case _OtherCertificate():
-            return _End(
-                f"{name} shows another certificate than at pairing: somebody may stand between, and nothing was sent; "
-                f"if the server was set up anew, pair again: vcam pair wss://{name}",
-                True,
-            )
+            return _End(str(error), isinstance(error, RemoteRefused))
         case ssl.SSLCertVerificationError():
             return _End(
                 f"no CA that this machine knows vouches for the certificate of {name} ({error.verify_message})", True

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from vcam.errors import RemoteError
+from vcam.errors import RemoteError, RemoteRefused
 from vcam.remote.clients import ClientBook
 from vcam.remote.host import EngineHost, Made, PictureOrder, Stream
 from vcam.remote.jpegs import from_jpeg, to_jpeg
@@ -122,7 +122,7 @@ class EngineServer:
         try:
             await send({"type": "websocket.accept"})
             hello = await session.hello()
-        except (TimeoutError, _Gone, OSError):
+        except (TimeoutError, OSError):
             return
         finally:
             self._waiting -= 1
@@ -173,10 +173,6 @@ class EngineServer:
         self._codecs.shutdown(wait=False)
 
 
-class _Gone(Exception):
-    """The camera has ended the connection."""
-
-
 class CameraSession:
     """One camera's connection, from its Hello to its end."""
 
@@ -211,9 +207,7 @@ class CameraSession:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                if (error := task.exception()) is not None and not isinstance(
-                    error, _Gone | OSError | asyncio.TimeoutError
-                ):
+                if (error := task.exception()) is not None and not isinstance(error, OSError | TimeoutError):
                     LOG.error("a connection failed", exc_info=error)
         finally:
             self._server.host.end(stream)
@@ -226,7 +220,7 @@ class CameraSession:
     async def _next(self) -> Message:
         message = await self._receive()
         if message["type"] != "websocket.receive":
-            raise _Gone
+            raise ConnectionResetError("the camera has ended the connection")
         return message
 
     async def _read(self, stream: Stream) -> None:
@@ -241,19 +235,19 @@ class CameraSession:
                 if not self._bytes.take(length, now) or not (self._texts if data is None else self._pictures).take(
                     1, now
                 ):
-                    raise _Refusing(Refusal.LIMIT, "the camera sends more than the server takes")
+                    raise RemoteRefused("the camera sends more than the server takes", Refusal.LIMIT)
                 if data is not None:
                     await self._picture(stream, data, size)
                 elif len(text or "") > LARGEST_TEXT:
-                    raise _Refusing(Refusal.LIMIT, "the camera sent a text that is too long")
+                    raise RemoteRefused("the camera sent a text that is too long", Refusal.LIMIT)
                 else:
                     said = from_camera(text or "")
                     if isinstance(said, Hello):
                         raise RemoteError("the camera said twice who it is")
                     if not isinstance(said, Alive):
                         self._server.host.give(stream, said)
-        except _Refusing as error:
-            await self._refuse(error.refused)
+        except RemoteRefused as error:
+            await self._refuse(Refused(Refusal(error.code), str(error)))
         except RemoteError as error:
             await self._refuse(Refused(Refusal.PROTOCOL, str(error)))
 
@@ -263,7 +257,7 @@ class CameraSession:
         given = unpacked_picture(data)
         self._seen = max(self._seen, min(given.seen, self._answered))
         if self._answered - self._seen > MOST_UNREAD:
-            raise _Refusing(Refusal.LIMIT, "the camera does not read its answers")
+            raise RemoteRefused("the camera does not read its answers", Refusal.LIMIT)
         began_s = time.perf_counter()
         picture = await self._server.decoded(given.jpeg, size)
         self._decode_ms[given.number] = 1000 * (time.perf_counter() - began_s)
@@ -336,11 +330,3 @@ class CameraSession:
             await asyncio.wait_for(self._send({"type": "websocket.close", "code": 1008}), SEND_S)
         except (TimeoutError, OSError, RuntimeError):
             LOG.debug("a camera was gone before it was refused")
-
-
-class _Refusing(Exception):
-    """A connection is to be refused."""
-
-    def __init__(self, code: Refusal, text: str) -> None:
-        super().__init__(text)
-        self.refused = Refused(code, text)

@@ -57,9 +57,12 @@ class EngineChild(Protocol):
     window: pictures that it takes before the first is answered. here: whether it runs on this machine.
     """
 
-    pictures: PicturePair
     window: int
     here: bool
+
+    @property
+    def pictures(self) -> PicturePair:
+        """The picture to be sent, and the translation that came."""
 
     @property
     def pid(self) -> int:
@@ -97,13 +100,12 @@ class ChildProcess:
     times: Mapping[str, Spread] = {}
 
     def __init__(self, settings: EngineSettings, look: Look, factory: str, threads: int) -> None:
-        self.pictures: PicturePair = (shared := SharedPictures(settings))
-        self._shared = shared
+        self.pictures = SharedPictures(settings)
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=child.main,
-            args=(theirs, shared.name, settings, look, factory, threads, os.getpid()),
+            args=(theirs, self.pictures.name, settings, look, factory, threads, os.getpid()),
             name="vcam-engine",
             daemon=True,
         )
@@ -113,7 +115,7 @@ class ChildProcess:
                     self._process.start()
             except BaseException:
                 self._pipe.close()
-                self._shared.remove()
+                self.pictures.remove()
                 raise
 
     @property
@@ -159,7 +161,7 @@ class ChildProcess:
             self._process.kill()
         self._process.join(5)
         self._pipe.close()
-        self._shared.remove()
+        self.pictures.remove()
 
 
 @dataclass

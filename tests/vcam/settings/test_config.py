@@ -24,6 +24,7 @@ from vcam.settings.config import (
     OscSettings,
     RecordFormat,
     RecordSettings,
+    RemoteFallback,
     config_folder,
     load_config,
     parse_size,
@@ -72,6 +73,9 @@ key = "/keys/key.pem"
 port = 9100
 host = "0.0.0.0"
 allow = ["use"]
+[remote]
+server = "studio"
+fallback = "local"
 [midi]
 port = "nanoPAD"
 map = { "Note 36" = "use ink", "cc 1  channel 10" = "strength" }
@@ -147,6 +151,8 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         marking=MarkingSettings(False, Path("/keys/chain.pem"), Path("/keys/key.pem")),
         osc=OscSettings(9100, "0.0.0.0", ("use",)),
         midi=MidiSettings("nanoPAD", {"note 36": "use ink", "cc 1 channel 10": "strength"}, ("panic",)),
+        remote="wss://studio:8790",
+        remote_fallback=RemoteFallback.LOCAL,
     )
     tables = (ObsSettings, CardTexts, RecordSettings, MarkingSettings, OscSettings, MidiSettings)
     own, engine = len(Config.__dataclass_fields__) - 1 - len(tables), len(names_asked_by(AskedBy.CONFIG))
