@@ -11,13 +11,16 @@ import contextlib
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 import uvicorn
 
 from core.settings import EngineSettings
 from tests.support.fake_engine import FACTORY
+from tests.support.patience import PATIENCE_S
 from vcam.remote.certificate import Certificate, made_certificate
 from vcam.remote.clients import ClientBook, Pairing
 from vcam.remote.host import EngineHost, Offer, engine_maker
@@ -25,7 +28,18 @@ from vcam.remote.paired import PairedServer, pair, paired_server
 from vcam.remote.protocol import LARGEST_PICTURE
 from vcam.remote.server import EngineServer
 
+LIMITS_S = {
+    "vcam.remote.connection": ("LATE_S", "OPEN_S", "SILENT_S"),
+    "vcam.remote.server": ("CAMERA_SILENT_S", "HELLO_S", "SEND_S"),
+}
 FAKE = EngineSettings(model="fake", width=96, height=64, steps=1)
+
+
+def wait_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no limit of time end what a busy machine is slow at."""
+    for module, names in LIMITS_S.items():
+        for name in names:
+            monkeypatch.setattr(f"{module}.{name}", PATIENCE_S)
 
 
 def fake_offer(streams: int = 2, **values: object) -> Offer:
@@ -37,11 +51,18 @@ def fake_offer(streams: int = 2, **values: object) -> Offer:
 class TlsServer:
     """The application on a port of this machine, from `with` to its end. server: the application."""
 
-    def __init__(self, folder: Path, offer: Offer, factory: str = FACTORY, port: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        offer: Offer,
+        factory: str = FACTORY,
+        port: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.folder = folder
         self.certificate: Certificate = made_certificate(folder)
         self.book = ClientBook(folder)
-        self.server = EngineServer(EngineHost(offer, engine_maker(factory, 1)), self.book)
+        self.server = EngineServer(EngineHost(offer, engine_maker(factory, 1)), self.book, clock)
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", port))

@@ -8,6 +8,7 @@ from core.settings import Look
 from tests.support.fake_children import SMALL, engine_pid, frame
 from tests.support.fake_engine import FACTORY
 from tests.support.patience import until
+from vcam.worker.process import ChildProcess
 from vcam.worker.translator import WorkerTranslator, engine_starters
 
 
@@ -17,7 +18,9 @@ def main(prompt: str) -> None:
     until(lambda: translator.state.facts, meanwhile=lambda: translator.translate(None))
     current = translator._engines.current
     assert current is not None
-    print(engine_pid(translator), current._child.pictures.name, flush=True)
+    child = current._child
+    assert isinstance(child, ChildProcess)
+    print(engine_pid(translator), child.pictures.name, flush=True)
     while True:
         translator.translate(frame(0) if translator.ready else None)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from core.settings import EngineSettings, Look, Lora
-from tests.support.engine_server import FAKE, TlsServer, fake_offer, serving
+from tests.support.engine_server import FAKE, TlsServer, fake_offer, serving, wait_long
 from tests.support.fake_children import QUICK, frame
 from tests.support.patience import until
 from vcam.frames import Translation
@@ -21,6 +21,11 @@ from vcam.worker.messages import EmptyBank
 from vcam.worker.process import EngineProcess
 
 LOOK = Look("ink")
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_long(monkeypatch)
 
 
 @pytest.fixture
@@ -217,3 +222,16 @@ def test_a_cut_connection_is_gone_at_once_and_none_is_made_until_it_is_mended(
     translated(mended, 2)
     for one in (engine, later, mended):
         one.close()
+
+
+def test_an_answer_that_was_too_long_on_its_way_is_not_shown_and_the_next_one_is(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = loaded(engines(server.paired(tmp_path)).show(FAKE, LOOK))
+    monkeypatch.setattr("vcam.remote.connection.LATE_S", -1.0)
+    engine.give(frame(0), mirror=False)
+    until(lambda: (engine.step(), not engine.activity.in_flight)[1], "it was not answered")
+    assert engine.activity.pictures == 0
+    wait_long(monkeypatch)
+    assert translated(engine, 1).index == 1
+    engine.close()
