@@ -162,24 +162,15 @@ class Daemon:
                 sink.close()
             raise
         slots = FrameSlots()
-<<<<<<< HEAD
-        starters = engine_starters(parts.engine, engine_threads(options), parts.limits, parts.clock)
-        translator = WorkerTranslator(choice.settings, choice.look, starters, limits=parts.limits, clock=parts.clock)
-=======
-        starters, limits = (
-            engine_starters(parts.engine, engine_threads(options), parts.limits, parts.clock),
-            parts.limits,
-        )
+        limits = parts.limits
+        starters = engine_starters(parts.engine, engine_threads(options), limits, parts.clock)
         self._servers: ServerEngines | None = None
         if options.remote is not None:
             server = paired_server(parts.config_folder(), options.remote)
             self._servers = ServerEngines(server, parts.limits, parts.clock, slots.captured.stir)
             starters = self._servers.starters(starters, options.remote_fallback is RemoteFallback.LOCAL)
             limits = self._servers.limits
-        translator = WorkerTranslator(
-            choice.settings, choice.look, starters, mirror=options.mirror, limits=limits, clock=parts.clock
-        )
->>>>>>> 98bedbb (An engine may be on another machine: the protocol, the camera's connection, the server, vcam serve on Ray Serve, vcam pair, vcam run --remote)
+        translator = WorkerTranslator(choice.settings, choice.look, starters, limits=limits, clock=parts.clock)
         translator.prepare(prompts(choice))
         folder, kind = options.record.place(), f".{options.record.format}"
         origin = origin_of(options.source)

@@ -161,7 +161,7 @@ class ServerEngine:
         match order:
             case TranslateFrame():
                 began_s = self._clock()
-                jpeg = to_jpeg(self.pictures.given)
+                jpeg = b"" if order.imagined else to_jpeg(self.pictures.given)
                 now = self._clock()
                 self._sent[self._number] = _Sent(order, now, 1000 * (now - began_s))
                 given = GivenPicture(self._number, self._seen, order.captured_s, jpeg)

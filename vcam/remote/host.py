@@ -42,10 +42,10 @@ MakeEngine = Callable[[EngineSettings, Look, ReportProgress], EngineProtocol]
 
 
 class PictureOrder(NamedTuple):
-    """Translate this picture. number: the camera's."""
+    """Translate this picture, or make one of the prompt alone (None). number: the camera's."""
 
     number: int
-    picture: Picture
+    picture: Picture | None
 
 
 class Made(NamedTuple):
@@ -313,7 +313,7 @@ class EngineHost:
         stream.in_flight.append(given.number)
         while len(stream.in_flight) > engine.delay + 1:
             stream.in_flight.popleft()
-        picture = engine.translate(given.picture)
+        picture = engine.imagine() if given.picture is None else engine.translate(given.picture)
         took_s = self._clock() - began_s
         stream.raises = self._raises = 0
         self.pictures += picture is not None

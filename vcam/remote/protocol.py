@@ -71,7 +71,10 @@ class Purpose(StrEnum):
 
 
 class GivenPicture(NamedTuple):
-    """A picture to be translated. number: counts this connection's from 0. seen: answers received so far."""
+    """A picture to be translated. number: counts this connection's from 0. seen: answers received so far.
+
+    jpeg: b"" asks for a picture of the prompt alone.
+    """
 
     number: int
     seen: int
@@ -102,7 +105,8 @@ class Answer(NamedTuple):
 
 def packed_picture(given: GivenPicture) -> bytes:
     """Return the binary message that hands a picture over."""
-    header = _PICTURE.pack(_PICTURE_KIND, _JPEG, given.number, given.seen, given.captured_s)
+    codec = _JPEG if given.jpeg else _NO_PICTURE
+    header = _PICTURE.pack(_PICTURE_KIND, codec, given.number, given.seen, given.captured_s)
     return header + given.jpeg
 
 
@@ -110,12 +114,13 @@ def unpacked_picture(message: bytes) -> GivenPicture:
     """Return what `packed_picture` wrote; raises RemoteError."""
     if len(message) > LARGEST_PICTURE:
         raise RemoteError(f"a picture of {len(message)} bytes came; at most {LARGEST_PICTURE} are taken")
-    if len(message) <= _PICTURE.size:
+    if len(message) < _PICTURE.size:
         raise RemoteError("a binary message came that is too short for a picture")
     kind, codec, number, seen, captured_s = _PICTURE.unpack_from(message)
-    if (kind, codec) != (_PICTURE_KIND, _JPEG) or not math.isfinite(captured_s):
+    jpeg = message[_PICTURE.size :]
+    if (kind, codec) != (_PICTURE_KIND, _JPEG if jpeg else _NO_PICTURE) or not math.isfinite(captured_s):
         raise RemoteError("a binary message came that is no picture of this protocol")
-    return GivenPicture(number, seen, captured_s, message[_PICTURE.size :])
+    return GivenPicture(number, seen, captured_s, jpeg)
 
 
 def packed_answer(answer: Answer) -> bytes:

@@ -259,7 +259,7 @@ class CameraSession:
         if self._answered - self._seen > MOST_UNREAD:
             raise RemoteRefused("the camera does not read its answers", Refusal.LIMIT)
         began_s = time.perf_counter()
-        picture = await self._server.decoded(given.jpeg, size)
+        picture = await self._server.decoded(given.jpeg, size) if given.jpeg else None
         self._decode_ms[given.number] = 1000 * (time.perf_counter() - began_s)
         while len(self._decode_ms) > 16:
             del self._decode_ms[next(iter(self._decode_ms))]

@@ -226,9 +226,6 @@ class EngineProcess:
         """The child's process id; 0 where it is no process of this machine."""
         return self._child.pid
 
-<<<<<<< HEAD
-    def give(self, frame: Frame) -> None:
-=======
     @property
     def times(self) -> Mapping[str, Spread]:
         """What the way of a picture to another machine takes, by its parts; empty here."""
@@ -238,8 +235,7 @@ class EngineProcess:
         """Let no picture leave this machine from now on; from any thread, at once."""
         self._child.cut()
 
-    def give(self, frame: Frame, mirror: bool) -> None:
->>>>>>> 98bedbb (An engine may be on another machine: the protocol, the camera's connection, the server, vcam serve on Ray Serve, vcam pair, vcam run --remote)
+    def give(self, frame: Frame) -> None:
         """Hand a frame over; only while idle."""
         if not frame.imagined:
             from vcam import fit  # OpenCV: the child shall not load it

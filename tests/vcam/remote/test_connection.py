@@ -50,7 +50,7 @@ def loaded(engine: EngineProcess) -> EngineProcess:
 
 def translated(engine: EngineProcess, index: int, grey: int = 100) -> Translation:
     """The translation of a grey frame; waits for it."""
-    engine.give(frame(index, grey), mirror=False)
+    engine.give(frame(index, grey))
     results: list[Translation] = []
 
     def done() -> bool:
@@ -97,7 +97,7 @@ def test_two_pictures_may_be_on_their_way_and_no_more(server: TlsServer, tmp_pat
     engine = loaded(engines(server.paired(tmp_path)).show(replace(FAKE, model="busy"), LOOK))
     taken = []
     for index in range(2):
-        engine.give(frame(index), mirror=False)
+        engine.give(frame(index))
         taken.append(engine.idle)
     assert taken == [True, False]
     until(lambda: (engine.step(), engine.activity.pictures >= 2)[1], "both were not answered")
@@ -117,7 +117,7 @@ def test_pictures_of_two_cameras_never_meet(server: TlsServer, tmp_path: Path) -
     def step() -> bool:
         for n, engine in enumerate(both):
             if engine.idle and given[n] < 40:
-                engine.give(frame(given[n], 60 + 80 * n), mirror=False)
+                engine.give(frame(given[n], 60 + 80 * n))
                 given[n] += 1
             shown = engine.step()
             assert not engine.failure
@@ -212,7 +212,7 @@ def test_a_cut_connection_is_gone_at_once_and_none_is_made_until_it_is_mended(
     own.cut()
     engine.step()
     assert engine.failure == "the connection was cut"
-    engine.give(frame(1), mirror=False)  # the picture that was on its way to us: it goes nowhere
+    engine.give(frame(1))  # the picture that was on its way to us: it goes nowhere
     later = own.show(FAKE, LOOK)
     until(lambda: later.step() or later.failure, "it was not cut")
     until(lambda: not server.server.host.cameras, "the server still has the stream")
@@ -229,9 +229,18 @@ def test_an_answer_that_was_too_long_on_its_way_is_not_shown_and_the_next_one_is
 ) -> None:
     engine = loaded(engines(server.paired(tmp_path)).show(FAKE, LOOK))
     monkeypatch.setattr("vcam.remote.connection.LATE_S", -1.0)
-    engine.give(frame(0), mirror=False)
+    engine.give(frame(0))
     until(lambda: (engine.step(), not engine.activity.in_flight)[1], "it was not answered")
     assert engine.activity.pictures == 0
     wait_long(monkeypatch)
     assert translated(engine, 1).index == 1
+    engine.close()
+
+
+def test_a_picture_of_the_prompt_alone_sends_none(server: TlsServer, tmp_path: Path) -> None:
+    engine = loaded(engines(server.paired(tmp_path)).show(FAKE, LOOK))
+    before = server.server.counts.received_bytes
+    engine.give(replace(frame(0), imagined=True))
+    until(lambda: (engine.step(), not engine.activity.in_flight)[1], "it was not answered")
+    assert server.server.counts.received_bytes < before + 100
     engine.close()

@@ -70,7 +70,7 @@ def why_not(server: PairedServer) -> tuple[str, bool]:
     def over() -> bool:
         assert engine.step() is None  # nothing of it is shown
         if engine.idle:
-            engine.give(frame(0), mirror=False)
+            engine.give(frame(0))
         return bool(engine.failure)
 
     until(over, "it goes on")
@@ -301,7 +301,7 @@ def test_nonsense_of_a_camera_costs_its_own_connection_alone(
         connection.send(said)
         assert refusal(connection)["type"] == "refused"
     until(lambda: (other.step(), other.ready)[1], "the other camera lost its stream")
-    other.give(frame(0), mirror=False)
+    other.give(frame(0))
     until(other.step, "the other camera gets no picture")
     other.close()
 
@@ -359,7 +359,7 @@ def test_many_that_connect_at_once_are_refused_in_words_and_cost_nobody_a_pictur
         for one in crowd:
             one.start()
         for index in range(5):
-            own.give(frame(index), mirror=False)
+            own.give(frame(index))
             until(own.step, "the camera that is let in gets no picture")
         for one in crowd:
             one.join(PATIENCE_S)
