@@ -251,13 +251,13 @@ class Status:
     state: "starting", "running", "waiting" (for the source), "resting" (nobody looks), "restarting", "failed",
     "paused", "panic" or "stopping"; reason: why, in words, "" while all is well. fps: translated per second;
     published_fps: published per second; longest_interval_ms: between two published pictures, since the start;
-    latency_ms: capture to publish, median. refused: published pictures that the sink did not take. dropped: captured
-    frames that were never translated. engine_pid: of the engine's process, None until it has loaded; restarts: how
-    often it had to be started again. reader_count: programs that look at the virtual camera, None where it cannot be
-    told; readers: their names. panel_port: of the panel and this API, None without them. logged: lines of the log so
-    far. provider: by whose library TensorRT, or on whose hardware ONNX Runtime runs the model, and how many of its
-    nodes fell back to the CPU, in words; "" where the runtime says it all. obs: how it stands with OBS Studio, in
-    words; "" where nobody asked.
+    latency_ms: capture to publish, median, since the start; latency_now_ms: of the newest. refused: published
+    pictures that the sink did not take. dropped: captured frames that were never translated. engine_pid: of the
+    engine's process, None until it has loaded; restarts: how often it had to be started again. reader_count:
+    programs that look at the virtual camera, None where it cannot be told; readers: their names. panel_port: of the
+    panel and this API, None without them. logged: lines of the log so far. provider: by whose library TensorRT, or
+    on whose hardware ONNX Runtime runs the model, and how many of its nodes fell back to the CPU, in words; ""
+    where the runtime says it all. obs: how it stands with OBS Studio, in words; "" where nobody asked.
     preset: fast, balanced or sharp, "" where a size was asked for; preset_asked: may be auto; preset_says: what
     auto has measured, in words. server: where the engine is, host:port, "" on this machine; server_ms: what the way
     of a picture there takes ("round trip", "encode", "network", "engine", "decode"), each p50 and p95.
@@ -288,6 +288,7 @@ class Status:
     published_fps: float = 0.0
     longest_interval_ms: float = 0.0
     latency_ms: float = 0.0
+    latency_now_ms: float = 0.0
     captured: int = 0
     translated: int = 0
     published: int = 0

@@ -317,9 +317,10 @@ def _add_engines(engines: argparse.ArgumentParser) -> None:
 def _add_obs(obs: argparse.ArgumentParser) -> None:
     obs.add_argument(
         "action",
-        choices=("install", "setup", "test"),
+        choices=("install", "setup", "sync", "test"),
         help="install: put the script with the hotkeys where OBS finds it; setup: add the picture to OBS's current "
-        "scene; test: see whether OBS reaches the running camera",
+        "scene; sync: keep the microphone in step until Ctrl-C; "
+        "test: see whether OBS reaches the running camera",
     )
     obs.add_argument(
         "--add-to-scenes",
@@ -327,7 +328,7 @@ def _add_obs(obs: argparse.ArgumentParser) -> None:
         help="install: load it in every scene collection too (close OBS)",
     )
     obs.add_argument("--sync-audio", action="store_true", help="setup: delay the microphone by the measured latency")
-    obs.add_argument("--microphone", metavar="NAME", help="setup: the audio input to delay (OBS's first microphone)")
+    obs.add_argument("--microphone", metavar="NAME", help="setup, sync: the audio input to delay (OBS's first one)")
 
 
 def _add_completion(completion: argparse.ArgumentParser) -> None:

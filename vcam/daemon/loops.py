@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -41,6 +42,22 @@ class Timings:
         return round(min(self.max_ms, (at + 1) * self._bin_ms), 3)
 
 
+class Recent:
+    """The newest durations: their median."""
+
+    def __init__(self, kept: int = 64) -> None:
+        self._seconds: deque[float] = deque(maxlen=kept)
+
+    def add(self, seconds: float) -> None:
+        """Note one."""
+        self._seconds.append(seconds)
+
+    def median_ms(self) -> float:
+        """Return their median in ms, 0 if there are none."""
+        ordered = sorted(self._seconds.copy())
+        return round(1000 * ordered[len(ordered) // 2], 1) if ordered else 0.0
+
+
 class RollingRate:
     """How many per second, over the last `window_s`."""
 
@@ -73,6 +90,7 @@ class Counts:
     refused: int = 0
     interval: Timings = field(default_factory=Timings)
     latency: Timings = field(default_factory=lambda: Timings(bin_ms=1.0))
+    latency_now: Recent = field(default_factory=Recent)
     translated_rate: RollingRate = field(default_factory=RollingRate)
     published_rate: RollingRate = field(default_factory=RollingRate)
 
@@ -256,6 +274,7 @@ def publish_loop(
             counts.published_rate.add(sent_s)
             if fresh is not None and fresh is last:
                 counts.latency.add(sent_s - fresh.captured_s)
+                counts.latency_now.add(sent_s - fresh.captured_s)
             if counts.published > 1:
                 counts.interval.add(sent_s - before_s)
             before_s = sent_s

@@ -65,6 +65,7 @@ def status_of(
         published_fps=round(counts.published_rate.per_second(now), 2),
         longest_interval_ms=round(counts.interval.max_ms, 3),
         latency_ms=counts.latency.quantile_ms(0.5),
+        latency_now_ms=counts.latency_now.median_ms(),
         captured=counts.captured,
         translated=counts.translated,
         published=counts.published,

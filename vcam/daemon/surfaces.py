@@ -202,5 +202,6 @@ def _bridge(
             install.write_profiles(place, known)
     session = server.bridge_session()
     orders = Orders(session.door, session.token, server.port, choice.options.obs)
-    with BridgeProcess(orders, tell, folder) as bridge:
+    latency = (lambda: camera.status().latency_now_ms) if choice.options.obs.sync_audio else None
+    with BridgeProcess(orders, tell, folder, latency_ms=latency) as bridge:
         yield lambda: bridge.state

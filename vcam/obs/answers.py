@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,14 @@ def text(answer: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise ObsGone(f"OBS's answer has no text {key!r}")
     return value
+
+
+def number(answer: Mapping[str, Any], key: str) -> float:
+    """Return the number under a key."""
+    value = answer.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ObsGone(f"OBS's answer has no number {key!r}")
+    return float(value)
 
 
 def objects(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
     python -P -m vcam.obs.bridge
 
-reads one JSON object from stdin (see `Orders`), writes JSON lines to stdout (see `Told`), and ends when stdin does. It
-may give the commands that `[obs] allow` names and see no picture; nothing that OBS sends reaches the camera unread.
+reads one JSON object from stdin (see `Orders`), then the measured latency as often as it changes, a number a line;
+writes JSON lines to stdout (see `Told`), and ends when stdin does. It may give the commands that `[obs] allow` names
+and see no picture; nothing that OBS sends reaches the camera unread.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import IO
 
 from vcam import client
 from vcam.commands import Command, Status, to_json
 from vcam.errors import ObsError, ObsGone, ObsNotInstalled, ObsPassword
 from vcam.obs import library, places
 from vcam.obs.listener import Listener
+from vcam.obs.sync import AudioSync, stepped
 from vcam.settings.config import ObsSettings
 
 FIRST_WAIT_S = 0.25
@@ -83,7 +85,9 @@ class Bridge:
         orders: Orders,
         tell: Callable[[Told], None],
         find: Callable[[ObsSettings], places.Address] = places.address,
+        latency_ms: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        self._latency_ms = latency_ms
         self._orders, self._tell, self._find = orders, tell, find
         self._state = NOT_RUNNING
         self._told_s = float("-inf")
@@ -121,8 +125,19 @@ class Bridge:
                 self._set(stranger)
                 return
             self._set(f"connected (obs-websocket {events.version})")
-            listener = Listener(settings, partial(library.ask, at), self._give, self._say, self._orders.page_port)
+            ask = partial(library.ask, at)
+            sync = AudioSync(ask, settings.microphone) if settings.sync_audio else None
+            listener = Listener(settings, ask, self._give, self._say, self._orders.page_port, self._beat(sync))
             listener.listen(events, self._alive)
+
+    def _beat(self, sync: AudioSync | None) -> Callable[[], None]:
+        """Return what keeps the sound in step, for a listener that calls it again and again."""
+
+        def beat() -> None:
+            if sync is not None:
+                stepped(sync, self._latency_ms(), self._say)
+
+        return beat
 
     def _give(self, command: Command) -> tuple[str, ...]:
         at = client.Session(self._orders.door, self._orders.token)
@@ -158,9 +173,18 @@ class Bridge:
         self._tell(told)
 
 
-def _end_with_parent(stdin: Any) -> None:
-    stdin.read()
-    os._exit(0)
+class Heard:
+    """What the camera tells while the bridge runs: the latency, in ms; 0 while it is not known."""
+
+    def __init__(self) -> None:
+        self.latency_ms = 0.0
+
+    def until_the_end(self, stdin: IO[str]) -> None:
+        """Hear the camera until it ends, and then end the process."""
+        for line in stdin:
+            with contextlib.suppress(ValueError):  # half a line, where the camera was killed
+                self.latency_ms = float(line)
+        os._exit(0)
 
 
 def _limit_memory() -> None:
@@ -179,7 +203,8 @@ def main() -> int:
     if not line:
         return 0  # the camera ended before it gave orders
     orders = Orders.from_line(line)
-    threading.Thread(target=_end_with_parent, args=(sys.stdin,), daemon=True).start()
+    heard = Heard()
+    threading.Thread(target=heard.until_the_end, args=(sys.stdin,), daemon=True).start()
     lock = threading.Lock()
 
     def tell(told: Told) -> None:
@@ -187,10 +212,10 @@ def main() -> int:
             print(json.dumps(asdict(told)), flush=True)
 
     try:
-        Bridge(orders, tell).run()
+        Bridge(orders, tell, latency_ms=lambda: heard.latency_ms).run()
     except ObsNotInstalled as error:
         tell(Told(str(error), f"OBS: {error}"))
-        sys.stdin.read()  # nothing to do, and nothing to start again
+        threading.Event().wait()  # nothing to do, and nothing to start again: the other thread ends it
     except BrokenPipeError:
         return 1
     return 0

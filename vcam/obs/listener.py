@@ -38,9 +38,9 @@ class Listener:
     """Turns the events of one connection into commands.
 
     give: carries a command out, and returns what is to be said of the prompt then; raises VcamError where it is
-    refused. say: tells the user. alive: called at least every
-    few seconds while OBS is really there. page_port: of the running camera, for the address of our media source; None
-    where there is no page.
+    refused. say: tells the user. alive: called at least every few seconds while OBS is really there. beat: called
+    about every BEAT_S. page_port: of the running camera, for the address of our media source; None where there is
+    no page.
     """
 
     def __init__(
@@ -50,7 +50,9 @@ class Listener:
         give: Callable[[Command], Sequence[str]],
         say: Callable[[str], None],
         page_port: int | None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
+        self._beat = beat
         self._settings, self._ask, self._give, self._say, self._page_port = settings, ask, give, say, page_port
         self._prompt = ""
         self._collection_changes = False
@@ -63,6 +65,7 @@ class Listener:
         next_poll_s, next_check_s = time.monotonic(), time.monotonic() + CHECK_S
         while True:
             alive()
+            self._beat()
             event = events.next(BEAT_S)
             now = time.monotonic()
             if event is not None:

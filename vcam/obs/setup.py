@@ -94,8 +94,8 @@ def set_sync_offset(ask: Ask, microphone: str | None, status: Status) -> str:
     """
     if status.latency_ms <= 0:
         raise ObsError("nothing was translated yet, so no latency was measured; try again when the picture is live")
-    name = microphone or _microphone(ask)
-    offset_ms = min(LARGEST_OFFSET_MS, round(status.latency_ms))
+    name = microphone or microphone_of(ask)
+    offset_ms = min(LARGEST_OFFSET_MS, round(status.latency_now_ms or status.latency_ms))
     ask("SetInputAudioSyncOffset", inputName=name, inputAudioSyncOffset=offset_ms)
     return f'the sync offset of "{name}" is {offset_ms} ms now, the measured latency'
 
@@ -171,7 +171,8 @@ def _in_scene(ask: Ask, scene: str) -> bool:
     return any(one.get("sourceName") == SOURCE_NAME for one in items)
 
 
-def _microphone(ask: Ask) -> str:
+def microphone_of(ask: Ask) -> str:
+    """Return the name of OBS's first microphone; raises ObsError where it has none."""
     special = ask("GetSpecialInputs")
     for place in ("mic1", "mic2", "mic3", "mic4"):
         if special.get(place):

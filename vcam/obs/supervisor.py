@@ -49,6 +49,8 @@ class Seldom:
 class BridgeProcess:
     """Keeps a bridge running, from `with` to its end. say: tells the user. folder: where the bridge stands.
 
+    latency_ms: what the bridge is told every second, None for nothing.
+
     state: how it stands with OBS, in words, as the bridge said within the last SILENT_S.
     """
 
@@ -59,7 +61,9 @@ class BridgeProcess:
         folder: Path,
         command: Sequence[str] = COMMAND,
         silent_s: float = SILENT_S,
+        latency_ms: Callable[[], float] | None = None,
     ) -> None:
+        self._latency_ms = latency_ms
         self._orders, self._folder, self._command, self._silent_s = orders, folder, command, silent_s
         self._say = Seldom(say)
         self._state, self._heard_s = NOT_RUNNING, time.monotonic()
@@ -173,9 +177,23 @@ class BridgeProcess:
             if now_s > before_s + self._silent_s / 2:  # the machine slept, and nobody could say anything
                 self._heard_s = now_s
             before_s = now_s
+            self._tell_latency()
             if now_s > self._heard_s + self._silent_s and self._process is not None and self._process.poll() is None:
                 self._set(f"the bridge to OBS has said nothing for {self._silent_s:g} s and is started again")
                 self._process.kill()
+
+    def _tell_latency(self) -> None:
+        """Tell the bridge the latency, where it shall know it; one that reads none is killed before the pipe fills."""
+        if self._latency_ms is None or not self._starting.acquire(blocking=False):
+            return
+        try:
+            process = self._process
+            if process is not None and process.stdin is not None and process.poll() is None:
+                with contextlib.suppress(OSError, ValueError):  # it has ended meanwhile
+                    process.stdin.write(f"{self._latency_ms():.1f}\n")
+                    process.stdin.flush()
+        finally:
+            self._starting.release()
 
     def _set(self, state: str) -> None:
         if state != self._state:

@@ -1,9 +1,10 @@
-"""`vcam obs install | setup | test`."""
+"""`vcam obs install | setup | sync | test`."""
 
 from __future__ import annotations
 
 import contextlib
 import secrets
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ _ANSWER_S = 5.0
 
 def carry_out(args: Namespace) -> tuple[dict[str, Any], str]:
     """Carry out args.action; return its result for a program and for a person. Raises ObsError."""
-    return {"install": _install, "setup": _setup, "test": _test}[args.action](args)
+    return {"install": _install, "setup": _setup, "sync": _sync, "test": _test}[args.action](args)
 
 
 def _install(args: Namespace) -> tuple[dict[str, Any], str]:
@@ -51,6 +52,22 @@ def _setup(args: Namespace) -> tuple[dict[str, Any], str]:
         if args.sync_audio or args.microphone:
             lines.append(set_sync_offset(ask, args.microphone, status))
     return {"done": lines}, "\n".join(lines)
+
+
+def _sync(args: Namespace) -> tuple[dict[str, Any], str]:
+    from vcam.obs.sync import BEAT_S, AudioSync
+
+    client.status()  # first: without a running camera there is nothing to be in step with
+    offset = 0.0
+    with _hint(), contextlib.suppress(KeyboardInterrupt):
+        sync = AudioSync(partial(library.ask, _address(load_config().obs)), args.microphone or "")
+        while True:
+            moved = sync.step(client.status().latency_now_ms)
+            if moved is not None:
+                offset = moved
+                print(f"vcam: the sync offset is {offset:.0f} ms", file=sys.stderr, flush=True)
+            time.sleep(BEAT_S)
+    return {"offset_ms": offset}, f"the sync offset stays at {offset:.0f} ms; [obs] sync_audio = true keeps it in step"
 
 
 def _test(args: Namespace) -> tuple[dict[str, Any], str]:

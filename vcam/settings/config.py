@@ -51,6 +51,8 @@ class ObsSettings:
 
     port, password: None takes those of OBS's own settings on this machine. scenes: scene -> profile (or a verb).
     prompt_source: name of the text source whose text is the prompt. allow: names of the commands that OBS may give.
+    sync_audio: whether the microphone's sync offset follows the measured latency; microphone: its name, "" for OBS's
+    first one.
     """
 
     enabled: bool = True
@@ -60,6 +62,8 @@ class ObsSettings:
     scenes: dict[str, str] = field(default_factory=dict)
     prompt_source: str = "StreamV2V Prompt"
     allow: tuple[str, ...] = OBS_COMMANDS
+    sync_audio: bool = False
+    microphone: str = ""
 
 
 CONTROLLER_COMMANDS = ("use", "next", "previous", "prompt", "pause", "resume", "toggle", "panic", "forget", "look")
@@ -407,5 +411,7 @@ SCHEMA: dict[str, Check] = {
     "obs.scenes": _scenes,
     "obs.prompt_source": text(1000),
     "obs.allow": _commands,
+    "obs.sync_audio": flag,
+    "obs.microphone": text(1000, shortest=0),
 }
 """Every key of config.toml and what it may hold."""

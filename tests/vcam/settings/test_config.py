@@ -87,6 +87,8 @@ port = 4456
 password = "a secret"
 prompt_source = "Prompt"
 allow = ["next"]
+sync_audio = true
+microphone = "Desk"
 [obs.scenes]
 Interview = "ink"
 "Break. Time" = "pause"
@@ -145,6 +147,8 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             scenes={"Interview": "ink", "Break. Time": "pause"},
             prompt_source="Prompt",
             allow=("next",),
+            sync_audio=True,
+            microphone="Desk",
         ),
         cards=CardTexts("Soon", "A moment", "", "Away"),
         record=RecordSettings("~/films", RecordFormat.MKV),
