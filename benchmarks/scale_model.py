@@ -1,0 +1,183 @@
+"""How many cards, how much network and what price for many cameras: arithmetic from named assumptions.
+
+    python -m benchmarks.scale_model            writes docs/scale.md anew
+
+Nothing here was measured but what its line says; change an assumption and run it again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
+CAMERAS = (10, 1_000, 100_000)
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """A number that the arithmetic stands on. source: where it is from, or why it was taken."""
+
+    name: str
+    value: float
+    unit: str
+    source: str
+
+
+FPS = Assumption("pictures a second of a camera", 30, "1/s", "what a call shows")
+BUSY = Assumption("share of cameras that are live at once", 0.6, "", "taken: a studio's day; 1 for a broadcast")
+FILL = Assumption("share of a card that is planned for", 0.7, "", "taken: room for bursts and a card that fails")
+JPEG = Assumption("a 512x512 picture as JPEG, quality 92", 90, "kB", "taken: 0.34 byte a pixel")
+HEADER = Assumption("TLS, WebSocket, TCP and IP beside a picture", 5, "%", "taken: 1,448 bytes a packet")
+DECODE = Assumption("a CPU core's time for a picture: TLS, JPEG in and out", 6, "ms", "taken: 2 ms each way and TLS")
+PROXY = Assumption("pictures a second through one Ray proxy", 1_500, "1/s", "taken: 5 ms of one core, 8 cores")
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card. tflops: sustained in half precision on such a network; price: a rented hour."""
+
+    name: str
+    tflops: float
+    memory_gb: float
+    price: float
+    source: str
+
+
+CARDS = (
+    Card("RTX 4090", 110, 24, 0.45, "93.9 pictures a second at 1 step, published for StreamDiffusion; price taken"),
+    Card("L40S", 120, 48, 0.90, "taken: a tenth more than the RTX 4090, the same chip; price taken"),
+    Card("H100", 300, 80, 2.50, "taken: 31 % of 989 dense (an A100 with TensorRT reached 31 %); price taken"),
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A model and its steps. tflop: of a picture; weights_gb once, stream_gb for each camera, in half precision."""
+
+    name: str
+    tflop: float
+    weights_gb: float
+    stream_gb: float
+
+
+# SD 1.5 at 512x512 (docs/benchmarks.md counts its arithmetic): bank of one frame, and what a stream works in
+WAYS = (
+    Way("SD 1.5, 1 step", 1.19, 2.8, 0.15),
+    Way("SD 1.5, 2 steps", 2.12, 2.8, 0.25),
+    Way("SD 1.5, 4 steps", 3.97, 2.8, 0.45),
+)
+
+
+HEAD = """\
+Written by `python -m benchmarks.scale_model` from the assumptions below. **None of the cards was measured** for it. What
+was measured with a real Ray Serve on two CPU cores is in [remote.md](remote.md)."""
+SAYS = """\
+What it says: the cards are the price at every size. Up to some hundreds of cameras one Ray with a proxy on each machine
+carries the pictures. At 100,000 the network decides: no single Ray should carry it; take a small Ray a rack, near its
+cameras, and have a directory say which camera goes where. H.264 would take about a tenth of the network; this version
+sends JPEG."""
+
+
+def streams_of(card: Card, way: Way) -> int:
+    """Return how many cameras a card takes: what its arithmetic and its memory allow."""
+    by_speed = card.tflops * FILL.value / (way.tflop * FPS.value)
+    by_memory = (card.memory_gb - way.weights_gb - 1.0) / way.stream_gb
+    return int(min(by_speed, by_memory))
+
+
+def megabits_of() -> float:
+    """Return a camera's megabits a second, each way."""
+    return JPEG.value * (1 + HEADER.value / 100) * 8 * FPS.value / 1000
+
+
+def assumptions() -> list[str]:
+    """Return the table of what all of it stands on."""
+    plain = (FPS, BUSY, FILL, JPEG, HEADER, DECODE, PROXY)
+    rows = [(one.name, f"{one.value:g} {one.unit}", one.source) for one in plain]
+    for card in CARDS:
+        rows.append(
+            (card.name, f"{card.tflops:g} TFLOP/s, {card.memory_gb:g} GB, ${card.price:.2f} an hour", card.source)
+        )
+    for way in WAYS:
+        value = f"{way.tflop:g} TFLOP a picture; {way.weights_gb:g} GB once, {way.stream_gb:g} GB a camera"
+        rows.append((f"{way.name} at 512x512", value, "arithmetic of the network; memory rounded up"))
+    return ["| what | value | from |", "| --- | --- | --- |", *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def many(way: Way) -> list[str]:
+    """Return the table of CAMERAS, on the card whose hour is cheapest for a camera."""
+    best = min((one for one in CARDS if streams_of(one, way)), key=lambda one: one.price / streams_of(one, way))
+    heads = (
+        "cameras",
+        "live",
+        "cards",
+        "cores for pictures",
+        "Ray proxies",
+        "network each way",
+        "an hour",
+        "each, live",
+    )
+    lines = ["| " + " | ".join(heads) + " |", "|" + " ---: |" * len(heads)]
+    for cameras in CAMERAS:
+        live = math.ceil(cameras * BUSY.value)
+        cards = math.ceil(live / streams_of(best, way))
+        cores = math.ceil(live * FPS.value * DECODE.value / 1000)
+        proxies = math.ceil(live * FPS.value / PROXY.value)
+        row = (
+            f"{cameras:,}",
+            f"{live:,}",
+            f"{cards:,} x {best.name}",
+            f"{cores:,}",
+            f"{proxies:,}",
+            f"{live * megabits_of() / 1000:,.1f} Gbit/s",
+            f"${cards * best.price:,.2f}",
+            f"${cards * best.price / live:.3f}",
+        )
+        lines.append("| " + " | ".join(row) + " |")
+    return lines
+
+
+def page() -> str:
+    """Return docs/scale.md."""
+    cores = 1000 / DECODE.value
+    return "\n".join(
+        [
+            "# Many cameras: a model on paper",
+            "",
+            HEAD,
+            "",
+            "## Assumptions",
+            "",
+            *assumptions(),
+            "",
+            "## Cameras on one card",
+            "",
+            f"The lesser of speed, TFLOP/s x {FILL.value:g} / (TFLOP a picture x {FPS.value:g}), and memory.",
+            "",
+            "| | " + " | ".join(one.name for one in CARDS) + " |",
+            "| --- |" + " ---: |" * len(CARDS),
+            *(f"| {way.name} | " + " | ".join(str(streams_of(card, way)) for card in CARDS) + " |" for way in WAYS),
+            "",
+            f"0: not even one camera at {FPS.value:g} a second; take fewer pictures, steps or pixels.",
+            "",
+            "## Network and CPU of one camera",
+            "",
+            f"JPEG: {megabits_of():.0f} Mbit/s each way while it is live. A core does {cores:.0f} pictures a second, "
+            f"{cores / FPS.value:.1f} cameras.",
+            "",
+            "## 10, 1,000 and 100,000 cameras",
+            "",
+            f"{BUSY.value:.0%} live at once; {WAYS[0].name}; the card whose hour is cheapest for a camera.",
+            "",
+            *many(WAYS[0]),
+            "",
+            SAYS,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
