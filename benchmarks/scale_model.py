@@ -71,8 +71,8 @@ WAYS = (
 
 
 HEAD = """\
-Written by `python -m benchmarks.scale_model` from the assumptions below. **None of the cards was measured** for it. What
-was measured with a real Ray Serve on two CPU cores is in [remote.md](remote.md)."""
+Written by `python -m benchmarks.scale_model` from the assumptions below. **None of the cards was measured** for it.
+What was measured with a real Ray Serve on two CPU cores is in [remote.md](remote.md)."""
 SAYS = """\
 What it says: the cards are the price at every size. Up to some hundreds of cameras one Ray with a proxy on each machine
 carries the pictures. At 100,000 the network decides: no single Ray should carry it; take a small Ray a rack, near its
@@ -92,17 +92,22 @@ def megabits_of() -> float:
     return JPEG.value * (1 + HEADER.value / 100) * 8 * FPS.value / 1000
 
 
+def priced(card: Card) -> str:
+    """Return what a card is and costs, in words."""
+    return f"{card.tflops:g} TFLOP/s, {card.memory_gb:g} GB, ${card.price:.2f} an hour"
+
+
+def needs(way: Way) -> str:
+    """Return what a model takes, in words."""
+    return f"{way.tflop:g} TFLOP a picture; {way.weights_gb:g} GB once, {way.stream_gb:g} GB a camera"
+
+
 def assumptions() -> list[str]:
     """Return the table of what all of it stands on."""
     plain = (FPS, BUSY, FILL, JPEG, HEADER, DECODE, PROXY)
     rows = [(one.name, f"{one.value:g} {one.unit}", one.source) for one in plain]
-    for card in CARDS:
-        rows.append(
-            (card.name, f"{card.tflops:g} TFLOP/s, {card.memory_gb:g} GB, ${card.price:.2f} an hour", card.source)
-        )
-    for way in WAYS:
-        value = f"{way.tflop:g} TFLOP a picture; {way.weights_gb:g} GB once, {way.stream_gb:g} GB a camera"
-        rows.append((f"{way.name} at 512x512", value, "arithmetic of the network; memory rounded up"))
+    rows += [(card.name, priced(card), card.source) for card in CARDS]
+    rows += [(f"{way.name} at 512x512", needs(way), "arithmetic of the network; memory rounded up") for way in WAYS]
     return ["| what | value | from |", "| --- | --- | --- |", *("| " + " | ".join(row) + " |" for row in rows)]
 
 

@@ -158,6 +158,8 @@ def _kind(annotation: str) -> dict[str, Any]:
     kind, _, rest = annotation.partition(" | ")
     if kind.startswith("tuple"):
         return {"type": "array", "items": {"type": "string"}}
+    if kind.startswith("dict"):
+        return {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "number"}}}
     return {"type": [_KINDS[kind], "null"] if rest else _KINDS[kind]}
 
 
