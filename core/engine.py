@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 from core.algorithm import bank as banks
 from core.algorithm import prompts, schedule, stream
 from core.algorithm.net import Picture
-from core.algorithm.stream import SamplingParameters, Step, StreamState
+from core.algorithm.stream import PendingPicture, SamplingParameters, Step, StreamState
+from core.drift import DriftWatch
 from core.errors import PlanError, SettingsError
 from core.models import host_memory as host
 from core.models import loras
@@ -29,8 +30,10 @@ from core.runtimes.choice import next_best, on_runtime, resolve
 from core.runtimes.load import load
 from core.runtimes.model import Model, on_device
 from core.runtimes.tensorrt import library
-from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Runtime
+from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime
+from core.steadying import Steadying
 
+_N = TypeVar("_N", int, float)
 _DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes at once
 
 
@@ -52,6 +55,8 @@ class Engine:
         self._skip = _Skip()
         self._imagination = _Imagination()
         self._flight = _InFlight()
+        self._health = _Health()
+        self._steadying = Steadying()
         self._sampling = self._sampling_of(look)
         self._transition = _Transition(prompts.constant(self._model.encoder(look.prompt)))
         self.look = look
@@ -112,6 +117,11 @@ class Engine:
         rows = len(stream.net_rows(self.settings.guidance, self.settings.steps))
         return banks.bank_bytes(self._model.layout, rows, self.settings.ring_slots, self._model.dtype)
 
+    @property
+    def refreshes(self) -> int:
+        """How often the bank was made anew by itself: as the look says, or because the stream had drifted."""
+        return self._health.refreshes
+
     def set_look(self, look: Look, frames: int = 0) -> None:
         """Use the look from the next frame on; prompts blend over `frames` frames.
 
@@ -124,6 +134,8 @@ class Engine:
         self._sampling, self.look = sampling, look
         self._transition = self._transition.towards(target, frames)
         self._skip = _Skip()
+        self._health = self._health.anew()
+        self._steadying = self._steadying.held(frames + self.delay + 1)
 
     def use_loras(self, given: tuple[Lora, ...], frames: int = 0) -> None:
         """Use other LoRAs from the next frame on, in the weights that are loaded; nothing is built, the stream goes on.
@@ -146,6 +158,8 @@ class Engine:
         self._sampling = self._sampling_of(self.look)  # the layers make other keys and values of the same text
         self._switch_bank(self.look.on_switch, frames)
         self._skip = _Skip()
+        self._health = self._health.anew()
+        self._steadying = self._steadying.held(frames + self.delay + 1)
 
     def stages(self, picture: Picture, repeats: int = 20) -> dict[str, float]:
         """Measure each stage of a frame by itself: milliseconds by core.runtimes.stages.STAGES.
@@ -181,6 +195,8 @@ class Engine:
         """Empty the bank: the next picture is its first."""
         self._state = stream.with_empty_bank(self._state)
         self._skip = _Skip()
+        self._health = self._health.anew()
+        self._steadying = self._steadying._replace(before=None, kept=None)
 
     @torch.inference_mode()
     def translate(self, picture: Picture) -> Picture | None:
@@ -201,6 +217,11 @@ class Engine:
         if result is not None and not result.any():
             # black all over is what NaN becomes: in the bank it would spoil every picture to come
             self._state = stream.with_empty_bank(self._state)
+        elif result is not None and self.settings.policy is not Policy.OFF:
+            self._health = self._health.after(own, result)
+            if self._health.due(self.look.refresh):
+                self._transition = self._transition._replace(decay=_Decay(0, _DECAY_FRAMES, alone=True))
+                self._health = self._health.refreshed()
         still = -1 if changing else self._skip.still + 1 if similar else 0
         self._flight = self._flight._replace(last=own)
         self._skip = _Skip(own, None if result is None else result.copy(), still)
@@ -245,11 +266,24 @@ class Engine:
     def _start_anew(self) -> None:
         self._flight = _InFlight()
         self.forget()
+        self._steadying = Steadying()
 
     def _advance(self, picture: Picture | None, sampling: SamplingParameters | None = None) -> Picture | None:
         sampling = self._transition.apply(self._sampling if sampling is None else sampling)
         with _threads(self._model.threads), on_device(self.settings.device):
             pending, self._state = self._step(sampling, self._state, picture)
+        if picture is None:
+            return self._output(pending)
+        steadying, strength = self._steadying.given(picture, self.delay), self._steadiness
+        motion = steadying.motion(strength) if self._flight.calls >= self.delay else None  # while the device works
+        output = self._output(pending)
+        if output is not None:
+            output, steadying = steadying.after(output, motion, strength)
+        self._steadying = steadying
+        return output
+
+    def _output(self, pending: PendingPicture) -> Picture | None:
+        """Return the picture that is ready after a step, and go on to the next frame."""
         self._transition = self._transition.next()
         decoding, calls = self._flight.decoding, self._flight.calls + 1
         self._flight = self._flight._replace(calls=calls)
@@ -259,8 +293,14 @@ class Engine:
         # the first calls decode what is no picture yet
         return decoding.result() if decoding is not None and calls > self.delay else None
 
+    @property
+    def _steadiness(self) -> float:
+        if self.look.steady is not None:
+            return self.look.steady
+        return 0.0 if self.settings.policy is Policy.OFF else self.settings.rules.steady
+
     def _sampling_of(self, look: Look) -> SamplingParameters:
-        own = self.resolved.description
+        own, rules = self.resolved.description, self.settings.rules
         if look.guidance != 1 and self.settings.guidance is Guidance.NONE:
             raise SettingsError(
                 f"guidance is {look.guidance:g}, but the engine was built without; set guidance of the engine to "
@@ -276,10 +316,11 @@ class Engine:
             scale=look.guidance,
             residual=look.residual,
             policy=self.settings.policy,
-            interval=own.interval if look.interval is None else look.interval,
-            fusion_strength=own.fusion_strength if look.fusion_strength is None else look.fusion_strength,
-            threshold=own.similarity_threshold if look.similarity_threshold is None else look.similarity_threshold,
+            interval=_first(look.interval, rules.interval, own.interval),
+            fusion_strength=_first(look.fusion_strength, rules.fusion_strength, own.fusion_strength),
+            threshold=_first(look.similarity_threshold, rules.similarity_threshold, own.similarity_threshold),
             seed=look.seed,
+            rules=rules,
         )
 
     def _rows(self, strength: float) -> schedule.RowCoefficients:
@@ -304,6 +345,13 @@ class Engine:
             raise ValueError(f"the picture is a {type(picture).__name__}; it must be an array, uint8 {wanted}")
         if picture.shape != wanted or picture.dtype != np.uint8:
             raise ValueError(f"the picture is {picture.dtype} {picture.shape}; it must be uint8 {wanted}")
+
+
+def _first(look: _N | None, rules: _N | None, model: _N) -> _N:
+    """Return the first that is given."""
+    if look is not None:
+        return look
+    return model if rules is None else rules
 
 
 class _Opened(NamedTuple):
@@ -391,10 +439,14 @@ class _InFlight(NamedTuple):
 
 
 class _Decay(NamedTuple):
-    """A bank's way out after a switch: old features lose their pull, and every frame is kept."""
+    """A bank's way out after a switch: old features lose their pull, and every frame is kept.
+
+    alone: attention reads nothing of the bank in the first half, so that nothing of it is handed on.
+    """
 
     done: int
     frames: int
+    alone: bool = False
 
     @property
     def over(self) -> bool:
@@ -403,10 +455,15 @@ class _Decay(NamedTuple):
     def apply(self, sampling: SamplingParameters) -> SamplingParameters:
         if self.over:
             return sampling
-        return sampling._replace(interval=1, fusion_strength=sampling.fusion_strength * self.done / self.frames)
+        attends = sampling.rules.attends and not (self.alone and 2 * self.done < self.frames)
+        return sampling._replace(
+            interval=1,
+            fusion_strength=sampling.fusion_strength * self.done / self.frames,
+            rules=dataclasses.replace(sampling.rules, attends=attends),
+        )
 
     def next(self) -> _Decay:
-        return self if self.over else _Decay(self.done + 1, self.frames)
+        return self if self.over else self._replace(done=self.done + 1)
 
 
 class _Transition(NamedTuple):
@@ -427,6 +484,27 @@ class _Transition(NamedTuple):
 
     def next(self) -> _Transition:
         return _Transition(self.blend.next(), self.decay.next())
+
+
+class _Health(NamedTuple):
+    """Whether the bank is well: what the stream looks like, the pictures since it was made anew, how often that was."""
+
+    watch: DriftWatch = DriftWatch()
+    pictures: int = 0
+    refreshes: int = 0
+
+    def after(self, source: Picture, output: Picture) -> _Health:
+        return self._replace(watch=self.watch.after(source, output), pictures=self.pictures + 1)
+
+    def due(self, scheduled: int) -> bool:
+        """Return whether the bank is to be made anew; scheduled: after so many pictures, 0: never for that."""
+        return self.watch.drifted or 0 < scheduled <= self.pictures
+
+    def anew(self) -> _Health:
+        return _Health(refreshes=self.refreshes)
+
+    def refreshed(self) -> _Health:
+        return _Health(refreshes=self.refreshes + 1)
 
 
 class _Skip(NamedTuple):

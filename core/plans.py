@@ -16,7 +16,7 @@ from typing import Any
 
 from core.settings import EngineSettings
 
-VERSION = 3  # of the manifest and of what the graphs take and give
+VERSION = 4  # of the manifest and of what the graphs take and give
 BUILD = "vcam engines build"
 ANY = "any"  # GPU or driver of a plan that runs on all of them
 
@@ -54,7 +54,7 @@ class PlanKey:
     """All that decides whether a plan fits; two plans with the same key are interchangeable.
 
     weights: core.runtimes.tensorrt.cache.fingerprint. loras: a hash of those that are built in, "" for none: a plan
-    that can be refitted gets them while it runs.
+    that can be refitted gets them while it runs. bank: core.settings.EngineSettings.bank_graph.
     """
 
     machine: Machine
@@ -67,6 +67,7 @@ class PlanKey:
     guidance: str
     dtype: str
     loras: str = ""
+    bank: str = ""
 
     @staticmethod
     def of(machine: Machine, weights: str, settings: EngineSettings) -> PlanKey:
@@ -81,6 +82,7 @@ class PlanKey:
             str(settings.policy),
             str(settings.guidance),
             settings.dtype,
+            bank=settings.bank_graph,
         )
 
     @property

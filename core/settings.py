@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 from core.errors import SettingsError
@@ -14,6 +14,63 @@ class Policy(StrEnum):
     FIFO = "fifo"
     MERGE = "merge"
     OFF = "off"
+
+
+class FusionPlace(StrEnum):
+    """Where features are fused with the bank's; `blocks` and `attentions` name the paper's low-resolution layers.
+
+    own: where the model's description says. blocks: the output of their transformer blocks. attentions: the output of
+    their self-attentions, before the residual is added.
+    """
+
+    OWN = "own"
+    BLOCKS = "blocks"
+    ATTENTIONS = "attentions"
+
+
+class BankedFeature(StrEnum):
+    """Which feature the bank keeps for fusion: as fused with the bank before, or as it came from its layer."""
+
+    FUSED = "fused"
+    PLAIN = "plain"
+
+
+class Filling(StrEnum):
+    """What a ring holds until it is full: the first frame in every slot (`first`), or what there is (`growing`)."""
+
+    FIRST = "first"
+    GROWING = "growing"
+
+
+class RowClock(StrEnum):
+    """When a row of the stream batch begins its bank: with its first frame, or all rows with the first call.
+
+    With a shared clock rows that hold no frame yet run on zeros, and the bank keeps what they make of them.
+    """
+
+    EACH = "each"
+    SHARED = "shared"
+
+
+class Split(StrEnum):
+    """Which half of bank and frame a merge averages into which (paper, section 4.3, and its ablation).
+
+    random: sources and destinations by chance. grid: every second token. now: the bank's tokens into the frame's.
+    place: by chance one of the two tokens at each place, so that the bank keeps the order of the picture; ours.
+    """
+
+    RANDOM = "random"
+    GRID = "grid"
+    NOW = "now"
+    PLACE = "place"
+
+
+class BankPreset(StrEnum):
+    """Whose bank: the model's own settings by our rules, the paper's, or the one that its authors released."""
+
+    OWN = "own"
+    PAPER = "paper"
+    AUTHORS = "authors"
 
 
 class Runtime(StrEnum):
@@ -112,6 +169,18 @@ def _choice(name: str, value: object, kind: type[StrEnum]) -> None:
         raise SettingsError(f"{name} is {value!r}; it must be a {kind.__name__}: {', '.join(kind)}")
 
 
+def _check_bank(strength: float | None, threshold: float | None, interval: int | None, steady: float | None) -> None:
+    """Raise SettingsError unless the numbers of a bank that are given are allowed."""
+    if strength is not None:
+        in_range("fusion_strength", strength, 0, 1)
+    if threshold is not None:
+        in_range("similarity_threshold", threshold, -1, 1)
+    if interval is not None:
+        _whole("interval", interval, 1, 1000)
+    if steady is not None:
+        in_range("steady", steady, 0, 0.9)
+
+
 @dataclass(frozen=True)
 class Lora:
     """A LoRA file (safetensors, kohya or diffusers form) and the weight it is added with."""
@@ -125,13 +194,73 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class BankRules:
+    """How a bank works, where the paper, its authors' program and ours differ.
+
+    destinations_first: whether the first half of a random split are its destinations, not its sources. spread: whether
+    a merge goes through the layers bit by bit over the interval, not all at once. attends: whether attention reads the
+    bank; False fuses only. steady: as in `Look`, where that says nothing. fusion_strength, similarity_threshold,
+    interval: likewise; None: the model's own. Raises SettingsError.
+    """
+
+    place: FusionPlace = FusionPlace.OWN
+    keeps: BankedFeature = BankedFeature.FUSED
+    filling: Filling = Filling.FIRST
+    clock: RowClock = RowClock.EACH
+    split: Split = Split.PLACE
+    destinations_first: bool = False
+    spread: bool = True
+    attends: bool = True
+    steady: float = 0.5
+    fusion_strength: float | None = None
+    similarity_threshold: float | None = None
+    interval: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("place", FusionPlace),
+            ("keeps", BankedFeature),
+            ("filling", Filling),
+            ("clock", RowClock),
+            ("split", Split),
+        ):
+            _choice(name, getattr(self, name), kind)
+        _check_bank(self.fusion_strength, self.similarity_threshold, self.interval, self.steady)
+
+
+OWN_RULES = BankRules()
+# of what the paper does not say (what is kept for fusion, the clock, what a ring holds at first) the authors' program
+_PAPER_RULES = BankRules(
+    place=FusionPlace.BLOCKS,
+    keeps=BankedFeature.PLAIN,
+    filling=Filling.GROWING,
+    clock=RowClock.SHARED,
+    split=Split.RANDOM,
+    destinations_first=True,
+    spread=False,
+    steady=0.0,
+    fusion_strength=0.75,
+    similarity_threshold=0.9,
+    interval=4,
+)
+BANK_RULES = {
+    BankPreset.OWN: OWN_RULES,
+    BankPreset.PAPER: _PAPER_RULES,
+    BankPreset.AUTHORS: replace(
+        _PAPER_RULES, place=FusionPlace.ATTENTIONS, fusion_strength=0.8, similarity_threshold=0.98
+    ),
+}
+"""The rules of each preset; the paper's and the authors' bank is merged (`Policy.MERGE`)."""
+
+
+@dataclass(frozen=True)
 class EngineSettings:
     """What the engine is built from: a change means another engine.
 
     width, height: pixels, multiples of 16. steps: denoising steps, the rows of the stream batch. slots: frames held
-    by a `fifo` bank (a `merge` bank holds one compact frame). guidance is here, not in the look, because it decides
-    how many rows one call has. device: auto, or one of torch's; dtype: auto (core.runtimes.choice.DTYPES) or one of
-    torch's. provider: of the onnx runtime. Raises SettingsError.
+    by a `fifo` bank (a `merge` bank holds one compact frame). rules: how the bank works besides. guidance is here, not
+    in the look, because it decides how many rows one call has. device: auto, or one of torch's; dtype: auto
+    (core.runtimes.choice.DTYPES) or one of torch's. provider: of the onnx runtime. Raises SettingsError.
     """
 
     model: str = "embedded"
@@ -146,6 +275,7 @@ class EngineSettings:
     runtime: Runtime = Runtime.AUTO
     provider: Provider = Provider.AUTO
     loras: tuple[Lora, ...] = ()
+    rules: BankRules = OWN_RULES
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
@@ -158,6 +288,8 @@ class EngineSettings:
             _choice(name, getattr(self, name), kind)
         for name in ("model", "device"):
             _text(name, getattr(self, name))
+        if not isinstance(self.rules, BankRules):
+            raise SettingsError(f"rules is {self.rules!r}; it must be BankRules")
         if not isinstance(self.loras, tuple) or not all(isinstance(lora, Lora) for lora in self.loras):
             raise SettingsError(f"loras is {self.loras!r}; it must be a tuple of Lora")
         if self.dtype not in ("auto", "float64", "float32", "float16", "bfloat16"):
@@ -168,6 +300,32 @@ class EngineSettings:
         """Slots of the bank's rings: a `merge` bank holds one compact frame, whatever `slots` is."""
         return self.slots if self.policy is Policy.FIFO else 1
 
+    @property
+    def growing(self) -> bool:
+        """Whether slots of the rings may hold nothing yet, so that reading them needs a mask."""
+        return self.rules.filling is Filling.GROWING and self.ring_slots > 1
+
+    @property
+    def bank_graph(self) -> str:
+        """What the rules change in the UNet itself, in words; "" where it is the model's own graph."""
+        if self.policy is Policy.OFF:
+            return ""
+        rules = self.rules
+        changes = {
+            f"fusion at {rules.place}": rules.place is not FusionPlace.OWN,
+            f"{rules.keeps} features": rules.keeps is not BankedFeature.FUSED,
+            "a growing ring": self.growing,
+        }
+        return ", ".join(name for name, changed in changes.items() if changed)
+
+    @property
+    def bank(self) -> str:
+        """The bank in a word: its preset where it is another's, else its policy."""
+        for preset in (BankPreset.PAPER, BankPreset.AUTHORS):
+            if self.policy is Policy.MERGE and self.rules == BANK_RULES[preset]:
+                return str(preset)
+        return str(self.policy)
+
 
 @dataclass(frozen=True)
 class Look:
@@ -176,14 +334,16 @@ class Look:
     strength: 0..1, how much of the noise schedule a frame goes through (SDEdit). seed: of the fixed noise. guidance:
     scale of classifier-free guidance, used when EngineSettings.guidance is not none; residual: StreamDiffusion's
     delta. fusion_strength and similarity_threshold: 0..1, paper section 4.2 (alpha and the cosine threshold); None
-    takes the model's own. interval: the bank keeps every interval-th frame; None takes the model's own.
-    skip_difference: a frame whose mean absolute difference to the last translated one is below this (grey levels,
-    0..255) shows the last result again, at most skip_limit times in a row; 0 never skips. wander: degrees per frame
-    by which the noise of text-to-image streaming turns; 0 keeps one noise. detail: 0..1, how much of the source's own
-    edges an enlarged picture gets; the engine enlarges none, who publishes its pictures does. framing: what of the
-    camera's picture is shown, for who gives the engine its pictures; None: not said. region: where the style is, for
-    who publishes; elsewhere: what is shown outside of it: camera, blur (the camera's picture blurred), or the path of
-    a picture. Raises SettingsError.
+    takes the model's own. interval: the bank keeps every interval-th frame; None takes the model's own. steady:
+    0..0.9, the share of the translation before in each, along the motion of the source (core.steadying); None: 0.5 with
+    our own bank, 0 with another's or none. refresh: the bank is made anew, softly, after so many frames; 0: only where
+    the stream drifts. skip_difference: a frame whose mean absolute difference to the last translated one is below
+    this (grey levels, 0..255) shows the last result again, at most skip_limit times in a row; 0 never skips.
+    wander: degrees per frame by which the noise of text-to-image streaming turns; 0 keeps one noise. detail: 0..1,
+    how much of the source's own edges an enlarged picture gets; the engine enlarges none, who publishes its
+    pictures does. framing: what of the camera's picture is shown, for who gives the engine its pictures; None: not
+    said. region: where the style is, for who publishes; elsewhere: what is shown outside of it: camera, blur (the
+    camera's picture blurred), or the path of a picture. Raises SettingsError.
     """
 
     prompt: str = ""
@@ -195,6 +355,8 @@ class Look:
     fusion_strength: float | None = None
     similarity_threshold: float | None = None
     interval: int | None = None
+    steady: float | None = None
+    refresh: int = 0
     on_switch: OnSwitch = OnSwitch.KEEP
     skip_difference: float = 0.0
     skip_limit: int = 10
@@ -211,12 +373,8 @@ class Look:
         _whole("seed", self.seed, 0, 2**32 - 1)
         in_range("guidance", self.guidance, 0, 30)
         in_range("residual", self.residual, 0, 2)
-        if self.fusion_strength is not None:
-            in_range("fusion_strength", self.fusion_strength, 0, 1)
-        if self.similarity_threshold is not None:
-            in_range("similarity_threshold", self.similarity_threshold, -1, 1)
-        if self.interval is not None:
-            _whole("interval", self.interval, 1, 1000)
+        _check_bank(self.fusion_strength, self.similarity_threshold, self.interval, self.steady)
+        _whole("refresh", self.refresh, 0, 1_000_000)
         _choice("on_switch", self.on_switch, OnSwitch)
         in_range("skip_difference", self.skip_difference, 0, 255)
         _whole("skip_limit", self.skip_limit, 0, 100_000)

@@ -97,7 +97,7 @@ def film(resolved: Resolved, frames: int, seconds: list[float] | None = None) ->
     """
     settings = resolved.settings
     guidance = 1.0 if settings.guidance is Guidance.NONE else 1.5
-    engine = Engine(resolved, Look(prompt="a person talking", interval=2, guidance=guidance))
+    engine = Engine(resolved, Look(prompt="a person talking", interval=2, guidance=guidance, steady=0.0))
     if engine.settings.runtime is not resolved.runtime:  # or eager would be compared with itself
         raise PlanError(engine.trouble or f"the {resolved.runtime} runtime cannot run this; vcam engines build --again")
     coarse = np.random.default_rng(0).integers(0, 256, (settings.height // 16 + 2, settings.width // 16 + 4, 3))

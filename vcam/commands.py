@@ -61,7 +61,7 @@ class UseSource:
 
 @dataclass(frozen=True)
 class ChangeEngine:
-    """Build another engine beside the running one, and swap: preset, width, height, steps, policy, slots, model."""
+    """Build another engine beside the running one, and swap: what of EngineOptions a command may ask for."""
 
     changes: dict[str, Any] = field(default_factory=dict)
 
@@ -297,6 +297,7 @@ class Status:
     engine_pid: int | None = None
     restarts: int = 0
     bank_bytes: int = 0
+    refreshes: int = 0
     reader_count: int | None = None
     readers: tuple[str, ...] = ()
     uptime_s: float = 0.0

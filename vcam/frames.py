@@ -144,7 +144,7 @@ class EngineFacts:
     of the feature bank. changes_loras: whether it takes other LoRAs without being built anew. pid: of its process.
     note: what the user should know about the runtime. provider: by whose library (TensorRT) or hardware (ONNX
     Runtime) it runs, in words, "" where the runtime says it all. to_build: whether building a TensorRT engine would
-    help.
+    help. refreshes: how often the bank was made anew by itself.
     """
 
     model: str = ""
@@ -157,6 +157,7 @@ class EngineFacts:
     note: str = ""
     provider: str = ""
     to_build: bool = False
+    refreshes: int = 0
 
 
 @dataclass(frozen=True)

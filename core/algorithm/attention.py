@@ -15,42 +15,62 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from core.algorithm.bank import Bank, Features, Reading, gather_tokens, normalized, read
+from core.settings import BankedFeature
 
 
 class BankCall(NamedTuple):
     """What travels with one UNet call: the bank, how to read it, and the features seen, which the layers fill in.
 
-    cross: cross-attention layer -> its keys and values of the text, [rows, words, 2*channels]; a layer that is not in
-    it works out its own.
+    keeps: which feature is seen where features are fused. cross: cross-attention layer -> its keys and values of the
+    text, [rows, words, 2*channels]; a layer that is not in it works out its own.
     """
 
     bank: Bank
     reading: Reading
     seen: Features
     cross: Mapping[str, Tensor]
+    keeps: BankedFeature = BankedFeature.FUSED
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
-    """Apply multi-head attention: query [rows, m, channels], keys and values [rows, n, channels] -> as query."""
+def attend(query: Tensor, keys: Tensor, values: Tensor, heads: int, allowed: Tensor | None = None) -> Tensor:
+    """Apply multi-head attention: query [rows, m, channels], keys and values [rows, n, channels] -> as query.
+
+    allowed: bool [rows, n], the keys that are looked at; None: all.
+    """
     # [rows, heads, n, channels/heads]
     q, k, v = (t.reshape(t.shape[0], t.shape[1], heads, -1).transpose(1, 2) for t in (query, keys, values))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    mask = None if allowed is None else allowed[:, None, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-def extend(now: Tensor, ring: Tensor, fresh: Tensor) -> Tensor:
+def extend(now: Tensor, ring: Tensor, fresh: Tensor | None) -> Tensor:
     """Return [K_now ; K_bank] along tokens: now [rows, tokens, channels], ring [rows, slots, tokens, channels]."""
-    return torch.cat([now, read(ring, now, fresh)], dim=1)
+    return torch.cat([now, ring.flatten(1, 2) if fresh is None else read(ring, now, fresh)], dim=1)
 
 
-def fuse(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor) -> Tensor:
+def held_tokens(held: Tensor, tokens: int) -> Tensor:
+    """Return bool [rows, slots*tokens], the tokens of the slots of `held`, bool [rows, slots]."""
+    return held[:, :, None].expand(-1, -1, tokens).flatten(1)
+
+
+def fuse(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor, held: Tensor | None = None) -> Tensor:
     """Move each token towards its most similar token of the bank, where their cosine is over the threshold.
 
-    own [rows, tokens, channels], ring [rows, slots, tokens, channels], strength and threshold [rows].
+    own [rows, tokens, channels], ring [rows, slots, tokens, channels], strength and threshold [rows]. held: as in
+    core.algorithm.bank.Reading.
     """
     banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
-    similarity = normalized(own) @ normalized(banked).transpose(1, 2)  # [rows, tokens, slots*tokens]
+    similarity = _similarities(normalized(own), banked, ring.shape[2], held)
     best, index = similarity.max(dim=-1)
     return _moved(own, gather_tokens(banked, index), best, strength, threshold)
+
+
+def _similarities(direction: Tensor, banked: Tensor, tokens: int, held: Tensor | None) -> Tensor:
+    """Return the cosines [rows, tokens, slots*tokens] of unit vectors; what no slot holds is less alike than any is."""
+    similarity = direction @ normalized(banked).transpose(1, 2)
+    if held is None:
+        return similarity
+    return torch.where(held_tokens(held, tokens)[:, None], similarity, -2.0)
 
 
 def _moved(own: Tensor, match: Tensor, similarity: Tensor, strength: Tensor, threshold: Tensor) -> Tensor:
@@ -77,7 +97,9 @@ def subtoken_shares(parts: int) -> Tensor:
     return (line[:, None, :, None] * line[None, :, None, :]).reshape(-1, 9)  # [steps*steps, 3*3]
 
 
-def fuse_subtoken(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor, grid: SubtokenGrid) -> Tensor:
+def fuse_subtoken(
+    own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor, grid: SubtokenGrid, held: Tensor | None = None
+) -> Tensor:
     """Fuse as `fuse` does, but let the match lie between tokens, so that motion by less than a token is followed.
 
     Ours, not the paper's; video codecs compensate motion by parts of a pixel in the same way. The most similar token is
@@ -85,7 +107,7 @@ def fuse_subtoken(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor
     """
     banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
     direction, (rows, tokens, channels) = normalized(own), own.shape
-    index = (direction @ normalized(banked).transpose(1, 2)).argmax(dim=-1)  # [rows, tokens]
+    index = _similarities(direction, banked, ring.shape[2], held).argmax(dim=-1)  # [rows, tokens]
     nine = _neighbours(ring.shape[1], grid)[index]  # [rows, tokens, 9]
     around = gather_tokens(banked, nine.flatten(1)).reshape(rows, tokens, 9, channels)
     best, point = _similarity(direction, around, grid.shares).max(dim=-1)
@@ -136,16 +158,19 @@ def _neighbours(slots: int, grid: SubtokenGrid) -> Tensor:
 
 
 def fuse_at(place: str, own: Tensor, call: BankCall, grid: SubtokenGrid | None = None) -> Tensor:
-    """Return `own` [rows, tokens, channels] fused with the bank at `place`; what is returned is also banked."""
+    """Return `own` [rows, tokens, channels] fused with the bank at `place`, and bank it as the call says."""
     name = f"{place}.feature"
     ring = call.bank.get(name)
     if ring is None:
         fused = own
-    elif grid is None:
-        fused = fuse(own, ring, call.reading.strength, call.reading.threshold)
     else:
-        fused = fuse_subtoken(own, ring, call.reading.strength, call.reading.threshold, grid)
-    call.seen[name] = fused
+        reading = call.reading
+        strength, threshold, held = reading.strength, reading.threshold, reading.held
+        if grid is None:
+            fused = fuse(own, ring, strength, threshold, held)
+        else:
+            fused = fuse_subtoken(own, ring, strength, threshold, grid, held)
+    call.seen[name] = own if call.keeps is BankedFeature.PLAIN else fused
     return fused
 
 
@@ -183,11 +208,16 @@ class SelfAttention:
         query, key, value = project(attn, hidden_states)
         key_name, value_name = f"{self.layer}.key", f"{self.layer}.value"
         bank_call.seen[key_name], bank_call.seen[value_name] = key, value
+        allowed = None
         if key_name in bank_call.bank:
-            fresh = bank_call.reading.fresh
+            fresh, held = bank_call.reading.fresh, bank_call.reading.held
+            if held is not None:
+                allowed = torch.cat(
+                    [torch.ones_like(key[..., 0], dtype=torch.bool), held_tokens(held, key.shape[1])], 1
+                )
             key = extend(key, bank_call.bank[key_name], fresh)
             value = extend(value, bank_call.bank[value_name], fresh)
-        out = attn.to_out[0](attend(query, key, value, attn.heads))
+        out = attn.to_out[0](attend(query, key, value, attn.heads, allowed))
         return fuse_at(self.layer, out, bank_call) if self.fuses else out
 
 

@@ -8,29 +8,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.settings import Policy
+from core.settings import OWN_RULES, BankRules, Policy, Split
 
 Bank = dict[str, Tensor]
 Features = dict[str, Tensor]  # the features of one call: name -> [rows, tokens, channels]
 Layout = dict[str, tuple[int, int]]  # name -> (tokens, channels)
+GROUPS = 4  # of layers, one after the other merged over the interval: as many as the paper's interval has frames
 
 
 class Reading(NamedTuple):
     """How each row of a call reads its bank; tensors, so that a change needs no other graph.
 
-    fresh: bool [rows], the row has no past yet and reads its own features. strength and threshold: float [rows], paper
-    section 4.2; a threshold above 1 fuses nothing.
+    fresh: bool [rows], attention reads the row's own features instead, as where it has no past yet; None: no row does,
+    which saves a copy of the rings where one knows it on the host and runs no fixed graph. strength and
+    threshold: float [rows], paper section 4.2; a threshold above 1 fuses nothing. held: bool [rows, slots], the slots
+    that hold a frame; None: all of them.
     """
 
-    fresh: Tensor
+    fresh: Tensor | None
     strength: Tensor
     threshold: Tensor
+    held: Tensor | None = None
 
 
 def empty(layout: Layout, rows: int, slots: int, dtype: torch.dtype, device: torch.device) -> Bank:
@@ -77,6 +82,57 @@ def permutation(seed: int, frame: int, tokens: int) -> Tensor:
     return torch.randperm(2 * tokens, generator=generator)
 
 
+def merge_order(seed: int, frame: int, tokens: int, rules: BankRules = OWN_RULES) -> Tensor:
+    """Return int64 [2*tokens]: the order of bank tokens, then the frame's, in one frame's merge: sources first."""
+    order = permutation(seed, frame, tokens)
+    places = torch.arange(tokens)
+    match rules.split:
+        case Split.NOW:
+            return torch.arange(2 * tokens)
+        case Split.GRID:
+            return torch.arange(2 * tokens).view(tokens, 2).T.flatten()
+        case Split.PLACE:
+            banked = order[:tokens] < tokens  # by chance, at each place
+            return torch.cat(
+                [torch.where(banked, places, places + tokens), torch.where(banked, places + tokens, places)]
+            )
+        case Split.RANDOM:
+            return order.roll(tokens) if rules.destinations_first else order
+
+
+def merge_groups(layout: Mapping[str, tuple[int, int]]) -> tuple[tuple[str, ...], ...]:
+    """Return the names of the entries that are merged together, in at most GROUPS groups of about the same work.
+
+    What follows the same keys is in the same group.
+    """
+    return _groups(tuple(layout.items()))
+
+
+def layout_of(bank: Bank) -> Layout:
+    """Return the layout of a bank's rings."""
+    return {name: (ring.shape[2], ring.shape[3]) for name, ring in bank.items()}
+
+
+@lru_cache(maxsize=16)
+def _groups(layout: tuple[tuple[str, tuple[int, int]], ...]) -> tuple[tuple[str, ...], ...]:
+    shapes = dict(layout)
+    together: dict[str, list[str]] = {}
+    for name in shapes:
+        together.setdefault(guide_name(name, shapes), []).append(name)
+    groups: list[list[str]] = [[] for _ in range(min(GROUPS, len(together)))]
+    work = [0] * len(groups)
+    # the largest first, each to the group that has the least to do yet
+    for guide, names in sorted(together.items(), key=lambda one: -_work(*shapes[one[0]])):
+        least = work.index(min(work))
+        groups[least] += names
+        work[least] += _work(*shapes[guide])
+    return tuple(map(tuple, groups))
+
+
+def _work(tokens: int, channels: int) -> int:
+    return tokens * tokens * channels  # of finding each token's match, which takes most of a merge
+
+
 def merge(bank: Bank, seen: Features, orders: Mapping[int, Tensor]) -> Bank:
     """Merge bank and current tokens into one compact slot: dynamic merging (paper, section 4.3).
 
@@ -96,7 +152,7 @@ def merge(bank: Bank, seen: Features, orders: Mapping[int, Tensor]) -> Bank:
     return merged
 
 
-def guide_name(name: str, bank: Mapping[str, Tensor]) -> str:
+def guide_name(name: str, bank: Mapping[str, object]) -> str:
     """Return the entry by whose similarity `name` is merged: its attention layer's keys, or itself."""
     place = name.rpartition(".")[0]
     for guide in (f"{place}.key", f"{place}.attn1.key"):
@@ -144,53 +200,93 @@ class BankUpdate(NamedTuple):
     """What a call does to the bank; its row r worked on the frame of age ages[r].
 
     Ages are frames since the bank was emptied; a negative one is a row that holds no frame yet. writes: the slots that
-    each row's frame takes. merged: the rows to be merged. positions: the slot that each row takes next.
+    each row's frame takes. merged: (row, number of the group of `merge_groups`) of what is to be merged. positions: the
+    slot that each row takes next; in a growing ring plus the slots' count once it is full. held: how many slots of each
+    row hold a frame when it is read.
     """
 
     ages: tuple[int, ...]
     writes: tuple[tuple[int, ...], ...]
-    merged: tuple[int, ...]
+    merged: tuple[tuple[int, int], ...]
     positions: tuple[int, ...]
+    held: tuple[int, ...]
 
 
-def next_update(
-    slots: int, positions: tuple[int, ...], ages: Sequence[int], *, policy: Policy, interval: int
-) -> BankUpdate:
-    """Return the update of a bank of so many slots, 0 for none; positions[r] is the slot that row r takes next.
+class Keeping(NamedTuple):
+    """When frames are kept, and how: every interval-th, by that policy.
 
-    Age 0 fills every slot; afterwards every interval-th frame is kept: the ring's oldest slot takes it (`fifo`), or it
-    is merged into the compact slot (`merge`).
+    groups: how many groups of layers are merged, one after the other where `spread`. growing: slots that were not
+    written yet are not read; otherwise the first frame fills them all.
+    """
+
+    policy: Policy
+    interval: int
+    groups: int = 1
+    spread: bool = True
+    growing: bool = False
+
+    def due(self, age: int, group: int = 0) -> bool:
+        """Return whether a frame of that age is kept (by a ring), or merged into that group of layers."""
+        phase = group * self.interval // self.groups if self.spread else 0
+        return age > 0 and age % self.interval == phase
+
+
+def next_update(slots: int, positions: tuple[int, ...], ages: Sequence[int], keeping: Keeping) -> BankUpdate:
+    """Return the update of a bank of so many slots, 0 for none; positions: of the update before, of zeros at first.
+
+    Age 0 fills every slot, or the first of a growing ring; afterwards every interval-th frame is kept: the ring's
+    oldest slot takes it (`fifo`), or it is merged into the compact slot (`merge`).
     """
     ages = tuple(ages)
     if not slots:
-        return BankUpdate(ages, ((),) * len(ages), (), positions)
-    due = [age > 0 and age % interval == 0 for age in ages]
-    filled = [tuple(range(slots)) if age == 0 else () for age in ages]
-    if policy is Policy.FIFO:
-        writes = tuple((slot,) if now else full for slot, now, full in zip(positions, due, filled, strict=True))
-        after = tuple((slot + now) % slots for slot, now in zip(positions, due, strict=True))
-        return BankUpdate(ages, writes, (), after)
-    return BankUpdate(ages, tuple(filled), tuple(row for row, now in enumerate(due) if now), positions)
+        return BankUpdate(ages, ((),) * len(ages), (), positions, (0,) * len(ages))
+    if keeping.policy is Policy.FIFO:
+        return _ring_update(slots, positions, ages, keeping)
+    filled = tuple(tuple(range(slots)) if age == 0 else () for age in ages)
+    merged = [
+        (row, group) for row, age in enumerate(ages) for group in range(keeping.groups) if keeping.due(age, group)
+    ]
+    return BankUpdate(ages, filled, tuple(merged), positions, (slots,) * len(ages))
 
 
-def apply_update(bank: Bank, seen: Features, update: BankUpdate, seed: int) -> Bank:
-    """Return the bank after that update; seed: of the random order in which tokens are merged."""
-    if any(update.writes):
+def _ring_update(slots: int, positions: tuple[int, ...], ages: tuple[int, ...], keeping: Keeping) -> BankUpdate:
+    writes: list[tuple[int, ...]] = []
+    after: list[int] = []
+    for position, age in zip(positions, ages, strict=True):
+        due, first = keeping.due(age), age == 0
+        at = 0 if first else position
+        writes.append(tuple(range(slots)) if first and not keeping.growing else (at % slots,) if due or first else ())
+        if keeping.growing:
+            moved = at + (due or first)
+            after.append(moved if moved < 2 * slots else moved - slots)
+        else:
+            after.append((position + due) % slots)
+    held = [min(position, slots) if keeping.growing else slots for position in positions]
+    return BankUpdate(ages, tuple(writes), (), tuple(after), tuple(held))
+
+
+def apply_update(bank: Bank, seen: Features, update: BankUpdate, seed: int, rules: BankRules = OWN_RULES) -> Bank:
+    """Return the bank after that update; the rows that are merged are changed in place.
+
+    seed, rules: of the order in which tokens are merged.
+    """
+    if all(len(slots) == 1 for slots in update.writes) and slot_count(bank) == 1:
+        bank = {name: seen[name][:, None] for name in bank}  # nothing of the rings is left: no copy
+    elif any(update.writes):
         device = next(iter(bank.values())).device
         bank = write(bank, seen, slot_mask(slot_count(bank), update.writes).to(device))
     if update.merged:
-        bank = _merge_rows(bank, seen, update, seed)
+        names = merge_groups(layout_of(bank))
+        for row, group in update.merged:
+            one = slice(row, row + 1)
+            part = {name: bank[name][one] for name in names[group]}
+            orders = merge_orders(layout_of(part), seed, [update.ages[row]], rules)
+            for name, merged in merge(part, {name: seen[name][one] for name in part}, orders).items():
+                bank[name][one] = merged
     return bank
 
 
-def merge_orders(bank: Bank, seed: int, frames: Sequence[int]) -> dict[int, Tensor]:
-    """Return for `merge`: tokens -> int64 [rows, 2*tokens], the permutation of each of those frames, one a row."""
-    tokens = {ring.shape[2] for ring in bank.values()}
-    return {n: torch.stack([permutation(seed, frame, n) for frame in frames]) for n in tokens}
-
-
-def _merge_rows(bank: Bank, seen: Features, update: BankUpdate, seed: int) -> Bank:
-    index = torch.tensor(update.merged, device=next(iter(bank.values())).device)
-    given = merge_orders(bank, seed, [update.ages[row] for row in update.merged])
-    part = merge({n: t[index] for n, t in bank.items()}, {n: seen[n][index] for n in bank}, given)
-    return {name: ring.index_copy(0, index, part[name]) for name, ring in bank.items()}
+def merge_orders(layout: Layout, seed: int, frames: Sequence[int], rules: BankRules = OWN_RULES) -> dict[int, Tensor]:
+    """Return for `merge`: tokens -> int64 [rows, 2*tokens], the order of each of those frames, one a row."""
+    tokens = {tokens for tokens, _ in layout.values()}
+    return {n: torch.stack([merge_order(seed, frame, n, rules) for frame in frames]) for n in tokens}

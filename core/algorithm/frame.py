@@ -39,7 +39,8 @@ class FrameScalars(NamedTuple):
     def named(self) -> dict[str, Tensor]:
         """Return every tensor by its name; those of `reading` by their own."""
         plain = {"scale": self.scale, "residual": self.residual, "presence": self.presence}
-        return plain | self.reading._asdict() | {"write": self.write}
+        reading = {name: value for name, value in self.reading._asdict().items() if value is not None}
+        return plain | reading | {"write": self.write}
 
 
 class FrameInputs(NamedTuple):
@@ -260,18 +261,18 @@ class BankMerge(nn.Module):
         """Return the rings after the merge; nothing given is changed.
 
         bank: rings [rows, 1, tokens, channels], seen: [rows, tokens, channels], of those rows only. orders: tokens ->
-        int64 [rows, 2*tokens], core.algorithm.bank.permutation of each row's frame.
+        int64 [rows, 2*tokens], core.algorithm.bank.merge_order of each row's frame.
         """
         return banks.merge(bank, seen, orders)
 
 
 def example_inputs(
-    net: BankedUNet | None, tensors: StreamTensors, net_rows: int, words: tuple[int, int]
+    net: BankedUNet | None, tensors: StreamTensors, net_rows: int, words: tuple[int, int], *, growing: bool = False
 ) -> FrameInputs:
     """Return inputs of the right shapes and of no meaning, to make a graph with before a look is known.
 
-    words: (words, width) of the text. net: works out `cross`, which is empty without one. Ones rather than zeros, for
-    the arithmetic divides by some of them.
+    words: (words, width) of the text. growing: slots of the rings may hold nothing. net: works out `cross`, which is
+    empty without one. Ones rather than zeros, for the arithmetic divides by some of them.
     """
     like, slots = tensors.in_flight, banks.slot_count(tensors.bank)
     count = len(like) + 1
@@ -288,7 +289,12 @@ def example_inputs(
         like.new_ones(1),
         like.new_ones(1),
         like.new_ones(1),
-        Reading(flags[:, 0].clone(), like.new_ones(net_rows), like.new_ones(net_rows)),
+        Reading(
+            flags[:, 0].clone(),
+            like.new_ones(net_rows),
+            like.new_ones(net_rows),
+            torch.ones(net_rows, slots, dtype=torch.bool, device=like.device) if growing else None,
+        ),
         flags[:, 1:].clone(),
     )
 

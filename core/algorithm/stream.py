@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from core.algorithm import bank as banks
-from core.algorithm.bank import BankUpdate, Layout, Reading
+from core.algorithm.bank import BankUpdate, Keeping, Layout, Reading
 from core.algorithm.frame import FrameInputs, FrameScalars, StreamTensors, denoise_batch
 from core.algorithm.net import Net, Picture
 from core.algorithm.schedule import Prediction, RowCoefficients
-from core.settings import Guidance, Policy
+from core.settings import OWN_RULES, BankRules, Filling, Guidance, Policy, RowClock
 
 PendingPicture = Callable[[], Picture]  # waits for a result and returns it
 Stages = Mapping[str, Callable[[], Any]]  # the name of a frame's stage -> what runs it once, by itself
@@ -43,12 +43,14 @@ class SamplingParameters(NamedTuple):
     fusion_strength: float
     threshold: float
     seed: int
+    rules: BankRules = OWN_RULES
 
 
 class StreamState(NamedTuple):
     """Everything that a stream remembers from frame to frame.
 
-    positions: the slot that each UNet row's ring takes next. frame_index: frames since the bank was emptied.
+    positions: the slot that each UNet row's ring takes next (core.algorithm.bank.BankUpdate). frame_index: frames
+    since the bank was emptied.
     """
 
     tensors: StreamTensors
@@ -119,14 +121,29 @@ def with_empty_bank(state: StreamState) -> StreamState:
 
 def bank_update(sampling: SamplingParameters, state: StreamState) -> BankUpdate:
     """Return what the next frame does to the bank."""
-    slots = banks.slot_count(state.tensors.bank)
-    return banks.next_update(
-        slots, state.positions, row_ages(sampling, state), policy=sampling.policy, interval=sampling.interval
-    )
+    bank = state.tensors.bank
+    slots = banks.slot_count(bank)
+    kept = keeping(sampling, slots, len(banks.merge_groups(banks.layout_of(bank))))
+    return banks.next_update(slots, state.positions, row_ages(sampling, state), kept)
+
+
+def keeping(sampling: SamplingParameters, slots: int, groups: int) -> Keeping:
+    """Return when and how frames are kept by a bank of so many slots and groups of layers to merge."""
+    return Keeping(sampling.policy, sampling.interval, groups, sampling.rules.spread, growing(sampling, slots))
+
+
+def growing(sampling: SamplingParameters, slots: int) -> bool:
+    """Return whether slots of the rings may hold nothing yet."""
+    return sampling.rules.filling is Filling.GROWING and sampling.policy is Policy.FIFO and slots > 1
 
 
 def row_ages(sampling: SamplingParameters, state: StreamState) -> list[int]:
-    """Return the age, in frames since the bank was emptied, of the frame that each UNet row works on next."""
+    """Return the age, in frames since the bank was emptied, of the frame that each UNet row works on next.
+
+    With a shared clock it is every row's that of the newest frame.
+    """
+    if sampling.rules.clock is RowClock.SHARED:
+        return [state.frame_index for _ in net_rows(sampling.guidance, sampling.noise.shape[0])]
     return [state.frame_index - row for row in net_rows(sampling.guidance, sampling.noise.shape[0])]
 
 
@@ -142,16 +159,23 @@ def frame_scalars(
 ) -> FrameScalars:
     """Return the small inputs of a frame; imagined: it comes from no picture."""
     like = torch.empty(0, dtype=sampling.noise.dtype, device=device)
-    fresh = torch.tensor([age <= 0 for age in update.ages], device=device)
+    fresh = torch.tensor([age <= 0 or not sampling.rules.attends for age in update.ages], device=device)
     strength = like.new_full((len(update.ages),), sampling.fusion_strength)
     threshold = like.new_tensor([_NEVER if age <= 0 else sampling.threshold for age in update.ages])
     return FrameScalars(
         scale=like.new_tensor([sampling.scale]),
         residual=like.new_tensor([sampling.residual]),
         presence=like.new_tensor([0.0 if imagined else 1.0]),
-        reading=Reading(fresh, strength, threshold),
+        reading=Reading(fresh, strength, threshold, _held(sampling, slots, update, device)),
         write=banks.slot_mask(slots, update.writes).to(device),
     )
+
+
+def _held(sampling: SamplingParameters, slots: int, update: BankUpdate, device: torch.device) -> Tensor | None:
+    if not growing(sampling, slots):
+        return None
+    counts = [0 if age <= 0 else held for age, held in zip(update.ages, update.held, strict=True)]
+    return torch.arange(slots, device=device) < torch.tensor(counts, device=device)[:, None]
 
 
 def frame_inputs(
@@ -171,14 +195,17 @@ def next_state(state: StreamState, tensors: StreamTensors, update: BankUpdate) -
 def step(net: Net, sampling: SamplingParameters, state: StreamState, latent: Tensor) -> tuple[Tensor, StreamState]:
     """Run one call of the stream batch: a latent [1, channels, h, w] in, the clean one of rows-1 calls ago out."""
     update, bank = bank_update(sampling, state), state.tensors.bank
+    inputs = frame_inputs(sampling, state, update)
+    if sampling.rules.attends and min(update.ages) > 0:
+        inputs = inputs._replace(reading=inputs.reading._replace(fresh=None))
     done = denoise_batch(
         net,
-        frame_inputs(sampling, state, update),
+        inputs,
         state.tensors,
         latent,
         prediction=sampling.prediction,
         guidance=sampling.guidance,
     )
-    bank = banks.apply_update(bank, done.seen, update, sampling.seed)
+    bank = banks.apply_update(bank, done.seen, update, sampling.seed, sampling.rules)
     tensors = state.tensors._replace(in_flight=done.in_flight, origins=done.origins, bank=bank)
     return done.clean, next_state(state, tensors, update)

@@ -22,19 +22,29 @@ from core.algorithm.attention import (
 )
 from core.algorithm.bank import Bank, Features, Layout, Reading
 from core.errors import PlaceError
+from core.settings import BankedFeature, FusionPlace
+
+Places = Iterable[str] | FusionPlace | None  # where features are fused: by name, or the paper's; None: `attentions`
 
 
 class BankedUNet(nn.Module):
     """A diffusers UNet whose self-attention and named places read a bank; it takes over the given UNet."""
 
-    def __init__(self, unet: UNet2DConditionModel, places: Iterable[str] | None, parts: int = 1) -> None:
-        """Take the UNet over; places: names of attention layers, transformer or up blocks, None: `default_places`.
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        places: Places,
+        parts: int = 1,
+        keeps: BankedFeature = BankedFeature.FUSED,
+    ) -> None:
+        """Take the UNet over; places: names of attention layers, transformer or up blocks (`Places`).
 
-        parts: as in core.algorithm.attention.FusedUpBlock; other than 1 it needs places that are up blocks. Raises
-        PlaceError for any other name.
+        parts: as in core.algorithm.attention.FusedUpBlock; other than 1 it needs places that are up blocks. keeps:
+        which feature of those places is banked. Raises PlaceError for any other name.
         """
         super().__init__()
-        wanted = set(default_places(unet) if places is None else places)
+        self.keeps = keeps
+        wanted = set(place_names(unet, places))
         self.self_attentions = self_attentions(unet)
         modules = dict(unet.named_modules())
         processors: dict[str, Any] = {}
@@ -72,7 +82,7 @@ class BankedUNet(nn.Module):
     ) -> tuple[Tensor, Features]:
         """See core.algorithm.net.Net; cross: `cross_attention` of the text, where the caller has it."""
         seen: Features = {}
-        call = BankCall(bank, reading, seen, cross or {})
+        call = BankCall(bank, reading, seen, cross or {}, self.keeps)
         told = conditions.apart(text, self.pooled)
         (prediction,) = self.unet(
             latents,
@@ -199,7 +209,15 @@ def default_places(unet: UNet2DConditionModel) -> tuple[str, ...]:
     return tuple(name for name in self_attentions(unet) if name.startswith(low))
 
 
-def layout(config: Mapping[str, Any], places: Iterable[str] | None, height: int, width: int) -> Layout:
+def place_names(unet: UNet2DConditionModel, places: Places) -> tuple[str, ...]:
+    """Return the names of the places of that UNet."""
+    if isinstance(places, FusionPlace):
+        blocks = places is FusionPlace.BLOCKS
+        return tuple(name.removesuffix(".attn1") if blocks else name for name in default_places(unet))
+    return default_places(unet) if places is None else tuple(places)
+
+
+def layout(config: Mapping[str, Any], places: Places, height: int, width: int) -> Layout:
     """Return the shapes of a UNet's bank at latents of height x width, from its configuration alone.
 
     Raises PlaceError.

@@ -46,7 +46,7 @@ from core.models.description import ModelDescription, stored
 from core.models.folder_files import one_line, part_config
 from core.models.loading import quiet
 from core.models.resolved import Resolved
-from core.settings import EngineSettings, Guidance, Policy, Runtime
+from core.settings import EngineSettings, FusionPlace, Guidance, Policy, Runtime
 
 # What no tensor shows. On a GPU the context and the libraries' workspaces: an allowance, not measured. On the CPU what
 # its kernels scratch, of which most is convolutions' weights in another order: as seen in real runs (docs/models.md).
@@ -224,7 +224,7 @@ def _shape(settings: EngineSettings) -> _Shape:
 
 @lru_cache(maxsize=64)
 def _frame(
-    parts: str, places: tuple[str, ...] | None, subtoken: int, shape: _Shape, dtype: torch.dtype
+    parts: str, places: tuple[str, ...] | FusionPlace | None, subtoken: int, shape: _Shape, dtype: torch.dtype
 ) -> tuple[int, int]:
     """Return the bytes of the bank, and those of all other tensors alive at the worst moment of a frame."""
     import diffusers

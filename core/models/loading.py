@@ -131,7 +131,8 @@ def banked(unet: Any, resolved: Resolved) -> BankedUNet:
     from core.algorithm.unet import BankedUNet
 
     try:
-        return BankedUNet(unet, resolved.places, resolved.subtoken).to(unet.device)
+        keeps = resolved.settings.rules.keeps
+        return BankedUNet(unet, resolved.places, resolved.subtoken, keeps).to(unet.device)
     except PlaceError as error:
         raise ModelError(f"{resolved.description.folder / DESCRIPTION}: fusion.subtoken: {error}") from error
 

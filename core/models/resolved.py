@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from core.models.description import ModelDescription
 from core.plans import NOT_ASKED, TensorRtState
-from core.settings import EngineSettings, Policy, Runtime
+from core.settings import EngineSettings, FusionPlace, Policy, Runtime
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,12 @@ class Resolved:
         return self.settings.runtime
 
     @property
-    def places(self) -> tuple[str, ...] | None:
-        """Where the UNet fuses features: module names, none without a bank; None for the paper's places."""
-        return () if self.settings.policy is Policy.OFF else self.description.places
+    def places(self) -> tuple[str, ...] | FusionPlace | None:
+        """Where the UNet fuses features (core.algorithm.unet.Places); nowhere without a bank."""
+        if self.settings.policy is Policy.OFF:
+            return ()
+        place = self.settings.rules.place
+        return self.description.places if place is FusionPlace.OWN else place
 
     @property
     def sources(self) -> tuple[int, int] | None:
@@ -42,5 +45,6 @@ class Resolved:
 
     @property
     def subtoken(self) -> int:
-        """Into how many parts a token's width is divided when features are matched; 1 without a bank."""
-        return 1 if self.settings.policy is Policy.OFF else self.description.subtoken
+        """Into how many parts a token's width is divided when features are matched at its own places; else 1."""
+        own = self.settings.policy is not Policy.OFF and self.settings.rules.place is FusionPlace.OWN
+        return self.description.subtoken if own else 1

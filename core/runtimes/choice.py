@@ -146,4 +146,6 @@ def _next_best(description: ModelDescription, settings: EngineSettings) -> tuple
         return Runtime.EAGER, "the model has no graphs for the onnx runtime"
     if settings.dtype != "float32" or settings.loras:
         return Runtime.EAGER, "the onnx runtime takes float32 and no LoRAs"
+    if settings.bank_graph:
+        return Runtime.EAGER, f"the onnx runtime's graphs have the model's own bank, not {settings.bank_graph}"
     return Runtime.ONNX, "the quickest without a GPU"

@@ -80,7 +80,9 @@ def load(
     def open_stream(state: StreamState) -> Step:
         size = (settings.height, settings.width)
         try:
-            step = CompiledStep(optimized.frame, state, size, (length, width), report, backend, mode)
+            step = CompiledStep(
+                optimized.frame, state, size, (length, width), report, backend, mode, growing=settings.growing
+            )
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # of PyTorch's compiler: there is no common class below this one
@@ -158,15 +160,19 @@ class CompiledStep:
         report: Report,
         backend: str,
         mode: str | None,
+        *,
+        growing: bool = False,
     ) -> None:
         """Compile for that stream, whose tensors are worked on in place.
 
-        size: (height, width) of the pictures. words: (words, width) of the text.
+        size: (height, width) of the pictures. words: (words, width) of the text. growing: slots of the bank may hold
+        nothing.
         """
         device = state.tensors.in_flight.device
         self._tensors = state.tensors
         picture, shown = (torch.zeros(*size, 3, dtype=torch.uint8, device=device) for _ in range(2))
-        self._inputs = example_inputs(frame.net, state.tensors, len(state.positions), words)  # type: ignore[arg-type]
+        rows = len(state.positions)
+        self._inputs = example_inputs(frame.net, state.tensors, rows, words, growing=growing)  # type: ignore[arg-type]
         self._frame = frame
         self._compiled = partial(_compiled, backend=backend, mode=mode)
         self._policy = device_policy(device)
@@ -176,7 +182,7 @@ class CompiledStep:
             self._translate: Callable[[], Features] = self._policy.capture(run)
             write_cross = self._policy.capture(partial(_write_cross, frame, self._inputs))
             self._orders: dict[int, list[StagedInput]] = {}
-            self._merges: list[Callable[[Features], None]] = []
+            self._merges: dict[tuple[int, int], Callable[[Features], None]] = {}
             if seen := self._translate():
                 report("compiling the merge of the bank", 0.75)
                 self._orders = _orders(self._tensors.bank)
@@ -187,11 +193,15 @@ class CompiledStep:
         self._device_inputs = DeviceInputs(self._inputs.rows._asdict(), self._inputs.noise, scalars, write_text)
         self._copies = self._policy.copies(picture, shown)
 
-    def _compiled_merges(self, seen: Features) -> list[Callable[[Features], None]]:
-        """Return what merges each row, by code that is compiled once and has run."""
-        merge, rows = self._compiled(_merge), range(len(next(iter(seen.values()))))
-        merges = [_row_merge(merge, self._tensors.bank, self._orders, row, seen, self._policy) for row in rows]
-        for run in merges:
+    def _compiled_merges(self, seen: Features) -> dict[tuple[int, int], Callable[[Features], None]]:
+        """Return what merges each group of layers of each row, by code that is compiled once and has run."""
+        bank, rows = self._tensors.bank, range(len(next(iter(seen.values()))))
+        merges = {}
+        for group, names in enumerate(banks.merge_groups(banks.layout_of(bank))):
+            merge, part = self._compiled(_merge), {name: bank[name] for name in names}
+            for row in rows:
+                merges[row, group] = _row_merge(merge, part, self._orders, row, seen, self._policy)
+        for run in merges.values():
             run(seen)
         return merges
 
@@ -225,7 +235,9 @@ class CompiledStep:
             bank = {name: ring.clone() for name, ring in tensors.bank.items()}
             keep = [capture(partial(compiled(_write), bank, seen, inputs.write))] if any(update.writes) else []
             orders, merge = _orders(bank), compiled(_merge)
-            keep += [partial(_row_merge(merge, bank, orders, row, seen, self._policy), seen) for row in update.merged]
+            for row, group in update.merged:
+                part = {name: bank[name] for name in banks.merge_groups(banks.layout_of(bank))[group]}
+                keep.append(partial(_row_merge(merge, part, orders, row, seen, self._policy), seen))
             decode = capture(partial(compiled(frame.decode), latent, given))
             shown = decode()
         return {
@@ -242,10 +254,12 @@ class CompiledStep:
         self._device_inputs.weights_changed()
 
     def _merge(self, sampling: SamplingParameters, update: BankUpdate, seen: Features) -> None:
-        for row in update.merged:
-            for tokens, order in banks.merge_orders(self._tensors.bank, sampling.seed, [update.ages[row]]).items():
+        layout = banks.layout_of(self._tensors.bank)
+        for row in sorted({row for row, _ in update.merged}):
+            for tokens, order in banks.merge_orders(layout, sampling.seed, [update.ages[row]], sampling.rules).items():
                 self._orders[tokens][row].set(order)
-            self._merges[row](seen)
+        for row, group in update.merged:
+            self._merges[row, group](seen)
 
 
 def _translate(
@@ -289,7 +303,8 @@ def _row_merge(
     seen: features to capture with; where results are static they lie at these addresses in every frame.
     """
     rings = {name: ring[row : row + 1] for name, ring in bank.items()}
-    own = {tokens: rows[row].buffer for tokens, rows in orders.items()}
+    sizes = {ring.shape[2] for ring in bank.values()}
+    own = {tokens: rows[row].buffer for tokens, rows in orders.items() if tokens in sizes}
 
     def run(seen: Features) -> None:
         merge(rings, {name: seen[name][row : row + 1] for name in rings}, own)

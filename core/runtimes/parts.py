@@ -65,7 +65,7 @@ class PartsStep:
             "copy in": lambda: torch.from_numpy(picture).to(sampling.noise.device),
             "encode": lambda: parts.encode(picture),
             "unet": unet,
-            "bank": lambda: banks.apply_update(tensors.bank, seen, update, sampling.seed),
+            "bank": lambda: banks.apply_update(dict(tensors.bank), seen, update, sampling.seed),
             "decode": lambda: parts.decode(latent, shown),
             "copy out": lambda: shown.cpu(),
         }

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from core.algorithm.bank import BankUpdate
+from core.algorithm.bank import BankUpdate, slot_count
 from core.algorithm.stream import SamplingParameters, Stages, StreamState
 from core.settings import Policy
 
@@ -17,12 +17,13 @@ STAGES = ("copy in", "encode", "unet", "bank", "decode", "copy out")
 
 
 def sample_update(sampling: SamplingParameters, state: StreamState) -> BankUpdate:
-    """Return an update in which a frame enters the bank: every row writes a slot, or one row is merged."""
+    """Return an update in which a frame enters the bank: every row writes a slot, or a group of one row is merged."""
     rows = len(state.positions)
     ages = tuple(range(1, rows + 1))
     merging = sampling.policy is Policy.MERGE and bool(state.tensors.bank)
     writes = ((),) * rows if merging or not state.tensors.bank else tuple((slot,) for slot in state.positions)
-    return BankUpdate(ages, writes, (0,) if merging else (), state.positions)
+    slots = slot_count(state.tensors.bank)
+    return BankUpdate(ages, writes, ((0, 0),) if merging else (), state.positions, (slots,) * rows)
 
 
 @torch.inference_mode()

@@ -67,7 +67,8 @@ def watch(engine: Engine) -> list[Call]:
     def watched(
         latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
     ) -> tuple[Tensor, Features]:
-        rows = (reading.fresh.tolist(), reading.strength.tolist(), reading.threshold.tolist())
+        fresh = [False] * len(latents) if reading.fresh is None else reading.fresh.tolist()
+        rows = (fresh, reading.strength.tolist(), reading.threshold.tolist())
         calls.append(Call(timesteps.tolist(), text, *rows))
         return net(latents, timesteps, text, bank, reading)
 

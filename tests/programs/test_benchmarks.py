@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, random_model, report, side_by_side
+from benchmarks import bank_rows, gpu, random_model, report, side_by_side
 from benchmarks.paper_way import PaperAttention, PaperNet
 from benchmarks.rig import PROMPT, Run
 from core.algorithm import stream
@@ -28,7 +28,7 @@ from core.measure import flops
 from core.models.description import ModelDescription, describe
 from core.models.resolved import Resolved
 from core.runtimes.choice import resolve
-from core.settings import EngineSettings, Guidance, Look, Policy, Runtime
+from core.settings import BANK_RULES, BankPreset, EngineSettings, Guidance, Look, Policy, Runtime
 from tests.support.small_models import DEVICE, LATENT, moving_latents, random_text, small_unet
 from tests.support.small_sampling import sampling
 
@@ -251,3 +251,18 @@ def test_transitions_are_measured_with_each_bank(tmp_path: Path, capsys: pytest.
     off = found["rows"][0]
     assert off["largest"] >= off["mean"] > off["rest"] == 0
     assert (tmp_path / "a.png").stat().st_size > 0
+
+
+def test_every_row_of_the_paper_is_one_that_an_engine_takes() -> None:
+    for name, row in bank_rows.ROWS.items():
+        settings = EngineSettings(policy=row.policy or Policy.FIFO, slots=row.slots or 1, rules=row.rules)
+        look = Look(**dict(row.look))
+        assert settings.policy is not Policy.MERGE or settings.ring_slots == 1, name
+        assert 0 < look.strength <= 1
+    assert bank_rows.ROWS["paper"].rules == BANK_RULES[BankPreset.PAPER]
+
+
+def test_a_rows_means_leave_out_what_was_not_measured() -> None:
+    plain: dict[str, float | None] = dict.fromkeys(bank_rows.FIGURES, 1.0)
+    found = {"off | a | x": plain, "off | b | x": plain | {"ghosting": None, "ms": 3.0}, "own | a | x": plain}
+    assert bank_rows.means(found, ["off"]) == {"off": plain | {"ms": 2.0}}

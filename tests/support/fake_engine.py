@@ -32,6 +32,7 @@ class FakeEngine:
     """Inverts the picture; a look's seed is added to its red, LoRAs to its green. The prompt says how to misbehave."""
 
     bank_bytes = 1000
+    refreshes = 0
     provider = ""
     changes_loras = True
     trouble = ""

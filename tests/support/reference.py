@@ -88,12 +88,15 @@ class Features:
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
-def slot_frames(frame: int, slots: int, interval: int) -> list[int]:
-    """Which past frames a fifo bank of `slots` slots holds at `frame`, oldest first: empty at frame 0."""
+def slot_frames(frame: int, slots: int, interval: int, filling: str = "first") -> list[int]:
+    """Which past frames a fifo bank of `slots` slots holds at `frame`, oldest first: empty at frame 0.
+
+    filling: "first" repeats the first frame until the ring is full, "growing" holds what there is.
+    """
     if frame == 0:
         return []
     kept = [past for past in range(frame) if past % interval == 0]
-    missing = slots - len(kept)
+    missing = slots - len(kept) if filling == "first" else 0
     return [0] * missing + kept if missing > 0 else kept[-slots:]
 
 
@@ -138,11 +141,16 @@ def layer_of(place: str, layers: Mapping[str, object]) -> str | None:
     return f"{place}.attn1" if f"{place}.attn1" in layers else None
 
 
-def merge(compact: Features, now: Features, frame: int, permutation: Permutation) -> Features:
-    """The paper's dynamic merging (DyMe) of a compact bank slot with the current frame: a new compact slot."""
-    merged = Features()
+def merge(
+    compact: Features, now: Features, frame: int, permutation: Permutation, due: Callable[[str], bool] = lambda _: True
+) -> Features:
+    """The paper's dynamic merging (DyMe) of a compact bank slot with the current frame: a new compact slot.
+
+    due: whether a layer or place is merged now; another keeps what it has.
+    """
+    merged = Features(dict(compact.keys), dict(compact.values), dict(compact.features))
     groups = {}
-    for layer in now.keys:
+    for layer in filter(due, now.keys):
         both = torch.cat([compact.keys[layer], now.keys[layer]])  # bank tokens first, then current ones
         groups[layer] = assign(both, permutation(frame, len(both) // 2))
         merged.keys[layer] = merge_tokens(both, groups[layer])
@@ -150,6 +158,8 @@ def merge(compact: Features, now: Features, frame: int, permutation: Permutation
     for place in now.features:
         both = torch.cat([compact.features[place], now.features[place]])
         layer_or_none = layer_of(place, now.keys)
+        if not due(layer_or_none or place):
+            continue
         if layer_or_none is None:
             merged.features[place] = merge_tokens(both, assign(both, permutation(frame, len(both) // 2)))
         else:
@@ -211,6 +221,8 @@ class Call:
     strength: float = 0.0
     threshold: float = 1.0
     seen: Features = field(default_factory=Features)
+    keeps: str = "fused"
+    attends: bool = True
 
     @property
     def text(self) -> Tensor:
@@ -222,15 +234,16 @@ class Call:
         if place not in self.places:
             return own
         features = fuse(own, [slot.features[place] for slot in self.bank], self.strength, self.threshold)
-        self.seen.features[place] = features
+        self.seen.features[place] = features if self.keeps == "fused" else own
         return features
 
     def self_attention(self, name: str, module: Any, x: Tensor) -> Tensor:
         """Extended self-attention of x [tokens, channels] over the frame itself and every slot of the bank."""
         queries, keys, values = module.to_q(x), module.to_k(x), module.to_v(x)
         self.seen.keys[name], self.seen.values[name] = keys, values
-        all_keys = torch.cat([keys] + [slot.keys[name] for slot in self.bank])
-        all_values = torch.cat([values] + [slot.values[name] for slot in self.bank])
+        read = self.bank if self.attends else ()
+        all_keys = torch.cat([keys] + [slot.keys[name] for slot in read])
+        all_values = torch.cat([values] + [slot.values[name] for slot in read])
         return self.fused(name, module.to_out[0](attend(queries, all_keys, all_values, module.heads)))
 
     def cross_attention(self, module: Any, x: Tensor) -> Tensor:
@@ -333,7 +346,9 @@ class Reference:
 
     timesteps: of each row, descending. noise: fixed, [rows, channels, height, width]. policy: "fifo", "merge" or
     "off". guidance: "none", "full", "self-negative" or "onetime-negative", with scale and residual (StreamDiffusion's
-    gamma and delta). frame_number counts the frames since the last `forget`.
+    gamma and delta). frame_number counts the frames since the last `forget`. keeps: "fused" or "plain", which feature
+    of a place is remembered. filling: of `slot_frames`. attends: whether attention looks back, not only fusion. due:
+    whether a layer or place is merged at a frame; by default all of them every interval-th.
     """
 
     unet: Any
@@ -352,6 +367,10 @@ class Reference:
     guidance: str = "none"
     scale: float = 1.0
     residual: float = 1.0
+    keeps: str = "fused"
+    filling: str = "first"
+    attends: bool = True
+    due: Callable[[str, int], bool] | None = None
     frame_number: int = 0
     # (row, "positive" or "negative") -> what each past frame left behind, and the compact slot of a merging bank
     past: dict[tuple[int, str], list[Features]] = field(default_factory=dict)
@@ -370,16 +389,21 @@ class Reference:
         if self.policy == "merge":
             return [self.compact[row, branch]]
         past = self.past[row, branch]
-        return [past[frame] for frame in slot_frames(self.frame_number, self.slots, self.interval)]
+        return [past[frame] for frame in slot_frames(self.frame_number, self.slots, self.interval, self.filling)]
 
     def remember(self, row: int, branch: str, seen: Features) -> None:
         """Take in what the current frame left behind."""
         self.past.setdefault((row, branch), []).append(seen)
         if self.policy == "merge" and self.frame_number == 0:
             self.compact[row, branch] = seen
-        elif self.policy == "merge" and self.frame_number % self.interval == 0:
+        elif self.policy == "merge":
             assert self.permutation is not None
-            self.compact[row, branch] = merge(self.compact[row, branch], seen, self.frame_number, self.permutation)
+            frame = self.frame_number
+
+            def due(name: str) -> bool:
+                return frame % self.interval == 0 if self.due is None else self.due(name, frame)
+
+            self.compact[row, branch] = merge(self.compact[row, branch], seen, frame, self.permutation, due)
 
     def unet_output(self, row: int, branch: str, noisy: Tensor, timestep: int, text: Tensor | Prompt) -> Tensor:
         """One pass through the UNet with the bank of one row; the bank then remembers the frame."""
@@ -390,6 +414,8 @@ class Reference:
             frozenset(self.places),
             self.strength,
             self.threshold,
+            keeps=self.keeps,
+            attends=self.attends,
         )
         output = call.output(noisy, timestep)
         self.remember(row, branch, call.seen)
@@ -431,6 +457,23 @@ class Reference:
             denoised = boundary(clean, noisy, timestep, self.schedule)
         self.frame_number += 1
         return denoised
+
+    def call(self, in_flight: list[Tensor], latent: Tensor, text: Tensor | Prompt) -> Tensor:
+        """One call of a stream batch whose rows share one clock; changes the latents in flight, zeros at first.
+
+        Row r takes the frame of r calls ago one step on; all rows look back and remember by the number of the call,
+        also those that hold no frame yet. Without guidance.
+        """
+        started = [latent, *in_flight]
+        for row, timestep in enumerate(self.timesteps):
+            abar = self.alphas_cumprod[timestep]
+            noisy = add_noise(started[row], self.noise[row], abar)
+            output = self.unet_output(row, "positive", noisy, timestep, text)
+            clean = to_clean(output, noisy, abar, self.prediction)
+            started[row] = boundary(clean, noisy, timestep, self.schedule)
+        self.frame_number += 1
+        in_flight[:] = started[:-1]
+        return started[-1]
 
     def with_(self, **changes: Any) -> Reference:
         """A fresh one with other settings."""

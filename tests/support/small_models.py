@@ -166,5 +166,7 @@ def updated(
     seed: int,
 ) -> tuple[Bank, tuple[int, ...]]:
     """The bank and the positions after a call whose rows worked on frames of those ages."""
-    now = banks.next_update(banks.slot_count(bank), positions, ages, policy=policy, interval=interval)
+    groups = len(banks.merge_groups(banks.layout_of(bank)))
+    kept = banks.Keeping(policy, interval, groups, spread=False)
+    now = banks.next_update(banks.slot_count(bank), positions, ages, kept)
     return banks.apply_update(bank, seen, now, seed), now.positions

@@ -37,8 +37,7 @@ PLAIN_COMMANDS = {
 # Options that are kept under another name than their own.
 _OPTION_OF = {
     "presets": "preset",
-    "policy": "bank",
-    "policies": "bank",
+    "banks": "bank",
     "runtimes": "runtime",
     "idle_after_s": "idle_after",
     "sizes": "engine_size",
@@ -46,6 +45,7 @@ _OPTION_OF = {
 
 _FRAMING_HELP = "fill the picture, fit all of the camera's into it, or follow the face"
 _PRESET_HELP = "how finely to draw: fast, balanced, sharp; auto: the sharpest that this machine is quick enough for"
+_BANK_HELP = "feature bank: fifo, merge, off, or whose: own, paper, authors (the profile's; the model's own)"
 _RUNTIMES = "auto, eager, onnx, compiled or tensorrt"
 _PROVIDER_HELP = "on what ONNX Runtime runs: auto, cpu, openvino, directml, coreml or migraphx (auto)"
 
@@ -208,7 +208,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     )
     bench.add_argument("--steps", type=_numbers, metavar="N,N", help="denoising steps (1,2,4)")
     bench.add_argument(
-        "--bank", dest="policies", type=_words, metavar="B,B", help="policies of the feature bank (off,fifo,merge)"
+        "--bank", dest="banks", type=_words, metavar="B,B", help="off,fifo,merge,paper,authors (off,fifo,merge)"
     )
     bench.add_argument(
         "--engine-size", dest="sizes", type=_sizes, metavar="WxH,WxH", help="sizes translated (the model's own)"
@@ -351,7 +351,8 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="M", help="a name of `vcam models`, or a diffusers folder")
     parser.add_argument("--preset", metavar="P", help=_PRESET_HELP)
     parser.add_argument("--steps", type=int, metavar="N", help="denoising steps, 1 to 16 (the preset's)")
-    parser.add_argument("--bank", dest="policy", metavar="B", help="feature bank: fifo, merge or off (the model's own)")
+    parser.add_argument("--bank", metavar="B", help=_BANK_HELP)
+    parser.set_defaults(policy=None)  # which `check` takes out of --bank
     parser.add_argument("--slots", type=int, metavar="N", help="frames in a fifo bank (the model's own)")
     _add_machine(parser)
 
@@ -378,6 +379,7 @@ def check(args: argparse.Namespace) -> None:
         RemoteFallback,
         check_address,
         check_also,
+        check_bank,
         check_device,
         check_dtype,
         check_port,
@@ -405,8 +407,8 @@ def check(args: argparse.Namespace) -> None:
         "threads": THREADS,
         "preset": choice(Preset),
         "presets": each(choice(Preset)),
-        "policy": choice(Policy),
-        "policies": each(choice(Policy)),
+        "bank": check_bank,
+        "banks": each(check_bank),
         "runtime": choice(Runtime),
         "runtimes": each(choice(Runtime)),
         "provider": choice(Provider),
@@ -425,6 +427,8 @@ def check(args: argparse.Namespace) -> None:
         name = "--" + _OPTION_OF.get(key, key).replace("_", "-")
         if getattr(args, key) is not None:
             setattr(args, key, check_values({name: getattr(args, key)}, {name: checks[key]})[name])
+    if isinstance(getattr(args, "bank", None), Policy):
+        args.policy, args.bank = args.bank, None
 
 
 def profile_of(wanted: str | None, config: Config) -> Profile:

@@ -193,7 +193,7 @@ def _bench(args: argparse.Namespace) -> int:
     if args.presets:
         if args.sizes or args.steps:
             raise OptionError("--preset stands for a size and steps; leave --size and --steps out")
-        args.policies = args.policies or [plain.policy]
+        args.banks = args.banks or [plain.policy]
         asked = EngineOptions(model=args.model, device=args.device, dtype=args.dtype)
         plains = [
             engine_settings(replace(asked, preset=one), config.engine, shape=DEFAULT_SIZE, automatic={})
@@ -203,7 +203,7 @@ def _bench(args: argparse.Namespace) -> int:
         one
         for own in plains
         for one in settings_to_measure(
-            own, [own.steps] if args.presets else args.steps, args.policies, args.sizes, args.all_slots, args.runtimes
+            own, [own.steps] if args.presets else args.steps, args.banks, args.sizes, args.all_slots, args.runtimes
         )
     ]
     stream = sys.stderr if args.json else sys.stdout

@@ -74,6 +74,7 @@ def status_of(
         engine_pid=facts.pid,
         restarts=engine.restarts,
         bank_bytes=facts.bank_bytes,
+        refreshes=facts.refreshes,
         reader_count=audience.presence.count,
         readers=audience.presence.names,
         panel_port=surfaces.port,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core.settings import EngineSettings, Look, Policy, Runtime
+from core.settings import BANK_RULES, BankPreset, EngineSettings, Look, Policy, Runtime
 from vcam.settings.run_options import cores, processor
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class BenchReport:
 def settings_to_measure(
     plain: EngineSettings,
     steps: Sequence[int] | None = None,
-    policies: Sequence[Policy] | None = None,
+    banks: Sequence[Policy | BankPreset] | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
     slots: Sequence[int] | None = None,
     runtimes: Sequence[Runtime] | None = None,
@@ -121,7 +121,7 @@ def settings_to_measure(
     every = itertools.product(
         sizes or [(plain.width, plain.height)],
         steps or (1, 2, 4),
-        policies or (Policy.OFF, Policy.FIFO, Policy.MERGE),
+        banks or (Policy.OFF, Policy.FIFO, Policy.MERGE),
         slots or (1,),
         runtimes or [plain.runtime],
     )
@@ -129,15 +129,23 @@ def settings_to_measure(
         replace(
             plain,
             steps=step,
-            policy=policy,
             width=width,
             height=height,
-            slots=count if policy is Policy.FIFO else 1,
             runtime=runtime,
+            **_bank_values(plain, bank, count),
         )
-        for (width, height), step, policy, count, runtime in every
+        for (width, height), step, bank, count, runtime in every
     ]
     return list(dict.fromkeys(chosen))
+
+
+def _bank_values(plain: EngineSettings, bank: Policy | BankPreset, slots: int) -> dict[str, Any]:
+    """Return the settings of a bank of that policy, or of that preset."""
+    if isinstance(bank, Policy):
+        return {"policy": bank, "slots": slots if bank is Policy.FIFO else 1}
+    if bank is BankPreset.OWN:
+        return {"policy": plain.policy, "slots": plain.slots}
+    return {"policy": Policy.MERGE, "slots": 1, "rules": BANK_RULES[bank]}
 
 
 def bench(
@@ -230,7 +238,7 @@ def _measured(
     held, on_device = instruments.memory(engine.settings.device)
     return Row(
         steps=settings.steps,
-        bank=settings.policy.value,
+        bank=settings.bank,
         width=settings.width,
         height=settings.height,
         frames=frames,

@@ -188,7 +188,7 @@ def _report(
         model=settings.model,
         runtime=str(built.runtime),
         profile=job.profile,
-        bank=str(settings.policy),
+        bank=settings.bank,
         source=str(job.source),
         target=str(job.target),
         width=media.width,

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from core import folders
-from core.settings import Framing, Provider, Runtime
+from core.settings import BankPreset, Framing, Policy, Provider, Runtime
 from vcam.commands import PROMPT_LIMIT, OnFailure, from_text, verbs
 from vcam.errors import CommandError, ConfigError, OptionError
 from vcam.settings.engine_options import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
@@ -323,6 +323,14 @@ def _commands(key: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def check_bank(key: str, value: object) -> Policy | BankPreset:
+    """Check for a bank on the command line: its policy, or whose it is."""
+    for kind in (Policy, BankPreset):
+        if value in [one.value for one in kind]:
+            return kind(value)
+    raise OptionError(f"{key} is {shown(value)}; it must be {listed([*Policy, *BankPreset])}")
+
+
 def check_also(key: str, wanted: object) -> tuple[str, ...]:
     """Return the names of the sinks beside the main one, each once; raises OptionError."""
     if not isinstance(wanted, list | tuple) or not all(isinstance(one, str) for one in wanted):
@@ -385,6 +393,7 @@ SCHEMA: dict[str, Check] = {
     "panel.port": check_port,
     "engine.preset": choice(Preset),
     "engine.model": text(1000),
+    "engine.bank": choice(BankPreset),
     "engine.runtime": choice(Runtime),
     "engine.provider": choice(Provider),
     "engine.device": check_device,

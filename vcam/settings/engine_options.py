@@ -9,7 +9,17 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, Any, get_type_hints
 
-from core.settings import EngineSettings, Guidance, Lora, Policy, Provider, Runtime, names
+from core.settings import (
+    BANK_RULES,
+    BankPreset,
+    EngineSettings,
+    Guidance,
+    Lora,
+    Policy,
+    Provider,
+    Runtime,
+    names,
+)
 from vcam.settings.presets import START, Own, Preset, graded
 
 DEFAULT_MODEL = "embedded"
@@ -29,13 +39,15 @@ class AskedBy(StrEnum):
 class EngineOptions:
     """What is asked of the engine, by the names of EngineSettings; None: not asked for.
 
-    Each field says who may ask for it besides the command line. preset stands for width, height and steps.
+    Each field says who may ask for it besides the command line. preset stands for width, height and steps; bank for
+    policy, slots and rules.
     """
 
     preset: Annotated[Preset | None, AskedBy.CONFIG, AskedBy.PROFILE, AskedBy.COMMAND] = None
     width: Annotated[int | None, AskedBy.PROFILE, AskedBy.COMMAND] = None
     height: Annotated[int | None, AskedBy.PROFILE, AskedBy.COMMAND] = None
     steps: Annotated[int | None, AskedBy.PROFILE, AskedBy.COMMAND] = None
+    bank: Annotated[BankPreset | None, AskedBy.CONFIG, AskedBy.PROFILE, AskedBy.COMMAND] = None
     policy: Annotated[Policy | None, AskedBy.PROFILE, AskedBy.COMMAND] = None
     slots: Annotated[int | None, AskedBy.PROFILE, AskedBy.COMMAND] = None
     model: Annotated[str | None, AskedBy.CONFIG, AskedBy.PROFILE, AskedBy.COMMAND] = None
@@ -82,7 +94,7 @@ def engine_settings(
     from core.models.description import describe
 
     wanted = _merged(asked)
-    preset = wanted.pop("preset", Preset.AUTO)
+    preset, bank = wanted.pop("preset", Preset.AUTO), wanted.pop("bank", BankPreset.OWN)
     sized = "width" in wanted or "height" in wanted
     wanted.setdefault("model", DEFAULT_MODEL)
     own = describe(str(wanted["model"]))
@@ -91,6 +103,8 @@ def engine_settings(
         preset = automatic.get(wanted["model"], START)
     if preset is not Preset.AUTO:
         own_values |= graded(preset, Own(own.width, own.height, own.steps))._asdict()
+    if bank is not BankPreset.OWN:
+        own_values |= {"policy": Policy.MERGE, "slots": 1, "rules": BANK_RULES[bank]}
     settings = EngineSettings(**(own_values | wanted))
     if sized or shape is None:
         return settings
@@ -106,11 +120,13 @@ def preset_of(*asked: EngineOptions) -> Preset | None:
 
 
 def _merged(asked: tuple[EngineOptions, ...]) -> dict[str, Any]:
-    """Return what is asked for, of each option the first; a preset goes before what comes after it asks of the size."""
+    """Return what is asked for, of each option the first; a preset goes before what comes after it asks of its own."""
     wanted: dict[str, Any] = {}
     for one in reversed(asked):
         if one.preset is not None:
             wanted = {name: value for name, value in wanted.items() if name not in ("width", "height", "steps")}
+        if one.bank is not None:
+            wanted = {name: value for name, value in wanted.items() if name not in ("policy", "slots")}
         wanted |= one.given()
     return wanted
 

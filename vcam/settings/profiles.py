@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 from core.errors import SettingsError
-from core.settings import BLUR, CAMERA, EngineSettings, Framing, Look, Lora, names
+from core.settings import BLUR, CAMERA, BankPreset, EngineSettings, Framing, Look, Lora, names
 from vcam.errors import OptionError, ProfileError
 from vcam.settings.engine_options import NOTHING_ASKED, AskedBy, EngineOptions, names_asked_by
 from vcam.settings.presets import Preset
@@ -327,7 +327,9 @@ def _model(model: str, home: Path) -> str:
     return str(_beside(home, model)) if "/" in model or "\\" in model else model
 
 
-_BANK_KEYS = _checks_of(Look, ("fusion_strength", "similarity_threshold", "interval"))  # in a table of their own
+_BANK_KEYS = _checks_of(
+    Look, ("fusion_strength", "similarity_threshold", "interval", "steady", "refresh")
+)  # in a table of their own
 _LOOK_KEYS: dict[str, Check] = {
     **_checks_of(Look, [name for name in names(Look) if name not in _BANK_KEYS]),
     "prompt": text(1000, fold=True),
@@ -337,7 +339,8 @@ _LOOK_KEYS: dict[str, Check] = {
 }
 _ENGINE_KEYS: dict[str, Check] = {
     "preset": choice(Preset),
-    **_checks_of(EngineSettings, [name for name in names_asked_by(AskedBy.PROFILE) if name != "preset"]),
+    "bank": choice(BankPreset),
+    **_checks_of(EngineSettings, [name for name in names_asked_by(AskedBy.PROFILE) if name not in ("preset", "bank")]),
 }
 SCHEMA: dict[str, Check] = {
     "name": text(60),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import StreamV2VError
-from core.settings import EngineSettings, Look, Policy
+from core.settings import BankPreset, EngineSettings, Look, Policy
 from vcam.commands import changed
 from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.settings.config import DEFAULT_PROFILE
@@ -97,13 +97,15 @@ def with_engine(choice: Choice, changes: Mapping[str, Any]) -> Choice:
         raise CommandError(f"an engine has no {min(unknown)[:40]!r} to change; it has {', '.join(ENGINE_CHANGES)}")
     given = dict(changes)
     try:
-        for name, kind in (("policy", Policy), ("preset", Preset)):
+        for name, kind in (("bank", BankPreset), ("policy", Policy), ("preset", Preset)):
             if given.get(name) is not None:
                 given[name] = kind(given[name])
     except ValueError as error:
         raise CommandError(f"engine: {error}") from error
     if given.get("preset") is not None:  # what was asked for before it is over
         given = {"width": None, "height": None, "steps": None} | given
+    if given.get("bank") is not None:
+        given = {"policy": None, "slots": None} | given
     options = replace(choice.options, engine=replace(choice.options.engine, **given))
     try:
         settings = choice.settings_for(choice.profile, options)

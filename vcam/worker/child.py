@@ -153,7 +153,7 @@ def _translate(
     picture = engine.imagine() if order.imagined else engine.translate(shared.given)
     if picture is not None:
         shared.result[:] = picture
-    pipe.send(FrameDone(None if picture is None else shown, engine.bank_bytes))
+    pipe.send(FrameDone(None if picture is None else shown, engine.bank_bytes, engine.refreshes))
 
 
 def _failed(order: Order, error: Exception) -> OrderFailed:

@@ -43,6 +43,10 @@ class EngineProtocol(Protocol):
     def bank_bytes(self) -> int:
         """Size of the feature bank."""
 
+    @property
+    def refreshes(self) -> int:
+        """How often the bank was made anew by itself."""
+
     def translate(self, picture: Picture) -> Picture | None:
         """Do as core.engine.Engine does."""
 

@@ -69,6 +69,7 @@ class FrameDone(NamedTuple):
 
     shown: TranslateFrame | None
     bank_bytes: int
+    refreshes: int = 0
 
 
 class OrderFailed(NamedTuple):

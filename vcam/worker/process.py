@@ -312,8 +312,8 @@ class EngineProcess:
             case EngineLoaded(facts):
                 self.report = replace(self.report, facts=facts, progress=FIRST_PICTURE)
                 self.activity = replace(self.activity, loaded=True)
-            case FrameDone(shown, bank_bytes):
-                return self._frame_done(shown, bank_bytes, now)
+            case FrameDone():
+                return self._frame_done(message, now)
             case OrderFailed("picture", text):
                 self._picture_failed(text)
             case OrderFailed(kind, text):
@@ -326,10 +326,12 @@ class EngineProcess:
                 self.failure, self.final = text, final
         return None
 
-    def _frame_done(self, shown: TranslateFrame | None, bank_bytes: int, now: float) -> Translation | None:
+    def _frame_done(self, done: FrameDone, now: float) -> Translation | None:
+        shown = done.shown
         self.activity = frame_finished(self.activity, now, translated=shown is not None)
         if self.report.facts is not None:
-            self.report = replace(self.report, facts=replace(self.report.facts, bank_bytes=bank_bytes))
+            facts = replace(self.report.facts, bank_bytes=done.bank_bytes, refreshes=done.refreshes)
+            self.report = replace(self.report, facts=facts)
         if shown is None:
             return None
         frame, look = self._given.popleft()

@@ -91,6 +91,11 @@ def load(resolved: Resolved) -> Model:
         )
     if settings.loras:
         raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
+    if settings.bank_graph:
+        raise SettingsError(
+            f"the onnx runtime's graphs have the model's own bank, not {settings.bank_graph}; use --runtime eager, or "
+            "--bank own"
+        )
     manifest = read_manifest(description)
     threads = _divided(settings, torch.get_num_threads())
     factor = int(manifest["factor"])
@@ -294,7 +299,7 @@ def _net(session: Any, layout: Layout, pool: Executor, threads: _Threads) -> Net
         rows = latents.shape[0]
         rings = bank or {name: torch.zeros(rows, 1, *shape) for name, shape in layout.items()}
         # a row that reads its own features instead of a bank is a plain UNet's
-        fresh = reading.fresh if bank else torch.ones(rows, dtype=torch.bool)
+        fresh = torch.full((rows,), not bank) if reading.fresh is None or not bank else reading.fresh
         threshold = reading.threshold if bank else torch.full((rows,), 2.0)
         feed = {"latents": latents, "timesteps": timesteps, "text": text}
         feed |= {"fresh": fresh, "strength": reading.strength, "threshold": threshold} | rings

@@ -39,7 +39,7 @@ class InPlaceReading(NamedTuple):
     """How each row of a call reads and writes rings in place; the first three as in core.algorithm.bank.Reading.
 
     at: int64 [rows], the slot of the ring where this frame's features go. allowed: bool [rows, slots+1], the slots
-    that attention sees.
+    that attention sees. held: nothing, for a growing ring is not written in place.
     """
 
     fresh: Tensor
@@ -47,6 +47,7 @@ class InPlaceReading(NamedTuple):
     threshold: Tensor
     at: Tensor
     allowed: Tensor
+    held: None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def named_inputs(picture: Tensor, inputs: FrameInputs, tensors: StreamTensors, *
     plain |= {"source": picture} if detailed else {}
     plain |= {"scale": inputs.scale, "residual": inputs.residual, "presence": inputs.presence}
     rows = {f"rows.{name}": value for name, value in inputs.rows._asdict().items()}
-    reading = dict(inputs.reading._asdict())
+    reading = {name: value for name, value in inputs.reading._asdict().items() if value is not None}
     cross = {f"cross.{layer}": value for layer, value in inputs.cross.items()}
     remembered = {"in_flight": tensors.in_flight, "origins": tensors.origins}
     return plain | rows | reading | cross | remembered | {f"bank.{name}": ring for name, ring in tensors.bank.items()}
@@ -102,7 +103,7 @@ class FrameGraph(nn.Module):
             {name.removeprefix(part): value for name, value in given.items() if name.startswith(part)}
             for part in ("bank.", "cross.")
         )
-        reading: Any = self.reading(*(given[name] for name in self.reading._fields))
+        reading: Any = self.reading(*(given.get(name) for name in self.reading._fields))  # type: ignore[arg-type]
         inputs = FrameInputs(
             rows=RowCoefficients(*(given[f"rows.{name}"] for name in RowCoefficients._fields)),
             noise=given["noise"],

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from core.algorithm import bank as banks
 from core.errors import BuildRefused, PlanError
 from core.models import host_memory as host
 from core.models.catalogue import in_gb
@@ -97,8 +98,9 @@ def export(resolved: Resolved, library: Library, folder: Path, report: Report) -
         outputs = graphs.frame_outputs(shape.layout)
         made = {FRAME: graphs.export(module, example, outputs, folder / "frame.onnx", version, loaded.weights)}
     if settings.policy is Policy.MERGE and shape.layout:
-        given = graphs.merge_inputs(shape.layout, loaded.dtype, loaded.device)
-        outputs = [f"merged.{name}" for name in shape.layout]
-        merge = graphs.MergeGraph(shape.layout)
-        made[MERGE] = graphs.export(merge, given, outputs, folder / "merge.onnx", version, {})
+        for group, names in enumerate(banks.merge_groups(shape.layout)):
+            layout = {name: shape.layout[name] for name in names}
+            given = graphs.merge_inputs(layout, loaded.dtype, loaded.device)
+            outputs, path = [f"merged.{name}" for name in names], folder / f"merge-{group}.onnx"
+            made[MERGE.format(group)] = graphs.export(graphs.MergeGraph(layout), given, outputs, path, version, {})
     return made

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     import tensorrt as trt
     import tensorrt_rtx as rtx
 
-FRAME, MERGE = "frame.engine", "merge.engine"
+FRAME, MERGE = "frame.engine", "merge-{}.engine"  # the latter of a group of layers (core.algorithm.bank.merge_groups)
 _AFTER = ".after"
-_SCALARS = ("scale", "residual", "presence", "fresh", "strength", "threshold", "at", "allowed")
+_SCALARS = ("scale", "residual", "presence", "fresh", "strength", "threshold", "held", "at", "allowed")
 
 
 def load(resolved: Resolved) -> Model:
@@ -138,7 +138,7 @@ def plan_shape(loaded: LoadedParts, settings: EngineSettings, version: tuple[int
     """Return the shape of those settings' plan, for TensorRT of that version."""
     fifo = settings.policy is Policy.FIFO
     rows = len(stream.net_rows(settings.guidance, settings.steps))
-    in_place = fifo and bool(loaded.layout) and version >= IN_PLACE_SINCE
+    in_place = fifo and bool(loaded.layout) and version >= IN_PLACE_SINCE and not settings.growing
     return PlanShape(loaded.layout, rows, settings.ring_slots, in_place)
 
 
@@ -161,10 +161,11 @@ def example_tensors(
     )
     memory = state.tensors._replace(bank=stream_rings(shape, state).tensors)
     _, length, width = loaded.encoder("").shape
-    inputs = example_inputs(frame.net, memory, shape.net_rows, (length, width))  # type: ignore[arg-type]
+    words, growing = (length, width), settings.growing
+    inputs = example_inputs(frame.net, memory, shape.net_rows, words, growing=growing)  # type: ignore[arg-type]
     if shape.in_place:
         nothing = (0,) * shape.net_rows
-        inputs = inputs._replace(reading=in_place_reading(inputs.reading, nothing, nothing, shape.slots))  # type: ignore[arg-type]
+        inputs = inputs._replace(reading=in_place_reading(inputs.reading, nothing, shape.slots))  # type: ignore[arg-type]
     picture = torch.zeros(settings.height, settings.width, 3, dtype=torch.uint8, device=device)
     return named_inputs(picture, inputs, memory, detailed=isinstance(frame.decode, DetailedDecoder))
 
@@ -189,13 +190,16 @@ def stream_rings(shape: PlanShape, state: StreamState) -> StreamRings:
     return StreamRings(tensors, views)
 
 
-def in_place_reading(reading: Any, ages: tuple[int, ...], positions: tuple[int, ...], slots: int) -> InPlaceReading:
-    """Return how rows of those ages read and write rings in place; positions: frames kept (see TensorRtStep)."""
+def in_place_reading(reading: Any, positions: tuple[int, ...], slots: int) -> InPlaceReading:
+    """Return how rows read and write rings in place; positions: frames kept (see TensorRtStep)."""
     spares = [position % (slots + 1) for position in positions]
-    allowed = [[age > 0 or slot == spare for slot in range(slots + 1)] for age, spare in zip(ages, spares, strict=True)]
+    alone = reading.fresh.tolist()
+    allowed = [
+        [not one or slot == spare for slot in range(slots + 1)] for one, spare in zip(alone, spares, strict=True)
+    ]
     device = reading.fresh.device
     at = torch.tensor(spares, dtype=torch.int64, device=device)
-    fresh, strength, threshold = reading
+    fresh, strength, threshold = reading[:3]
     return InPlaceReading(fresh, strength, threshold, at, torch.tensor(allowed, device=device))
 
 
@@ -274,7 +278,7 @@ class TensorRtStep:
         cross_attention: Callable[[Tensor], dict[str, Tensor]],
         bank_policy: Policy,
     ) -> None:
-        """Run that stream's frames; built: the frame's TensorRT engine and, if the bank merges, the merge's.
+        """Run that stream's frames; built: the frame's TensorRT engine and, if the bank merges, each group's merge.
 
         cross_attention: as core.algorithm.unet.BankedUNet's. Raises PlanError.
         """
@@ -291,15 +295,17 @@ class TensorRtStep:
         self._bank_policy = bank_policy
         self._execution = PlanExecution(built[0], given, device)
         ours = self._execution.tensors
-        self._merging = PlanExecution(built[1], {}, device) if len(built) > 1 else None
+        self._merging = [PlanExecution(plan, {}, device) for plan in built[1:]]
         policy = device_policy(device)
         self._capture = policy.capture
-        self._merge: Callable[[], None] | None = None
+        self._merges: list[Callable[[], None]] = []
         self._capture_runs()
         self._inputs = _device_inputs(ours, cross_attention)
-        orders = {} if self._merging is None else self._merging.tensors
         rows = len(state.positions)  # all of which may be merged after one frame
-        self._orders = {name: StagedInput(value, rows) for name, value in orders.items() if name.startswith("order.")}
+        self._orders = [
+            {name: StagedInput(value, rows) for name, value in one.tensors.items() if name.startswith("order.")}
+            for one in self._merging
+        ]
         self._copies = policy.copies(ours["picture"], ours["shown"])
 
     def weights_changed(self, *, in_plan: bool) -> None:
@@ -315,9 +321,7 @@ class TensorRtStep:
             before = [tensor.clone() for tensor in kept]
             frame = self._capture if self._execution.capturable() else uncaptured
             self._frame: Callable[[], None] = frame(self._run)
-            if self._merging is not None:
-                merge = self._capture if self._merging.capturable() else uncaptured
-                self._merge = merge(self._merging.run)
+            self._merges = [(self._capture if one.capturable() else uncaptured)(one.run) for one in self._merging]
             torch._foreach_copy_(list(kept), before)  # capturing runs them
 
     def __call__(
@@ -334,8 +338,8 @@ class TensorRtStep:
             self._frame()
             pending = self._copies.download()
             self._keep(update)
-            for row in update.merged:
-                self._merge_row(row, banks.merge_orders(self._rings.views, sampling.seed, [update.ages[row]]))
+            for row, group in update.merged:
+                self._merge_group(row, group, sampling, update.ages[row])
         return pending, stream.next_state(state, self._tensors, update)
 
     def stages(self, sampling: SamplingParameters, state: StreamState, picture: Picture) -> Stages:
@@ -356,18 +360,19 @@ class TensorRtStep:
     def _bank_update(self, sampling: SamplingParameters, state: StreamState) -> BankUpdate:
         shape, ages = self._shape, stream.row_ages(sampling, state)
         slots = shape.slots * (shape.slots + 1) if shape.in_place else banks.slot_count(self._rings.views)
-        return banks.next_update(slots, state.positions, ages, policy=sampling.policy, interval=sampling.interval)
+        keeping = stream.keeping(sampling, shape.slots, len(banks.merge_groups(shape.layout)))
+        return banks.next_update(slots, state.positions, ages, keeping)
 
     def _scalars(
         self, sampling: SamplingParameters, state: StreamState, update: BankUpdate, *, imagined: bool
     ) -> dict[str, Tensor]:
         """Return the frame's small inputs, on the host; which slots are written is worked out by `_keep`."""
-        nothing_written = update._replace(writes=())
-        scalars = stream.frame_scalars(sampling, 0, nothing_written, torch.device("cpu"), imagined=imagined)
+        nothing_written = update._replace(writes=((),) * len(update.ages))
+        slots = self._shape.slots
+        scalars = stream.frame_scalars(sampling, slots, nothing_written, torch.device("cpu"), imagined=imagined)
         if not self._shape.in_place:
             return scalars.named()
-        reading = in_place_reading(scalars.reading, update.ages, state.positions, self._shape.slots)
-        return scalars.named() | reading._asdict()
+        return scalars.named() | in_place_reading(scalars.reading, state.positions, slots)._asdict()
 
     def _keep(self, update: BankUpdate) -> None:
         """Copy into the rings what TensorRT has not written there itself."""
@@ -387,18 +392,17 @@ class TensorRtStep:
         if into:
             torch._foreach_copy_(into, out_of)
 
-    def _merge_row(self, row: int, orders: Mapping[int, Tensor]) -> None:
-        assert self._merging is not None
-        assert self._merge is not None
-        views, tensors = self._rings.views, self._merging.tensors
-        for tokens, order in orders.items():
-            self._orders[f"order.{tokens}"].set(order[0])
-        rings = [view[row] for view in views.values()]
-        seen = [self._execution.tensors[f"seen.{name}"][row] for name in views]
-        places = [tensors[f"{kind}.{name}"][0] for kind in ("bank", "seen") for name in views]
+    def _merge_group(self, row: int, group: int, sampling: SamplingParameters, age: int) -> None:
+        names, tensors = banks.merge_groups(self._shape.layout)[group], self._merging[group].tensors
+        layout = {name: self._shape.layout[name] for name in names}
+        for tokens, order in banks.merge_orders(layout, sampling.seed, [age], sampling.rules).items():
+            self._orders[group][f"order.{tokens}"].set(order[0])
+        rings = [self._rings.views[name][row] for name in names]
+        seen = [self._execution.tensors[f"seen.{name}"][row] for name in names]
+        places = [tensors[f"{kind}.{name}"][0] for kind in ("bank", "seen") for name in names]
         torch._foreach_copy_(places, rings + seen)
-        self._merge()
-        torch._foreach_copy_(rings, [tensors[f"merged.{name}"][0] for name in views])
+        self._merges[group]()
+        torch._foreach_copy_(rings, [tensors[f"merged.{name}"][0] for name in names])
 
 
 def _device_inputs(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.algorithm import bank
 from core.algorithm.bank import Bank, Features
-from core.settings import Policy
+from core.settings import BankRules, Policy, Split
 from tests.support.small_models import updated
 
 CPU = torch.device("cpu")
@@ -78,7 +78,8 @@ def test_only_the_rows_that_are_due_are_merged() -> None:
     generator = torch.Generator().manual_seed(0)
     rings = {n: torch.randn(2, 1, *s, generator=generator) for n, s in LAYOUT.items()}
     seen = {n: torch.randn(2, *s, generator=generator) for n, s in LAYOUT.items()}
-    after, positions = updated(rings, seen, (0, 0), [4, 3], policy=Policy.MERGE, interval=4, seed=1)
+    given = {name: ring.clone() for name, ring in rings.items()}
+    after, positions = updated(given, seen, (0, 0), [4, 3], policy=Policy.MERGE, interval=4, seed=1)
     assert positions == (0, 0)
     for name, ring in rings.items():
         assert not torch.equal(after[name][0], ring[0])
@@ -111,7 +112,7 @@ def test_no_bank_stays_none() -> None:
 
 def test_values_and_features_are_merged_by_their_layers_keys() -> None:
     names = dict.fromkeys(["x.attn1.key", "x.attn1.value", "x.attn1.feature", "x.feature", "up_blocks.1.feature"])
-    guides = {name: bank.guide_name(name, names) for name in names}  # type: ignore[arg-type]
+    guides = {name: bank.guide_name(name, names) for name in names}
     assert guides.pop("up_blocks.1.feature") == "up_blocks.1.feature"
     assert set(guides.values()) == {"x.attn1.key"}
 
@@ -135,7 +136,7 @@ def test_before_a_blank_wall_half_precision_still_merges_to_the_mean(dtype: torc
     ring = {"a.key": torch.full((1, 1, tokens, channels), 3.0, dtype=dtype)}
     ring["a.value"] = torch.full_like(ring["a.key"], 60.0)
     seen = {name: value[:, 0] for name, value in ring.items()}
-    merged = bank.merge(ring, seen, bank.merge_orders(ring, 0, [4]))
+    merged = bank.merge(ring, seen, bank.merge_orders(bank.layout_of(ring), 0, [4]))
     for name, value in merged.items():
         torch.testing.assert_close(value, ring[name], rtol=0.01, atol=0)
 
@@ -143,3 +144,58 @@ def test_before_a_blank_wall_half_precision_still_merges_to_the_mean(dtype: torc
 def test_the_length_of_large_features_does_not_overflow_in_half_precision() -> None:
     large = torch.full((1, 2, 16), 300.0, dtype=torch.float16)
     torch.testing.assert_close(bank.normalized(large), torch.full_like(large, 0.25))
+
+
+def test_a_split_by_place_keeps_the_pictures_order() -> None:
+    order = bank.merge_order(3, 7, 50, BankRules(split=Split.PLACE)).tolist()
+    assert sorted(order) == list(range(100))
+    assert [one % 50 for one in order] == [*range(50), *range(50)]
+    assert 10 < sum(one < 50 for one in order[:50]) < 40  # by chance
+
+
+def test_groups_hold_every_layer_once_and_have_about_the_same_to_do() -> None:
+    sizes = {f"{level}.{n}.attn1": (4096 >> 2 * level, 320 << level) for level in range(3) for n in range(5)}
+    layout = {f"{place}.{kind}": shape for place, shape in sizes.items() for kind in ("key", "value")}
+    layout |= {"2.0.feature": sizes["2.0.attn1"], "up_blocks.1.feature": (1024, 640)}
+    groups = bank.merge_groups(layout)
+    assert len(groups) == bank.GROUPS
+    assert sorted(name for names in groups for name in names) == sorted(layout)
+    for names in groups:  # what follows the same keys goes with them
+        assert {name for name in names if name.startswith("2.0.")} in (
+            {*()},
+            {n for n in layout if n.startswith("2.0.")},
+        )
+    large = [sum(name.startswith("0.") and name.endswith("key") for name in names) for names in groups]
+    assert sorted(large) == [1, 1, 1, 2]
+
+
+@given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 40))
+def test_spread_over_the_interval_each_group_is_merged_once_in_it(interval: int, groups: int, frame: int) -> None:
+    kept = bank.Keeping(Policy.MERGE, interval, groups)
+    due = [[group for group in range(groups) if kept.due(age, group)] for age in range(frame, frame + interval)]
+    assert sorted(group for groups_due in due for group in groups_due) == list(range(groups))
+    if interval >= groups:
+        assert max(map(len, due)) == 1
+
+
+def test_a_growing_ring_holds_what_there_is() -> None:
+    rings = empty(1, 3)
+    positions: tuple[int, ...] = (0,)
+    kept = bank.Keeping(Policy.FIFO, 2, growing=True)
+    held = []
+    for age in range(11):
+        now = bank.next_update(3, positions, [age], kept)
+        count = 0 if age == 0 else now.held[0]
+        held.append(frames_in(rings["a.key"])[0][:count])
+        rings, positions = bank.apply_update(rings, seen_of(age), now, 0), now.positions
+    assert held == [[], [0], [0], [0, 2], [0, 2], [0, 2, 4], [0, 2, 4], [6, 2, 4], [6, 2, 4], [6, 8, 4], [6, 8, 4]]
+
+
+def test_where_every_row_writes_its_only_slot_nothing_is_copied() -> None:
+    rings, positions = empty(2, 1), (0, 0)
+    seen = seen_of(3, 2)
+    now = bank.next_update(1, positions, [2, 1], bank.Keeping(Policy.FIFO, 1))
+    after = bank.apply_update(rings, seen, now, 0)
+    for name, ring in after.items():
+        assert ring.data_ptr() == seen[name].data_ptr()
+        assert torch.equal(ring, bank.write(rings, seen, bank.slot_mask(1, now.writes))[name])

@@ -95,14 +95,16 @@ def advance(
     if cached:
         inputs = inputs._replace(cross=frame.net.cross_attention(inputs.text))  # type: ignore[operator]
     shown, tensors, seen = frame(picture, inputs, state.tensors)
-    for row in now.merged:
+    groups = banks.merge_groups(banks.layout_of(tensors.bank))
+    for row, group in now.merged:
         one = slice(row, row + 1)
-        bank = {name: ring[one] for name, ring in tensors.bank.items()}
-        orders = banks.merge_orders(bank, sampling.seed, [now.ages[row]])
-        merged = BankMerge()(bank, {name: features[one] for name, features in seen.items()}, orders)
-        tensors = tensors._replace(
-            bank={name: torch.cat([ring[:row], merged[name], ring[row + 1 :]]) for name, ring in tensors.bank.items()}
-        )
+        bank = {name: tensors.bank[name][one] for name in groups[group]}
+        orders = banks.merge_orders(banks.layout_of(bank), sampling.seed, [now.ages[row]], sampling.rules)
+        merged = BankMerge()(bank, {name: seen[name][one] for name in bank}, orders)
+        after = {
+            name: torch.cat([tensors.bank[name][:row], merged[name], tensors.bank[name][row + 1 :]]) for name in bank
+        }
+        tensors = tensors._replace(bank=tensors.bank | after)
     return shown, stream.next_state(state, tensors, now)
 
 
@@ -204,7 +206,7 @@ def test_nothing_of_a_frame_happens_on_the_host_and_in_half_precision_types_agre
         ).tensors
     )
     inputs = stream.frame_inputs(own, state, stream.bank_update(own, state))
-    orders = banks.merge_orders(state.tensors.bank, own.seed, [3])
+    orders = banks.merge_orders(banks.layout_of(state.tensors.bank), own.seed, [3])
 
     def moved(tensor: Tensor) -> Tensor:
         return tensor.to("meta", torch.float16 if tensor.is_floating_point() else tensor.dtype)

@@ -23,7 +23,18 @@ from core.algorithm.bank import Layout, Reading
 from core.algorithm.schedule import Prediction, Schedule, ScheduleKind
 from core.algorithm.unet import BankedUNet, PlainUNet, default_places, layout, self_attentions
 from core.errors import PlaceError
-from core.settings import Guidance, Policy
+from core.settings import (
+    BANK_RULES,
+    BankedFeature,
+    BankPreset,
+    BankRules,
+    Filling,
+    FusionPlace,
+    Guidance,
+    Policy,
+    RowClock,
+    Split,
+)
 from tests.support import reference as ref
 from tests.support.sequential import sequential
 from tests.support.small_models import (
@@ -40,6 +51,7 @@ from tests.support.small_models import (
 )
 
 FRAMES = 12
+AT_ONCE = BankRules(split=Split.RANDOM, spread=False)
 ALPHAS = scaled_linear_alphas()
 TEXT, NEGATIVE = random_text(2), random_text(3)
 SIZE = (512, 768)
@@ -61,8 +73,8 @@ def stock_unet(**kind: bool) -> Any:
 
 
 @functools.cache
-def banked_unet(places: tuple[str, ...], **kind: bool) -> BankedUNet:
-    return BankedUNet(copy.deepcopy(stock_unet(**kind)), places)
+def banked_unet(places: tuple[str, ...], keeps: BankedFeature = BankedFeature.FUSED, **kind: bool) -> BankedUNet:
+    return BankedUNet(copy.deepcopy(stock_unet(**kind)), places, keeps=keeps)
 
 
 @functools.cache
@@ -75,6 +87,20 @@ def packed(prompt: Tensor | ref.Prompt) -> Tensor:
     if isinstance(prompt, Tensor):
         return prompt[None]
     return conditions.joined(prompt.words[None], prompt.pooled[None], *SIZE)
+
+
+def order_of(rules: BankRules, seed: int, frame: int, tokens: int) -> list[int]:
+    """The order of a merge as the rules' words say; by chance as the engine draws it."""
+    drawn = banks.permutation(seed, frame, tokens).tolist()
+    if rules.split is Split.NOW:
+        return list(range(2 * tokens))
+    if rules.split is Split.GRID:
+        return [*range(0, 2 * tokens, 2), *range(1, 2 * tokens, 2)]
+    if rules.split is Split.PLACE:
+        banked = [one < tokens for one in drawn[:tokens]]
+        sources = [place + (0 if first else tokens) for place, first in enumerate(banked)]
+        return sources + [place + (tokens if first else 0) for place, first in enumerate(banked)]
+    return drawn[tokens:] + drawn[:tokens] if rules.destinations_first else drawn
 
 
 class Case:
@@ -96,13 +122,14 @@ class Case:
         threshold: float = 0.9,
         seed: int = 5,
         unet: dict[str, bool] | None = None,
+        rules: BankRules = AT_ONCE,
     ) -> None:
         unet = unet or {}
         self.prompts = (PROMPT, UNLIKE) if unet.get("sdxl") else (TEXT, NEGATIVE)
         text, negative = (packed(one) for one in self.prompts)
         chosen = ref.lcm_timesteps(steps, 0.6)
         off = policy is Policy.OFF
-        self.net: Any = PlainUNet(stock_unet(**unet)) if off else banked_unet(places, **unet)
+        self.net: Any = PlainUNet(stock_unet(**unet)) if off else banked_unet(places, rules.keeps, **unet)
         self.layout = {} if off else small_layout(places, **unet)
         self.steps, self.slots, self.guidance = steps, slots, guidance
         self.sampling = stream.SamplingParameters(
@@ -119,7 +146,14 @@ class Case:
             fusion_strength=fusion_strength,
             threshold=threshold,
             seed=seed,
+            rules=rules,
         )
+        groups = banks.merge_groups(self.layout)
+        number = {name.rpartition(".")[0]: group for group, names in enumerate(groups) for name in names}
+
+        def due(name: str, frame: int) -> bool:
+            return frame % interval == number[name] * interval // len(groups)
+
         self.reference = ref.Reference(
             stock_unet(**unet),
             ALPHAS,
@@ -133,7 +167,11 @@ class Case:
             places=places,
             strength=fusion_strength,
             threshold=threshold,
-            permutation=lambda frame, tokens: banks.permutation(seed, frame, tokens).tolist(),
+            permutation=lambda frame, tokens: order_of(rules, seed, frame, tokens),
+            keeps=rules.keeps.value,
+            filling=rules.filling.value,
+            attends=rules.attends,
+            due=due if rules.spread else None,
             guidance=guidance.value,
             scale=scale,
             residual=residual,
@@ -202,6 +240,60 @@ def test_a_queue_equals_the_reference(slots: int, steps: int, interval: int) -> 
 def test_merging_equals_the_reference(steps: int, interval: int) -> None:
     case = Case(Policy.MERGE, 1, steps, interval)
     case.prove_both() if interval == 2 else case.prove()
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        BankRules(),  # by place, spread over the interval
+        BankRules(split=Split.NOW, spread=False),
+        BankRules(split=Split.GRID, spread=False),
+        BankRules(split=Split.PLACE, spread=False),
+        BankRules(split=Split.RANDOM, destinations_first=True, spread=False),
+        BankRules(keeps=BankedFeature.PLAIN),
+        BankRules(attends=False),
+    ],
+    ids=repr,
+)
+def test_merging_by_other_rules_equals_the_reference(rules: BankRules) -> None:
+    outputs = Case(Policy.MERGE, 1, 2, 2, rules=rules).prove(4)
+    others = Case(Policy.MERGE, 1, 2, 2).batch(moving_latents(1, 4))
+    assert max(float((a - b).abs().max()) for a, b in zip(outputs, others, strict=True)) > 1e-4  # no empty proof
+
+
+@pytest.mark.parametrize(("interval", "frames"), [(1, 3), (3, 7), (4, 6)])
+def test_a_spread_merge_equals_the_reference_at_every_interval(interval: int, frames: int) -> None:
+    Case(Policy.MERGE, 1, 1, interval, (), rules=BankRules()).prove(frames)
+
+
+@pytest.mark.parametrize(("slots", "steps", "interval"), [(2, 1, 1), (3, 2, 2)])
+def test_a_growing_queue_equals_the_reference(slots: int, steps: int, interval: int) -> None:
+    rules = BankRules(filling=Filling.GROWING, keeps=BankedFeature.PLAIN)
+    outputs = Case(Policy.FIFO, slots, steps, interval, (ATTENTION, BLOCK), rules=rules).prove(6)
+    full = BankRules(keeps=BankedFeature.PLAIN)
+    others = Case(Policy.FIFO, slots, steps, interval, (ATTENTION, BLOCK), rules=full).batch(moving_latents(1, 6))
+    assert max(float((a - b).abs().max()) for a, b in zip(outputs, others, strict=True)) > 1e-4  # no empty proof
+
+
+@pytest.mark.parametrize("preset", [BankPreset.PAPER, BankPreset.AUTHORS])
+@pytest.mark.parametrize("steps", [1, 3])
+@torch.inference_mode()
+def test_the_presets_equal_the_reference(preset: BankPreset, steps: int) -> None:
+    rules = BANK_RULES[preset]
+    assert rules.clock is RowClock.SHARED
+    assert rules.interval == 4
+    assert rules.fusion_strength is not None
+    assert rules.similarity_threshold is not None
+    low = default_places(stock_unet())
+    places = tuple(name.removesuffix(".attn1") for name in low) if rules.place is FusionPlace.BLOCKS else low
+    numbers = {"fusion_strength": rules.fusion_strength, "threshold": rules.similarity_threshold}
+    case = Case(Policy.MERGE, 1, steps, rules.interval, places, rules=rules, **numbers)  # type: ignore[arg-type]
+    case.net = BankedUNet(copy.deepcopy(stock_unet()), rules.place, keeps=rules.keeps)
+    latents, state = moving_latents(1, 6), case.start()
+    in_flight = [torch.zeros_like(latents[0]) for _ in range(steps - 1)]
+    for latent in latents:
+        clean, state = stream.step(case.net, case.sampling, state, latent[None])
+        assert_equal([clean[0]], [case.reference.call(in_flight, latent, TEXT)])
 
 
 @pytest.mark.parametrize("policy", [Policy.FIFO, Policy.MERGE])
@@ -368,12 +460,9 @@ def test_rows_do_not_look_at_each_other() -> None:
     ring = {n: torch.randn(3, 2, *shape, generator=generator, dtype=torch.float64) for n, shape in shapes.items()}
     latents, text = fixed_noise(1, 3), torch.stack([TEXT, NEGATIVE, TEXT])
     times = torch.tensor([700, 400, 100])
-    reading = Reading(
-        torch.zeros(3, dtype=torch.bool),
-        torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64),
-        torch.tensor([0.1, 0.2, 0.0], dtype=torch.float64),
-    )
-    together, seen = net(latents, times, text, ring, reading)
+    fresh = torch.zeros(3, dtype=torch.bool)
+    strength, threshold = torch.tensor([[0.2, 0.5, 0.9], [0.1, 0.2, 0.0]], dtype=torch.float64)
+    together, seen = net(latents, times, text, ring, Reading(fresh, strength, threshold))
     for row in range(3):
         one = slice(row, row + 1)
         alone, seen_alone = net(
@@ -381,7 +470,7 @@ def test_rows_do_not_look_at_each_other() -> None:
             times[one],
             text[one],
             {name: slots[one] for name, slots in ring.items()},
-            Reading(*(entry[one] for entry in reading)),
+            Reading(fresh[one], strength[one], threshold[one]),
         )
         torch.testing.assert_close(together[one], alone, rtol=0, atol=1e-11)
         for name, features in seen.items():

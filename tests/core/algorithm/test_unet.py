@@ -19,7 +19,8 @@ from tests.support.small_models import TEXT_TOKENS, TEXT_WIDTH, small_unet
 MID = "mid_block.attentions.0.transformer_blocks.0"
 UP = "up_blocks.1.attentions.0.transformer_blocks.0"
 DOWN = "down_blocks.0.attentions.0.transformer_blocks.0"
-READING = Reading(torch.tensor([False, True]), torch.full((2,), 0.8), torch.full((2,), 0.2))
+FRESH, STRENGTH, THRESHOLD = torch.tensor([False, True]), torch.full((2,), 0.8), torch.full((2,), 0.2)
+READING = Reading(FRESH, STRENGTH, THRESHOLD)
 
 
 def call(net: BankedUNet | PlainUNet, height: int, width: int, dtype: torch.dtype = torch.float32) -> bank.Features:
@@ -28,7 +29,7 @@ def call(net: BankedUNet | PlainUNet, height: int, width: int, dtype: torch.dtyp
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(2, 4, height, width, generator=generator).to(dtype)
     text = torch.randn(2, TEXT_TOKENS, TEXT_WIDTH, generator=generator).to(dtype)
-    reading = Reading(READING.fresh, *(t.to(dtype) for t in READING[1:]))
+    reading = Reading(FRESH, STRENGTH.to(dtype), THRESHOLD.to(dtype))
     rings: bank.Bank = {}
     seen: bank.Features = {}
     for _ in range(2):
@@ -80,7 +81,7 @@ def test_a_plain_unet_sees_nothing_and_predicts_what_a_banked_one_does_without_b
 
 def test_a_bank_and_each_place_matter() -> None:
     latents, text = torch.randn(2, 2, 4, 8, 8, dtype=torch.float64), torch.randn(2, 5, 16, dtype=torch.float64)
-    reading = Reading(torch.tensor([False, False]), *(t.double() for t in READING[1:]))
+    reading = Reading(torch.tensor([False, False]), STRENGTH.double(), THRESHOLD.double())
     results: list[Tensor] = []
     for places in ((), (f"{MID}.attn1",), (MID,), ("up_blocks.1",)):
         net = BankedUNet(small_unet(0), places)
@@ -112,7 +113,8 @@ def test_what_sdxl_joins_is_of_one_type() -> None:
             return function(*args, **(kwargs or {}))
 
     text = torch.zeros(2, TEXT_TOKENS + 2, TEXT_WIDTH).half()
+    reading = Reading(FRESH, STRENGTH.half(), THRESHOLD.half())
     with Watched():
-        net(torch.zeros(2, 4, 8, 8).half(), torch.tensor([499, 19]), text, {}, Reading(*(t.half() for t in READING)))
+        net(torch.zeros(2, 4, 8, 8).half(), torch.tensor([499, 19]), text, {}, reading)
     assert len(joined) > 3
     assert all(len(set(types)) == 1 for types in joined)

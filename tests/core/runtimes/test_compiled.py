@@ -19,7 +19,19 @@ from core.engine import Engine
 from core.errors import SettingsError
 from core.runtimes import choice, compiled
 from core.runtimes.stages import STAGES
-from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime
+from core.settings import (
+    BANK_RULES,
+    BankPreset,
+    BankRules,
+    EngineSettings,
+    Filling,
+    Guidance,
+    Look,
+    Lora,
+    OnSwitch,
+    Policy,
+    Runtime,
+)
 from tests.support.lora_files import kohya, random_change
 from tests.support.model_folders import layout_once, load_model, make_folder
 from tests.support.small_models import smallest_unet
@@ -82,6 +94,23 @@ def compilations() -> int:
 def test_every_policy_shows_what_eager_shows(folder: Path, policy: Policy, slots: int) -> None:
     look = Look("a red person", interval=2, similarity_threshold=0.5)
     engines = (make(folder, runtime, look, policy=policy, slots=slots) for runtime in (Runtime.COMPILED, Runtime.EAGER))
+    assert_alike(next(engines), next(engines))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policy", "slots", "rules"),
+    [
+        (Policy.MERGE, 1, BANK_RULES[BankPreset.PAPER]),
+        (Policy.MERGE, 1, BANK_RULES[BankPreset.AUTHORS]),
+        (Policy.FIFO, 2, BankRules(filling=Filling.GROWING)),
+    ],
+)
+def test_other_banks_show_what_eager_shows(folder: Path, policy: Policy, slots: int, rules: BankRules) -> None:
+    engines = (
+        make(folder, runtime, Look("a red person"), policy=policy, slots=slots, rules=rules)
+        for runtime in (Runtime.COMPILED, Runtime.EAGER)
+    )
     assert_alike(next(engines), next(engines))
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.settings import Framing, Provider, Runtime
+from core.settings import BankPreset, Framing, Provider, Runtime
 from vcam.commands import OnFailure
 from vcam.errors import ConfigError, OptionError
 from vcam.settings.config import (
@@ -60,6 +60,7 @@ off = "Away"
 [engine]
 preset = "sharp"
 model = "sd15-lcm"
+bank = "paper"
 runtime = "eager"
 provider = "cpu"
 device = "cuda:1"
@@ -133,6 +134,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         engine=EngineOptions(
             preset=Preset.SHARP,
             model="sd15-lcm",
+            bank=BankPreset.PAPER,
             runtime=Runtime.EAGER,
             provider=Provider.CPU,
             device="cuda:1",
@@ -190,7 +192,7 @@ BAD = {
     "osc.port is 80": "[osc]\nport = 80",
     "unknown key fsp; did you mean fps?": "fsp = 30",
     "unknown key port; did you mean panel.port?": "port = 30",
-    "unknown key engine.steps; known here: preset, model, runtime, provider, device, dtype and threads": (
+    "unknown key engine.steps; known here: preset, model, bank, runtime, provider, device, dtype and threads": (
         "[engine]\nsteps = 3"
     ),
     "fps is nan; it must be a number between 1 and 240": "fps = nan",

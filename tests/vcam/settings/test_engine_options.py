@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.errors import SettingsError
-from core.settings import EngineSettings, Guidance, Look, Policy, Runtime, names
+from core.settings import BANK_RULES, BankPreset, EngineSettings, Guidance, Look, Policy, Runtime, names
 from tests.support.model_folders import make_folder
 from vcam.cli import arguments, engines
 from vcam.cli import main as cli
@@ -38,7 +38,9 @@ from vcam.settings.selection import first_choice, with_engine
 
 
 def test_every_setting_of_the_engine_can_be_asked_for() -> None:
-    assert set(names(EngineOptions)) == {"preset", *names(EngineSettings)}
+    assert set(names(EngineOptions)) == {"preset", "bank", *names(EngineSettings)} - {
+        "rules"
+    }  # which a bank stands for
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,20 @@ def test_the_models_pixels_are_spent_in_the_shape_of_the_pictures_unless_a_size_
     assert (sized.width, sized.height) == (64, 192)
 
 
+def test_a_bank_stands_for_policy_and_rules_and_a_policy_beside_it_goes_first() -> None:
+    paper = engine_settings(EngineOptions(bank=BankPreset.PAPER))
+    assert (paper.policy, paper.slots, paper.rules) == (Policy.MERGE, 1, BANK_RULES[BankPreset.PAPER])
+    assert (paper.bank, engine_settings(EngineOptions(bank=BankPreset.AUTHORS)).bank) == ("paper", "authors")
+    queue = engine_settings(EngineOptions(bank=BankPreset.PAPER, policy=Policy.FIFO, slots=4))
+    assert (queue.policy, queue.slots, queue.rules) == (Policy.FIFO, 4, BANK_RULES[BankPreset.PAPER])
+    # what is asked of the policy below a bank is over, and the command line's policy goes above a profile's bank
+    assert engine_settings(EngineOptions(bank=BankPreset.PAPER), EngineOptions(policy=Policy.OFF)).bank == "paper"
+    assert engine_settings(EngineOptions(policy=Policy.OFF), EngineOptions(bank=BankPreset.PAPER)).bank == "off"
+    assert (
+        engine_settings(EngineOptions(bank=BankPreset.OWN), EngineOptions(bank=BankPreset.PAPER)) == engine_settings()
+    )
+
+
 # --- one way --------------------------------------------------------------------------------------------------------
 
 
@@ -110,6 +126,7 @@ frame_options: dict[str, Any] = {
     "preset": st.none() | st.sampled_from([preset for preset in Preset if preset is not Preset.AUTO]),
     "steps": st.none() | st.integers(1, 16),
     "slots": st.none() | st.integers(1, 16),
+    "bank": st.none() | st.sampled_from(BankPreset),
     "policy": st.none() | st.sampled_from(Policy),
     "model": st.none() | MODELS,
 }
@@ -118,7 +135,9 @@ machine_options: dict[str, Any] = {
     "device": st.none() | st.sampled_from(["auto", "cpu"]),
     "runtime": st.none() | st.sampled_from(Runtime),
 }
-command_lines = st.builds(EngineOptions, **frame_options, **machine_options)
+command_lines = st.builds(EngineOptions, **frame_options, **machine_options).map(
+    lambda asked: asked if asked.policy is None else replace(asked, bank=None)  # one option for both
+)
 profile_options = st.builds(
     EngineOptions,
     **frame_options,

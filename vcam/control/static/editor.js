@@ -128,8 +128,8 @@ at("duplicate").addEventListener("click", () => doing(async () => {
 }));
 at("keep-look").addEventListener("click", () => doing(async () => {
   const { look } = await ask("/api/v1/look");
-  const { fusion_strength, similarity_threshold, interval, prompt, strength, detail, on_switch, region, elsewhere } = look;
-  newLook({ look: { prompt, strength, detail, on_switch, region, elsewhere, transition_ms: blend(), bank: { fusion_strength, similarity_threshold, interval } } }, "Save this as a look");
+  const { fusion_strength, similarity_threshold, interval, steady, refresh, prompt, strength, detail, on_switch, region, elsewhere } = look;
+  newLook({ look: { prompt, strength, detail, on_switch, region, elsewhere, transition_ms: blend(), bank: { fusion_strength, similarity_threshold, interval, steady, refresh } } }, "Save this as a look");
 }));
 at("export").addEventListener("click", () => doing(async () => {
   const file = new Blob([await ask(`/api/v1/profiles/${encodeURIComponent(status.profile)}/file`)], { type: "application/toml" });

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from core.engine import Engine
 from core.errors import ModelError, SettingsError
 from core.models.description import EMBEDDED
 from core.runtimes.choice import resolve
-from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Provider, Runtime
+from core.settings import BANK_RULES, BankPreset, EngineSettings, Guidance, Look, Lora, Policy, Provider, Runtime
 from tests.support.model_folders import make_folder, parts_of, replace_parts
 from tests.support.small_models import TEXT_WIDTH
 
@@ -63,6 +64,16 @@ def test_equals_eager_over_twelve_frames(changes: dict[str, object]) -> None:
     # a level or two: the detail stage computes in 8 bits; all before it is held to 0.05 by `equals_eager`
     assert max(errors) < 6, errors
     assert eager[-1].std() > 5
+
+
+def test_a_bank_that_its_graphs_have_not_is_refused_and_auto_takes_eager() -> None:
+    paper = EngineSettings(policy=Policy.MERGE, rules=BANK_RULES[BankPreset.PAPER], device="cpu", dtype="float32")
+    with pytest.raises(SettingsError, match=r"have the model's own bank, not fusion at blocks, plain features"):
+        Engine(replace(paper, runtime=Runtime.ONNX), Look())
+    resolved = resolve(paper)
+    assert resolved.runtime is Runtime.EAGER
+    assert "own bank, not fusion at blocks" in resolved.why
+    assert resolve(replace(paper, policy=Policy.OFF)).runtime is Runtime.ONNX
 
 
 def test_knows_the_same_words() -> None:

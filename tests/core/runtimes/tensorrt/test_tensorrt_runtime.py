@@ -25,7 +25,19 @@ from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt import make_plan, readiness
 from core.runtimes.tensorrt import runtime as tensorrt
 from core.runtimes.tensorrt.library import FULL, PORTABLE
-from core.settings import EngineSettings, Guidance, Look, Lora, Policy, Runtime
+from core.settings import (
+    BANK_RULES,
+    BankedFeature,
+    BankPreset,
+    BankRules,
+    EngineSettings,
+    Filling,
+    Guidance,
+    Look,
+    Lora,
+    Policy,
+    Runtime,
+)
 from core.verify import ensure_plan, psnr, verify_plan
 from tests.support import trt_stand_in
 from tests.support.lazy_device import lazy_device
@@ -115,6 +127,7 @@ IN_PLACE = pytest.mark.skipif(
     reason="this onnxruntime has no TensorScatter, by which the stand-in writes in place",
 )
 SLOW = pytest.mark.slow  # an export takes 10 s of a CPU
+GROWING = BankRules(filling=Filling.GROWING, keeps=BankedFeature.PLAIN)
 
 
 @IN_PLACE
@@ -137,10 +150,12 @@ def test_rings_in_place_equal_eager_over_twelve_frames(folder: Path, slots: int)
     [
         pytest.param({"policy": Policy.FIFO, "slots": 2}, marks=SLOW),
         {"policy": Policy.MERGE},
+        pytest.param({"policy": Policy.MERGE, "rules": BANK_RULES[BankPreset.PAPER]}, marks=SLOW),
+        pytest.param({"policy": Policy.FIFO, "slots": 2, "rules": GROWING}, marks=SLOW),
         pytest.param({"policy": Policy.OFF}, marks=SLOW),
         pytest.param({"policy": Policy.FIFO, "steps": 1, "guidance": Guidance.ONETIME_NEGATIVE}, marks=SLOW),
     ],
-    ids=["fifo-2", "merge", "off", "guided"],
+    ids=["fifo-2", "merge", "paper", "growing-2", "off", "guided"],
 )
 def test_frames_kept_beside_equal_eager_over_twelve_frames(folder: Path, changes: dict[str, object]) -> None:
     equals_eager(settings(folder, **changes))

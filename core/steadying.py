@@ -1,0 +1,106 @@
+"""Takes the flicker out of translations along the motion of their sources, after the bank has done its part.
+
+A style draws lines that no camera saw, and draws them a little differently with every picture's noise. The source says
+where each of its points was in the picture before; there the two translations are mixed. Where that cannot be seen
+(what was hidden, what changes) the translation is shown as it is, so that nothing leaves a trail.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]  # RGB [height, width, 3]
+Floats = NDArray[np.float32]
+
+FLOW_SIDE = 256  # pixels of the shorter side at which motion is looked for; more takes long and finds no more
+QUIET = 2.0  # grey levels by which a sensor's noise and interpolation change the mean of some pixels
+UNSEEN = 8.0  # grey levels over that, from which on a point is not the one that was there before
+CRISPNESS = 0.18  # of the fine contrast that mixing costs, what is given back
+
+
+class SourceMotion(NamedTuple):
+    """How a source has moved.
+
+    x, y: float32 [height, width], where each of its pixels was in the picture before. alike: 0..1, float32 [height,
+    width], whether it was seen there.
+    """
+
+    x: Floats
+    y: Floats
+    alike: Floats
+
+
+def source_motion(source: Pixels, before: Pixels) -> SourceMotion:
+    """Return the motion from `before` to `source`, by OpenCV's dense inverse search (Kroeger et al., ECCV 2016)."""
+    height, width = source.shape[:2]
+    scale = min(1.0, FLOW_SIDE / min(height, width))
+    size = (max(16, round(width * scale)), max(16, round(height * scale)))
+    grey = [
+        cv2.resize(cv2.cvtColor(one, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
+        for one in (source, before)
+    ]
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    flow = search.calc(grey[0], grey[1], np.zeros((size[1], size[0], 2), np.float32))
+    flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
+    columns, rows = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    x = flow[..., 0] * (width / size[0]) + columns
+    y = flow[..., 1] * (height / size[1]) + rows[:, None]
+    was = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    apart = cv2.absdiff(cv2.blur(source, (3, 3)), cv2.blur(was, (3, 3)))
+    seen = cv2.blur(cv2.transform(apart.astype(np.float32), np.full((1, 3), 1 / 3, np.float32)), (5, 5))
+    return SourceMotion(x, y, np.clip(1 - (seen - QUIET) / UNSEEN, 0, 1, dtype=np.float32))
+
+
+def mixed(output: Pixels, shown: Pixels, motion: SourceMotion, strength: float) -> tuple[Pixels, Pixels]:
+    """Return a translation mixed with the one before it along the motion: (to mix the next one with, to show).
+
+    strength: the share of the one before where its point is seen, 0..1. What is shown has the fine contrast back that
+    mixing costs; what the next one is mixed with has not, or it would grow with every picture.
+    """
+    was = cv2.remap(shown, motion.x, motion.y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    share = strength * motion.alike
+    kept = np.asarray(cv2.blendLinear(was, output, share, 1 - share), np.uint8)
+    soft = cv2.GaussianBlur(kept, (0, 0), 1.0)
+    crisp = np.asarray(cv2.addWeighted(kept, 1 + CRISPNESS, soft, -CRISPNESS, 0), np.uint8)
+    return kept, np.asarray(cv2.blendLinear(crisp, kept, share, 1 - share), np.uint8)
+
+
+class Steadying(NamedTuple):
+    """What of a stream its next translation is steadied by.
+
+    sources: the pictures whose translations are still to come, oldest first. before: the source of the last
+    translation, and kept: that translation as it was mixed; None before the first. hold: how many translations are to
+    be shown as they are, because the look changes.
+    """
+
+    sources: tuple[Pixels, ...] = ()
+    before: Pixels | None = None
+    kept: Pixels | None = None
+    hold: int = 0
+
+    def given(self, picture: Pixels, delay: int) -> Steadying:
+        """Return it after another picture was given, `delay` pictures before its translation."""
+        return self._replace(sources=(*self.sources, picture)[-delay - 1 :])
+
+    def held(self, pictures: int) -> Steadying:
+        """Return it where that many further translations are shown as they are."""
+        return self._replace(hold=max(self.hold, pictures))
+
+    def motion(self, strength: float) -> SourceMotion | None:
+        """Return the motion by which the next translation is steadied; None where it is shown as it is."""
+        if strength == 0 or self.hold or self.before is None or not self.sources:
+            return None
+        return source_motion(self.sources[0], self.before)
+
+    def after(self, output: Pixels, motion: SourceMotion | None, strength: float) -> tuple[Pixels, Steadying]:
+        """Return what is shown of a translation, and what the next one is steadied by."""
+        if not output.any():  # black all over is what NaN becomes
+            return output, Steadying(self.sources)
+        kept, shown = output.copy(), output
+        if motion is not None and self.kept is not None:
+            kept, shown = mixed(output, self.kept, motion, strength)
+        return shown, self._replace(before=self.sources[0], kept=kept, hold=max(self.hold - 1, 0))
