@@ -225,6 +225,9 @@ class BankRules:
             ("split", Split),
         ):
             _choice(name, getattr(self, name), kind)
+        for name in ("destinations_first", "spread", "attends"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name} is {getattr(self, name)!r}; it must be true or false")
         _check_bank(self.fusion_strength, self.similarity_threshold, self.interval, self.steady)
 
 

@@ -11,7 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import SettingsError
-from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime, in_range, names
+from core.settings import (
+    BANK_RULES,
+    BankedFeature,
+    BankPreset,
+    BankRules,
+    EngineSettings,
+    Filling,
+    FusionPlace,
+    Guidance,
+    Look,
+    Lora,
+    OnSwitch,
+    Policy,
+    RowClock,
+    Runtime,
+    Split,
+    in_range,
+    names,
+)
 
 NAN, INFINITE = float("nan"), float("inf")
 LOOK_RANGES = {
@@ -20,10 +38,11 @@ LOOK_RANGES = {
     "residual": (0, 2),
     "fusion_strength": (0, 1),
     "similarity_threshold": (-1, 1),
+    "steady": (0, 0.9),
     "skip_difference": (0, 255),
     "wander": (0, 90),
 }
-LOOK_WHOLES = {"seed": (0, 2**32 - 1), "interval": (1, 1000), "skip_limit": (0, 100_000)}
+LOOK_WHOLES = {"seed": (0, 2**32 - 1), "interval": (1, 1000), "refresh": (0, 1_000_000), "skip_limit": (0, 100_000)}
 ENGINE_WHOLES = {"width": (64, 2048), "height": (64, 2048), "steps": (1, 16), "slots": (1, 16)}
 NOT_NUMBERS: list[Any] = [True, False, "0.5", [0.5], {}, 1j]
 
@@ -113,6 +132,11 @@ def test_any_language_is_a_text() -> None:
         (EngineSettings, "guidance", Guidance),
         (EngineSettings, "runtime", Runtime),
         (Look, "on_switch", OnSwitch),
+        (BankRules, "place", FusionPlace),
+        (BankRules, "keeps", BankedFeature),
+        (BankRules, "filling", Filling),
+        (BankRules, "clock", RowClock),
+        (BankRules, "split", Split),
     ],
 )
 def test_a_choice_is_one_of_its_kind(kind: type, name: str, choices: Any) -> None:
@@ -145,3 +169,26 @@ def test_a_loras_weight_has_a_range(weight: Any) -> None:
 def test_names_are_the_fields_in_order() -> None:
     assert names(Lora) == ["path", "weight"]
     assert names(Look)[:3] == ["prompt", "negative_prompt", "strength"]
+
+
+def test_a_bank_is_called_by_whose_it_is_and_says_what_it_changes_in_the_unet() -> None:
+    own = EngineSettings()
+    assert (own.bank, own.bank_graph, EngineSettings(policy=Policy.OFF).bank) == ("fifo", "", "off")
+    for preset in (BankPreset.PAPER, BankPreset.AUTHORS):
+        merged = EngineSettings(policy=Policy.MERGE, rules=BANK_RULES[preset])
+        assert merged.bank == preset
+        assert f"fusion at {merged.rules.place}" in merged.bank_graph
+        assert dataclasses.replace(merged, policy=Policy.FIFO).bank == "fifo"
+        assert dataclasses.replace(merged, policy=Policy.OFF).bank_graph == ""
+    growing = EngineSettings(slots=2, rules=BankRules(filling=Filling.GROWING))
+    assert growing.bank_graph == "a growing ring"
+    assert dataclasses.replace(growing, slots=1).bank_graph == ""  # one slot is full with the first frame
+    with pytest.raises(SettingsError, match="rules is 'paper'; it must be BankRules"):
+        EngineSettings(rules="paper")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["destinations_first", "spread", "attends"])
+def test_a_rule_of_two_answers_takes_no_third(name: str) -> None:
+    assert getattr(made(BankRules, **{name: True}), name) is True
+    for value in (1, 0, None, "true"):
+        assert "must be true or false" in refused(BankRules, **{name: value})

@@ -19,7 +19,24 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from core.errors import SettingsError
-from core.settings import EngineSettings, Framing, Guidance, Look, Lora, OnSwitch, Policy, Provider, Region, Runtime
+from core.settings import (
+    BankedFeature,
+    BankRules,
+    EngineSettings,
+    Filling,
+    Framing,
+    FusionPlace,
+    Guidance,
+    Look,
+    Lora,
+    OnSwitch,
+    Policy,
+    Provider,
+    Region,
+    RowClock,
+    Runtime,
+    Split,
+)
 from vcam.errors import RemoteError
 from vcam.frames import EngineFacts
 
@@ -335,7 +352,20 @@ def _settings(_: str, value: object) -> EngineSettings:
     data = _mapping(value)
     kinds = (("policy", Policy), ("guidance", Guidance), ("runtime", Runtime), ("provider", Provider))
     given = {name: kind(data[name]) for name, kind in kinds if name in data}
-    return EngineSettings(**(data | given | {"loras": _loras("loras", data.get("loras", []))}))
+    rules = {"rules": _rules(data["rules"])} if "rules" in data else {}
+    return EngineSettings(**(data | given | rules | {"loras": _loras("loras", data.get("loras", []))}))
+
+
+def _rules(value: object) -> BankRules:
+    data = _mapping(value)
+    kinds = (
+        ("place", FusionPlace),
+        ("keeps", BankedFeature),
+        ("filling", Filling),
+        ("clock", RowClock),
+        ("split", Split),
+    )
+    return BankRules(**(data | {name: kind(data[name]) for name, kind in kinds if name in data}))
 
 
 def _look(_: str, value: object) -> Look:
