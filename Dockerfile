@@ -5,7 +5,7 @@
 FROM python:3.12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 libxcb1 && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
+COPY pyproject.toml constraints.txt README.md CHANGELOG.md LICENSE NOTICE ./
 COPY core core
 COPY vcam vcam
 COPY profiles profiles

@@ -3,9 +3,10 @@
 It needs PyTorch with Triton, and besides diffusers, transformers, platformdirs and psutil, which can be fetched without
 PyTorch. Where the machine has no network, fetch them elsewhere, for its Python (`pip download -d wheels --only-binary
 :all: --python-version 3.12 diffusers transformers platformdirs psutil`), and give the folder by `--wheels wheels`: they
-are unpacked to a folder of their own and imported from there, after what the machine has. The weights are random ones
-in the shapes of Stable Diffusion 1.5 (benchmarks/random_model.py), made here, unless --model names a folder. Where
-TensorRT's library is installed, its engines are built and measured too.
+are unpacked to a folder of their own and imported from there, after what the machine has. Where only so much goes at a
+time, as with TensorRT for RTX (95 MB), benchmarks/wheels.py splits them; here they are put together. The weights are
+random ones in the shapes of Stable Diffusion 1.5 (benchmarks/random_model.py), made here, unless --model names a
+folder. Where TensorRT's library is installed, its engines are built and measured too.
 
 The parts, each figure written to the file as soon as it is known, so that a run that is cut short is not lost, and the
 same command goes on where it was:
@@ -52,6 +53,7 @@ from benchmarks.rig import (  # noqa: E402  the path first
     timed,
     tuned,
 )
+from benchmarks.wheels import join  # noqa: E402
 
 if TYPE_CHECKING:
     from core.engine import Engine
@@ -94,12 +96,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             unpack(args.wheels, Path(folder) / "site")
         if missing := [name for name in NEEDED if find_spec(name) is None]:
             parser.error(f"{', '.join(missing)} must be installed, or in the folder of --wheels")
+        from torch import cuda
+
+        if args.device.startswith("cuda") and not cuda.is_available():
+            parser.error("PyTorch finds no CUDA device here; --smoke runs through all of it without one")
         _measure(args, Path(folder))
     return 0
 
 
 def unpack(wheels: Path, site: Path) -> None:
-    """Make the wheels of a folder importable, for what is imported from now on."""
+    """Make the wheels of a folder importable, for what is imported from now on; parts of one are put together."""
+    join(wheels)
     for wheel in sorted(wheels.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)

@@ -50,7 +50,7 @@ function Install-CudaTorch {
 function Install-TensorRT {
     if (-not (Get-Command nvidia-smi -ErrorAction SilentlyContinue)) { return }
     $cards = "7.5", "8.0", "8.6", "8.9", "12.0", "12.1"
-    $found = & nvidia-smi --query-gpu=compute_cap --format=csv,noheader | Where-Object { $cards -contains "$_".Trim() }
+    $found = & nvidia-smi "--query-gpu=compute_cap" "--format=csv,noheader" | Where-Object { $cards -contains "$_".Trim() }
     if (-not $found) { return }
     Write-Host "RTX card found: installing TensorRT for RTX (about 100 MB; its licence is NVIDIA's)"
     & $Py -m pip install --disable-pip-version-check --constraint (Join-Path $Root "constraints.txt") --editable "${Root}[tensorrt]"

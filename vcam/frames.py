@@ -141,7 +141,8 @@ class EngineFacts:
     """What an engine says about itself once it has loaded.
 
     model, runtime, device: with what it runs. delay: frames between a picture and its translation. bank_bytes: size
-    of the feature bank. changes_loras: whether it takes other LoRAs without being built anew. pid: of its process.
+    of the feature bank. changes_loras: whether it takes other LoRAs without being built anew; builds_loras: whether
+    another one, of TensorRT's, shall be built for them. pid: of its process.
     note: what the user should know about the runtime. provider: by whose library (TensorRT) or hardware (ONNX
     Runtime) it runs, in words, "" where the runtime says it all. to_build: whether building a TensorRT engine would
     help. refreshes: how often the bank was made anew by itself.
@@ -153,6 +154,7 @@ class EngineFacts:
     delay: int = 0
     bank_bytes: int = 0
     changes_loras: bool = False
+    builds_loras: bool = False
     pid: int | None = None
     note: str = ""
     provider: str = ""

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bank_rows, gpu, random_model, report, side_by_side
+from benchmarks import bank_rows, gpu, random_model, report, side_by_side, wheels
 from benchmarks.paper_way import PaperAttention, PaperNet
 from benchmarks.rig import PROMPT, Run
 from core.algorithm import stream
@@ -229,6 +229,28 @@ def test_the_plain_loop_shows_what_the_engine_shows_without_a_bank(folder: Path,
 
 
 @pytest.mark.slow
+def test_wheels_in_parts_are_whole_again_or_told_not_to_be(tmp_path: Path) -> None:
+    made, out = tmp_path / "made", tmp_path / "out"
+    made.mkdir()
+    with zipfile.ZipFile(made / "large-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("large.py", np.random.default_rng(0).bytes(3000))
+    with zipfile.ZipFile(made / "small-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("small.py", "")
+    written = wheels.split(made, out, 1000)
+    assert all(one.stat().st_size <= 1000 for one in written)
+    second = out / "large-1-py3-none-any.whl.part01"
+    whole = second.read_bytes()
+    second.write_bytes(whole[:-1] + b"?")
+    with pytest.raises(SystemExit, match=r"large-1-py3-none-any\.whl is not whole: 4 parts"):
+        wheels.join(out)
+    second.write_bytes(whole)
+    gpu.unpack(out, tmp_path / "site")
+    sys.path.remove(str(tmp_path / "site"))
+    assert {one.name for one in out.iterdir()} == {one.name for one in made.iterdir()}
+    assert all((out / one.name).read_bytes() == one.read_bytes() for one in made.iterdir())
+    assert {one.name for one in (tmp_path / "site").iterdir()} == {"large.py", "small.py"}
+
+
 def test_the_gpus_script_runs_through(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     subprocess.run([sys.executable, "benchmarks/gpu.py", "--smoke", "--out", str(out)], cwd=ROOT, check=True)

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -196,6 +197,23 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 def test_shellcheck_has_nothing_to_say() -> None:
     done = subprocess.run(["shellcheck", str(SCRIPT)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPT.parent.glob("*.ps1")), ids=lambda path: path.name)
+def test_the_scripts_of_windows_can_be_parsed(script: Path) -> None:
+    """PowerShell itself is needed to run them; a grammar for editors finds what is no PowerShell at all."""
+    tree_sitter = pytest.importorskip("tree_sitter", reason="tree-sitter is not installed")
+    powershell = pytest.importorskip("tree_sitter_powershell", reason="its grammar is not installed")
+    parser = tree_sitter.Parser(tree_sitter.Language(powershell.language()))
+    text = script.read_bytes()
+    assert faults(parser.parse(text).root_node) == []
+    assert faults(parser.parse(text + b"\nif (").root_node) != []
+
+
+def faults(node: Any) -> list[str]:
+    """Where a tree of the parser has what it could not read."""
+    own = [f"line {node.start_point[0] + 1}: {node.text[:60]!r}"] if node.is_error or node.is_missing else []
+    return own + [one for child in node.children for one in faults(child)]
 
 
 def test_the_windows_twin_verifies_before_it_registers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -17,11 +18,26 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+def copied(folder: Path) -> Path:
+    """A folder with what the Dockerfile copies: an image is built from no more."""
+    for line in (ROOT / "Dockerfile").read_text().splitlines():
+        if line.startswith("COPY "):
+            *sources, target = line.split()[1:]
+            for source in sources:
+                if (ROOT / source).is_dir():
+                    shutil.copytree(ROOT / source, folder / target, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    (folder / target).mkdir(exist_ok=True)
+                    shutil.copy(ROOT / source, folder / target)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
+    source = copied(tmp_path_factory.mktemp("image"))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "--wheel-dir", str(folder), str(ROOT)], check=True)
+    subprocess.run([*command, "--wheel-dir", str(folder), str(source)], check=True)
     return next(folder.glob("*.whl"))
 
 

@@ -44,7 +44,7 @@ class ScriptedChild:
         self.failure, self.final, self.ready, self.refused = "", False, True, ""
         self.report = EngineReport()
         self.activity = Activity(0.0, loaded=True, pictures=1, frame_s=0.05)
-        self.idle, self.closed = True, False
+        self.idle, self.closed, self.here = True, False, True
         self.sent: list[object] = []
 
     def step(self) -> Frame | None:

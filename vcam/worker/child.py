@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from core.errors import StreamV2VError
 from core.settings import EngineSettings, Look
 from vcam.frames import EngineFacts
-from vcam.worker.factories import EngineProtocol, instead
+from vcam.worker.factories import EngineProtocol, builds_loras, instead
 from vcam.worker.messages import (
     EmptyBank,
     EncodePrompts,
@@ -104,6 +104,7 @@ def _load(pipe: Connection, settings: EngineSettings, look: Look, factory: str, 
                 delay=engine.delay,
                 bank_bytes=engine.bank_bytes,
                 changes_loras=engine.changes_loras,
+                builds_loras=builds_loras(settings, engine),
                 pid=os.getpid(),
                 note=note,
                 provider=engine.provider,

@@ -153,6 +153,12 @@ def instead(settings: EngineSettings, engine: EngineProtocol) -> tuple[str, bool
     return f"{trouble or 'there is no TensorRT engine yet'}; running {runs} until it is built", True
 
 
+def builds_loras(settings: EngineSettings, engine: EngineProtocol) -> bool:
+    """Return whether a TensorRT engine is built for other LoRAs; for `auto` only where that takes about a minute."""
+    runs = engine.settings.runtime is Runtime.TENSORRT
+    return runs and not engine.changes_loras and (settings.runtime is Runtime.TENSORRT or engine.tensorrt.quick)
+
+
 def remove_unfinished() -> None:
     """Remove what builds that were ended too early have left on the disk."""
     from core.runtimes.tensorrt import cache as engines

@@ -66,12 +66,14 @@ def engine_starters(
 class Engines:
     """The children that run. current: its pictures are shown. beside: of other settings, which are wanted now.
 
-    builder: of the current one's settings, as TensorRT runs them. returning: the server's, which is tried while the
-    current one stands in for it.
+    beside_builds: it builds its TensorRT engine first, for the current one is one that takes no other LoRAs. builder:
+    of the current one's settings, as TensorRT runs them. returning: the server's, which is tried while the current one
+    stands in for it.
     """
 
     current: EngineProcess | None = None
     beside: EngineProcess | None = None
+    beside_builds: bool = False
     builder: EngineProcess | None = None
     returning: EngineProcess | None = None
 
@@ -222,8 +224,7 @@ class WorkerTranslator:
         elif beside is not None and settings == beside.settings:
             beside.set_look(look, 0)
         else:
-            self._drop_beside()
-            self._engines.beside = self._with_prompts(self._start()(settings, look))
+            self._prepare_beside(settings, look, build=_needs_build(current, settings))
 
     def _use_in_builder(self, settings: EngineSettings, look: Look) -> None:
         """Let the build go on if it fits what is wanted now; LoRAs are no part of what is built."""
@@ -290,10 +291,18 @@ class WorkerTranslator:
             self._engines.returning = None
             self._stand_in.next_try_s = self._clock() + ASK_AGAIN_S
 
+    def _prepare_beside(self, settings: EngineSettings, look: Look, *, build: bool = False) -> None:
+        """Make an engine of these settings ready, while the current one goes on. build: as TensorRT runs them."""
+        self._drop_beside()
+        start = self._starters.build if build else self._start()
+        self._engines.beside, self._engines.beside_builds = self._with_prompts(start(settings, look)), build
+
     def _drop_beside(self) -> None:
         if self._engines.beside is not None:
             self._engines.beside.close()
             self._engines.beside = None
+            if self._engines.beside_builds:
+                self._starters.remove_unfinished()
 
     def _drop_builder(self) -> None:
         if self._engines.builder is not None:
@@ -315,13 +324,23 @@ class WorkerTranslator:
         for engine in self._engines.running():
             result = engine.step()
             if result is not None and engine is not self._engines.current:  # its first picture: it takes over
-                self._exchange(engine)
+                if self._lacks_loras(engine):
+                    self._drop_builder()  # the next one is built with them in it
+                    result = None
+                else:
+                    self._exchange(engine)
             shown = result or shown
         self._look_after_beside()
         self._look_after_builder()
         if self._engines.current is not None:
             self._look_after_current(self._engines.current)
         return shown
+
+    def _lacks_loras(self, engine: EngineProcess) -> bool:
+        """Return whether what was built beside takes no LoRAs, which the current engine has."""
+        current, wanted = self._engines.current, self._wanted.settings
+        built = engine is self._engines.builder and engine.settings != wanted
+        return built and current is not None and current.settings == wanted
 
     def _exchange(self, engine: EngineProcess) -> None:
         if self._engines.current is not None:
@@ -337,12 +356,17 @@ class WorkerTranslator:
         self._engines.current = engine
         wanted = self._wanted
         if engine.settings != wanted.settings and self._engines.beside is None:  # LoRAs that what was built cannot take
-            self._engines.beside = self._with_prompts(self._start()(wanted.settings, wanted.look))
+            self._prepare_beside(wanted.settings, wanted.look, build=_needs_build(engine, wanted.settings))
         self._restarts = replace(self._restarts, given_up=False)
 
     def _look_after_beside(self) -> None:
-        if self._engines.beside is not None and self._engines.beside.failure:
-            self._refused = f"the change was not possible: {self._engines.beside.failure}"
+        beside, wanted = self._engines.beside, self._wanted
+        if beside is None or not beside.failure:
+            return
+        if self._engines.beside_builds:  # the next best runtime has that look all the same
+            self._prepare_beside(wanted.settings, wanted.look)
+        else:
+            self._refused = f"the change was not possible: {beside.failure}"
             self._drop_beside()
 
     def _look_after_builder(self) -> None:
@@ -357,7 +381,7 @@ class WorkerTranslator:
                 stopgap = facts is not None and facts.runtime == "eager" and facts.device.startswith("cuda")
                 if current.settings.runtime is Runtime.AUTO and stopgap and self._engines.beside is None:
                     # which ran until that engine was there: now the next best shall
-                    self._engines.beside = self._with_prompts(self._start()(current.settings, current.look))
+                    self._prepare_beside(current.settings, current.look)
         elif builder is None and current is not None and self._engines.beside is None:
             facts = current.report.facts
             if facts is not None and facts.to_build:
@@ -374,9 +398,13 @@ class WorkerTranslator:
 
     def _replace_dead(self, dead: EngineProcess) -> None:
         dead.close()
-        if self._engines.beside is not None:  # already on its way with what is wanted
-            self._engines.current, self._engines.beside = self._engines.beside, None
+        beside, self._engines.beside = self._engines.beside, None
+        if beside is not None and not self._engines.beside_builds:  # already on its way with what is wanted
+            self._engines.current = beside
             return
+        if beside is not None:  # it takes a while: another shows pictures meanwhile
+            self._drop_builder()
+            self._engines.builder = beside
         self._engines.current = None  # one that builds goes on, but takes minutes
         now, helps = self._clock(), self._starters.stand_in is not None and not dead.here
         self._restarts = after_failure(self._restarts, dead.failure, dead.final and not helps, self._limits, now)
@@ -425,11 +453,19 @@ class WorkerTranslator:
             notes = [f"this machine's engine stands in for {self._starters.server}: {self._stand_in.why}"]
         if beside is not None:
             notes = [f"preparing {beside.settings.model}: {beside.report.progress.text}"]
+            if self._engines.beside_builds:
+                notes = [f"{notes[0]}; what you saw before goes on until it is there"]
         if builder is not None:
             notes.append(f"preparing {builder.settings.model}: {builder.report.progress.text}")
         elif facts is not None:
             notes.append(facts.note)
         return "; ".join(note for note in notes if note)
+
+
+def _needs_build(engine: EngineProcess, settings: EngineSettings) -> bool:
+    """Return whether another TensorRT engine is to be built for settings that differ in their LoRAs alone."""
+    facts = engine.report.facts
+    return facts is not None and facts.builds_loras and engine.here and engine.is_but_for_loras(settings)
 
 
 def without_build(report: EngineReport, failure: str) -> EngineReport:

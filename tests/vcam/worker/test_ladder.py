@@ -152,16 +152,82 @@ def test_what_ran_until_it_is_built_makes_room_where_it_is_not(runtime: str, dev
     assert not started[0].closed
 
 
-def test_what_was_built_without_the_loras_makes_room_for_what_has_them() -> None:
-    translator, started, (beside,) = ladder(EngineFacts(to_build=True))
+def test_what_was_built_without_the_loras_is_not_shown_but_built_anew_with_them() -> None:
+    translator, started, built = ladder(EngineFacts(to_build=True))
+    beside = built[0]
     started[0].takes = lambda settings: True  # type: ignore[method-assign]
     wanted = replace(WANTED, loras=(Lora("a.safetensors"),))
     translator.use(wanted, Look())
     translator.translate(None)
     beside.settings = WANTED  # it refused them
     beside.shown = Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 1)
+    assert translator.translate(None) is None, "a picture without the LoRAs, which show already"
+    assert beside.closed
+    assert not started[0].closed
     translator.translate(None)
-    assert started[-1].settings == wanted
+    assert (len(built), built[-1].settings) == (2, wanted)
+    built[-1].shown = Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 1)
+    assert translator.translate(None) is built[-1].shown
+    assert started[0].closed
+
+
+def with_loras(path: str) -> EngineSettings:
+    return replace(WANTED, loras=(Lora(path),))
+
+
+def test_the_engine_of_other_loras_is_built_while_the_one_before_goes_on() -> None:
+    """The library puts no weights into an engine: each set of LoRAs has its own."""
+    translator, (first,), built = ladder(EngineFacts(runtime="tensorrt", builds_loras=True))
+    translator.use(with_loras("a"), Look())
+    translator.translate(None)
+    (beside,) = built
+    assert (beside.settings, first.settings, first.closed) == (with_loras("a"), WANTED, False)
+    told = "preparing fake: building the TensorRT engine: 40 %; what you saw before goes on until it is there"
+    assert translator.state.text.startswith(told)
+    assert translator.state.changing
+    beside.shown = Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 1)
+    assert translator.translate(None) is beside.shown
+    assert first.closed
+    assert "preparing" not in translator.state.text
+
+
+def test_other_loras_than_those_that_are_built_and_none_again_end_that_build() -> None:
+    translator, started, built = ladder(EngineFacts(runtime="tensorrt", builds_loras=True))
+    for wanted in (with_loras("a"), with_loras("b"), WANTED):
+        translator.use(wanted, Look())
+        translator.translate(None)
+    assert [one.closed for one in built] == [True, True]
+    assert not started[0].closed
+    assert len(started) == 1
+    assert not translator.state.changing
+
+
+def test_loras_whose_engine_is_not_built_are_shown_by_the_next_best_runtime() -> None:
+    translator, started, built = ladder(EngineFacts(runtime="tensorrt", builds_loras=True))
+    translator.use(with_loras("a"), Look())
+    translator.translate(None)
+    built[0].failure = "the disk is full"
+    translator.translate(None)
+    assert built[0].closed
+    assert (len(started), started[-1].settings, started[0].closed) == (2, with_loras("a"), False)
+    started[-1].shown = Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 1)
+    assert translator.translate(None) is started[-1].shown
+    assert len(built) == 1, "and not tried again and again"
+
+
+def test_where_the_one_before_dies_meanwhile_another_shows_and_the_build_goes_on() -> None:
+    translator, started, built = ladder(EngineFacts(runtime="tensorrt", builds_loras=True))
+    translator.use(with_loras("a"), Look())
+    translator.translate(None)
+    started[0].failure = "crashed"
+    translator.translate(None)
+    translator.retry()
+    translator.translate(None)
+    assert not built[0].closed
+    assert (len(started), started[-1].settings) == (2, with_loras("a"))
+    built[0].shown = Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 1)
+    assert translator.translate(None) is built[0].shown
+    assert started[-1].closed
 
 
 def test_where_nothing_can_be_built_the_reason_stays_in_the_status() -> None:
