@@ -22,6 +22,7 @@ from core.models import host_memory as host
 from core.models import loras
 from core.models.description import check_imagines
 from core.models.resolved import Resolved
+from core.models.stream_memory import check_stream
 from core.plans import TensorRtState
 from core.progress import Report, silent
 from core.runtimes import stages
@@ -67,10 +68,8 @@ class Engine:
         The two do not disturb each other, but share LoRAs: what `use_loras` of one changes, both show. They are called
         one at a time, as one is. Raises SettingsError where there is too little memory for another stream.
         """
-        from core.models import device_memory as memory
-
         model = self._model
-        memory.check_stream(model.resolved, self.bank_bytes, memory.free(self.settings.device))
+        check_stream(model.resolved, self.bank_bytes)
         other = Engine.__new__(Engine)
         other._begin(_Opened(model, *_stream(model), self.trouble), look)
         return other

@@ -46,7 +46,7 @@ from core.models.description import ModelDescription, stored
 from core.models.folder_files import one_line, part_config
 from core.models.loading import quiet
 from core.models.resolved import Resolved
-from core.settings import EngineSettings, FusionPlace, Guidance, Policy, Runtime
+from core.settings import EngineSettings, FusionPlace, Guidance, Policy
 
 # What no tensor shows. On a GPU the context and the libraries' workspaces: an allowance, not measured. On the CPU what
 # its kernels scratch, of which most is convolutions' weights in another order: as seen in real runs (docs/models.md).
@@ -169,23 +169,6 @@ def check(resolved: Resolved, room: int) -> Need:
         f"{resolved.description.name} at {settings.width}x{settings.height} with {settings.steps} steps needs "
         f"{wanted}, but {in_gb(room)} are free on {settings.device}; {remedy}"
     )
-
-
-def check_stream(resolved: Resolved, bank: int, room: int) -> int:
-    """Return what a further stream on the loaded model takes: its bank, and on some runtimes memory to work in.
-
-    bank: bytes of its bank. Raises SettingsError if that is over `room` bytes.
-    """
-    settings = resolved.settings
-    # the graph of a compiled stream keeps its tensors; elsewhere streams work in the same memory, one after the other
-    own_graph = settings.runtime in (Runtime.COMPILED, Runtime.TENSORRT)
-    wanted = math.ceil(bank * _SLACK) + (math.ceil(need(resolved).work) if own_graph else 0)
-    if wanted > room:
-        raise SettingsError(
-            f"another stream of {resolved.description.name} at {settings.width}x{settings.height} needs "
-            f"{in_gb(wanted)}, but {in_gb(room)} are free on {settings.device}; take fewer streams or a smaller size"
-        )
-    return wanted
 
 
 def _resized(resolved: Resolved, size: tuple[int, int]) -> Resolved:

@@ -213,7 +213,7 @@ def test_a_stream_for_which_there_is_no_memory_is_refused_before_it_begins(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = make(folder)
-    monkeypatch.setattr("core.models.device_memory.free", lambda device: engine.bank_bytes - 1)
+    monkeypatch.setattr("core.models.host_memory.free_ram", lambda: engine.bank_bytes - 1)
     with pytest.raises(SettingsError, match=r"another stream of .* needs .* are free on cpu; take fewer streams"):
         engine.another(Look("oil"))
 

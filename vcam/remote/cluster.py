@@ -19,6 +19,7 @@ from vcam.remote.certificate import Certificate
 from vcam.remote.clients import ClientBook
 from vcam.remote.host import EngineHost, Offer, engine_maker
 from vcam.remote.server import EngineServer
+from vcam.settings.toml_schema import one_line
 from vcam.worker.factories import CORE_ENGINE
 
 INSTALL = 'pip install "streamv2v-camera[serve]"'
@@ -26,6 +27,7 @@ APPLICATION, DEPLOYMENT = "vcam", "engines"
 REFUSED_AT_ONCE = 512  # connections that a full replica refuses in words, instead of Ray's letting them hang
 METRICS_S = 2.0
 HEALTH_S = 5.0
+START_S = "180"  # until Ray's processes are there: a busy machine takes over a minute
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def start(options: ServeOptions) -> None:
     """Start Ray, unless one runs, and the server on it; return when it takes cameras. Raises RemoteError."""
     # nothing of a user's is told to anybody, and no page that runs code is opened
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", START_S)
     try:
         import ray
         from ray import serve
@@ -109,16 +112,18 @@ def start(options: ServeOptions) -> None:
     except ImportError as error:
         raise RemoteError(f"vcam serve needs Ray Serve, which cannot be loaded ({error}): {INSTALL}") from error
 
-    if options.address:
-        ray.init(options.address, log_to_driver=False)
-    else:
-        own = max(os.cpu_count() or 1, options.most_replicas + 1)
-        ray.init(num_cpus=own, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    try:
+        if options.address:
+            ray.init(options.address, log_to_driver=False)
+        else:
+            own = max(os.cpu_count() or 1, options.most_replicas + 1)
+            ray.init(num_cpus=own, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    except Exception as error:  # Ray raises plain Exception where its processes do not come
+        raise RemoteError(f"Ray cannot be started or reached: {one_line(error)}") from error
     files = options.certificate
     http = HTTPOptions(
         host=options.host, port=options.port, ssl_certfile=str(files.certificate), ssl_keyfile=str(files.key)
     )
-    serve.start(http_options=http)
     autoscaling = AutoscalingConfig(
         min_replicas=options.replicas,
         max_replicas=max(options.replicas, options.most_replicas),
@@ -136,9 +141,11 @@ def start(options: ServeOptions) -> None:
     )(serve.ingress()(EngineReplica))
     bound = deployment.bind(options.offer, options.folder, options.threads, options.factory)
     try:
+        serve.start(http_options=http)
         serve.run(bound, name=APPLICATION, route_prefix="/")
-    except RuntimeError as error:
-        raise RemoteError(f"the server could not be started on Ray: {' '.join(str(error).split())[:600]}") from error
+    except Exception as error:
+        ray.shutdown()
+        raise RemoteError(f"the server could not be started on Ray: {one_line(error)}") from error
 
 
 def stop() -> None:

@@ -436,6 +436,12 @@ class _Wire:
 _ALIVE = packed(Alive())
 
 
+def load() -> None:
+    """Load what a connection needs, before pictures are due: a library that is loaded holds everything up."""
+    import PIL.JpegImagePlugin  # noqa: F401
+    import websockets.asyncio.client  # noqa: F401
+
+
 async def _connected(server: PairedServer) -> ClientConnection:
     from websockets.asyncio.client import connect
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from core.settings import EngineSettings, Look
-from vcam.remote.connection import ServerEngine
+from vcam.remote.connection import ServerEngine, load
 from vcam.remote.paired import PairedServer
 from vcam.remote.protocol import Purpose
 from vcam.worker.limits import Clock, Limits
@@ -32,6 +32,7 @@ class ServerEngines:
     """
 
     def __init__(self, server: PairedServer, limits: Limits, clock: Clock, arrived: Callable[[], None]) -> None:
+        load()
         self.server, self.limits = server, server_limits(limits)
         self._clock, self._arrived = clock, arrived
         self._camera = secrets.token_hex(8)

@@ -48,7 +48,7 @@ LARGEST_PICTURE = 4 * 1024 * 1024  # bytes of a picture's message: a JPEG of 204
 MOST_PROMPTS, LONGEST_PROMPT = 200, 2000
 HELLO_S = 5.0  # how long a camera may take to say who it is
 ALIVE_S = 1.0  # how often each side says something, as long as it lives
-SILENT_S = 3.0  # without a word from the other side: it is gone
+SILENT_S = 6.0  # without a word from the other side: it is gone; a server that loads a model may be slow to speak
 LATE_S = 1.0  # an answer that was longer than this on its way, waits and engine apart, is not shown
 
 _PICTURE = struct.Struct("!BBIId")  # kind, codec, number, answers seen, captured_s
