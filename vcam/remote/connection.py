@@ -260,7 +260,7 @@ class ServerEngine:
         late = trip_ms - answer.server_ms > 1000 * LATE_S
         if shown is None or late:
             self._forget_before(answer.answers, answer.shows)
-            return FrameDone(None, answer.bank_bytes)
+            return FrameDone(None, answer.bank_bytes, answer.refreshes)
         self.pictures.result[:] = from_jpeg(answer.jpeg, self._size)
         decode_ms = 1000 * (self._clock() - now)
         own = (
@@ -273,7 +273,7 @@ class ServerEngine:
         for part, ms in zip(PARTS, own, strict=True):
             self._times[part].append(ms)
         self._forget_before(answer.answers, answer.shows)
-        return FrameDone(shown.order, answer.bank_bytes)
+        return FrameDone(shown.order, answer.bank_bytes, answer.refreshes)
 
     def _forget_before(self, answered: int, shown: int | None) -> None:
         """Forget pictures that no answer will name again."""

@@ -60,6 +60,7 @@ class Made(NamedTuple):
     waited_ms: float = 0.0
     engine_ms: float = 0.0
     bank_bytes: int = 0
+    refreshes: int = 0
 
 
 StreamOrder = PictureOrder | UseLook | UseLoraNames | Prompts | ForgetAll
@@ -319,7 +320,9 @@ class EngineHost:
         self.pictures += picture is not None
         self.busy_s += took_s
         shows = None if picture is None else stream.in_flight[0]
-        stream.tell(Made(given.number, shows, picture, 1000 * (began_s - given_s), 1000 * took_s, engine.bank_bytes))
+        waited_s = began_s - given_s
+        kept = engine.bank_bytes, engine.refreshes
+        stream.tell(Made(given.number, shows, picture, 1000 * waited_s, 1000 * took_s, *kept))
 
     def _failed(self, stream: Stream, order: StreamOrder, error: Exception) -> None:
         known = isinstance(error, StreamV2VError)

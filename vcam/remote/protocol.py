@@ -52,7 +52,7 @@ SILENT_S = 6.0  # without a word from the other side: it is gone; a server that 
 LATE_S = 1.0  # an answer that was longer than this on its way, waits and engine apart, is not shown
 
 _PICTURE = struct.Struct("!BBIId")  # kind, codec, number, answers seen, captured_s
-_ANSWER = struct.Struct("!BBIIffff Q".replace(" ", ""))  # kind, codec, answers, shows, 4 durations in ms, bank bytes
+_ANSWER = struct.Struct("!BBIIffffQI")  # kind, codec, answers, shows, 4 durations in ms, bank bytes, refreshes
 _PICTURE_KIND, _ANSWER_KIND = 0x50, 0x41
 _NO_PICTURE, _JPEG = 0, 1
 _NOTHING = 0xFFFFFFFF  # a number that no picture has
@@ -103,6 +103,7 @@ class Answer(NamedTuple):
     """What became of a picture. answers: its number; shows: the number of the picture translated, None for none yet.
 
     waited_ms: until the engine took it; engine_ms, decode_ms and encode_ms: the server's work. jpeg: b"" without one.
+    refreshes: how often the bank was made anew by itself.
     """
 
     answers: int
@@ -113,6 +114,7 @@ class Answer(NamedTuple):
     encode_ms: float
     bank_bytes: int
     jpeg: bytes = b""
+    refreshes: int = 0
 
     @property
     def server_ms(self) -> float:
@@ -145,20 +147,22 @@ def packed_answer(answer: Answer) -> bytes:
     shows = _NOTHING if answer.shows is None else answer.shows
     codec = _JPEG if answer.jpeg else _NO_PICTURE
     times = (answer.waited_ms, answer.engine_ms, answer.decode_ms, answer.encode_ms)
-    return _ANSWER.pack(_ANSWER_KIND, codec, answer.answers, shows, *times, answer.bank_bytes) + answer.jpeg
+    numbers = answer.bank_bytes, min(answer.refreshes, _NOTHING)
+    return _ANSWER.pack(_ANSWER_KIND, codec, answer.answers, shows, *times, *numbers) + answer.jpeg
 
 
 def unpacked_answer(message: bytes) -> Answer:
     """Return what `packed_answer` wrote; raises RemoteError."""
     if not _ANSWER.size <= len(message) <= LARGEST_PICTURE:
         raise RemoteError("the server sent a binary message that is no answer of this protocol")
-    kind, codec, answers, shows, waited, engine, decode, encode, bank_bytes = _ANSWER.unpack_from(message)
+    kind, codec, answers, shows, waited, engine, decode, encode, bank, refreshes = _ANSWER.unpack_from(message)
     times = waited, engine, decode, encode
     jpeg = message[_ANSWER.size :]
     sound = kind == _ANSWER_KIND and codec == (_JPEG if jpeg else _NO_PICTURE) and (shows == _NOTHING) == (not jpeg)
     if not sound or not all(math.isfinite(one) and one >= 0 for one in times):
         raise RemoteError("the server sent a binary message that is no answer of this protocol")
-    return Answer(answers, None if shows == _NOTHING else shows, waited, engine, decode, encode, bank_bytes, jpeg)
+    shown = None if shows == _NOTHING else shows
+    return Answer(answers, shown, waited, engine, decode, encode, bank, jpeg, refreshes)
 
 
 # ---- text messages

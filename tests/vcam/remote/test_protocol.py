@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,8 @@ def test_an_engines_bank_arrives_as_it_was_asked_for(preset: BankPreset) -> None
 
 def test_rules_that_are_none_are_refused() -> None:
     sent = json.loads(packed(Hello("token", "camera", next(iter(Purpose)), EngineSettings(), Look())))
-    for rules in ({"split": "half"}, {"spread": 7}, {"colour": 1}, [], "paper"):
+    wrong: list[Any] = [{"split": "half"}, {"spread": 7}, {"colour": 1}, [], "paper"]
+    for rules in wrong:
         sent["settings"]["rules"] = rules
         with pytest.raises(RemoteError, match="cannot be used"):
             from_camera(json.dumps(sent))
