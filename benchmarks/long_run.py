@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,14 @@ def figures(source: list[Picture], output: list[Picture], first: list[Picture] |
     }
 
 
+def translated(engine: Engine, source: list[Picture]) -> Iterator[Picture]:
+    """Yield every picture's translation."""
+    for picture in source:
+        if (shown := engine.translate(picture)) is not None:
+            yield shown
+    yield from engine.drain()
+
+
 def told(name: str, found: dict[str, Any]) -> str:
     """One line of the curve."""
     lab = " ".join(f"{value:6.2f}" for value in found["lab"])
@@ -88,16 +97,16 @@ def main() -> None:
         count = 1 if policy is Policy.OFF else max(2, round(args.frames / len(source)))
         first: list[Picture] | None = None
         shown: list[Picture] = []
-        for _ in range(count * len(source)):
-            picture = engine.translate(source[_ % len(source)])
-            if picture is not None:
-                shown.append(picture)
-            if len(shown) == len(source):
-                found = figures(source, shown, first)
-                curve.append(found | {"bank": str(policy), "round": len(curve)})
-                print(told(str(policy) if policy is Policy.OFF else str(len(curve) * len(source)), found), flush=True)
-                first = shown if len(curve) == 3 else first
-                shown = []
+        number = 0
+        for picture in translated(engine, source * count):
+            shown.append(picture)
+            if len(shown) < len(source):
+                continue
+            number += 1
+            found = figures(source, shown, first)
+            curve.append(found | {"bank": str(policy), "round": number})
+            print(told("off" if policy is Policy.OFF else str(number * len(source)), found), flush=True)
+            first, shown = (shown if number == 2 else first), []
     print(json.dumps({"film": args.film.stem, "frames": args.frames, "round": len(source), "curve": curve}))
 
 
