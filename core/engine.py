@@ -216,7 +216,7 @@ class Engine:
         if result is not None and not result.any():
             # black all over is what NaN becomes: in the bank it would spoil every picture to come
             self._state = stream.with_empty_bank(self._state)
-        elif result is not None and self.settings.policy is not Policy.OFF:
+        elif result is not None and not changing and self.settings.policy is not Policy.OFF:
             self._health = self._health.after(own, result)
             if self._health.due(self.look.refresh):
                 self._transition = self._transition._replace(decay=_Decay(0, _DECAY_FRAMES, alone=True))

@@ -685,3 +685,58 @@ def test_what_is_no_number_leaves_the_bank_again(folder: Path, policy: Policy, s
     assert not after[0].any()  # type: ignore[union-attr]
     assert all(one.any() for one in after[-2:])  # type: ignore[union-attr]
     assert all(ring.isfinite().all() for ring in engine._state.tensors.bank.values())
+
+
+# ----------------------------------------------------------------------------------------------- a bank that stays well
+
+
+def test_a_bank_is_made_anew_softly_as_often_as_the_look_says(folder: Path) -> None:
+    engine = make(folder, Look("ink", interval=1, fusion_strength=0.8, refresh=4))
+    calls = watch(engine)
+    run(engine, range(4))
+    assert engine.refreshes == 1
+    assert [call.fresh for call in calls] == [[True], [False], [False], [False]]
+    run(engine, range(4, 12))
+    strengths = [call.strength[0] for call in calls[4:12]]
+    assert strengths == pytest.approx([0.8 * done / 8 for done in range(8)])
+    # attention reads nothing of the old bank while it is filled with what is new
+    assert [call.fresh[0] for call in calls[4:12]] == [True] * 4 + [False] * 4
+    assert make(folder, Look("ink", refresh=2), policy=Policy.OFF).refreshes == 0
+
+
+def test_a_stream_that_drifts_is_refreshed_and_one_that_does_not_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.drift.EVERY", 1)
+    for paler, expected in ((0.0, 0), (1.0, 1)):
+        engine = make(folder, Look("ink", interval=1, steady=0.0))
+        shown = iter(range(1000))
+
+        def decode(latent: Tensor, source: Tensor, paler: float = paler, shown: Iterator[int] = shown) -> Picture:
+            number = next(shown)
+            far = 1 - paler * min(max(number - 20, 0) / 40, 0.6)
+            return (127 + (picture(number) - 127.0) * far).astype(np.uint8)
+
+        replace_parts(engine, decode=decode)
+        run(engine, range(75))
+        assert engine.refreshes == expected
+
+
+def test_flicker_is_taken_out_where_nothing_moves_and_not_while_the_look_changes(folder: Path) -> None:
+    def flicker(steady: float | None, policy: Policy = Policy.FIFO) -> tuple[Engine, list[Picture | None]]:
+        engine = make(folder, Look("ink", interval=1, steady=steady), policy=policy)
+        shown = iter(range(1000))
+        replace_parts(engine, decode=lambda latent, source: picture(0) // 2 + 40 * (next(shown) % 2))
+        return engine, [engine.translate(picture(0)) for _ in range(6)]
+
+    _, plain = flicker(0.0)
+    assert apart(plain[4], plain[5]) == 40
+    engine, steadied = flicker(None)  # 0.5 with our own bank
+    assert apart(steadied[4], steadied[5]) < 21
+    assert same(flicker(None, Policy.OFF)[1], plain)
+    engine.set_look(dataclasses.replace(engine.look, strength=0.9))
+    before, now = (engine.translate(picture(0)) for _ in range(2))
+    assert same([before], [plain[0]])  # as it is
+    assert apart(now, plain[1]) > 10  # and mixed again
+    engine.forget()
+    assert same([engine.translate(picture(0))], [plain[0]])
