@@ -10,6 +10,7 @@ Each camera is a thread of this process that gives pictures of a drifting film a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -133,13 +134,13 @@ def cluster(model: str, streams: int, replicas: int) -> Iterator[tuple[PairedSer
             stop()
 
 
-def memory_mb(name: str) -> int:
-    """Return the resident memory of Ray's processes whose command begins so."""
+def memory_mb(replicas_only: bool) -> int:
+    """Return the resident memory of Ray's processes that this program started; shared pages count for each."""
     total = 0
-    for one in psutil.process_iter(["cmdline", "memory_info"]):
-        command = " ".join(one.info["cmdline"] or ())
-        if (command.startswith(name) or (not name and "ray" in command)) and one.info["memory_info"]:
-            total += one.info["memory_info"].rss
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if not replicas_only or " ".join(one.cmdline()).startswith(REPLICA):
+                total += one.memory_info().rss
     return total // 2**20
 
 
@@ -164,8 +165,8 @@ def measure(server: PairedServer, settings: EngineSettings, count: int, replicas
             round(min(rates) / max(1e-9, statistics.mean(rates)), 2),
             round(statistics.median(one[0] for one in trips), 1),
             round(max(one[1] for one in trips), 1),
-            memory_mb(REPLICA),
-            memory_mb(""),
+            memory_mb(replicas_only=True),
+            memory_mb(replicas_only=False),
         )
     finally:
         for one in cameras:
