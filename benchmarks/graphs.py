@@ -22,8 +22,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from core.models.description import ONNX_GRAPHS, describe
+from core.runtimes.folding import Chain
 from core.runtimes.onnx import runtime as runtime
-from core.runtimes.onnx.folding import Chain
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Run = Callable[[], list[np.ndarray[Any, Any]]]

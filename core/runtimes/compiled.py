@@ -44,6 +44,7 @@ from core.progress import BUILDING, Report
 from core.runtimes.copies import DevicePolicy, StagedInput, device_policy
 from core.runtimes.inputs import DeviceInputs
 from core.runtimes.model import Model
+from core.runtimes.quick_vae import quicken
 from core.runtimes.stages import sample_update
 
 _T = TypeVar("_T")
@@ -121,6 +122,7 @@ def optimized_frame(loaded: LoadedParts, resolved: Resolved) -> OptimizedFrame:
     The parts are taken over; what they compute stays the same.
     """
     net, settings = banked(loaded.unet, resolved), resolved.settings
+    quicken(loaded)
     frame = FrameModule(
         PictureEncoder(loaded.vae),
         net,

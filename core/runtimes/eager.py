@@ -19,11 +19,13 @@ from core.models.loading import banked, load_parts
 from core.models.resolved import Resolved
 from core.runtimes.model import Model
 from core.runtimes.parts import ModelParts, PartsStep
+from core.runtimes.quick_vae import quicken
 
 
 def load(resolved: Resolved) -> Model:
     """Load the model. Raises ModelError, SettingsError."""
     loaded = load_parts(resolved)
+    quicken(loaded)
     encode = partial(_encode, PictureEncoder(loaded.vae), loaded.device)
     decode = partial(_decode, loaded.decode, loaded.device)
     net = banked(loaded.unet, resolved) if loaded.layout else None

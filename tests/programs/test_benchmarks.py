@@ -288,3 +288,27 @@ def test_a_rows_means_leave_out_what_was_not_measured() -> None:
     plain: dict[str, float | None] = dict.fromkeys(bank_rows.FIGURES, 1.0)
     found = {"off | a | x": plain, "off | b | x": plain | {"ghosting": None, "ms": 3.0}, "own | a | x": plain}
     assert bank_rows.means(found, ["off"]) == {"off": plain | {"ms": 2.0}}
+
+
+def test_a_frames_products_are_counted_by_their_shapes() -> None:
+    from benchmarks.frame_costs import Products, floor_ms, table
+
+    counter = Products()
+    with torch.inference_mode(), counter:
+        picture = torch.randn(1, 3, 16, 16)
+        torch.nn.functional.conv2d(picture, torch.randn(8, 3, 3, 3), padding=1)
+        torch.nn.functional.conv_transpose2d(torch.randn(1, 8, 8, 8), torch.randn(8, 4, 4, 4), stride=2, padding=1)
+        torch.nn.functional.linear(torch.randn(1, 5, 7), torch.randn(9, 7), torch.randn(9))
+        features = torch.randn(1, 2, 10, 4)
+        torch.nn.functional.scaled_dot_product_attention(features, features, features)
+    assert counter.found == {
+        (256, 27, 8): 1,
+        (64, 8, 64): 1,
+        (5, 7, 9): 1,
+        (10, 4, 10): 2,
+        (10, 10, 4): 2,
+    }
+    assert floor_ms(counter.found) > 0
+    rows = table({"whole": 10.0, "encode": 2.0, "rows": 6.0}, {"encode": 1.0, "rows": 3.0}, {"around": 1.0})
+    assert [row[0] for row in rows] == ["encode", "rows", "the rest of the frame", "the frame", "around"]
+    assert rows[3] == ["the frame", "10.00", "100%", "4.00", "40%"]

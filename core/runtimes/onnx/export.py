@@ -27,7 +27,7 @@ from core.errors import ModelError
 from core.models import loading as models
 from core.models.description import DETAIL, ModelDescription, describe, fingerprint, graphs_of
 from core.models.folder_files import part_config
-from core.runtimes.onnx import folding
+from core.runtimes import folding
 from core.runtimes.onnx import runtime as onnx
 from core.runtimes.onnx.detail_graph import detail_graph
 from core.runtimes.onnx.eight_bits import in_eight_bits

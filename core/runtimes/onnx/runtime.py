@@ -38,10 +38,10 @@ from core.models.folder_files import check_keys, part_config, read_json, whole
 from core.models.loading import betas_schedule
 from core.models.resolved import Resolved
 from core.models.tokenizer import light_tokenizer, special_tokens
+from core.runtimes.folding import Chain, compose
 from core.runtimes.model import Model
 from core.runtimes.onnx import providers
 from core.runtimes.onnx.eight_bits import in_eight_bits
-from core.runtimes.onnx.folding import Chain, compose
 from core.runtimes.parts import ModelParts, PartsStep
 from core.settings import EngineSettings, Policy, Provider
 

@@ -52,10 +52,11 @@ class Chain:
 
 
 def compose(chain: Chain, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return (weight, bias) of the one convolution, float32 [out * upsampling^2, in, width, width].
+    """Return (weight, bias) of the one convolution, in the weights' dtype [out * upsampling^2, in, width, width].
 
-    The phases of the upsampling come last in `out`.
+    The phases of the upsampling come last in `out`. Computed in float64.
     """
+    dtype = weights[chain.convs[0].weight].dtype
 
     def one(conv: Conv) -> tuple[Tensor, Tensor]:
         weight = weights[conv.weight].double()
@@ -71,14 +72,14 @@ def compose(chain: Chain, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor
         weight = F.conv_transpose2d(after, weight, stride=stride)
         stride *= conv.stride
     if chain.upsampling == 1:
-        return weight.float(), bias.float()
+        return weight.to(dtype), bias.to(dtype)
     reach, kernel = _reach(chain), weight.shape[-1]
     gather = torch.zeros(chain.upsampling, 2 * reach + 1, kernel, dtype=torch.float64)
     for phase in range(chain.upsampling):
         for at in range(kernel):
             gather[phase, (phase - kernel // 2 + at) // chain.upsampling + reach, at] = 1
     weight = torch.einsum("ayp,bxq,oipq->oabiyx", gather, gather, weight).flatten(0, 2)
-    return weight.float(), bias.repeat_interleave(chain.upsampling**2).float()
+    return weight.to(dtype), bias.repeat_interleave(chain.upsampling**2).to(dtype)
 
 
 def _kernel(chain: Chain) -> int:
@@ -205,7 +206,7 @@ def _chain(children: Sequence[tuple[str, nn.Module]], prefix: str) -> Chain | No
     for place, (name, module) in enumerate(children):
         if isinstance(module, nn.Upsample) and place == 0 and module.mode == "nearest":
             upsampling = int(float(module.scale_factor or 1))  # type: ignore[arg-type]
-        elif isinstance(module, nn.Conv2d) and _plain(module) and (upsampling == 1 or module.stride == (1, 1)):
+        elif isinstance(module, nn.Conv2d) and plain(module) and (upsampling == 1 or module.stride == (1, 1)):
             bias = None if module.bias is None else f"{prefix}.{name}.bias"
             convs.append(Conv(f"{prefix}.{name}.weight", bias, module.kernel_size[0], module.stride[0]))
         else:
@@ -213,7 +214,8 @@ def _chain(children: Sequence[tuple[str, nn.Module]], prefix: str) -> Chain | No
     return Chain(upsampling, tuple(convs)) if convs else None
 
 
-def _plain(conv: nn.Conv2d) -> bool:
+def plain(conv: nn.Conv2d) -> bool:
+    """Return whether it is an ordinary convolution, square and padded with zeros to the same size."""
     size = conv.kernel_size[0]
     return (
         conv.kernel_size == (size, size)
