@@ -208,8 +208,8 @@ def recorded(path: Path, size: tuple[int, int], times: int, fps: float) -> dict[
 
 
 def waited(true: Callable[[], bool]) -> None:
-    """Wait until it is true, at most two minutes."""
-    end_s = time.monotonic() + 120
+    """Wait until it is true, at most ten minutes: a machine may be emulated."""
+    end_s = time.monotonic() + 600
     while not true():
         if time.monotonic() > end_s:
             raise SystemExit("what was waited for did not come")
