@@ -1,4 +1,4 @@
-"""Measures how steady, consistent, strong and clean a translation is, on the source and the result.
+"""Measures how steady, consistent, strong, sharp and clean a translation is, on the source and the result.
 
 Pictures are RGB uint8 [height, width, 3]; a sequence is any iterable of them, read once, two pictures held at a time.
 The result has the source's size, and its picture i shows the source's picture i (drop the stream's delay first).
@@ -17,36 +17,27 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import MetricError
-from core.measure.motion import Floats, Motion, OpticalFlow, Pixels, dis_flow, motion, places, square, warped
+from core.measure.drift import Curve, Drift, DriftSums
+from core.measure.flicker import FlickerSums, Spectrum
+from core.measure.identity import FindFaces, IdentitySums
+from core.measure.motion import (
+    Floats,
+    Mask,
+    Motion,
+    OpticalFlow,
+    Pixels,
+    dis_flow,
+    motion,
+    places,
+    square,
+    warped,
+    well_inside,
+)
 
 Embed = Callable[[Pixels], Floats]  # picture -> vector [n]
-
-
-def clip_embed(folder_or_name: str) -> Embed:
-    """Return the image embedding of a CLIP model that is on this machine (transformers, no download).
-
-    With `openai/clip-vit-base-patch32` or the like, `frame_consistency` is the paper's "CLIP score". Raises
-    MetricError.
-    """
-    try:
-        import torch
-        from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
-    except ImportError as error:
-        raise MetricError("CLIP needs transformers: pip install transformers, or leave --clip out") from error
-    try:
-        prepare = CLIPImageProcessor.from_pretrained(folder_or_name, local_files_only=True)
-        net: Any = CLIPVisionModelWithProjection.from_pretrained(folder_or_name, local_files_only=True)
-    except Exception as error:  # as do broken files with transformers
-        raise MetricError(f"{folder_or_name}: no CLIP model of that name on this machine; give its folder") from error
-
-    net.eval()
-
-    def embed(picture: Pixels) -> Floats:
-        with torch.inference_mode():
-            vector = net(**prepare(images=picture, return_tensors="pt")).image_embeds[0]
-        return cast(Floats, vector.float().numpy())
-
-    return embed
+Align = Callable[[Pixels, Pixels], float | None]  # source and output -> how much it is what the prompt says, times 100
+FindRegion = Callable[[Pixels], Mask]  # source -> bool [height, width]: where the style is
+ENOUGH_STRUCTURE = 0.05  # L*: a source with less fine structure has no sharpness to compare with
 
 
 # ------------------------------------------------------------------------------------------------------ one pair
@@ -100,38 +91,72 @@ def cosine(a: Floats, b: Floats) -> float:
     return min(1.0, float(np.dot(a, b)) / lengths) if lengths else 1.0
 
 
-def picture_edit_strength(source: Pixels, output: Pixels) -> float:
+def picture_edit_strength(source: Pixels, output: Pixels, region: Mask | None = None) -> float:
     """Return how far one output is from its source: mean CIE 1976 colour difference (Delta E*ab) over pixels.
 
     Both are first area-averaged to a short side of at most 256 pixels, so that single-pixel noise counts little. 0:
-    identical; about 2: just visible; 100: black against white.
+    identical; about 2: just visible; 100: black against white. region: which pixels count.
     """
-    a, b = (_lab(p) for p in (source, output))
-    return float(np.sqrt(((a - b) ** 2).sum(axis=2)).mean(dtype=np.float64))
+    return _strength(_lab(source), _lab(output), _weight(region, source))
 
 
-def picture_edit_structure(source: Pixels, output: Pixels) -> float:
+def picture_edit_structure(source: Pixels, output: Pixels, region: Mask | None = None) -> float:
     """Return how much of the structure was changed: 1 - SSIM (Wang et al. 2004) of lightness; 0 identical, 1 unrelated.
 
     Gaussian window of sigma 1.5, constants for a range of 100 (L*), at a short side of at most 256 pixels.
     """
-    a, b = (_lab(p)[..., 0] for p in (source, output))
+    return _structure(_lab(source), _lab(output), _weight(region, source))
+
+
+def picture_sharpness(source: Pixels, output: Pixels, region: Mask | None = None) -> float | None:
+    """Return the output's fine structure over the source's: 1 as sharp, less is softer, more has edges added.
+
+    Fine structure is the root mean square of L* less its Gaussian mean (sigma 1.5), at a short side of at most 256
+    pixels. None where the source has next to none.
+    """
+    return _sharpness(_lab(source), _lab(output), _weight(region, source))
+
+
+def _strength(a: Floats, b: Floats, weight: Floats | None) -> float:
+    return float(np.average(np.sqrt(((a - b) ** 2).sum(axis=2)), weights=weight))
+
+
+def _structure(a: Floats, b: Floats, weight: Floats | None) -> float:
+    a, b = a[..., 0], b[..., 0]
     mean_a, mean_b = _blurred(a, 1.5), _blurred(b, 1.5)
     var_a, var_b = _blurred(a * a, 1.5) - mean_a**2, _blurred(b * b, 1.5) - mean_b**2
     both = _blurred(a * b, 1.5) - mean_a * mean_b
     c1, c2 = (0.01 * 100) ** 2, (0.03 * 100) ** 2
     ssim = (2 * mean_a * mean_b + c1) * (2 * both + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return max(0.0, 1 - float(ssim.mean(dtype=np.float64)))
+    return max(0.0, 1 - float(np.average(ssim, weights=weight)))
+
+
+def _sharpness(a: Floats, b: Floats, weight: Floats | None) -> float | None:
+    fine = [float(np.average((p[..., 0] - _blurred(p[..., 0], 1.5)) ** 2, weights=weight)) ** 0.5 for p in (a, b)]
+    return fine[1] / fine[0] if fine[0] >= ENOUGH_STRUCTURE else None
 
 
 def _lab(picture: Pixels) -> Floats:
-    height, width = picture.shape[:2]
+    small = _small(picture).astype(np.float32) / 255
+    return cast(Floats, cv2.cvtColor(small, cv2.COLOR_RGB2LAB))
+
+
+def _weight(region: Mask | None, like: Pixels) -> Floats | None:
+    """Return the region at the size at which pictures are compared; None: all pixels count."""
+    if region is None:
+        return None
+    weight = _small(region.astype(np.float32))
+    if weight.sum() < 1:
+        return np.full_like(weight, 1e-6)  # an empty region: whatever is averaged, it is an average
+    return weight
+
+
+def _small(plane: npt.NDArray[Any]) -> Any:
+    height, width = plane.shape[:2]
     scale = 256 / min(height, width)
-    if scale < 1:
-        picture = cast(
-            Pixels, cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
-        )
-    return cast(Floats, cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB))
+    if scale >= 1:
+        return plane
+    return cv2.resize(plane, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
 
 
 def _blurred(plane: npt.NDArray[Any], sigma: float) -> Floats:
@@ -142,6 +167,7 @@ def _blurred(plane: npt.NDArray[Any], sigma: float) -> Floats:
 
 
 MOVING = 1.5  # pixels a frame; slower places cannot tell a ghost from the thing itself
+_SHARP = 17  # pixels: what is larger is no fine structure
 ENOUGH_MOVING = 2000  # pixels over the whole film; fewer are no basis for a number
 
 
@@ -198,7 +224,7 @@ def _lightness(picture: Pixels) -> Floats:
 
 
 def _sharp(plane: npt.NDArray[Any]) -> Floats:
-    return np.asarray(plane - cv2.blur(plane, (17, 17)), np.float32)
+    return np.asarray(plane - cv2.blur(plane, (_SHARP, _SHARP)), np.float32)
 
 
 # ------------------------------------------------------------------------------------------------------ whole films
@@ -206,59 +232,149 @@ def _sharp(plane: npt.NDArray[Any]) -> Floats:
 
 @dataclass(frozen=True)
 class Measures:
-    """All figures of a film; each is a mean over the film, defined at the function of the same name.
+    """All figures of a film; each is a mean over the film, defined in core.measure.definitions.
 
-    warp_error_input is the floor: the warp error of the unedited source. None: nothing to measure it on (one picture;
-    for ghosting: too little motion).
+    None: nothing to measure it on (one picture; for ghosting: too little motion; for drift: too short a film).
     """
 
     frames: int
     warp_error: float | None
     warp_error_input: float | None
     frame_consistency: float | None
+    prompt_alignment: float | None
     edit_strength: float
     edit_structure: float
+    sharpness: float | None
     ghosting: float | None
+    spectrum: Spectrum | None
+    drift: Drift | None
+    curve: Curve
+    faces: int
+    faces_kept: float | None
+    landmark_error: float | None
+
+
+@dataclass(frozen=True)
+class Means:
+    """By what means a film is measured.
+
+    embed: features of an output, for frame_consistency. align: compares a source's output with the prompt; None: no
+    prompt. faces: finds faces; None: they are not looked for. region: where the style is; None: everywhere.
+    """
+
+    flow: OpticalFlow = field(default_factory=dis_flow)
+    embed: Embed = descriptor
+    align: Align | None = None
+    faces: FindFaces | None = None
+    region: FindRegion | None = None
 
 
 def measure(
     source: Iterable[Pixels],
     output: Iterable[Pixels],
     *,
-    flow: OpticalFlow | None = None,
-    embed: Embed = descriptor,
+    means: Means | None = None,
+    motions: Iterable[Motion] | None = None,
     done: Callable[[int], None] = lambda frames: None,
 ) -> Measures:
-    """Measure all figures in one pass, two pictures held at a time. Raises MetricError.
+    """Measure all figures in one pass, two pictures held at a time; see measure_pairs. Raises MetricError."""
+    return measure_pairs(_paired(source, output), means=means, motions=motions, done=done)
 
-    done: called after each picture with how many there were.
+
+def measure_pairs(
+    pairs: Iterable[tuple[Pixels, Pixels]],
+    *,
+    means: Means | None = None,
+    motions: Iterable[Motion] | None = None,
+    done: Callable[[int], None] = lambda frames: None,
+) -> Measures:
+    """Measure all figures of pairs of source and output, each of one size. Raises MetricError where there is none.
+
+    motions: between the pictures of the source, where they are known already. done: called after each picture with how
+    many there were.
     """
-    flow = flow or dis_flow()
-    errors, floors, cosines = _Mean(), _Mean(), _Mean()
-    strengths, structures = _Mean(), _Mean()
-    ghosts = GhostSums()
-    before: tuple[Pixels, Pixels, Floats] | None = None
-    for s, o in _paired(source, output):
-        strengths.add(picture_edit_strength(s, o))
-        structures.add(picture_edit_structure(s, o))
-        vector = embed(o)
+    means = means or Means()
+    film = _Film(means)
+    known = None if motions is None else iter(motions)
+    before: Pixels | None = None
+    for s, o in pairs:
+        seen = None
         if before is not None:
-            seen = motion(before[0], s, flow)
-            errors.add(pair_warp_error(before[1], o, seen))
-            floors.add(pair_warp_error(before[0], s, seen))
-            cosines.add(100 * cosine(before[2], vector))
-            ghosts.add(s, before[1], o, seen)
-        before = (s, o, vector)
-        done(strengths.count)
-    return Measures(
-        frames=strengths.count,
-        warp_error=errors.value(),
-        warp_error_input=floors.value(),
-        frame_consistency=cosines.value(),
-        edit_strength=strengths.value() or 0.0,
-        edit_structure=structures.value() or 0.0,
-        ghosting=ghosts.share(),
-    )
+            seen = motion(before, s, means.flow) if known is None else next(known)
+        film.add(s, o, seen)
+        before = s
+        done(film.frames)
+    if not film.frames:
+        raise MetricError("there is no picture to measure")
+    return film.measures()
+
+
+class _Film:
+    """What has been measured of a film so far."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self.frames = 0
+        self._errors, self._floors, self._cosines, self._aligned = _Mean(), _Mean(), _Mean(), _Mean()
+        self._strengths, self._structures, self._sharpness = _Mean(), _Mean(), _Mean()
+        self._ghosts, self._flicker, self._drift, self._identity = (
+            GhostSums(),
+            FlickerSums(),
+            DriftSums(),
+            IdentitySums(),
+        )
+        self._before: tuple[Pixels, Pixels, Floats] | None = None
+
+    def add(self, source: Pixels, output: Pixels, seen: Motion | None) -> None:
+        """Add a picture; seen: the motion that led to it, None for the first."""
+        means = self._means
+        region = None if means.region is None else means.region(source)
+        self._add_edit(source, output, region)
+        self._flicker.add(source, output, seen, region)
+        shown = output if region is None else np.where(region[..., None], output, np.uint8(128))
+        vector = means.embed(shown)
+        if means.align is not None:
+            self._aligned.add(means.align(source, shown))
+        if means.faces is not None:
+            self._identity.add(means.faces(source), means.faces(output))
+        if self._before is not None and seen is not None:
+            inside = seen.inside(region)
+            before_source, before_output, before_vector = self._before
+            self._errors.add(pair_warp_error(before_output, output, inside))
+            self._floors.add(pair_warp_error(before_source, source, inside))
+            self._cosines.add(100 * cosine(before_vector, vector))
+            self._ghosts.add(source, before_output, output, seen.inside(well_inside(region, _SHARP // 2)))
+        self._before = (source, output, vector)
+        self.frames += 1
+
+    def _add_edit(self, source: Pixels, output: Pixels, region: Mask | None) -> None:
+        if region is not None and not region.any():  # nothing of this picture was to be changed
+            return
+        a, b, weight = _lab(source), _lab(output), _weight(region, source)
+        self._strengths.add(_strength(a, b, weight))
+        self._structures.add(_structure(a, b, weight))
+        self._sharpness.add(_sharpness(a, b, weight))
+        self._drift.add(a, b, weight)
+
+    def measures(self) -> Measures:
+        """Return the figures."""
+        return Measures(
+            frames=self.frames,
+            warp_error=self._errors.value(),
+            warp_error_input=self._floors.value(),
+            frame_consistency=self._cosines.value(),
+            prompt_alignment=self._aligned.value(),
+            edit_strength=self._strengths.value() or 0.0,
+            edit_structure=self._structures.value() or 0.0,
+            sharpness=self._sharpness.value(),
+            ghosting=self._ghosts.share(),
+            spectrum=self._flicker.spectrum(),
+            drift=self._drift.drift(),
+            curve=self._drift.curve(),
+            faces=self._identity.faces,
+            faces_kept=self._identity.share_kept(),
+            landmark_error=self._identity.error(),
+        )
 
 
 def warp_error(source: Iterable[Pixels], output: Iterable[Pixels], flow: OpticalFlow | None = None) -> float | None:
@@ -279,8 +395,8 @@ def warp_error(source: Iterable[Pixels], output: Iterable[Pixels], flow: Optical
 def frame_consistency(output: Iterable[Pixels], embed: Embed = descriptor) -> float | None:
     """Return the mean cosine of the features of consecutive outputs, times 100 (100: all the same).
 
-    With `clip_embed` this is the paper's CLIP score. By default it is *not*: features are those of `descriptor`,
-    which need no download; such figures compare with each other only.
+    With `core.measure.clip.Clip.picture` this is the paper's CLIP score. By default it is *not*: features are those of
+    `descriptor`, which need no download; such figures compare with each other only.
     """
     cosines = _Mean()
     for a, b in pairwise(embed(o) for o in output):

@@ -87,12 +87,18 @@ def raft_flow(weights: Path | None = None) -> OpticalFlow:
 class Motion(NamedTuple):
     """The motion from one source picture to the next.
 
-    back: flow from now to before, float32 [height, width, 2]. visible: bool [height, width], which pixels can be seen
-    in both; there `before` warped by `back` should look like `now`.
+    back: flow from now to before, float32 [height, width, 2]. visible: bool [height, width], which pixels of now can
+    be seen in both; there `before` warped by `back` should look like `now`. forth: flow from before to now, at the
+    pixels of before.
     """
 
     back: Floats
     visible: Mask
+    forth: Floats
+
+    def inside(self, region: Mask | None) -> Motion:
+        """Return the same motion, where only what lies in the region (of now) counts."""
+        return self if region is None else self._replace(visible=self.visible & region)
 
 
 def motion(before: Pixels, now: Pixels, flow: OpticalFlow) -> Motion:
@@ -107,7 +113,15 @@ def motion(before: Pixels, now: Pixels, flow: OpticalFlow) -> Motion:
     height, width = back.shape[:2]
     x, y = places(back)
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    return Motion(back, inside & (apart < 0.01 * (square(back) + square(returned)) + 0.5))
+    return Motion(back, inside & (apart < 0.01 * (square(back) + square(returned)) + 0.5), forth)
+
+
+def well_inside(region: Mask | None, pixels: int) -> Mask | None:
+    """Return the part of a region that is more than so many pixels from its border; the picture's edge is none."""
+    if region is None:
+        return None
+    side = 2 * pixels + 1
+    return cv2.erode(region.astype(np.uint8), np.ones((side, side), np.uint8), borderValue=1).astype(bool)
 
 
 def warped(picture: npt.NDArray[Any], back: Floats) -> Floats:

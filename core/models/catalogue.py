@@ -233,5 +233,32 @@ PERSON = CatalogueModel(
     (Licence("MediaPipe selfie segmentation", "Apache-2.0", "https://github.com/google-ai-edge/mediapipe"),),
     purpose="tells a person from what is behind, for region",
 )
-HELPERS: Mapping[str, CatalogueModel] = {entry.name: entry for entry in (FACE, PERSON)}
-"""Small models that see something in the camera's picture; none is an engine's."""
+_CLIP = ("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41")
+CLIP = CatalogueModel(
+    "clip",
+    (
+        *_plain(
+            _CLIP,
+            (
+                "config.json",
+                "merges.txt",
+                "preprocessor_config.json",
+                "special_tokens_map.json",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "vocab.json",
+            ),
+        ),
+        File(
+            *_CLIP,
+            "model.safetensors",
+            "model.safetensors",
+            1_710_540_580,
+            "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
+        ),
+    ),
+    (Licence("CLIP ViT-L/14", "MIT", "https://github.com/openai/CLIP"),),
+    purpose="compares pictures with each other and with a prompt, for `vcam eval --clip clip`",
+)
+HELPERS: Mapping[str, CatalogueModel] = {entry.name: entry for entry in (FACE, PERSON, CLIP)}
+"""Models that see something in a picture; none is an engine's."""

@@ -21,6 +21,10 @@ HEAVY = {"av", "cv2", "diffusers", "numpy", "starlette", "torch", "transformers"
 LIGHT_CORE = ("core.settings", "core.errors", "core.folders")
 # What may be imported at once by those who may import the engine.
 QUICK_CORE = (
+    "core.measure.alignment",
+    "core.measure.clip",
+    "core.measure.delay",
+    "core.measure.identity",
     "core.measure.metrics",
     "core.measure.motion",
     "core.models.catalogue",
@@ -37,9 +41,11 @@ MAY_IMPORT_CORE = {
     "vcam/fit/small_models.py",
     "vcam/offline/bench.py",
     "vcam/offline/evaluate.py",
+    "vcam/offline/pairing.py",
     "vcam/offline/translate.py",
     "vcam/settings/engine_options.py",
     "vcam/settings/model_facts.py",
+    "vcam/video/landmarks.py",
     "vcam/worker/factories.py",
 }
 ROOMS, FLOORS, ARROWS = 19, 8, 68  # of vcam, at most

@@ -193,8 +193,24 @@ def _add_eval(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("output", type=Path, metavar="OUTPUT", help="the video after")
     evaluate.add_argument("--frames", type=int, metavar="N", help="stop after this many frames")
     evaluate.add_argument("--framing", metavar="F", help="with which it was translated (fill)")
-    evaluate.add_argument("--flow", default="dis", metavar="FLOW", help="dis, raft or raft:WEIGHTS.pth (dis)")
-    evaluate.add_argument("--clip", metavar="FOLDER", help="CLIP model for frame consistency")
+    evaluate.add_argument("--region", metavar="R", help="where its style is: all, person or background (all)")
+    evaluate.add_argument("--prompt", metavar="TEXT", help="with which it was translated: measures how far it shows")
+    evaluate.add_argument("--delay", type=int, metavar="N", help="frames by which it is behind (estimated)")
+    evaluate.add_argument("--fit", metavar="F", help="how another shape came about: stretch, crop or pad (found out)")
+    _add_flow_and_clip(evaluate)
+    evaluate.add_argument(
+        "--faces",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="measure whether faces are kept (if the model `face` is here)",
+    )
+
+
+def _add_flow_and_clip(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--flow", default="dis", metavar="FLOW", help="dis, raft or raft:WEIGHTS.pth (dis)")
+    parser.add_argument(
+        "--clip", metavar="CLIP", help="compare by CLIP: `clip` (vcam models download clip) or a folder (a stand-in)"
+    )
 
 
 def _add_bench(bench: argparse.ArgumentParser) -> None:

@@ -161,14 +161,28 @@ def _imagine(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from vcam.offline.evaluate import evaluate
+    from core.settings import Region
+    from vcam.offline.evaluate import Asked, evaluate
+    from vcam.offline.pairing import Fit
+    from vcam.settings.toml_schema import check_values, choice
 
     check(args)
-    report = asdict(
-        evaluate(args.input, args.output, flow=args.flow, clip=args.clip, frames=args.frames, framing=args.framing)
+    fit = check_values({"--fit": args.fit}, {"--fit": choice(Fit)})["--fit"] if args.fit else Fit.AUTO
+    asked = Asked(
+        flow=args.flow,
+        clip=args.clip,
+        prompt=args.prompt,
+        frames=args.frames,
+        framing=args.framing,
+        region=args.region or Region.ALL,
+        delay=args.delay,
+        fit=fit,
+        faces=args.faces,
     )
-    shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in report.items() if value != ()}
-    print_result(args, report, "\n".join(f"{key}: {value}" for key, value in shown.items()))
+    report = asdict(evaluate(args.input, args.output, asked))
+    shown = {key: value for key, value in report.items() if key not in ("curve", "flicker_spectrum") and value != ()}
+    lines = [f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}" for key, value in shown.items()]
+    print_result(args, report, "\n".join(lines))
     return 0
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from cv2.utils import logging
+from numpy.typing import NDArray
 
 from core.errors import ModelError
+from core.measure.identity import FindFaces, MarkedFace
 from core.models.catalogue import FACE, PERSON, CatalogueModel
 from vcam.fit.crops import brought_to
 from vcam.fit.seeing import Face, Mask, T
@@ -32,17 +34,36 @@ class YuNet:
 
     def faces(self, picture: Picture) -> list[Face]:
         """Return the faces in a picture of any size; a closer look follows one that found none."""
+        found = self._detected(picture, self._side)
+        self._side = _LONG if len(found) else _LONG + _CLOSER - self._side
+        return [
+            Face(*(float(value) for value in (left + wide / 2, top + high / 2, wide, high)))
+            for left, top, wide, high in found[:, :4]
+        ]
+
+    def marked(self, picture: Picture) -> list[MarkedFace]:
+        """Return the faces in a picture of any size with their five landmarks, in its pixels.
+
+        Each picture is looked at in the same way, whatever was found before: so figures can be compared.
+        """
+        size = np.array(picture.shape[1::-1], np.float32)
+        rows = self._detected(picture, _LONG)
+        rows = rows if len(rows) else self._detected(picture, _CLOSER)
+        return [
+            MarkedFace((row[:2] + row[2:4] / 2) * size, float(row[2] * size[0]), row[4:14].reshape(5, 2) * size)
+            for row in rows
+        ]
+
+    def _detected(self, picture: Picture, long_side: int) -> NDArray[np.float32]:
+        """Return what was found, all as shares of the picture's sides: [faces, left, top, width, height, landmarks]."""
         rows, columns = picture.shape[:2]
-        scale = self._side / max(rows, columns)
+        scale = long_side / max(rows, columns)
         width, height = (max(_STEP, round(side * scale / _STEP) * _STEP) for side in (columns, rows))
         self._net.setInputSize((width, height))
         _, rated = self._net.detect(cv2.cvtColor(brought_to(picture, (width, height)), cv2.COLOR_RGB2BGR))
-        found = [] if rated is None else [[float(value) for value in one[:4]] for one in rated]
-        self._side = _LONG if found else _LONG + _CLOSER - self._side
-        return [
-            Face((left + wide / 2) / width, (top + high / 2) / height, wide / width, high / height)
-            for left, top, wide, high in found
-        ]
+        if rated is None:
+            return np.zeros((0, 14), np.float32)
+        return np.asarray(rated[:, :14] / np.tile(np.array([width, height]), 7), np.float32)
 
 
 class SelfieSegmenter:
@@ -61,6 +82,11 @@ class SelfieSegmenter:
 def open_face_detector() -> YuNet:
     """Return what finds faces, if it is here; raises ModelError."""
     return _opened(FACE, "no face is followed", YuNet, YuNet.faces)
+
+
+def open_landmark_finder() -> FindFaces:
+    """Return what finds faces with their landmarks, if it is here; raises ModelError."""
+    return _opened(FACE, "no face is looked for", YuNet, YuNet.marked).marked
 
 
 def open_person_finder() -> SelfieSegmenter:

@@ -1,166 +1,239 @@
-"""`vcam eval`: how steady, consistent, strong and clean a translation is."""
+"""`vcam eval`: how steady, consistent, strong, sharp and clean a translation is."""
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from core.errors import MetricError
 from core.measure import metrics, motion
-from core.settings import Framing
+from core.measure.alignment import clip_alignment, direction_alignment
+from core.measure.clip import Clip
+from core.measure.metrics import Align, Embed, Means, Measures
+from core.settings import Framing, Region
 from vcam.errors import VcamError
+from vcam.offline.pairing import Fit, pair_up, pairs
 from vcam.offline.translate import Progress, shown
+from vcam.settings.engine_options import engine_size
 from vcam.video import (
-    Kind,
     Media,
     Note,
     OpenFaces,
+    OpenPersons,
     Picture,
+    Pixels,
     check_frames,
     framed_by,
     kept,
-    probe,
-    read,
     resized,
     to_stderr,
 )
-from vcam.video.media import address
-
-_FEW_PICTURES = 2  # that one film may have more than the other before all are looked at
-_SHAPE_TOLERANCE = 0.02  # two pictures are of one shape when their aspects differ by less than this share
+from vcam.video.landmarks import OpenLandmarks, faces_of, region_of
 
 
 @dataclass(frozen=True)
 class EvalReport:
-    """The figures of `core.measure.metrics.measure`, how they were measured, and on what."""
+    """The figures of core.measure.metrics, how they were measured, and on what; core.measure.definitions defines each.
+
+    latency_frames: by how many pictures the output is behind, None where nothing tells; delay: by how many it was
+    shifted. flicker_spectrum: root mean square L* by cycles a picture; rate: pictures a second, as measured.
+    """
 
     frames: int
     warp_error: float | None
     warp_error_input: float | None
     frame_consistency: float | None
     consistency_by: str
+    prompt_alignment: float | None
+    alignment_by: str
     edit_strength: float
     edit_structure: float
+    sharpness: float | None
+    flicker: float | None
+    flicker_input: float | None
+    flicker_spectrum: dict[str, float]
     ghosting: float | None
+    drift_sharpness: float | None
+    drift_edit: float | None
+    drift_colour: float | None
+    faces: int
+    faces_kept: float | None
+    landmark_error: float | None
+    latency_frames: int | None
+    delay: int
     flow: str
+    region: str
     width: int
     height: int
+    rate: float
     source: str
     output: str
     notes: tuple[str, ...]
+    curve: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured, and how.
+
+    flow: `dis`, `raft` or `raft:FILE`. clip: a folder or `clip`, else the stand-ins. prompt: with which the output was
+    made. frames: only the first so many. framing: with which the output was made of the source. region: where its
+    style is. delay: of the output, pictures; None: estimated. fit: how an output of another shape shows its source.
+    faces: None: where the model for them is here.
+    """
+
+    flow: str = "dis"
+    clip: str | None = None
+    prompt: str | None = None
+    frames: int | None = None
+    framing: Framing | None = None
+    region: Region = Region.ALL
+    delay: int | None = None
+    fit: Fit = Fit.AUTO
+    faces: bool | None = None
+
+
+_PLAIN = Asked()
 
 
 def evaluate(
     source: Path,
     output: Path,
+    asked: Asked = _PLAIN,
     *,
-    flow: str = "dis",
-    clip: str | None = None,
-    frames: int | None = None,
-    framing: Framing | None = None,
     open_faces: OpenFaces | None = None,
+    open_landmarks: OpenLandmarks | None = None,
+    open_persons: OpenPersons | None = None,
     progress: bool | Progress = True,
     note: Note = to_stderr,
 ) -> EvalReport:
-    """Measure `output` against `source`, picture by picture, at the source's size.
+    """Measure `output` against `source`, picture by picture.
 
-    flow: `dis`, `raft` or `raft:FILE`; clip: a local CLIP model for frame_consistency, else `descriptor`. An output of
-    another size but the same shape is brought to the source's size, and that is said. frames: only the first so
-    many. framing: with which the output was made of the source; open_faces: see framed_by. Raises VcamError:
-    unreadable files, other shapes, other numbers of pictures.
+    An output of another size, rate or shape, or one that is late, is brought into line where that is beyond doubt, and
+    `note` says so. open_faces, open_landmarks, open_persons: open the models that see these. Raises VcamError:
+    unreadable files, those that do not belong together, and a model that is asked for and not here.
     """
-    check_frames(frames)
+    check_frames(asked.frames)
     notes, noted = kept(note)
-    ours, theirs = probe(source), probe(output)
-    if output.exists() and os.path.samefile(source, output):
-        noted(f"{output}: the output is the source itself: this is the floor")
-    _same_shape(ours, theirs, noted)
-    _same_length(ours, theirs, frames)
-    total = frames if ours.expected is None else min(frames or ours.expected, ours.expected)
+
+    def view(media: Media, pictures: Iterable[Picture]) -> Iterable[Picture]:
+        return framed_by(asked.framing, media, pictures, noted, open_faces)
+
     try:
-        find = _flow(flow)
-        embed = metrics.clip_embed(clip) if clip else metrics.descriptor
-        pictures = _pictures(ours, ours, frames, noted)
-        with shown(progress, total) as show:
-            found = metrics.measure(
-                (one.rgb for one in framed_by(framing, ours, pictures, noted, open_faces)),
-                (one.rgb for one in _pictures(theirs, ours, frames, noted)),
-                flow=find,
-                embed=embed,
-                done=lambda done: show(done, total),
+        find = flow_named(asked.flow)
+        pairing = pair_up(source, output, noted, frames=asked.frames, delay=asked.delay, fit=asked.fit, view=view)
+        if os.path.samefile(source, output):
+            noted(f"{output}: the output is the source itself: this is the floor")
+        words = words_for(asked.clip, asked.prompt, (pairing.width, pairing.height))
+        faces = faces_of(noted, asked.faces, open_landmarks)
+        means = Means(find, words.embed, words.align, faces, region_of(asked.region, open_persons))
+        with shown(progress, pairing.expected) as show:
+            found = metrics.measure_pairs(
+                pairs(pairing, noted, frames=asked.frames, view=view),
+                means=means,
+                done=lambda done: show(done, pairing.expected),
             )
     except MetricError as error:
         raise VcamError(f"{output} against {source}: {error}") from error
     return EvalReport(
-        frames=found.frames,
-        warp_error=_short(found.warp_error),
-        warp_error_input=_short(found.warp_error_input),
-        frame_consistency=_short(found.frame_consistency),
-        consistency_by=f"clip:{clip}" if clip else "descriptor",
-        edit_strength=round(found.edit_strength, 4),
-        edit_structure=round(found.edit_structure, 4),
-        ghosting=_short(found.ghosting),
-        flow=flow,
-        width=ours.width,
-        height=ours.height,
+        **figures(found),
+        consistency_by=words.consistency_by,
+        alignment_by=words.alignment_by,
+        latency_frames=pairing.found.frames if pairing.found and pairing.found.certain else None,
+        delay=pairing.delay,
+        flow=asked.flow,
+        region=str(asked.region),
+        width=pairing.width,
+        height=pairing.height,
+        rate=round(pairing.rate, 4),
         source=str(source),
         output=str(output),
         notes=tuple(notes),
     )
 
 
-def _same_shape(ours: Media, theirs: Media, note: Note) -> None:
-    if (ours.width, ours.height) == (theirs.width, theirs.height):
-        return
-    sizes = f"{theirs.width}x{theirs.height}, its source {ours.width}x{ours.height}"
-    if abs(theirs.width * ours.height / (theirs.height * ours.width) - 1) > _SHAPE_TOLERANCE:
-        raise VcamError(f"{theirs.path}: the picture is {sizes}; they must be of one shape: was it cropped?")
-    note(f"{theirs.path}: the picture is {sizes}; it is measured at the source's size")
+def figures(found: Measures) -> dict[str, Any]:
+    """Return the figures of a film as EvalReport and a suite's results have them."""
+    spectrum, drift = found.spectrum, found.drift
+    bins = zip(spectrum.cycles, spectrum.rms, strict=True) if spectrum else ()
+    values = {
+        "warp_error": found.warp_error,
+        "warp_error_input": found.warp_error_input,
+        "frame_consistency": found.frame_consistency,
+        "prompt_alignment": found.prompt_alignment,
+        "edit_strength": found.edit_strength,
+        "edit_structure": found.edit_structure,
+        "sharpness": found.sharpness,
+        "flicker": spectrum.flicker if spectrum else None,
+        "flicker_input": spectrum.flicker_input if spectrum else None,
+        "ghosting": found.ghosting,
+        "drift_sharpness": drift.sharpness if drift else None,
+        "drift_edit": drift.edit if drift else None,
+        "drift_colour": drift.colour if drift else None,
+        "faces_kept": found.faces_kept,
+        "landmark_error": found.landmark_error,
+    }
+    return {
+        "frames": found.frames,
+        **{name: None if value is None else round(value, 4) for name, value in values.items()},
+        "faces": found.faces,
+        "flicker_spectrum": {f"{cycles:g}": round(rms, 4) for cycles, rms in bins},
+        "curve": {name: list(line) for name, line in vars(found.curve).items()},
+    }
 
 
-def _same_length(ours: Media, theirs: Media, frames: int | None) -> None:
-    """Raise VcamError where one has clearly more pictures than the other: now, not after all were measured.
+class Words(NamedTuple):
+    """How pictures are compared with each other and with the prompt, and by what."""
 
-    A few more may be damaged ones that nobody can read; only the pictures themselves tell.
+    embed: Embed
+    consistency_by: str
+    align: Align | None
+    alignment_by: str
+
+
+def words_for(clip: str | None, prompt: str | None, size: tuple[int, int]) -> Words:
+    """Return what compares pictures: CLIP where one is asked for, else the stand-ins, which are named.
+
+    size: width and height of the pictures. Raises MetricError, ModelError.
     """
-    first, second = (_count(one) for one in (ours, theirs))
-    if first is None or second is None or (frames is not None and min(first, second) >= frames):
-        return
-    if abs(first - second) > max(_FEW_PICTURES, _SHAPE_TOLERANCE * max(first, second)):
-        raise VcamError(
-            f"{theirs.path} has {second} pictures and {ours.path} {first}; they must match picture by picture: "
-            f"--frames {min(first, second)} measures the first ones"
-        )
+    if clip:
+        net = Clip(clip)
+        align = clip_alignment(net, prompt) if prompt is not None else None
+        return Words(net.picture, f"clip:{clip}", align, f"clip:{clip}" if align else "")
+    if prompt is None:
+        return Words(metrics.descriptor, "descriptor", None, "")
+    align = direction_alignment(reference_for(prompt, size))
+    return Words(metrics.descriptor, "descriptor", align, "stand-in: the included model's own picture of the prompt")
 
 
-def _count(media: Media) -> int | None:
-    """Return how many pictures a film's file holds, without reading one; None where that is not known."""
-    if media.kind is not Kind.VIDEO or media.animated:
-        return len(media.pictures) or None
-    if media.frames:
-        return media.frames
-    import av
+def reference_for(prompt: str, size: tuple[int, int]) -> Callable[[Pixels], Pixels]:
+    """Return what makes a picture of that size in the prompt's style by the included model, each by itself."""
+    from core.engine import Engine  # torch: only when it is needed
+    from core.models.description import describe
+    from core.settings import EngineSettings, Look, Policy
 
-    with av.open(address(media.path)) as film:
-        return sum(packet.size > 0 for packet in film.demux(film.streams.video[0]))
+    own = describe("embedded")
+    width, height = engine_size(*size, own.width * own.height)
+    engine = Engine(
+        EngineSettings("embedded", width, height, steps=1, policy=Policy.OFF), Look(prompt, strength=own.strength)
+    )
+
+    def make(picture: Pixels) -> Pixels:
+        shown = engine.translate(resized(picture, width, height))
+        made = next(engine.drain()) if shown is None else shown
+        return resized(made, *size)
+
+    return make
 
 
-def _flow(name: str) -> motion.OpticalFlow:
+def flow_named(name: str) -> motion.OpticalFlow:
+    """Return the optical flow of that name: dis, raft or raft:FILE. Raises VcamError, MetricError."""
     kind, _, weights = name.partition(":")
     if kind == "dis" and not weights:
         return motion.dis_flow()
     if kind == "raft":
         return motion.raft_flow(Path(weights) if weights else None)
     raise VcamError(f"flow is {name!r}; it must be dis, raft or raft:FILE")
-
-
-def _pictures(media: Media, like: Media, frames: int | None, note: Note) -> Iterator[Picture]:
-    for picture in itertools.islice(read(media, note), frames):
-        yield picture._replace(rgb=resized(picture.rgb, like.width, like.height))
-
-
-def _short(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from core.errors import MetricError
 from core.measure import metrics
+from core.measure.clip import Clip
 from core.measure.metrics import (
-    clip_embed,
     cosine,
     descriptor,
     edit_strength,
@@ -75,7 +75,7 @@ def turning(frames: int, degrees: float) -> list[np.ndarray]:
 def known(back: tuple[float, float]) -> Motion:
     flow = np.zeros((HEIGHT, WIDTH, 2), np.float32)
     flow[:] = back
-    return Motion(flow, np.ones((HEIGHT, WIDTH), bool))
+    return Motion(flow, np.ones((HEIGHT, WIDTH), bool), -flow)
 
 
 # ------------------------------------------------------------------------------------------------ flow and warp
@@ -159,7 +159,7 @@ def test_a_constant_flicker_is_its_square() -> None:
 @given(st.integers(0, 100), st.integers(0, 100))
 def test_the_error_is_symmetric_in_sign(a: int, b: int) -> None:
     first, second = (np.full((32, 32, 3), v, np.uint8) for v in (a, b))
-    still = Motion(np.zeros((32, 32, 2), np.float32), np.ones((32, 32), bool))
+    still = Motion(np.zeros((32, 32, 2), np.float32), np.ones((32, 32), bool), np.zeros((32, 32, 2), np.float32))
     assert pair_warp_error(first, second, still) == pair_warp_error(second, first, still) == (a - b) ** 2
 
 
@@ -204,7 +204,7 @@ def test_dis_leaves_out_most_of_what_is_uncovered() -> None:
     assert seen.visible[42:78, 20:26].mean() < 0.6
     assert seen.visible[:30].mean() > 0.97
     assert seen.visible[85:].mean() > 0.97
-    all_of_it = pair_warp_error(before, now, Motion(seen.back, np.ones_like(seen.visible)))
+    all_of_it = pair_warp_error(before, now, seen._replace(visible=np.ones_like(seen.visible)))
     checked = pair_warp_error(before, now, seen)
     assert checked is not None
     assert all_of_it is not None
@@ -219,7 +219,7 @@ def test_what_left_the_picture_does_not_count() -> None:
 
 def test_a_cut_is_left_out() -> None:
     black, rng = np.zeros((HEIGHT, WIDTH, 3), np.uint8), np.random.default_rng(0)
-    far = Motion(np.full((HEIGHT, WIDTH, 2), 500, np.float32), np.zeros((HEIGHT, WIDTH), bool))
+    far = known((500, 500))._replace(visible=np.zeros((HEIGHT, WIDTH), bool))
     noise = rng.integers(0, 255, black.shape).astype(np.uint8)
     assert pair_warp_error(black, noise, far) is None
 
@@ -535,7 +535,7 @@ def clip_folder(folder: Path) -> Path:
 
 
 def test_clip_from_a_folder(tmp_path: Path) -> None:
-    embed = clip_embed(str(clip_folder(tmp_path)))
+    embed = Clip(str(clip_folder(tmp_path))).picture
     still = [texture()[:HEIGHT, :WIDTH]] * 2
     assert embed(still[0]).shape == (16,)
     assert frame_consistency(still, embed) == pytest.approx(100, abs=1e-3)
@@ -545,14 +545,14 @@ def test_clip_from_a_folder(tmp_path: Path) -> None:
 
 def test_a_clip_that_is_not_there_or_broken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MetricError, match="nowhere: no CLIP model of that name on this machine"):
-        clip_embed(str(tmp_path / "nowhere"))
+        Clip(str(tmp_path / "nowhere"))
     folder = clip_folder(tmp_path / "clip")
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(MetricError, match="clip: no CLIP model"):
-        clip_embed(str(folder))
+        Clip(str(folder))
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MetricError, match="CLIP needs transformers: pip install"):
-        clip_embed(str(folder))
+        Clip(str(folder))
 
 
 def test_the_metrics_need_no_torch() -> None:

@@ -95,8 +95,8 @@ def test_a_file_that_lies_elsewhere_is_known_in_advance(entry: CatalogueModel) -
 
 
 def test_the_real_ones_are_pinned_and_no_engines() -> None:
-    assert list(catalogue.HELPERS) == ["face", "person"]
-    for one in catalogue.HELPERS.values():
+    assert list(catalogue.HELPERS) == ["face", "person", "clip"]
+    for one in (catalogue.FACE, catalogue.PERSON):
         (file,) = one.files
         assert file.revision in file.address
         assert file.address.startswith("https://")
@@ -123,3 +123,14 @@ def test_the_command_fetches_lists_and_deletes_it(entry: CatalogueModel, capsys:
     assert small == [{"name": "face", "purpose": "finds faces", "folder": str(entry.folder), "here": True}]
     assert cli.main(["models", "remove", "face"]) == 0
     assert not entry.is_here()
+
+
+def test_clip_is_pinned_and_comes_from_the_hub_without_a_question() -> None:
+    clip = catalogue.CLIP
+    assert clip.purpose, "its licence asks for nothing"
+    (weights,) = [file for file in clip.files if file.path.endswith(".safetensors")]
+    assert weights.size == clip.size > 1e9
+    assert len(weights.sha256 or "") == 64
+    assert {(file.repository, file.revision, file.address) for file in clip.files} == {(*weights[:2], "")}
+    assert {file.target for file in clip.files} >= {"config.json", "preprocessor_config.json", "tokenizer.json"}
+    assert clip.name not in available()

@@ -25,6 +25,7 @@ from vcam.daemon import daemon
 from vcam.devices import cameras
 from vcam.errors import VcamError
 from vcam.offline import bench, evaluate, imagine, translate
+from vcam.offline.pairing import Fit
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.run_options import RunOptions, RunReport
 
@@ -481,9 +482,22 @@ def test_eval_prints_each_figure(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         notes: tuple[str, ...] = ()
 
     call = fake(monkeypatch, evaluate, "evaluate", Report())
-    assert cli.main(["eval", "a.mp4", "b.mp4", "--frames", "5", "--framing", "face"]) == 0
-    assert call.args == (Path("a.mp4"), Path("b.mp4"))
-    assert call.kwargs == {"flow": "dis", "clip": None, "frames": 5, "framing": Framing.FACE}
+    options = [
+        "--frames",
+        "5",
+        "--framing",
+        "face",
+        "--delay",
+        "2",
+        "--fit",
+        "crop",
+        "--region",
+        "person",
+        "--no-faces",
+    ]
+    assert cli.main(["eval", "a.mp4", "b.mp4", *options, "--no-faces"]) == 0
+    asked = evaluate.Asked(frames=5, framing=Framing.FACE, delay=2, fit=Fit.CROP, region=Region.PERSON, faces=False)
+    assert call.args == (Path("a.mp4"), Path("b.mp4"), asked)
     assert capsys.readouterr().out == "frames: 3\nwarp_error: 12.35\nghosting: None\n"
     assert cli.main(["eval", "a.mp4", "b.mp4", "--json"]) == 0
     assert last_json(capsys) == {"frames": 3, "warp_error": 12.3456789, "ghosting": None, "notes": []}

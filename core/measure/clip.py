@@ -1,0 +1,64 @@
+"""CLIP, where one is on this machine: pictures and texts as vectors of one space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from core.errors import MetricError
+from core.measure.motion import Floats, Pixels
+from core.models.catalogue import CLIP
+
+
+class Clip:
+    """A CLIP model (Radford et al., ICML 2021) of a folder, or the catalogue's (`vcam models download clip`).
+
+    name: the folder, or `clip`, or a name of the hub's own cache. Nothing is downloaded here. Raises MetricError.
+    """
+
+    def __init__(self, name: str) -> None:
+        where = _folder(name)
+        try:
+            import torch
+            import transformers
+        except ImportError as error:
+            raise MetricError("CLIP needs transformers: pip install transformers, or leave --clip out") from error
+        self.name, self._torch, self._where = name, torch, where
+        try:
+            self._prepare: Any = transformers.CLIPImageProcessor.from_pretrained(where, local_files_only=True)
+            vision: Any = transformers.CLIPVisionModelWithProjection.from_pretrained(where, local_files_only=True)
+        except Exception as error:  # as do broken files with transformers
+            raise MetricError(f"{name}: no CLIP model of that name on this machine; give its folder") from error
+        self._vision = vision.eval()
+        self._last: tuple[Pixels, Floats] | None = None  # two figures ask for the same picture one after the other
+
+    def picture(self, picture: Pixels) -> Floats:
+        """Return the embedding of a picture: float32 [n]."""
+        if self._last is not None and self._last[0] is picture:
+            return self._last[1]
+        with self._torch.inference_mode():
+            vector = self._vision(**self._prepare(images=picture, return_tensors="pt")).image_embeds[0]
+        self._last = (picture, cast(Floats, vector.float().numpy()))
+        return self._last[1]
+
+    def text(self, text: str) -> Floats:
+        """Return the embedding of a text: float32 [n]; what is too long is cut. Raises MetricError."""
+        import transformers
+
+        try:
+            tokenizer: Any = transformers.CLIPTokenizerFast.from_pretrained(self._where, local_files_only=True)
+            net: Any = transformers.CLIPTextModelWithProjection.from_pretrained(self._where, local_files_only=True)
+        except Exception as error:  # as do broken files with transformers
+            raise MetricError(f"{self.name}: this CLIP has no text half; give the folder of a whole one") from error
+        tokens = tokenizer(text, return_tensors="pt", truncation=True, max_length=net.config.max_position_embeddings)
+        with self._torch.inference_mode():
+            vector = net.eval()(**tokens).text_embeds[0]
+        return cast(Floats, vector.float().numpy())
+
+
+def _folder(name: str) -> str:
+    if name != CLIP.name or Path(name).is_dir():
+        return name
+    if not CLIP.is_here():
+        raise MetricError("CLIP is not here: `vcam models download clip` fetches it; or give a folder (--clip FOLDER)")
+    return str(CLIP.folder)

@@ -1,0 +1,312 @@
+"""Each fault moves the figures that are about it and leaves the others still: films with known motion and known faults.
+
+A row of FAULTS is a fault, a column a figure. `moves` says by how much at least, with its sign; `also` names the
+figures that a fault of this kind cannot leave alone, and why; all others must stay within TOLERANCE.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from core.measure.delay import estimate_delay
+from core.measure.identity import MarkedFace
+from core.measure.metrics import Means, Measures, measure
+from core.measure.motion import Mask, Pixels
+from tests.support import synthetic_films as films
+from tests.support.synthetic_films import Film
+
+# Within these a figure stands still: absolute, in the figure's own unit.
+TOLERANCE = {
+    "warp_error": 1.5,
+    "frame_consistency": 0.3,
+    "edit_strength": 2.0,
+    "edit_structure": 0.12,
+    "sharpness": 0.04,
+    "flicker": 0.08,
+    "ghosting": 0.03,
+    "drift_sharpness": 3.0,
+    "drift_edit": 2.0,
+    "drift_colour": 0.6,
+    "delay": 0.0,
+    "faces_kept": 0.0,
+    "landmark_error": 0.5,
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to a clean edit. moves: the least change of a figure. also: what else may move, and why."""
+
+    make: Callable[[], Film]
+    moves: Mapping[str, float]
+    also: Mapping[str, str] = field(default_factory=dict)
+
+
+def clean() -> Film:
+    return films.edit()
+
+
+FAULTS = {
+    "none": Fault(clean, {}),
+    "flicker": Fault(lambda: films.flickering(clean()), {"warp_error": 30, "flicker": 1.4}),
+    "ghost": Fault(
+        lambda: films.ghosted(clean()),
+        {"ghosting": 0.25},
+        {"sharpness": "two pictures on each other are softer", "drift_sharpness": "the first picture has no ghost"},
+    ),
+    "blur": Fault(lambda: films.blurred(clean()), {"sharpness": -0.15}),
+    "softening": Fault(
+        lambda: films.softening(clean()),
+        {"drift_sharpness": -30},
+        {"sharpness": "the mean of a film that softens is softer"},
+    ),
+    "tint": Fault(
+        lambda: films.tinted(clean()),
+        {"drift_colour": 6},
+        {"drift_edit": "another colour is another distance from the source"},
+    ),
+    "fading edit": Fault(
+        lambda: films.fading(clean(), films.source()),
+        {"drift_edit": -40},
+        {
+            "edit_strength": "a film that fades has less on average",
+            "edit_structure": "the source's structure comes back",
+            "sharpness": "a negative and its source cancel each other",
+            "drift_sharpness": "a negative and its source cancel each other",
+            "drift_colour": "the source's colours come back",
+        },
+    ),
+    "weak edit": Fault(
+        lambda: films.mixed(clean(), films.source()),
+        {"edit_strength": -20},
+        {
+            "edit_structure": "the source's structure comes back",
+            "sharpness": "a negative and its source cancel each other",
+            "frame_consistency": "hardly any structure is left to differ",
+            "drift_sharpness": "hardly any structure is left",
+            "drift_colour": "its colours are those of another edit",
+        },
+    ),
+    "delay": Fault(
+        lambda: films.late(clean()),
+        {"delay": 3},
+        {
+            "warp_error": "it stands still for three pictures while the source moves",
+            "edit_strength": "it is compared with the wrong picture",
+            "edit_structure": "it is compared with the wrong picture",
+            "flicker": "it stands still for three pictures while the source moves",
+            "drift_edit": "it is compared with the wrong picture",
+            "drift_colour": "it is compared with the wrong picture",
+            "drift_sharpness": "it is compared with the wrong picture",
+        },
+    ),
+    "noise": Fault(
+        lambda: films.noisy(clean()),
+        {"warp_error": 110},
+        {"flicker": "noise has every frequency", "sharpness": "noise is fine structure, too"},
+    ),
+}
+
+
+def figures(source: Film, output: Film, means: Means | None = None) -> dict[str, float]:
+    motions = [films.exact_motion()] * (len(source) - 1)
+    found = measure(source, output, means=means, motions=motions)
+    delay = estimate_delay(source, output)
+    assert found.spectrum is not None
+    assert found.drift is not None
+    assert delay is not None
+    assert delay.certain
+    values = {
+        "warp_error": found.warp_error,
+        "frame_consistency": found.frame_consistency,
+        "edit_strength": found.edit_strength,
+        "edit_structure": found.edit_structure,
+        "sharpness": found.sharpness,
+        "flicker": found.spectrum.flicker,
+        "ghosting": found.ghosting,
+        "drift_sharpness": found.drift.sharpness,
+        "drift_edit": found.drift.edit,
+        "drift_colour": found.drift.colour,
+        "delay": float(delay.frames),
+        "faces_kept": found.faces_kept if means else 0.0,
+        "landmark_error": found.landmark_error if means else 0.0,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@functools.cache
+def figures_of(fault: str) -> dict[str, float]:
+    return figures(films.source(), FAULTS[fault].make())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("figure", TOLERANCE)
+def test_a_fault_moves_its_own_figures_alone(fault: str, figure: str) -> None:
+    change = figures_of(fault)[figure] - figures_of("none")[figure]
+    wanted = FAULTS[fault].moves.get(figure)
+    if wanted is not None:
+        assert change * np.sign(wanted) >= abs(wanted)
+    elif figure not in FAULTS[fault].also:
+        assert abs(change) <= TOLERANCE[figure]
+
+
+@pytest.mark.parametrize("figure", TOLERANCE)
+def test_each_figure_is_moved_by_a_fault_of_its_own(figure: str) -> None:
+    moved = [name for name, fault in FAULTS.items() if figure in fault.moves]
+    by_other_tests = {"frame_consistency", "edit_structure", "faces_kept", "landmark_error"}
+    assert moved or figure in by_other_tests
+
+
+def test_a_clean_edit_has_no_faults() -> None:
+    found = figures_of("none")
+    for figure in ("warp_error", "flicker", "ghosting"):
+        assert abs(found[figure]) < 0.01
+    assert abs(found["drift_sharpness"]) < 8
+    assert abs(found["drift_edit"]) < 5
+    assert found["drift_colour"] < 1.5
+
+
+# ------------------------------------------------------------------------------------------------ how much it moves
+
+
+@pytest.mark.parametrize("cycles", [0.125, 0.25, 0.375, 0.5])
+@pytest.mark.parametrize("amplitude", [3.0, 9.0])
+def test_the_spectrum_shows_a_flicker_at_its_frequency_with_its_strength(cycles: float, amplitude: float) -> None:
+    grey = [np.full((films.HEIGHT, films.WIDTH, 3), 120, np.uint8)] * 32
+    levels = [one + amplitude * np.cos(2 * np.pi * cycles * t) for t, one in enumerate(grey)]
+    output = [films.whole(one) for one in levels]
+    still = films.exact_motion()
+    found = measure(grey, output, motions=[still._replace(back=still.back * 0, forth=still.back * 0)] * 31).spectrum
+    assert found is not None
+    assert found.cycles[int(np.argmax(found.rms))] == cycles
+    lightness = amplitude * 100 / 255 * 0.97  # L* a grey level, near 120
+    assert found.flicker == pytest.approx(lightness * (1 if cycles == 0.5 else 0.5**0.5), rel=0.12)
+    assert found.flicker_input == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("amplitude", [4.0, 8.0])
+def test_the_warp_error_of_a_known_flicker_is_that_of_theory(amplitude: float) -> None:
+    found = figures(films.source(), films.flickering(clean(), amplitude))
+    assert found["warp_error"] == pytest.approx(2 * amplitude**2 * np.sin(np.pi * 0.25) ** 2, rel=0.12)
+
+
+@pytest.mark.parametrize("frames", [-4, 0, 1, 3, 7, 16])
+@pytest.mark.parametrize("sigma", [0.0, 8.0])
+def test_a_known_delay_is_found(frames: int, sigma: float) -> None:
+    source, output = films.source(), films.noisy(clean(), sigma)
+    late = films.late(output, frames) if frames >= 0 else [*output[-frames:], *[output[-1]] * -frames]
+    found = estimate_delay(source, late)
+    assert found is not None
+    assert found.certain
+    assert found.frames == frames
+
+
+def test_nothing_is_said_of_a_delay_where_nothing_moves_or_nothing_is_shown() -> None:
+    source = films.source()
+    rng = np.random.default_rng(0)
+    still, noise = [source[0]] * 30, [rng.integers(0, 256, source[0].shape, np.uint8) for _ in source]
+    for ours, theirs in ((still, still), (source, noise), (source, [source[0]] * len(source))):
+        found = estimate_delay(ours, theirs)
+        assert found is not None
+        assert not found.certain
+    assert estimate_delay(source[:8], source[:8]) is None
+
+
+def test_what_the_camera_sees_anew_is_no_drift() -> None:
+    darker = [films.whole(one * (1 - 0.2 * t / films.FRAMES)) for t, one in enumerate(films.source())]
+    negative = [255 - one for one in darker]
+    found = figures(darker, negative)
+    assert abs(found["drift_edit"]) < 8  # the mean edit itself, over all places, falls by 19 %
+    assert abs(found["drift_sharpness"]) < 6
+    assert found["drift_colour"] < 2
+
+
+def test_a_curve_shows_when_it_happened() -> None:
+    output = [*clean()[:24], *films.tinted(clean(), (0, 0, -400))[24:26], *clean()[26:]]
+    curve = measure(films.source(), output, motions=[films.exact_motion()] * 47).curve
+    assert 23 <= curve.at[int(np.argmax(curve.colour))] <= 26
+    assert curve.colour[0] == 0
+
+
+def test_a_long_film_has_a_curve_of_few_points() -> None:
+    rng = np.random.default_rng(0)
+    small = [rng.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(3)]
+    many = [small[t % 3] for t in range(500)]
+    still = films.exact_motion()
+    motions = [still._replace(back=np.zeros((16, 16, 2), np.float32), visible=np.ones((16, 16), bool))] * 499
+    motions = [one._replace(forth=one.back) for one in motions]
+    curve = measure(many, many, motions=motions).curve
+    assert 60 <= len(curve.at) <= 120
+    assert curve.at[-1] > 490
+
+
+# ------------------------------------------------------------------------------------------------ a part of it alone
+
+
+def test_what_happens_outside_the_region_does_not_count() -> None:
+    left = np.zeros((films.HEIGHT, films.WIDTH), bool)
+    left[:, : films.WIDTH // 2] = True
+
+    def region(picture: Pixels) -> Mask:
+        return left
+
+    def beside(bad: Film) -> Film:
+        return [np.where(left[..., None], good, one) for good, one in zip(clean(), bad, strict=True)]
+
+    means = Means(region=region)
+    motions = [films.exact_motion()] * (films.FRAMES - 1)
+    wanted = measure(films.source(), clean(), means=means, motions=motions)
+    for bad in (films.flickering(clean(), 30), films.noisy(clean(), 30), films.source()):
+        found = measure(films.source(), beside(bad), means=means, motions=motions)
+        assert found.warp_error == wanted.warp_error
+        assert found.edit_strength == pytest.approx(wanted.edit_strength)
+        assert found.ghosting == pytest.approx(wanted.ghosting, abs=0.03)
+        assert found.frame_consistency == pytest.approx(wanted.frame_consistency)
+        assert found.spectrum is not None
+        assert found.spectrum.flicker == pytest.approx(0, abs=0.02)
+    inside = measure(films.source(), films.flickering(clean(), 30), means=means, motions=motions)
+    assert inside.warp_error is not None
+    assert inside.warp_error > 500
+
+
+def test_a_picture_without_the_region_is_no_picture_of_it() -> None:
+    means = Means(region=lambda picture: np.zeros(picture.shape[:2], bool))
+    found = measure(films.source(4), films.edit(4), means=means)
+    assert (found.warp_error, found.edit_strength, found.sharpness, found.drift) == (None, 0.0, None, None)
+
+
+# ------------------------------------------------------------------------------------------------ faces
+
+
+def marked(x: float, y: float, width: float = 40.0) -> MarkedFace:
+    points = [(-0.2, -0.2), (0.2, -0.2), (0, 0), (-0.15, 0.2), (0.15, 0.2)]
+    landmarks = np.array([(x + width * dx, y + width * dy) for dx, dy in points], np.float32)
+    return MarkedFace(np.array([x, y], np.float32), width, landmarks)
+
+
+def of_faces(source: list[MarkedFace], output: list[MarkedFace]) -> Measures:
+    pictures = films.source(2)
+    shown = {id(pictures[0]): source, id(pictures[1]): output}
+    return measure([pictures[0]] * 3, [pictures[1]] * 3, means=Means(faces=lambda picture: shown[id(picture)]))
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (4, 0), (0, -8), (3, 4)])
+def test_a_face_that_moved_has_the_landmark_error_that_it_moved_by(dx: float, dy: float) -> None:
+    found = of_faces([marked(60, 50)], [marked(60 + dx, 50 + dy)])
+    assert found.landmark_error == pytest.approx(100 * np.hypot(dx, dy) / 40, rel=1e-5)
+    assert (found.faces, found.faces_kept) == (3, 100)
+
+
+def test_a_face_that_is_gone_or_elsewhere_is_not_kept() -> None:
+    assert of_faces([marked(60, 50)], []).faces_kept == 0
+    assert of_faces([marked(60, 50)], [marked(100, 50)]).faces_kept == 0
+    both = of_faces([marked(60, 50), marked(120, 60)], [marked(61, 50)])
+    assert both.faces_kept == 50
+    assert both.landmark_error == pytest.approx(2.5)
+    none = of_faces([], [marked(60, 50)])
+    assert (none.faces, none.faces_kept, none.landmark_error) == (0, None, None)

@@ -1,0 +1,289 @@
+"""Which picture of an output belongs to which of its source: other rates, lengths, shapes, and a stream's delay."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from core.measure.delay import Delay, estimate_delay
+from vcam.errors import VcamError
+from vcam.video import Kind, Media, Note, Picture, Pixels, probe, read, resized
+from vcam.video.media import address
+
+LOOKED_AT = 96  # pictures of each film on which the delay is estimated
+SHAPES_AT = 8  # pictures by which it is seen how another shape came about
+_FEW, _FEW_SHARE = 2, 0.02  # pictures, or that share, that one film may have more: the end of a stream, damaged ones
+_ONE_RATE = 0.01  # share by which two rates may differ and be one
+_ONE_SHAPE = 0.02  # share by which the aspects of one shape may differ
+_LIKE, _SURER = 0.2, 0.03  # correlation of edges that a fit must have, and by which it must be better than the others
+
+View = Callable[[Media, Iterable[Picture]], Iterable[Picture]]
+
+
+def as_it_is(media: Media, pictures: Iterable[Picture]) -> Iterable[Picture]:
+    """Return the pictures of a source of which all was translated."""
+    return pictures
+
+
+class Fit(StrEnum):
+    """How an output of another shape shows its source: found out, stretched, its middle, or whole between bars."""
+
+    AUTO = "auto"
+    STRETCH = "stretch"
+    CROP = "crop"
+    PAD = "pad"
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How the pictures of two films belong together.
+
+    width, height: pixels at which both are measured. source_every, output_every: every so many-th picture of the film
+    is taken (1: all). delay: pictures, among those taken, by which the output is behind; negative: ahead. found: the
+    estimate, None where it was told or cannot be made. expected: how many pairs there will be, about; None: not known.
+    """
+
+    source: Media
+    output: Media
+    width: int
+    height: int
+    fit: Fit = Fit.STRETCH
+    source_every: Fraction = Fraction(1)
+    output_every: Fraction = Fraction(1)
+    delay: int = 0
+    found: Delay | None = None
+    expected: int | None = None
+
+    @property
+    def rate(self) -> float:
+        """Return pairs per second."""
+        return float(self.source.rate / self.source_every)
+
+
+def pair_up(
+    source: Path,
+    output: Path,
+    note: Note,
+    *,
+    frames: int | None = None,
+    delay: int | None = None,
+    fit: Fit = Fit.AUTO,
+    view: View = as_it_is,
+) -> Pairing:
+    """Find out how the two belong together, before anything is measured; what is not as it seems is said by `note`.
+
+    frames: at most so many pairs. delay: of the output, pictures; None: estimated. view: what of the source's pictures
+    was translated. Raises VcamError where they do not belong together, in one line.
+    """
+    ours, theirs = probe(source), probe(output)
+    pairing = Pairing(ours, theirs, ours.width, ours.height)
+    counts = (_count(ours), _count(theirs))
+    pairing = _timed(pairing, counts, note)
+    pairing = _fitted(pairing, fit, view, note)
+    lengths = [None if n is None else int(n / every) for n, every in zip(counts, _everies(pairing), strict=True)]
+    if delay is None:
+        _check_lengths(pairing, lengths, frames, 0)  # before anything is looked at
+        pairing = _delayed(pairing, view, note)
+    else:
+        pairing = replace(pairing, delay=delay)
+    _check_lengths(pairing, lengths, frames, pairing.delay)
+    lost = (max(0, -pairing.delay), max(0, pairing.delay))
+    known = [n - skipped for n, skipped in zip(lengths, lost, strict=True) if n is not None]
+    expected = min(known) if known else None
+    if expected is not None and expected < 1:
+        raise VcamError(f"{output}: with a delay of {pairing.delay} not one of its pictures has a source")
+    return replace(pairing, expected=frames if expected is None else min(frames or expected, expected))
+
+
+def pairs(
+    pairing: Pairing, note: Note, *, frames: int | None = None, view: View = as_it_is
+) -> Iterator[tuple[Pixels, Pixels]]:
+    """Yield source and output, of one size; ends with the shorter one, and says what is left over."""
+    ours, theirs = _taken(pairing, note, view)
+    ours = itertools.islice(ours, max(0, -pairing.delay), None)
+    theirs = itertools.islice(theirs, max(0, pairing.delay), None)
+    count = 0
+    while frames is None or count < frames:
+        first, second = next(ours, None), next(theirs, None)
+        if first is None or second is None:
+            more = (first is not None or second is not None) + sum(1 for _ in (ours if second is None else theirs))
+            if more > abs(pairing.delay):
+                longer = pairing.source if second is None else pairing.output
+                note(f"{longer.path}: its last {more} pictures have no partner and are left out")
+            return
+        yield first, second
+        count += 1
+
+
+def _taken(pairing: Pairing, note: Note, view: View) -> tuple[Iterator[Pixels], Iterator[Pixels]]:
+    """Return the pictures of source and output that are taken, of one size, the delay not regarded."""
+    ours = _every(view(pairing.source, read(pairing.source, note)), pairing.source_every)
+    theirs = _every(read(pairing.output, note), pairing.output_every)
+    return (_source_part(one.rgb, pairing) for one in ours), (_output_part(one.rgb, pairing) for one in theirs)
+
+
+def _everies(pairing: Pairing) -> tuple[Fraction, Fraction]:
+    return pairing.source_every, pairing.output_every
+
+
+def _every(pictures: Iterable[Picture], every: Fraction) -> Iterator[Picture]:
+    wanted = 0
+    for index, picture in enumerate(pictures):
+        if index == round(wanted * every):
+            wanted += 1
+            yield picture
+
+
+# ---------------------------------------------------------------------------------------------- rates and lengths
+
+
+def _timed(pairing: Pairing, counts: tuple[int | None, int | None], note: Note) -> Pairing:
+    """Return by which pictures two films of different rates are paired; raise VcamError."""
+    ours, theirs = pairing.source, pairing.output
+    if Kind.VIDEO not in (ours.kind, theirs.kind) or ours.kind is not theirs.kind:
+        return pairing  # a folder has no rate of its own
+    if abs(ours.rate / theirs.rate - 1) < _ONE_RATE:
+        return pairing
+    rates = f"{float(theirs.rate):.4g} pictures a second, its source {float(ours.rate):.4g}"
+    first, second = counts
+    if first is None or second is None:
+        raise VcamError(f"{theirs.path} has {rates}; how many there are is not told: bring both to one rate")
+    if abs(first - second) <= _few(first, second):
+        note(f"{theirs.path}: it has {rates}, but as many pictures: they are paired one by one")
+        return pairing
+    seconds = float(first / ours.rate), float(second / theirs.rate)
+    if abs(seconds[0] - seconds[1]) > max(_FEW_SHARE * seconds[0], float(_FEW / min(ours.rate, theirs.rate))):
+        raise VcamError(
+            f"{theirs.path} has {second} pictures, {rates} with {first}: they match neither picture by picture nor in "
+            f"time ({seconds[1]:.2f} s and {seconds[0]:.2f} s)"
+        )
+    note(f"{theirs.path}: it has {rates}: pictures of one time are paired, at the lower rate")
+    ratio = (ours.rate / theirs.rate).limit_denominator(10_000)
+    return replace(pairing, source_every=max(ratio, Fraction(1)), output_every=max(1 / ratio, Fraction(1)))
+
+
+def _few(first: int, second: int) -> float:
+    return max(_FEW, _FEW_SHARE * max(first, second))
+
+
+def _check_lengths(pairing: Pairing, lengths: list[int | None], frames: int | None, delay: int) -> None:
+    """Raise VcamError where one has clearly more pictures than the other: now, not after all were measured."""
+    first, second = lengths
+    if first is None or second is None or (frames is not None and min(first, second) - abs(delay) >= frames):
+        return
+    if abs(first - second) > _few(first, second) + abs(delay):
+        raise VcamError(
+            f"{pairing.output.path} has {second} pictures and {pairing.source.path} {first}; they must match picture "
+            f"by picture: --frames {min(first, second)} measures the first ones"
+        )
+
+
+def _count(media: Media) -> int | None:
+    """Return how many pictures a film's file holds, without reading one; None where that is not known."""
+    if media.kind is not Kind.VIDEO or media.animated:
+        return len(media.pictures) or None
+    if media.frames:
+        return media.frames
+    import av
+
+    with av.open(address(media.path)) as film:
+        return sum(packet.size > 0 for packet in film.demux(film.streams.video[0]))
+
+
+# ------------------------------------------------------------------------------------------------------ the delay
+
+
+def _delayed(pairing: Pairing, view: View, note: Note) -> Pairing:
+    """Return the pairing with the delay that the pictures show; where they show none for certain, there is none."""
+    ours, theirs = (itertools.islice(one, LOOKED_AT) for one in _taken(pairing, lambda _: None, view))
+    found = estimate_delay(ours, theirs)
+    if found is None or not found.certain or found.frames == 0:
+        return replace(pairing, found=found)
+    word = "behind" if found.frames > 0 else "ahead of"
+    note(
+        f"{pairing.output.path}: it is {abs(found.frames)} pictures {word} its source (moving edges agree by "
+        f"{found.agreement:.2f}, unshifted by {found.at_none:.2f}) and is measured so: --delay 0 leaves it unshifted"
+    )
+    return replace(pairing, delay=found.frames, found=found)
+
+
+# ------------------------------------------------------------------------------------------------------- the shape
+
+
+def _fitted(pairing: Pairing, fit: Fit, view: View, note: Note) -> Pairing:
+    """Return the pairing with the size at which both are measured; raise VcamError for shapes that do not match."""
+    ours, theirs = pairing.source, pairing.output
+    if (ours.width, ours.height) == (theirs.width, theirs.height):
+        return pairing
+    sizes = f"the picture is {theirs.width}x{theirs.height}, its source {ours.width}x{ours.height}"
+    if abs(theirs.width * ours.height / (theirs.height * ours.width) - 1) <= _ONE_SHAPE:
+        note(f"{theirs.path}: {sizes}; it is measured at the source's size")
+        return pairing
+    candidates = {one: _sized(pairing, one) for one in (Fit.STRETCH, Fit.CROP, Fit.PAD)}
+    if fit is not Fit.AUTO:
+        return candidates[fit]
+    likeness = {one: _likeness(candidate, view) for one, candidate in candidates.items()}
+    best, second = sorted(likeness, key=lambda one: -likeness[one])[:2]
+    if likeness[best] < _LIKE or likeness[best] - likeness[second] < _SURER:
+        raise VcamError(
+            f"{theirs.path}: {sizes}; they must be of one shape: say by --fit crop, stretch or pad how the one became "
+            "the other"
+        )
+    words = {Fit.STRETCH: "all of it, stretched", Fit.CROP: "the middle of it", Fit.PAD: "all of it, between bars"}
+    note(f"{theirs.path}: {sizes}; it shows {words[best]}, and so it is measured")
+    return candidates[best]
+
+
+def _sized(pairing: Pairing, fit: Fit) -> Pairing:
+    ours, theirs = pairing.source, pairing.output
+    if fit is Fit.CROP:  # the source loses what the output does not show
+        width, height = _largest((ours.width, ours.height), (theirs.width, theirs.height))
+        return replace(pairing, fit=fit, width=width, height=height)
+    return replace(pairing, fit=fit)
+
+
+def _largest(inside: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest width and height of that shape inside another picture."""
+    scale = min(inside[0] / shape[0], inside[1] / shape[1])
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def _middle(picture: Pixels, width: int, height: int) -> Pixels:
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    return np.ascontiguousarray(picture[top : top + height, left : left + width])
+
+
+def _source_part(picture: Pixels, pairing: Pairing) -> Pixels:
+    return _middle(picture, pairing.width, pairing.height) if pairing.fit is Fit.CROP else picture
+
+
+def _output_part(picture: Pixels, pairing: Pairing) -> Pixels:
+    if pairing.fit is Fit.PAD:
+        size = (picture.shape[1], picture.shape[0])
+        picture = _middle(picture, *_largest(size, (pairing.source.width, pairing.source.height)))
+    return resized(picture, pairing.width, pairing.height)
+
+
+def _likeness(pairing: Pairing, view: View) -> float:
+    """Return how well the edges of the first pictures agree: their mean correlation."""
+    taken = _taken(pairing, lambda _: None, view)
+    found = [_agreement(first, second) for first, second in itertools.islice(zip(*taken, strict=False), SHAPES_AT)]
+    return float(np.mean(found)) if found else 0.0
+
+
+def _agreement(first: Pixels, second: Pixels) -> float:
+    edges = []
+    for picture in (first, second):
+        small = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (96, 96), interpolation=cv2.INTER_AREA)
+        plane = cv2.GaussianBlur(small.astype(np.float32), (0, 0), 1.0)
+        edge = np.hypot(*(cv2.Sobel(plane, cv2.CV_32F, x, 1 - x) for x in (1, 0)))
+        edges.append(edge - edge.mean())
+    lengths = float(np.linalg.norm(edges[0]) * np.linalg.norm(edges[1]))
+    return float((edges[0] * edges[1]).sum()) / lengths if lengths > 1 else 0.0
