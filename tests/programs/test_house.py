@@ -23,6 +23,7 @@ LIGHT_CORE = ("core.settings", "core.errors", "core.folders")
 QUICK_CORE = (
     "core.measure.alignment",
     "core.measure.clip",
+    "core.measure.definitions",
     "core.measure.delay",
     "core.measure.identity",
     "core.measure.metrics",
@@ -42,6 +43,9 @@ MAY_IMPORT_CORE = {
     "vcam/offline/bench.py",
     "vcam/offline/evaluate.py",
     "vcam/offline/pairing.py",
+    "vcam/offline/suite/page.py",
+    "vcam/offline/suite/results.py",
+    "vcam/offline/suite/run.py",
     "vcam/offline/translate.py",
     "vcam/settings/engine_options.py",
     "vcam/settings/model_facts.py",

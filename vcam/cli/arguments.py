@@ -87,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_translate(verb("translate", "translate a video file, an image or a folder of images"))
     _add_imagine(verb("imagine", "make a film of prompts alone, without any picture (text-to-image)"))
     _add_eval(verb("eval", "measure a translation: warp error, frame consistency, edit strength"))
+    _add_suite(verb("suite", "measure clips, profiles, settings and other systems side by side, into one report"))
     _add_bench(verb("bench", "measure the engine on this machine"))
     verb("profiles", "list the profiles: yours and those shipped")
     _add_models(verb("models", "list the models, fetch one, or delete it"))
@@ -199,6 +200,40 @@ def _add_eval(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--fit", metavar="F", help="how another shape came about: stretch, crop or pad (found out)")
     _add_flow_and_clip(evaluate)
     evaluate.add_argument(
+        "--faces",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="measure whether faces are kept (if the model `face` is here)",
+    )
+
+
+def _add_suite(suite: argparse.ArgumentParser) -> None:
+    suite.add_argument("clips", nargs="+", type=Path, metavar="CLIP", help="films, or folders of films")
+    suite.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the report and its films")
+    suite.add_argument("--profiles", type=_words, metavar="P,P", help="ids of looks (all that are shipped)")
+    suite.add_argument(
+        "--settings",
+        nargs="+",
+        default=["default", "off"],
+        metavar="S",
+        help="default, a bank's policy, or NAME:key=value,...; all are compared with the first (default off)",
+    )
+    suite.add_argument(
+        "--other",
+        dest="others",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="another system's films, named like the clips (walk.mp4, walk-ink.mp4 or ink/walk.mp4)",
+    )
+    suite.add_argument("--claims", type=Path, metavar="FILE", help="JSON: frames per second that others claim")
+    suite.add_argument("--frames", type=int, default=64, metavar="N", help="of each clip (64; 0: all)")
+    suite.add_argument("--side", type=int, metavar="N", help="measured at about N x N pixels (the model's own)")
+    suite.add_argument("--model", metavar="M", help="a name of `vcam models`, or a diffusers folder")
+    suite.add_argument("--steps", type=int, metavar="N", help="denoising steps (the model's)")
+    _add_machine(suite)
+    _add_flow_and_clip(suite)
+    suite.add_argument(
         "--faces",
         action=argparse.BooleanOptionalAction,
         default=None,

@@ -19,6 +19,7 @@ from vcam.cli.arguments import (
 from vcam.cli.models import agree_to_named, fetch_agreed
 from vcam.cli.output import counted, print_note, print_outcome, print_progress, print_result
 
+_FILES = ("input", "output", "source", "sink", "model", "clip", "clips", "out", "claims", "elsewhere")
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -183,6 +184,44 @@ def _evaluate(args: argparse.Namespace) -> int:
     shown = {key: value for key, value in report.items() if key not in ("curve", "flicker_spectrum") and value != ()}
     lines = [f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}" for key, value in shown.items()]
     print_result(args, report, "\n".join(lines))
+    return 0
+
+
+def _suite(args: argparse.Namespace) -> int:
+    args.frames = args.frames or None  # 0: all
+    check(args)
+
+    from vcam.devices.decoder_lines import decoders_in_log
+    from vcam.offline.suite.make import find_clips, make_report, others_of
+    from vcam.offline.suite.plan import SuitePlan, parse_setting
+    from vcam.offline.suite.results import read_claims
+    from vcam.settings.config import load_config
+    from vcam.settings.engine_options import EngineOptions, engine_settings
+    from vcam.settings.profiles import find_profile, load_profiles
+
+    config = load_config()
+    agree_to_named(args.model)
+    asked = EngineOptions.read(args)
+    own = engine_settings(asked, config.engine)
+    fetch_agreed(own.model)
+    known, problems = load_profiles()
+    wanted = args.profiles if args.profiles is not None else list(known)
+    plan = SuitePlan(
+        clips=find_clips(args.clips),
+        profiles=tuple(find_profile(one, known, problems) for one in wanted),
+        settings=tuple(parse_setting(one) for one in args.settings),
+        others=others_of(args.others),
+        asked=asked,
+        machine=config.engine,
+        frames=args.frames,
+        side=args.side or round((own.width * own.height) ** 0.5),
+        flow=args.flow,
+        clip=args.clip,
+        faces=args.faces,
+    )
+    with decoders_in_log():
+        made = make_report(plan, args.out, read_claims(args.claims))
+    print_result(args, made.result, made.text)
     return 0
 
 
@@ -443,7 +482,18 @@ def _completion(args: argparse.Namespace) -> int:
         for action in one._actions:
             if action.dest == "profile":
                 action.choices = known  # only here: elsewhere a name is as good, and the answer to a typo is better
-            if action.dest in ("input", "output", "source", "sink", "model", "clip", "elsewhere"):
+            if action.dest in (
+                "input",
+                "output",
+                "source",
+                "sink",
+                "model",
+                "clip",
+                "clips",
+                "out",
+                "claims",
+                "elsewhere",
+            ):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
     script = shtab.complete(parser, shell=args.shell)
     if args.json:
@@ -459,6 +509,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "translate": _translate,
     "imagine": _imagine,
     "eval": _evaluate,
+    "suite": _suite,
     "bench": _bench,
     "profiles": _profiles,
     "models": _models,

@@ -127,7 +127,9 @@ def evaluate(
         pairing = pair_up(source, output, noted, frames=asked.frames, delay=asked.delay, fit=asked.fit, view=view)
         if os.path.samefile(source, output):
             noted(f"{output}: the output is the source itself: this is the floor")
-        words = words_for(asked.clip, asked.prompt, (pairing.width, pairing.height))
+        size = (pairing.width, pairing.height)
+        clip = Clip(asked.clip) if asked.clip else None
+        words = words_for(clip, asked.prompt, lambda prompt: reference_for(prompt, size))
         faces = faces_of(noted, asked.faces, open_landmarks)
         means = Means(find, words.embed, words.align, faces, region_of(asked.region, open_persons))
         with shown(progress, pairing.expected) as show:
@@ -185,6 +187,9 @@ def figures(found: Measures) -> dict[str, Any]:
     }
 
 
+Reference = Callable[[Pixels], Pixels]  # source -> the picture that a prompt makes of it
+
+
 class Words(NamedTuple):
     """How pictures are compared with each other and with the prompt, and by what."""
 
@@ -194,22 +199,21 @@ class Words(NamedTuple):
     alignment_by: str
 
 
-def words_for(clip: str | None, prompt: str | None, size: tuple[int, int]) -> Words:
-    """Return what compares pictures: CLIP where one is asked for, else the stand-ins, which are named.
+def words_for(clip: Clip | None, prompt: str | None, reference: Callable[[str], Reference]) -> Words:
+    """Return what compares the pictures of a film: CLIP where there is one, else the stand-ins, which are named.
 
-    size: width and height of the pictures. Raises MetricError, ModelError.
+    reference: makes what makes a picture of a prompt. Raises MetricError, ModelError.
     """
-    if clip:
-        net = Clip(clip)
-        align = clip_alignment(net, prompt) if prompt is not None else None
-        return Words(net.picture, f"clip:{clip}", align, f"clip:{clip}" if align else "")
+    if clip is not None:
+        align = clip_alignment(clip, prompt) if prompt is not None else None
+        return Words(clip.picture, f"clip:{clip.name}", align, f"clip:{clip.name}" if align else "")
     if prompt is None:
         return Words(metrics.descriptor, "descriptor", None, "")
-    align = direction_alignment(reference_for(prompt, size))
+    align = direction_alignment(reference(prompt))
     return Words(metrics.descriptor, "descriptor", align, "stand-in: the included model's own picture of the prompt")
 
 
-def reference_for(prompt: str, size: tuple[int, int]) -> Callable[[Pixels], Pixels]:
+def reference_for(prompt: str, size: tuple[int, int]) -> Reference:
     """Return what makes a picture of that size in the prompt's style by the included model, each by itself."""
     from core.engine import Engine  # torch: only when it is needed
     from core.models.description import describe

@@ -1,0 +1,214 @@
+"""Makes docs/evaluation.md from the figures' definitions and the reports of `vcam suite` in benchmarks/evaluations.
+
+    python benchmarks/evaluation.py
+    python benchmarks/evaluation.py add report.json --date "29 November 2026" --command "vcam suite ..." [--remark TEXT]
+
+`add` keeps what the page needs of a report (benchmarks/evaluations/NAME.json, by its content) and makes the page anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from core.measure.definitions import DEFINITIONS  # noqa: E402  the path first
+from vcam.offline.suite.results import CLAIMS  # noqa: E402
+
+EVALUATIONS = Path(__file__).with_name("evaluations")
+DOCUMENT = ROOT / "docs" / "evaluation.md"
+TABLE = ("warp_error", "warp_error_input", "frame_consistency", "prompt_alignment", "edit_strength", "edit_structure")
+MORE = (
+    *("sharpness", "flicker", "ghosting", "drift_sharpness"),
+    *("drift_edit", "drift_colour", "faces_kept", "landmark_error"),
+)
+_HEAD = """# Evaluation
+
+How translations are measured, what was measured, and what the figures do not say. This page is made by
+`benchmarks/evaluation.py` from the figures' definitions (`core/measure/definitions.py`) and reports of `vcam suite`
+(`benchmarks/evaluations`): no figure on it is written by hand.
+
+## How to measure
+
+```
+vcam eval holiday.mp4 clay.mp4 [--prompt "claymation"] [--region person] [--clip clip] [--flow raft] [--json]
+vcam suite CLIPS --out FOLDER [--profiles ink,neon] [--settings default off four:slots=4] [--other NAME=FOLDER]
+```
+
+`eval` measures one film. An output that is late is shifted (a stream batch of n steps is n - 1 pictures late), one of
+another rate is paired in time, one of another size is brought to the source's, and it is found out whether another
+shape was cropped, stretched or boxed in; what was done is said among the notes. What does not belong together is
+refused in one line before anything is measured.
+
+`suite` measures clips x profiles x settings, and folders of other systems' films that are named like the clips
+(`walk.mp4`, `walk-ink.mp4`, `ink/walk.mp4`; also folders of pictures), in one table. It writes `report.json`, and
+`report.html`: one file with tables, plots, strips, players that run together, and a blind test. Ended in the middle
+it goes on where it was, to the same report. Ours is measured as it leaves the engine, at the engine's size; other
+systems' films as they lie in their files, brought to the same size: their codec's errors are theirs. On a GPU with
+the real model the same command gives the table of that model: `--model sd15-lcm --clip clip --flow raft`.
+
+"""
+_NOT_SAID = """## What the figures do not say
+
+- Whether a picture is beautiful, or true to its prompt: without CLIP, prompt alignment is a stand-in that only asks
+  whether the included model's own style is there.
+- Whether a small difference can be seen: the report's blind test is for that. No votes are on this page.
+- Anything of other models: the included model is small, its pictures are 256 pixels wide, and settings that pay with it
+  need not pay with Stable Diffusion.
+- A low warp error is no merit by itself: an output equal to its source has the lowest. Compare at one edit strength.
+- The flow is estimated on the source (by DIS, where nothing else is said); where it is wrong, all settings pay alike.
+- Films of a few seconds have no drift to speak of: what stands there is mostly the scene.
+- Spread is over films, not over runs: the same film gives the same figures.
+"""
+
+
+def document(reports: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page of those reports, in their order."""
+    parts = [_HEAD, _definitions(), "## Measured\n"]
+    parts += [_report(one) for one in reports] or ["Nothing yet.\n"]
+    return "\n".join([*parts, _beside_the_paper(), _NOT_SAID])
+
+
+def _definitions() -> str:
+    lines = ["## The figures\n", "| figure | unit | range | better | formula | source |", "|---|---|---|---|---|---|"]
+    for one in DEFINITIONS:
+        beware = f" **Beware:** {one.beware}" if one.beware else ""
+        lines.append(
+            f"| `{one.name}` | {one.unit} | {one.range} | {one.better} | {_cell(one.formula + beware)} | {one.source} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|b + f|", "\\|b + f\\|").replace("|b|", "\\|b\\|").replace("|f|", "\\|f\\|")
+
+
+def _report(kept: Mapping[str, Any]) -> str:
+    asked, table = kept["asked"], kept["table"]
+    machine = ", ".join(f"{name} {value}" for name, value in kept["machine"].items())
+    pictures = f"the first {asked['frames']} pictures" if asked["frames"] else "all pictures"
+    films = sum(one["films"] for one in table.values())
+    title = f"{kept['date']}: {len(asked['clips'])} clips, {len(asked['profiles'])} profiles, {', '.join(table)}"
+    settings = "; ".join(f"`{name}`: {_changes(changes)}" for name, changes in asked["settings"].items())
+    lines = [
+        f"### {title}\n",
+        f"`{kept['command']}`\n",
+        f"Model {asked['model'] or '-'}; {films} films of {pictures} at about {asked['side']}x{asked['side']} "
+        f"pixels; flow "
+        f"{asked['flow']}; frame consistency by {asked['consistency_by']}. {machine}. Settings: {settings}.\n",
+    ]
+    lines += [f"{kept['remark']}\n"] if kept.get("remark") else []
+    for names in (TABLE, MORE):
+        shown = [name for name in names if any(name in one["figures"] for one in table.values())]
+        lines += [f"| by | {' | '.join(shown)} |", "|---" * (len(shown) + 1) + "|"]
+        for by, one in table.items():
+            lines.append(f"| {by} | {' | '.join(_figure(one['figures'].get(name)) for name in shown)} |")
+        lines.append("")
+    lines.append("Mean ± standard deviation over films (change to the same film by the first setting).\n")
+    lines += [_spread(kept, "clip"), _spread(kept, "profile"), _inputs(kept)]
+    return "\n".join(lines)
+
+
+def _changes(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in changes.items()) or "the model's and the profile's own"
+
+
+def _figure(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    change = found["change_percent"]
+    told = f" ({change:+.1f} %)" if change else ""
+    return f"{found['mean']:.4g} ± {found['sd']:.2g}{told}"
+
+
+def _spread(kept: Mapping[str, Any], axis: str) -> str:
+    """Return the warp error and edit strength by clip, or by profile."""
+    names = list(kept["table"])
+    values = list(dict.fromkeys(row[axis] for row in kept["rows"]))
+    heads = " | ".join(f"{name}: warp error, edit" for name in names)
+    lines = [f"| {axis} | {heads} |", "|---" * (len(names) + 1) + "|"]
+    for value in values:
+        cells = []
+        for name in names:
+            rows = [row for row in kept["rows"] if row[axis] == value and row["by"] == name]
+            cells.append(", ".join(_mean(rows, figure) for figure in ("warp_error", "edit_strength")))
+        lines.append(f"| {value or '-'} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], figure: str) -> str:
+    values = [row["figures"][figure] for row in rows if row["figures"][figure] is not None]
+    return f"{statistics.fmean(values):.4g}" if values else "-"
+
+
+def _inputs(kept: Mapping[str, Any]) -> str:
+    told = "; ".join(f"{one['name']} `{one['sha256'][:16]}`" for one in kept["inputs"])
+    return f"Inputs (SHA-256, its first 16 digits; the report has all): {told}.\n"
+
+
+def _beside_the_paper() -> str:
+    lines = [
+        "## Beside the paper\n",
+        "The tables of the paper (StreamV2V, arXiv 2405.15757: warp error and CLIP score on DAVIS, and its "
+        "ablations) are not "
+        "entered here: they could not be read in public text when this page was made, and figures from memory are "
+        "none. "
+        "They would not compare with those above in any case: another model, other clips, another flow. Reports "
+        "made with "
+        "the real model, `--flow raft` and `--clip clip` on the paper's clips would.\n",
+        "Frames per second that others **claim**, on their machines; none was measured here:\n",
+        "| system | frames/s | hardware | source |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {one.system} | {one.fps:g} (claimed) | {one.hardware} | {one.source} |" for one in CLAIMS]
+    return "\n".join([*lines, ""])
+
+
+def kept_of(report: Mapping[str, Any], date: str, command: str, remark: str) -> dict[str, Any]:
+    """Return what the page needs of a report: no curves, no names of files."""
+    left_out = ("curve", "flicker_spectrum")
+    rows = [
+        {
+            **{name: row[name] for name in ("clip", "profile", "by", "delay", "speed")},
+            "figures": {name: value for name, value in row["figures"].items() if name not in left_out},
+        }
+        for row in report["rows"]
+    ]
+    told = {name: report[name] for name in ("machine", "asked", "inputs", "table")}
+    return {"date": date, "command": command, "remark": remark, **told, "rows": rows}
+
+
+def load(folder: Path = EVALUATIONS) -> list[dict[str, Any]]:
+    """Return the kept reports, by their files' names."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page, and keep a report before."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb")
+    add = verbs.add_parser("add", help="keep a report of `vcam suite`")
+    add.add_argument("report", type=Path)
+    add.add_argument("--name", required=True, help="of its file; the page is in the order of these")
+    add.add_argument("--date", required=True, help='"29 November 2026"')
+    add.add_argument("--command", required=True, help="with which it was made")
+    add.add_argument("--remark", default="", help="what a reader must know of it")
+    args = parser.parse_args(argv)
+    if args.verb == "add":
+        report = json.loads(args.report.read_text(encoding="utf-8"))
+        EVALUATIONS.mkdir(exist_ok=True)
+        kept = json.dumps(kept_of(report, args.date, args.command, args.remark), indent=1)
+        (EVALUATIONS / f"{args.name}.json").write_text(kept + "\n", encoding="utf-8")
+    DOCUMENT.write_text(document(load()), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

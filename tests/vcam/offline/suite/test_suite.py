@@ -1,0 +1,331 @@
+"""`vcam suite`: what is measured, that a suite that was ended goes on to the same report, and other systems' films."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from core.measure.identity import MarkedFace
+from core.measure.motion import Pixels
+from core.settings import EngineSettings, Look, Policy
+from tests.support import synthetic_films as films
+from tests.support.media_files import film
+from tests.support.stand_in_eyes import none_here
+from tests.support.synthetic_films import Film
+from vcam.errors import OptionError
+from vcam.offline.suite.make import MadeReport, find_clips, make_report, others_of
+from vcam.offline.suite.plan import OtherSystem, SuitePlan, films_of, parse_setting, sha256_of
+from vcam.offline.suite.results import CLAIMS, read_claims
+from vcam.offline.suite.run import SuiteInstruments
+from vcam.settings.engine_options import EngineOptions
+from vcam.settings.profiles import Profile
+
+FRAMES = 26
+PALE = Profile("pale", "Pale", look=Look(prompt="pale", strength=0.5))
+DARK = Profile("dark", "Dark", look=Look(prompt="dark", strength=0.5))
+SETTINGS = (parse_setting("steady: bank=fifo"), parse_setting("off"))
+
+
+class PaintingEngine:
+    """Turns a picture into a pale or dark negative by its look's prompt; without a bank it flickers; one step late."""
+
+    built = 0
+
+    def __init__(self, settings: EngineSettings, look: Look) -> None:
+        type(self).built += 1
+        self.settings, self.look = settings, look
+        self.delay = settings.steps - 1
+        self._waiting: list[Pixels] = []
+        self._count = 0
+
+    def set_look(self, look: Look) -> None:
+        self.look = look
+
+    def forget(self) -> None:
+        self._count = 0
+
+    def translate(self, picture: Pixels) -> Pixels | None:
+        level = 235.0 if self.look.prompt == "pale" else 160.0
+        flicker = 0 if self.settings.policy is Policy.FIFO else 8 * (self._count % 2)
+        self._count += 1
+        self._waiting.append(films.whole(level - picture / 2.0 + flicker))
+        return self._waiting.pop(0) if len(self._waiting) > self.delay else None
+
+    def drain(self) -> Iterator[Pixels]:
+        while self._waiting:
+            yield self._waiting.pop(0)
+
+
+class Ended(Exception):
+    """The program's end in mid-suite."""
+
+
+def reference(prompt: str, size: tuple[int, int]) -> Callable[[Pixels], Pixels]:
+    return lambda picture: np.asarray(255 - picture // 2, np.uint8)
+
+
+def no_faces() -> Callable[[Pixels], list[MarkedFace]]:
+    return lambda picture: []
+
+
+def lab(**changes: Any) -> SuiteInstruments:
+    ticks = itertools.count()
+    given: dict[str, Any] = {
+        "make_engine": PaintingEngine,
+        "open_landmarks": no_faces,
+        "reference": reference,
+        "clock": lambda: float(next(ticks)),
+    }
+    return SuiteInstruments(**{**given, **changes})
+
+
+def written(path: Path, pictures: Film, rate: int = 24) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = (pictures[0].shape[1], pictures[0].shape[0])
+    return film(path, pictures, rate=rate, size=size, options={"crf": "6"})
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    folder = tmp_path_factory.mktemp("clips")
+    return (
+        written(folder / "walk.mp4", films.source(FRAMES)),
+        written(folder / "talk.mp4", films.moving(films.texture(3), FRAMES)),
+    )
+
+
+def plan(clips: tuple[Path, ...], **changes: Any) -> SuitePlan:
+    asked = EngineOptions(width=160, height=128, steps=2)
+    return replace(SuitePlan(clips, (PALE, DARK), SETTINGS, asked=asked, side=140, frames=FRAMES), **changes)
+
+
+def made(plan: SuitePlan, folder: Path, instruments: SuiteInstruments | None = None) -> MadeReport:
+    return make_report(plan, folder, lab=instruments or lab(), progress=False, note=lambda text: None)
+
+
+def without_clock(result: dict[str, Any]) -> dict[str, Any]:
+    """A result less what the clock told."""
+    text = json.loads(json.dumps(result))
+    for row in [*text["rows"], *text["table"].values()]:
+        del row["speed"]
+    return dict(text)
+
+
+@pytest.fixture(scope="module")
+def whole(clips: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[MadeReport, Path]:
+    folder = tmp_path_factory.mktemp("whole")
+    return made(plan(clips), folder), folder
+
+
+def test_every_clip_profile_and_setting_is_measured(whole: tuple[MadeReport, Path], clips: tuple[Path, ...]) -> None:
+    result = whole[0].result
+    assert [(row["clip"], row["by"], row["profile"]) for row in result["rows"][:4]] == [
+        ("walk.mp4", "steady", "pale"),
+        ("walk.mp4", "steady", "dark"),
+        ("walk.mp4", "off", "pale"),
+        ("walk.mp4", "off", "dark"),
+    ]
+    assert len(result["rows"]) == 8
+    assert {one["name"]: one["sha256"] for one in result["inputs"]} == {one.name: sha256_of(one) for one in clips}
+    steady, off = (result["table"][name]["figures"] for name in ("steady", "off"))
+    assert off["warp_error"]["mean"] > steady["warp_error"]["mean"] + 40
+    assert off["flicker"]["mean"] > steady["flicker"]["mean"] + 1
+    assert off["warp_error"]["change_percent"] > 50
+    assert steady["warp_error"]["change_percent"] == 0
+    assert off["warp_error"]["films"] == 4
+    assert off["warp_error"]["least"] <= off["warp_error"]["mean"] <= off["warp_error"]["most"]
+    assert all(row["figures"]["frames"] == FRAMES for row in result["rows"])
+    assert all(row["figures"]["prompt_alignment"] is not None for row in result["rows"])
+    assert all(row["delay"] == 1 for row in result["rows"])
+    assert "steady" in whole[0].text
+
+
+def test_a_suite_that_was_ended_goes_on_to_the_same_report(
+    whole: tuple[MadeReport, Path], clips: tuple[Path, ...], tmp_path: Path
+) -> None:
+    calls = itertools.count()
+
+    class EndsInTheMiddle(PaintingEngine):
+        def translate(self, picture: Pixels) -> Pixels | None:
+            if next(calls) == 3 * FRAMES + 9:
+                raise Ended
+            return super().translate(picture)
+
+    with pytest.raises(Ended):
+        made(plan(clips), tmp_path, lab(make_engine=EndsInTheMiddle))
+    done = sorted((tmp_path / "cells").glob("*.json"))
+    assert len(done) == 3
+    assert not (tmp_path / "report.json").exists()
+    torn = done[1]
+    torn.write_text(torn.read_text()[:100])  # what was written when the power went
+    before = PaintingEngine.built
+    found = made(plan(clips), tmp_path)
+    assert PaintingEngine.built - before == 4  # one a clip and setting: engines serve all profiles
+    assert without_clock(found.result) == without_clock(whole[0].result)
+    before = PaintingEngine.built
+    assert without_clock(made(plan(clips), tmp_path).result) == without_clock(whole[0].result)
+    assert PaintingEngine.built == before
+
+
+def test_what_changed_is_made_anew(whole: tuple[MadeReport, Path], clips: tuple[Path, ...]) -> None:
+    before = PaintingEngine.built
+    other = made(plan(clips, settings=(parse_setting("off:strength=0.4"),)), whole[1])
+    assert PaintingEngine.built > before
+    assert len({row["key"] for row in other.result["rows"]} & {row["key"] for row in whole[0].result["rows"]}) == 0
+
+
+# ------------------------------------------------------------------------------------------------ other systems
+
+
+def test_other_systems_are_in_the_same_table_whatever_their_rate_size_length_and_delay(
+    clips: tuple[Path, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "TokenFlow"
+    negative = films.edit(FRAMES)
+    small = [np.asarray(cv2.resize(one, (80, 60), interpolation=cv2.INTER_AREA)) for one in negative]
+    written(folder / "walk-pale.mp4", small[: FRAMES - 1])
+    written(folder / "dark" / "walk.mp4", films.late(negative, 2)[::2], rate=12)
+    written(folder / "talk.mp4", films.moving(np.asarray(235 - films.texture(3) // 2, np.uint8), FRAMES))
+    written(folder / "another.mp4", negative)
+    asked = plan(clips, settings=SETTINGS[:1], others=(OtherSystem("TokenFlow", folder),))
+    result = made(asked, tmp_path / "out").result
+    rows = {(row["clip"], row["profile"]): row for row in result["rows"] if row["by"] == "TokenFlow"}
+    assert set(rows) == {("walk.mp4", "pale"), ("walk.mp4", "dark"), ("talk.mp4", None)}
+    assert any("80x60" in text for text in rows["walk.mp4", "pale"]["said"])
+    assert any("12 pictures a second" in text for text in rows["walk.mp4", "dark"]["said"])
+    assert rows["walk.mp4", "dark"]["delay"] == 1
+    assert rows["talk.mp4", None]["figures"]["prompt_alignment"] is None
+    assert result["table"]["TokenFlow"]["speed"] is None
+    ours = result["table"]["steady"]["figures"]["edit_strength"]["mean"]
+    assert result["table"]["TokenFlow"]["figures"]["edit_strength"]["mean"] == pytest.approx(ours, rel=0.25)
+    assert {one["name"] for one in result["inputs"]} >= {"TokenFlow: walk-pale.mp4", "walk.mp4"}
+    assert str(tmp_path) not in json.dumps(result), "a report does not tell where files lie"
+
+
+def test_a_film_that_is_not_there_is_said(clips: tuple[Path, ...], tmp_path: Path) -> None:
+    written(tmp_path / "CoDeF" / "walk.mp4", films.edit(FRAMES))
+    asked = plan(clips, settings=(), profiles=(), others=(OtherSystem("CoDeF", tmp_path / "CoDeF"),))
+    notes = made(asked, tmp_path / "out").result["notes"]
+    assert [note.endswith("no film named like talk.mp4") for note in notes] == [True]
+
+
+def test_films_are_found_by_the_clips_names(tmp_path: Path) -> None:
+    for name in ("walk.mp4", "walk_ink.webm", "walk-noir.mp4", "walking.mp4", "ink/walk.mkv", "walk/1.png", "walk.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = films_of(tmp_path, Path("clips/walk.mov"), ["ink"])
+    assert [(path.relative_to(tmp_path).as_posix(), profile) for path, profile in found] == [
+        ("walk", None),
+        ("walk.mp4", None),
+        ("walk_ink.webm", "ink"),
+        ("ink/walk.mkv", "ink"),
+    ]
+
+
+def test_claims_have_a_source_and_may_be_replaced(tmp_path: Path) -> None:
+    assert all(claim.source for claim in CLAIMS)
+    path = tmp_path / "claims.json"
+    path.write_text('[{"system": "FlowVid", "fps": 2, "hardware": "H100", "source": "their page"}]')
+    found = {claim.system: claim for claim in read_claims(path)}
+    assert found["FlowVid"].fps == 2
+    assert len(found) == len(CLAIMS)
+    for wrong in ("{}", "[1]", '[{"system": "A", "fps": 1, "hardware": "B"}]', "no"):
+        path.write_text(wrong)
+        if wrong == "{}":
+            assert read_claims(path) == CLAIMS
+            continue
+        with pytest.raises(OptionError, match=r"claims\.json: no list of claims"):
+            read_claims(path)
+
+
+# ------------------------------------------------------------------------------------------------ what is asked
+
+
+@pytest.mark.parametrize(
+    ("text", "engine", "look"),
+    [
+        ("default", {}, {}),
+        ("merge", {"policy": Policy.MERGE}, {}),
+        ("four: slots=4, bank=fifo", {"slots": 4, "policy": Policy.FIFO}, {}),
+        ("sure:similarity-threshold=0.98,interval=2", {}, {"similarity_threshold": 0.98, "interval": 2}),
+    ],
+)
+def test_settings_are_read(text: str, engine: dict[str, Any], look: dict[str, Any]) -> None:
+    found = parse_setting(text)
+    assert (dict(found.engine), dict(found.look)) == (engine, look)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("fast", "'fast' is no setting; it must be default, fifo, merge or off"),
+        ("a:intervall=2", "no key=value; did you mean interval"),
+        ("a:slots", "no key=value"),
+        ("a:slots=two", "slots is 'two'; it must be a number"),
+        ("a:bank=ring", "policy is 'ring'; it must be one of fifo, merge, off"),
+        ("a:loras=x", "put it into a profile"),
+    ],
+)
+def test_settings_that_are_none_are_named(text: str, said: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(said)):
+        parse_setting(text)
+
+
+def test_clips_and_folders_that_cannot_be_used_are_named(clips: tuple[Path, ...], tmp_path: Path) -> None:
+    assert find_clips([clips[0].parent]) == tuple(sorted(clips))
+    with pytest.raises(OptionError, match="no film in this folder"):
+        find_clips([tmp_path])
+    with pytest.raises(OptionError, match="two clips are named walk"):
+        find_clips([clips[0], clips[0]])
+    with pytest.raises(OptionError, match="must be NAME=FOLDER"):
+        others_of(["CoDeF"])
+    with pytest.raises(OptionError, match="a name of its own"):
+        made(plan(clips, settings=SETTINGS[:1] * 2), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------------------ the page
+
+
+def test_the_report_holds_all_it_shows_and_asks_nothing_of_the_network(whole: tuple[MadeReport, Path]) -> None:
+    text = (whole[1] / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|fetch\(|XMLHttpRequest|url\(""", text)
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    assert data["result"] == json.loads((whole[1] / "report.json").read_text(encoding="utf-8"))
+    for row in [*data["result"]["rows"], *data["result"]["sources"].values()]:
+        assert len(data["films"][row["shown"]]) > 1000
+        assert len(data["strips"][row["strip"]]) > 1000
+
+
+def test_a_blind_film_is_not_known_by_its_name_or_size(whole: tuple[MadeReport, Path]) -> None:
+    from vcam.video import probe
+
+    rows = whole[0].result["rows"]
+    shapes = {(probe(whole[1] / "cells" / row["shown"]).width, row["figures"]["frames"]) for row in rows}
+    assert len(shapes) == 1
+    for row in rows:
+        for word in (row["by"], row["profile"], "walk", "talk"):
+            assert word not in row["shown"]
+
+
+def test_the_included_model_is_measured_and_an_engine_used_again_is_as_a_new_one(tmp_path: Path) -> None:
+    clip = written(tmp_path / "walk.mp4", films.source(6))
+    ink = Profile("ink", "Ink", look=Look(prompt="ink drawing", strength=0.5))
+    clay = Profile("clay", "Clay", look=Look(prompt="claymation", strength=0.5))
+    asked = EngineOptions(width=96, height=64)
+    settings = (parse_setting("default"), parse_setting("merge"))
+    both = SuitePlan((clip,), (clay, ink), settings, asked=asked, side=80, frames=6)
+    real = SuiteInstruments(open_landmarks=none_here, reference=reference)
+    together = made(both, tmp_path / "both", real).result["rows"]
+    alone = made(replace(both, profiles=(ink,)), tmp_path / "alone", real).result["rows"]
+    assert [row["figures"] for row in together if row["profile"] == "ink"] == [row["figures"] for row in alone]
+    assert {row["runtime"] for row in together} != {None}

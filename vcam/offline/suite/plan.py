@@ -1,0 +1,205 @@
+"""What a suite measures: clips, profiles, settings and other systems' films, and the cells that these make."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+from core.settings import EngineSettings, Look, Policy
+from vcam.errors import OptionError
+from vcam.settings.engine_options import EngineOptions, engine_settings
+from vcam.settings.profiles import Profile
+from vcam.settings.toml_schema import did_you_mean, listed
+from vcam.video.media import VIDEO_SUFFIXES
+
+FORMAT = 1  # of the cells' files; another makes all of them anew
+_ENGINE = get_type_hints(EngineSettings)
+_LOOK = get_type_hints(Look)
+_NAMES = {"bank": "policy"}  # as the command line calls it
+
+
+class Setting(NamedTuple):
+    """What is changed of a profile: fields of EngineSettings and of Look."""
+
+    name: str
+    engine: Mapping[str, Any]
+    look: Mapping[str, Any]
+
+
+class OtherSystem(NamedTuple):
+    """A folder of another system's films, named like the clips."""
+
+    name: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class SuiteCell:
+    """One film to make or to read, and to measure: of a clip, in a profile (None: not told), by a setting or a system.
+
+    settings, look: with what it is made; None where another system has made `film`.
+    """
+
+    clip: Path
+    profile: str | None
+    by: str
+    settings: EngineSettings | None = None
+    look: Look | None = None
+    film: Path | None = None
+
+    @property
+    def claimed(self) -> bool:
+        """Return whether another system has made it."""
+        return self.film is not None
+
+    def key(self, hashes: Mapping[Path, str], measured: Mapping[str, Any]) -> str:
+        """Return a name for all that the result depends on. measured: how it is measured."""
+        facts = {
+            "format": FORMAT,
+            "clip": hashes[self.clip],
+            "film": hashes[self.film] if self.film else None,
+            "settings": asdict(self.settings) if self.settings else None,
+            "look": asdict(self.look) if self.look else None,
+            **measured,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class SuitePlan:
+    """What is measured, and how: frames of each clip (None: all), at about side x side pixels, by which flow and CLIP.
+
+    faces: whether they are looked for; None: where the model is here.
+    """
+
+    clips: tuple[Path, ...]
+    profiles: tuple[Profile, ...]
+    settings: tuple[Setting, ...]
+    others: tuple[OtherSystem, ...] = ()
+    asked: EngineOptions = field(default_factory=EngineOptions)
+    machine: EngineOptions = field(default_factory=EngineOptions)
+    frames: int | None = 64
+    side: int = 256
+    flow: str = "dis"
+    clip: str | None = None
+    faces: bool | None = None
+
+    def cells(self) -> list[SuiteCell]:
+        """Return all cells, clip by clip, and in each by setting, so that engines are used again."""
+        return [cell for clip in self.clips for cell in (*self._own(clip), *self._of_others(clip))]
+
+    def missing(self) -> list[str]:
+        """Return what other systems' folders lack, in words."""
+        there = {(cell.by, cell.clip) for cell in self.cells() if cell.claimed}
+        return [
+            f"{other.folder}: no film named like {clip.name}"
+            for other in self.others
+            for clip in self.clips
+            if (other.name, clip) not in there
+        ]
+
+    def engine_options(self, profile: Profile, setting: Setting) -> EngineSettings:
+        """Return the engine's settings; raises SettingsError, ModelError."""
+        settings = engine_settings(self.asked, profile.engine, self.machine)
+        return replace(settings, **setting.engine)
+
+    def _own(self, clip: Path) -> Iterator[SuiteCell]:
+        for setting in self.settings:
+            for profile in self.profiles:
+                look = replace(profile.look, **setting.look)
+                yield SuiteCell(clip, profile.id, setting.name, self.engine_options(profile, setting), look)
+
+    def _of_others(self, clip: Path) -> Iterator[SuiteCell]:
+        ids = [profile.id for profile in self.profiles]
+        for other in self.others:
+            for film, profile in films_of(other.folder, clip, ids):
+                yield SuiteCell(clip, profile, other.name, film=film)
+
+
+def films_of(folder: Path, clip: Path, profiles: Iterable[str]) -> list[tuple[Path, str | None]]:
+    """Return a folder's films of a clip, and in which profile each is, where its name or its folder says so.
+
+    `walk.mp4` and `walk/` (a folder of pictures) are of the clip walk.mp4; so are `walk-ink.mp4`, `walk_ink.mp4`,
+    `walk.ink.mp4` and `ink/walk.mp4`, in the profile ink.
+    """
+    endings = {f"{joint}{one}": one for one in profiles for joint in "-_."}
+    found: list[tuple[Path, str | None]] = []
+    for where, told in [(folder, None), *((folder / one, one) for one in profiles)]:
+        for path in sorted(where.iterdir()) if where.is_dir() else ():
+            if not (path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES):
+                continue
+            name = path.name if path.is_dir() else path.stem
+            if name == clip.stem:
+                found.append((path, told))
+            elif told is None and name.startswith(clip.stem) and name[len(clip.stem) :] in endings:
+                found.append((path, endings[name[len(clip.stem) :]]))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------- settings
+
+
+def parse_setting(text: str) -> Setting:
+    """Read `default`, a policy (`off`), or `NAME:key=value,key=value` of the engine's and the look's keys.
+
+    Raises OptionError.
+    """
+    name, colon, changes = text.partition(":")
+    name = name.strip()
+    if not colon:
+        if name == "default":
+            return Setting(name, {}, {})
+        if name in list(Policy):
+            return Setting(name, {"policy": Policy(name)}, {})
+        raise OptionError(
+            f"--settings: {name!r} is no setting; it must be default, {listed(Policy)}, or NAME:key=value,key=value"
+        )
+    engine: dict[str, Any] = {}
+    look: dict[str, Any] = {}
+    for change in changes.split(","):
+        key, equals, value = (part.strip() for part in change.partition("="))
+        key = _NAMES.get(key, key).replace("-", "_")
+        if not equals or key not in _ENGINE | _LOOK:
+            known = [one for one in (*_ENGINE, *_LOOK) if one not in ("loras", "model")]
+            raise OptionError(f"--settings: {change!r} in {text!r} is no key=value{did_you_mean(key, known)}")
+        if key in _ENGINE:
+            engine[key] = _value(key, value, _ENGINE[key])
+        else:
+            look[key] = _value(key, value, _LOOK[key])
+    return Setting(name, engine, look)
+
+
+def _value(key: str, text: str, kind: Any) -> Any:
+    """Return the value that the text means for a field of that type; its range is checked where it is used."""
+    kinds = [one for one in get_args(kind) if one is not type(None)] if isinstance(kind, types.UnionType) else [kind]
+    kind = kinds[0]
+    try:
+        if isinstance(kind, type) and issubclass(kind, StrEnum):
+            return kind(text)
+        if kind in (int, float, str):
+            return kind(text)
+    except ValueError as error:
+        allowed = f"one of {', '.join(kind)}" if issubclass(kind, StrEnum) else "a number"
+        raise OptionError(f"--settings: {key} is {text!r}; it must be {allowed}") from error
+    raise OptionError(f"--settings: {key} cannot be set here; put it into a profile")
+
+
+# ---------------------------------------------------------------------------------------------------------- hashes
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's pictures with their names."""
+    kind = hashlib.sha256()
+    for one in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if path.is_dir():
+            kind.update(one.name.encode())
+        with one.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                kind.update(chunk)
+    return kind.hexdigest()

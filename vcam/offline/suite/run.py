@@ -1,0 +1,306 @@
+"""Makes and measures the cells of a suite, one by one; what is done stays, so a suite that was ended goes on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from core.errors import MetricError
+from core.measure import metrics
+from core.measure.clip import Clip
+from core.measure.metrics import FindFaces, Means
+from core.measure.motion import Motion, Pixels, motion
+from core.settings import EngineSettings, Framing, Look
+from vcam.errors import VcamError
+from vcam.offline.evaluate import Reference, figures, flow_named, reference_for, words_for
+from vcam.offline.pairing import pair_up, pairs
+from vcam.offline.suite.plan import SuiteCell, SuitePlan, sha256_of
+from vcam.offline.translate import EngineLike
+from vcam.settings.engine_options import engine_size
+from vcam.video import (
+    Kind,
+    Media,
+    Note,
+    OpenFaces,
+    OpenPersons,
+    Picture,
+    composer,
+    framed_by,
+    kept,
+    probe,
+    read,
+    resized,
+    writing,
+)
+from vcam.video.landmarks import OpenLandmarks, faces_of, region_of
+
+MOST_MOTIONS = 512 << 20  # bytes of a clip's flow that are kept for its cells
+STRIP = 5  # pictures of a strip
+STRIP_HEIGHT = 128  # pixels
+SHOWN_HEIGHT = 256  # pixels of a player's film, at most
+
+
+class SuiteEngine(EngineLike, Protocol):
+    """What a suite asks of an engine (core.engine.Engine): it is used again for the next look."""
+
+    def set_look(self, look: Look) -> None:
+        """Use the look from the next picture on."""
+
+    def forget(self) -> None:
+        """Empty the bank: the next picture is its first."""
+
+
+@dataclass(frozen=True)
+class SuiteInstruments:
+    """What a suite works with; a test gives its own. None: the real one."""
+
+    make_engine: Callable[[EngineSettings, Look], SuiteEngine] | None = None
+    open_faces: OpenFaces | None = None
+    open_landmarks: OpenLandmarks | None = None
+    open_persons: OpenPersons | None = None
+    reference: Callable[[str, tuple[int, int]], Reference] | None = None
+    clock: Callable[[], float] = time.perf_counter
+
+
+_REAL = SuiteInstruments()
+
+
+@dataclass
+class _Workplace:
+    """What is kept between cells: the clip that was read last, its motion, the engine, the pictures of prompts."""
+
+    plan: SuitePlan
+    lab: SuiteInstruments
+    faces: FindFaces | None
+    note: Note
+    net: Clip | None
+    clip: tuple[Path, Framing | None, list[Pixels]] | None = None
+    motions: list[Motion] = field(default_factory=list)
+    engine: tuple[EngineSettings, SuiteEngine] | None = None
+    references: dict[tuple[str, tuple[int, int]], Reference] = field(default_factory=dict)
+
+
+def carry_out(
+    plan: SuitePlan,
+    folder: Path,
+    *,
+    lab: SuiteInstruments = _REAL,
+    progress: bool = True,
+    note: Note = lambda text: None,
+) -> dict[str, Any]:
+    """Make and measure what is not there yet, and return all results: {inputs, rows, notes}.
+
+    folder: where each cell's result lies, under a name that stands for all that it depends on; what is found there is
+    not made again. Raises VcamError; what was done until then is kept.
+    """
+    notes, noted = kept(note)
+    for text in plan.missing():
+        noted(text)
+    cells = plan.cells()
+    if not cells:
+        raise VcamError("there is nothing to measure: no profile, no setting, and no film of another system")
+    (folder / "cells").mkdir(parents=True, exist_ok=True)
+    files = sorted({*plan.clips, *(cell.film for cell in cells if cell.film)})
+    hashes = {path: sha256_of(path) for path in files}
+    faces = faces_of(noted, plan.faces, lab.open_landmarks)
+    by = {
+        "frames": plan.frames,
+        "side": plan.side,
+        "flow": plan.flow,
+        "by": plan.clip,
+        "faces": faces is not None,
+    }
+    keys = [cell.key(hashes, by) for cell in cells]
+    place = _Workplace(plan, lab, faces, noted, Clip(plan.clip) if plan.clip else None)
+    rows = []
+    with _bar(progress, len(cells)) as advance:
+        for cell, key in zip(cells, keys, strict=True):
+            found = _stored(folder / "cells" / f"{key}.json")
+            if found is None:
+                found = _made(cell, key, place, folder / "cells")
+            rows.append({"clip": cell.clip.name, "profile": cell.profile, "by": cell.by, "key": key, **found})
+            advance(f"{cell.clip.stem}, {cell.profile or '-'}, {cell.by}")
+        sources = {clip.name: _source_files(clip, hashes[clip], place, folder / "cells") for clip in plan.clips}
+    inputs = [{"name": _named(path, plan), "sha256": hashes[path]} for path in files]
+    return {"inputs": inputs, "sources": sources, "rows": rows, "notes": notes}
+
+
+def _named(path: Path, plan: SuitePlan) -> str:
+    """Return a file's name as a report has it: without the folders of this machine, but with the system's."""
+    for other in plan.others:
+        if other.folder in path.parents:
+            return f"{other.name}: {path.relative_to(other.folder)}"
+    return path.name
+
+
+@contextmanager
+def _bar(progress: bool, total: int) -> Iterator[Callable[[str], None]]:
+    """Yield what tells of a cell that is done: a bar with the time left, on stderr."""
+    from tqdm import tqdm
+
+    every = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log file wants few lines
+    with tqdm(total=total, unit="film", file=sys.stderr, mininterval=every, disable=not progress) as bar:
+
+        def advance(text: str) -> None:
+            bar.set_postfix_str(text, refresh=False)
+            bar.update()
+
+        yield advance
+
+
+def _stored(path: Path) -> dict[str, Any] | None:
+    """Return a cell's result, None where it is not there or was not written to its end."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _made(cell: SuiteCell, key: str, place: _Workplace, folder: Path) -> dict[str, Any]:
+    """Make or read a cell's film, measure it, keep film, strip and result; raise VcamError."""
+    try:
+        found, pictures, rate = _of_other(cell, place) if cell.film else _of_own(cell, place)
+    except MetricError as error:
+        raise VcamError(f"{cell.film or cell.clip}: {error}") from error
+    found["strip"], found["shown"] = _keep(pictures, rate, folder / key, probe(cell.clip))
+    unfinished = folder / f".{key}.json"
+    unfinished.write_text(json.dumps(found), encoding="utf-8")
+    os.replace(unfinished, folder / f"{key}.json")  # last: what has a result is complete
+    return found
+
+
+def _of_own(cell: SuiteCell, place: _Workplace) -> tuple[dict[str, Any], list[Pixels], Fraction]:
+    """Translate and measure; the speed is that of the translation alone."""
+    assert cell.settings is not None
+    assert cell.look is not None
+    source, rate = _source(cell.clip, cell.look.framing, place)
+    size = (source[0].shape[1], source[0].shape[0])
+    width, height = engine_size(*size, cell.settings.width * cell.settings.height)
+    engine = _engine(replace(cell.settings, width=width, height=height), cell.look, place)
+    compose = composer(cell.look, place.note, place.lab.open_persons)
+    small = [resized(one, width, height) for one in source]
+    begun = place.lab.clock()
+    made = [one for one in map(engine.translate, small) if one is not None] + list(engine.drain())
+    seconds = place.lab.clock() - begun
+    output = [resized(one, *size) for one in made]
+    if compose is not None:
+        output = [compose(one, whole) for one, whole in zip(output, source, strict=True)]
+    means = _means(place, cell.look.prompt, size, cell.look)
+    known = _motions(source, place, means)
+    measured = metrics.measure_pairs(zip(source, output, strict=True), means=means, motions=known)
+    speed = {"seconds": round(seconds, 3), "fps": round(len(made) / seconds, 2) if seconds else None}
+    facts = {"delay": engine.delay, "runtime": str(engine.settings.runtime), "engine_size": [width, height]}
+    return {"figures": figures(measured), **facts, "speed": speed, "said": []}, output, rate
+
+
+def _of_other(cell: SuiteCell, place: _Workplace) -> tuple[dict[str, Any], list[Pixels], Fraction]:
+    """Read another system's film, whatever its rate, size, length and delay are, and measure it at the suite's size."""
+    assert cell.film is not None
+    said, note = kept(lambda text: None)
+    pairing = pair_up(cell.clip, cell.film, note, frames=place.plan.frames)
+    size = engine_size(pairing.width, pairing.height, place.plan.side**2)
+    taken = [
+        (resized(first, *size), resized(second, *size))
+        for first, second in pairs(pairing, note, frames=place.plan.frames)
+    ]
+    prompt = next((one.look.prompt for one in place.plan.profiles if one.id == cell.profile), None)
+    measured = metrics.measure_pairs(taken, means=_means(place, prompt, size, None))
+    facts = {"delay": pairing.delay, "runtime": None, "engine_size": None, "speed": None}
+    # names only: a report does not tell where files lie on the machine that made it
+    words = [text.replace(str(cell.film), cell.film.name).replace(str(cell.clip), cell.clip.name) for text in said]
+    rate = pairing.source.rate / pairing.source_every
+    return {"figures": figures(measured), **facts, "said": words}, [output for _, output in taken], rate
+
+
+def _means(place: _Workplace, prompt: str | None, size: tuple[int, int], look: Look | None) -> Means:
+    plan = place.plan
+
+    def reference(prompt: str) -> Reference:
+        if (prompt, size) not in place.references:
+            make = place.lab.reference or reference_for
+            place.references[prompt, size] = make(prompt, size)
+        return place.references[prompt, size]
+
+    words = words_for(place.net, prompt, reference)
+    region = region_of(look.region, place.lab.open_persons) if look else None
+    return Means(flow_named(plan.flow), words.embed, words.align, place.faces, region)
+
+
+def _source(clip: Path, framing: Framing | None, place: _Workplace) -> tuple[list[Pixels], Fraction]:
+    """Return a clip's pictures at the suite's size, and their rate."""
+    media = probe(clip)
+    framing = framing if framing is Framing.FACE else None
+    if place.clip is None or place.clip[:2] != (clip, framing):
+        size = engine_size(media.width, media.height, place.plan.side**2, pixel_aspect=media.pixel_aspect)
+        pictures = framed_by(framing, media, read(media, place.note), place.note, place.lab.open_faces)
+        taken = [resized(one.rgb, *size) for one in itertools.islice(pictures, place.plan.frames)]
+        if not taken:
+            raise VcamError(f"{clip}: not one picture can be read")
+        place.clip, place.motions = (clip, framing, taken), []
+    return place.clip[2], media.rate
+
+
+def _motions(source: list[Pixels], place: _Workplace, means: Means) -> list[Motion] | None:
+    """Return the motion of the clip that was read last, found once for all its cells; None where that is too much."""
+    if len(source) * source[0].shape[0] * source[0].shape[1] * 17 > MOST_MOTIONS:
+        return None
+    if not place.motions:
+        place.motions = [motion(before, now, means.flow) for before, now in itertools.pairwise(source)]
+    return place.motions
+
+
+def _engine(settings: EngineSettings, look: Look, place: _Workplace) -> SuiteEngine:
+    """Return an engine at the beginning of a stream; a running one where only the look is another."""
+    if place.engine is not None and place.engine[0] == settings:
+        engine = place.engine[1]
+        engine.set_look(look)
+        engine.forget()
+        return engine
+    if place.lab.make_engine is not None:
+        engine = place.lab.make_engine(settings, look)
+    else:
+        from core.engine import Engine  # torch: only when it is needed
+
+        engine = Engine(settings, look)
+    place.engine = (settings, engine)
+    return engine
+
+
+def _source_files(clip: Path, digest: str, place: _Workplace, folder: Path) -> dict[str, str]:
+    """Keep a clip's own pictures as those of a cell; return the names of strip and film."""
+    names = {"strip": f"{digest[:20]}.jpg", "shown": f"{digest[:20]}.mp4"}
+    if not (folder / names["shown"]).exists() or not (folder / names["strip"]).exists():
+        pictures, rate = _source(clip, None, place)
+        _keep(pictures, rate, folder / digest[:20], probe(clip))
+    return names
+
+
+def _keep(pictures: list[Pixels], rate: Fraction, stem: Path, like: Media) -> tuple[str, str]:
+    """Write the strip and the film that a page shows; return their files' names."""
+    height, width = pictures[0].shape[:2]
+    chosen = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, min(STRIP, len(pictures)))]
+    small = [resized(one, round(STRIP_HEIGHT * width / height), STRIP_HEIGHT) for one in chosen]
+    cv2.imwrite(f"{stem}.jpg", np.concatenate(small, axis=1)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    scale = min(1.0, SHOWN_HEIGHT / height)
+    size = (2 * round(width * scale / 2), 2 * round(height * scale / 2))
+    film = Path(f"{stem}.mp4")
+    film.unlink(missing_ok=True)
+    media = Media(like.path, Kind.VIDEO, *size, rate=rate, constant_rate=rate, frames=len(pictures))
+    with writing(film, media, lambda text: None) as writer:
+        for index, picture in enumerate(pictures):
+            writer.write(Picture(resized(picture, *size), index / rate, duration=1 / rate))
+        writer.finish()
+    return f"{stem.name}.jpg", film.name
