@@ -1,0 +1,74 @@
+"""docs/evaluation.md is what benchmarks/evaluation.py makes of the figures' definitions and of the kept reports."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import evaluation
+from core.measure.definitions import BY_NAME, DEFINITIONS
+from vcam.offline.evaluate import EvalReport
+from vcam.offline.suite.results import FIGURES
+
+
+def report() -> dict[str, Any]:
+    figures = dict.fromkeys(FIGURES, 1.5) | {"frames": 8, "faces": 0, "curve": {}, "flicker_spectrum": {}}
+    told = {"mean": 1.5, "sd": 0.25, "least": 1, "most": 2, "films": 2, "change_percent": -8.25}
+    return {
+        "machine": {"processor": "a small one"},
+        "asked": {
+            "clips": ["walk.mp4"],
+            "profiles": {"ink": "ink drawing"},
+            "settings": {"default": {}, "off": {"policy": "off"}},
+            "frames": 8,
+            "side": 256,
+            "flow": "dis",
+            "consistency_by": "descriptor",
+            "model": "embedded",
+        },
+        "inputs": [{"name": "walk.mp4", "sha256": "0123456789abcdef" * 4}],
+        "table": {name: {"films": 1, "figures": dict.fromkeys(FIGURES, told)} for name in ("default", "off")},
+        "rows": [
+            {"clip": "walk.mp4", "profile": "ink", "by": name, "delay": 1, "speed": None, "figures": figures}
+            for name in ("default", "off")
+        ],
+    }
+
+
+def test_every_figure_of_a_report_is_defined() -> None:
+    named = {field.name for field in fields(EvalReport)}
+    assert {one.name for one in DEFINITIONS} <= named
+    assert set(FIGURES) | {"latency_frames"} == set(BY_NAME)
+    told = {"frames", "faces", "flicker_spectrum", "curve", "delay", "flow", "region", "width", "height", "rate"}
+    told |= {"source", "output", "notes", "consistency_by", "alignment_by"}
+    assert named - set(BY_NAME) == told
+    for one in DEFINITIONS:
+        assert all((one.title, one.unit, one.range, one.formula, one.source))
+        assert one.better in ("lower", "higher", "near", "none")
+
+
+def test_the_page_is_the_scripts() -> None:
+    assert evaluation.DOCUMENT.read_text(encoding="utf-8") == evaluation.document(evaluation.load())
+
+
+def test_a_report_is_kept_and_shown_with_spread_and_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "EVALUATIONS", tmp_path / "kept")
+    monkeypatch.setattr(evaluation, "DOCUMENT", tmp_path / "page.md")
+    (tmp_path / "report.json").write_text(json.dumps(report()))
+    argv = ["add", str(tmp_path / "report.json"), "--name", "one", "--date", "1 May 2026", "--command", "vcam suite"]
+    assert evaluation.main(argv) == 0
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert page == evaluation.document(evaluation.load(tmp_path / "kept"))
+    for text in (
+        "1 May 2026",
+        "1.5 ± 0.25 (-8.2 %)",
+        "`0123456789abcdef`",
+        "policy off",
+        "20 (claimed)",
+        "not entered",
+    ):
+        assert text in page, text
