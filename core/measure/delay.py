@@ -61,17 +61,16 @@ def estimate_delay(source: Iterable[Pixels], output: Iterable[Pixels]) -> Delay 
 
 def _edges(pictures: Iterable[Pixels]) -> Floats:
     """Return the edges of each picture, [pictures, pixels]."""
-    rows = []
+    rows: list[Floats] = []
     size = (0, 0)
     for picture in pictures:
         if not rows:  # all in the first one's size, whatever a film does later
             scale = LONG_SIDE / max(picture.shape[:2])
             size = (max(8, round(picture.shape[1] * scale)), max(8, round(picture.shape[0] * scale)))
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-        small = cv2.GaussianBlur(small, (0, 0), 1.0)
+        small = cv2.GaussianBlur(cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32), (0, 0), 1.0)
         dx, dy = (cv2.Sobel(small, cv2.CV_32F, x, 1 - x, ksize=3) for x in (1, 0))
-        rows.append(np.hypot(dx, dy).ravel())
+        rows.append(np.hypot(dx, dy, dtype=np.float32).ravel())
     return np.stack(rows).astype(np.float32) if rows else np.zeros((0, 0), np.float32)
 
 

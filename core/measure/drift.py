@@ -105,7 +105,7 @@ class DriftSums:
             if self.count % self.stretch == 0:
                 kinds.rows.append(np.zeros((kinds.kinds, 1 + kinds.values)))
         edit = np.sqrt(((output - source) ** 2).sum(axis=2))
-        self._colours.add(_colour_kinds(source), weight, [edit, *cv2.split(output)])
+        self._colours.add(_colour_kinds(source), weight, [edit, output[..., 0], output[..., 1], output[..., 2]])
         fine_source, fine_output = (_fine_structure(one[..., 0]) for one in (source, output))
         steps = np.clip(2 * (fine_source - np.log2(FAINT)), 0, SHARPNESSES - 1).astype(np.intp).ravel()
         self._fine.add(steps, weight, [fine_output])

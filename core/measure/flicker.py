@@ -94,8 +94,12 @@ class FlickerSums:
         if self.points < FEWEST:
             return None
         source, output = np.sqrt(self.power / self.points)
-        cycles = tuple((1 + np.arange(WINDOW // 2)) / WINDOW)
-        return Spectrum(*(tuple(float(v) for v in values) for values in (cycles, output, source)), self.points)
+        cycles = (1 + np.arange(WINDOW // 2)) / WINDOW
+        return Spectrum(_plain(cycles), _plain(output), _plain(source), self.points)
+
+
+def _plain(values: Doubles) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
 
 
 def _begun(height: int, width: int, region: npt.NDArray[np.bool_] | None) -> _Tracks:

@@ -145,7 +145,7 @@ def _weight(region: Mask | None, like: Pixels) -> Floats | None:
     """Return the region at the size at which pictures are compared; None: all pixels count."""
     if region is None:
         return None
-    weight = _small(region.astype(np.float32))
+    weight: Floats = _small(region.astype(np.float32))
     if weight.sum() < 1:
         return np.full_like(weight, 1e-6)  # an empty region: whatever is averaged, it is an average
     return weight

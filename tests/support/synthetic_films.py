@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import cv2
 import numpy as np
@@ -54,7 +55,7 @@ def exact_motion() -> Motion:
     return Motion(back, visible, -back)
 
 
-def whole(values: NDArray[np.float64]) -> Pixels:
+def whole(values: NDArray[np.floating[Any]]) -> Pixels:
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 

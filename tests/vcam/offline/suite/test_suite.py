@@ -29,7 +29,7 @@ from vcam.offline.suite.run import SuiteInstruments
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.profiles import Profile
 
-FRAMES = 26
+FRAMES, LONG = 12, 26  # pictures that are measured, and that a clip has
 PALE = Profile("pale", "Pale", look=Look(prompt="pale", strength=0.5))
 DARK = Profile("dark", "Dark", look=Look(prompt="dark", strength=0.5))
 SETTINGS = (parse_setting("steady: bank=fifo"), parse_setting("off"))
@@ -98,14 +98,14 @@ def written(path: Path, pictures: Film, rate: int = 24) -> Path:
 def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     folder = tmp_path_factory.mktemp("clips")
     return (
-        written(folder / "walk.mp4", films.source(FRAMES)),
-        written(folder / "talk.mp4", films.moving(films.texture(3), FRAMES)),
+        written(folder / "walk.mp4", films.source(LONG)),
+        written(folder / "talk.mp4", films.moving(films.texture(3), LONG)),
     )
 
 
 def plan(clips: tuple[Path, ...], **changes: Any) -> SuitePlan:
-    asked = EngineOptions(width=160, height=128, steps=2)
-    return replace(SuitePlan(clips, (PALE, DARK), SETTINGS, asked=asked, side=140, frames=FRAMES), **changes)
+    asked = EngineOptions(width=96, height=64, steps=2)
+    return replace(SuitePlan(clips, (PALE, DARK), SETTINGS, asked=asked, side=80, frames=FRAMES), **changes)
 
 
 def made(plan: SuitePlan, folder: Path, instruments: SuiteInstruments | None = None) -> MadeReport:
@@ -190,13 +190,13 @@ def test_other_systems_are_in_the_same_table_whatever_their_rate_size_length_and
     clips: tuple[Path, ...], tmp_path: Path
 ) -> None:
     folder = tmp_path / "TokenFlow"
-    negative = films.edit(FRAMES)
+    negative = films.edit(LONG)
     small = [np.asarray(cv2.resize(one, (80, 60), interpolation=cv2.INTER_AREA)) for one in negative]
-    written(folder / "walk-pale.mp4", small[: FRAMES - 1])
+    written(folder / "walk-pale.mp4", small[: LONG - 1])
     written(folder / "dark" / "walk.mp4", films.late(negative, 2)[::2], rate=12)
-    written(folder / "talk.mp4", films.moving(np.asarray(235 - films.texture(3) // 2, np.uint8), FRAMES))
+    written(folder / "talk.mp4", films.moving(np.asarray(235 - films.texture(3) // 2, np.uint8), LONG))
     written(folder / "another.mp4", negative)
-    asked = plan(clips, settings=SETTINGS[:1], others=(OtherSystem("TokenFlow", folder),))
+    asked = plan(clips, settings=SETTINGS[:1], others=(OtherSystem("TokenFlow", folder),), frames=LONG)
     result = made(asked, tmp_path / "out").result
     rows = {(row["clip"], row["profile"]): row for row in result["rows"] if row["by"] == "TokenFlow"}
     assert set(rows) == {("walk.mp4", "pale"), ("walk.mp4", "dark"), ("talk.mp4", None)}
@@ -212,7 +212,7 @@ def test_other_systems_are_in_the_same_table_whatever_their_rate_size_length_and
 
 
 def test_a_film_that_is_not_there_is_said(clips: tuple[Path, ...], tmp_path: Path) -> None:
-    written(tmp_path / "CoDeF" / "walk.mp4", films.edit(FRAMES))
+    written(tmp_path / "CoDeF" / "walk.mp4", films.edit(LONG))
     asked = plan(clips, settings=(), profiles=(), others=(OtherSystem("CoDeF", tmp_path / "CoDeF"),))
     notes = made(asked, tmp_path / "out").result["notes"]
     assert [note.endswith("no film named like talk.mp4") for note in notes] == [True]
