@@ -168,7 +168,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     from vcam.settings.toml_schema import check_values, choice
 
     check(args)
-    fit = check_values({"--fit": args.fit}, {"--fit": choice(Fit)})["--fit"] if args.fit else Fit.AUTO
+    if args.fit is not None:
+        args.fit = check_values({"--fit": args.fit}, {"--fit": choice(Fit)})["--fit"]
     asked = Asked(
         flow=args.flow,
         clip=args.clip,
@@ -177,7 +178,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         framing=args.framing,
         region=args.region or Region.ALL,
         delay=args.delay,
-        fit=fit,
+        fit=args.fit or Fit.AUTO,
         faces=args.faces,
     )
     report = asdict(evaluate(args.input, args.output, asked))

@@ -29,7 +29,7 @@ from vcam.offline.suite.run import SuiteInstruments
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.profiles import Profile
 
-FRAMES, LONG = 12, 26  # pictures that are measured, and that a clip has
+FRAMES, LONG = 16, 26  # pictures that are measured, and that a clip has
 PALE = Profile("pale", "Pale", look=Look(prompt="pale", strength=0.5))
 DARK = Profile("dark", "Dark", look=Look(prompt="dark", strength=0.5))
 SETTINGS = (parse_setting("steady: bank=fifo"), parse_setting("off"))
