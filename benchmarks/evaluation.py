@@ -185,9 +185,9 @@ def kept_of(report: Mapping[str, Any], date: str, command: str, remark: str) -> 
     return {"date": date, "command": command, "remark": remark, **told, "rows": rows}
 
 
-def load(folder: Path = EVALUATIONS) -> list[dict[str, Any]]:
+def load(folder: Path | None = None) -> list[dict[str, Any]]:
     """Return the kept reports, by their files' names."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder or EVALUATIONS).glob("*.json"))]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -61,9 +61,8 @@ class YuNet:
         width, height = (max(_STEP, round(side * scale / _STEP) * _STEP) for side in (columns, rows))
         self._net.setInputSize((width, height))
         _, rated = self._net.detect(cv2.cvtColor(brought_to(picture, (width, height)), cv2.COLOR_RGB2BGR))
-        if rated is None:
-            return np.zeros((0, 14), np.float32)
-        return np.asarray(rated[:, :14] / np.tile(np.array([width, height]), 7), np.float32)
+        found = np.zeros((0, 14), np.float32) if rated is None else rated[:, :14]
+        return np.asarray(found / np.tile(np.array([width, height]), 7), np.float32)
 
 
 class SelfieSegmenter:

@@ -91,7 +91,7 @@ class SuitePlan:
     faces: bool | None = None
 
     def cells(self) -> list[SuiteCell]:
-        """Return all cells, clip by clip, and in each by setting, so that engines are used again."""
+        """Return all cells, clip by clip: its motion is found once."""
         return [cell for clip in self.clips for cell in (*self._own(clip), *self._of_others(clip))]
 
     def missing(self) -> list[str]:

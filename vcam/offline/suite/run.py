@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +27,7 @@ from vcam.errors import VcamError
 from vcam.offline.evaluate import Reference, figures, flow_named, reference_for, words_for
 from vcam.offline.pairing import pair_up, pairs
 from vcam.offline.suite.plan import SuiteCell, SuitePlan, sha256_of
-from vcam.offline.translate import EngineLike
+from vcam.offline.translate import EngineLike, MakeEngine
 from vcam.settings.engine_options import engine_size
 from vcam.video import (
     Kind,
@@ -52,21 +52,11 @@ STRIP_HEIGHT = 128  # pixels
 SHOWN_HEIGHT = 256  # pixels of a player's film, at most
 
 
-class SuiteEngine(EngineLike, Protocol):
-    """What a suite asks of an engine (core.engine.Engine): it is used again for the next look."""
-
-    def set_look(self, look: Look) -> None:
-        """Use the look from the next picture on."""
-
-    def forget(self) -> None:
-        """Empty the bank: the next picture is its first."""
-
-
 @dataclass(frozen=True)
 class SuiteInstruments:
     """What a suite works with; a test gives its own. None: the real one."""
 
-    make_engine: Callable[[EngineSettings, Look], SuiteEngine] | None = None
+    make_engine: MakeEngine | None = None
     open_faces: OpenFaces | None = None
     open_landmarks: OpenLandmarks | None = None
     open_persons: OpenPersons | None = None
@@ -79,7 +69,7 @@ _REAL = SuiteInstruments()
 
 @dataclass
 class _Workplace:
-    """What is kept between cells: the clip that was read last, its motion, the engine, the pictures of prompts."""
+    """What is kept between cells: the clip that was read last, its motion, and what makes the pictures of prompts."""
 
     plan: SuitePlan
     lab: SuiteInstruments
@@ -88,7 +78,6 @@ class _Workplace:
     net: Clip | None
     clip: tuple[Path, Framing | None, list[Pixels]] | None = None
     motions: list[Motion] = field(default_factory=list)
-    engine: tuple[EngineSettings, SuiteEngine] | None = None
     references: dict[tuple[str, tuple[int, int]], Reference] = field(default_factory=dict)
 
 
@@ -262,21 +251,13 @@ def _motions(source: list[Pixels], place: _Workplace, means: Means) -> list[Moti
     return place.motions
 
 
-def _engine(settings: EngineSettings, look: Look, place: _Workplace) -> SuiteEngine:
-    """Return an engine at the beginning of a stream; a running one where only the look is another."""
-    if place.engine is not None and place.engine[0] == settings:
-        engine = place.engine[1]
-        engine.set_look(look)
-        engine.forget()
-        return engine
+def _engine(settings: EngineSettings, look: Look, place: _Workplace) -> EngineLike:
+    """Return a new engine: one that was used before begins its next film with what was in flight in the last."""
     if place.lab.make_engine is not None:
-        engine = place.lab.make_engine(settings, look)
-    else:
-        from core.engine import Engine  # torch: only when it is needed
+        return place.lab.make_engine(settings, look)
+    from core.engine import Engine  # torch: only when it is needed
 
-        engine = Engine(settings, look)
-    place.engine = (settings, engine)
-    return engine
+    return Engine(settings, look)
 
 
 def _source_files(clip: Path, digest: str, place: _Workplace, folder: Path) -> dict[str, str]:
