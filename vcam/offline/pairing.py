@@ -42,7 +42,7 @@ class Fit(StrEnum):
 
 
 @dataclass(frozen=True)
-class Pairing:
+class FilmPairing:
     """How the pictures of two films belong together.
 
     width, height: pixels at which both are measured. source_every, output_every: every so many-th picture of the film
@@ -76,14 +76,14 @@ def pair_up(
     delay: int | None = None,
     fit: Fit = Fit.AUTO,
     view: View = as_it_is,
-) -> Pairing:
+) -> FilmPairing:
     """Find out how the two belong together, before anything is measured; what is not as it seems is said by `note`.
 
     frames: at most so many pairs. delay: of the output, pictures; None: estimated. view: what of the source's pictures
     was translated. Raises VcamError where they do not belong together, in one line.
     """
     ours, theirs = probe(source), probe(output)
-    pairing = Pairing(ours, theirs, ours.width, ours.height)
+    pairing = FilmPairing(ours, theirs, ours.width, ours.height)
     counts = (_count(ours), _count(theirs))
     pairing = _timed(pairing, counts, note)
     pairing = _fitted(pairing, fit, view, note)
@@ -103,7 +103,7 @@ def pair_up(
 
 
 def pairs(
-    pairing: Pairing, note: Note, *, frames: int | None = None, view: View = as_it_is
+    pairing: FilmPairing, note: Note, *, frames: int | None = None, view: View = as_it_is
 ) -> Iterator[tuple[Pixels, Pixels]]:
     """Yield source and output, of one size; ends with the shorter one, and says what is left over."""
     ours, theirs = _taken(pairing, note, view)
@@ -122,14 +122,14 @@ def pairs(
         count += 1
 
 
-def _taken(pairing: Pairing, note: Note, view: View) -> tuple[Iterator[Pixels], Iterator[Pixels]]:
+def _taken(pairing: FilmPairing, note: Note, view: View) -> tuple[Iterator[Pixels], Iterator[Pixels]]:
     """Return the pictures of source and output that are taken, of one size, the delay not regarded."""
     ours = _every(view(pairing.source, read(pairing.source, note)), pairing.source_every)
     theirs = _every(read(pairing.output, note), pairing.output_every)
     return (_source_part(one.rgb, pairing) for one in ours), (_output_part(one.rgb, pairing) for one in theirs)
 
 
-def _everies(pairing: Pairing) -> tuple[Fraction, Fraction]:
+def _everies(pairing: FilmPairing) -> tuple[Fraction, Fraction]:
     return pairing.source_every, pairing.output_every
 
 
@@ -144,7 +144,7 @@ def _every(pictures: Iterable[Picture], every: Fraction) -> Iterator[Picture]:
 # ---------------------------------------------------------------------------------------------- rates and lengths
 
 
-def _timed(pairing: Pairing, counts: tuple[int | None, int | None], note: Note) -> Pairing:
+def _timed(pairing: FilmPairing, counts: tuple[int | None, int | None], note: Note) -> FilmPairing:
     """Return by which pictures two films of different rates are paired; raise VcamError."""
     ours, theirs = pairing.source, pairing.output
     if Kind.VIDEO not in (ours.kind, theirs.kind) or ours.kind is not theirs.kind:
@@ -173,7 +173,7 @@ def _few(first: int, second: int) -> float:
     return max(_FEW, _FEW_SHARE * max(first, second))
 
 
-def _check_lengths(pairing: Pairing, lengths: list[int | None], frames: int | None, delay: int) -> None:
+def _check_lengths(pairing: FilmPairing, lengths: list[int | None], frames: int | None, delay: int) -> None:
     """Raise VcamError where one has clearly more pictures than the other: now, not after all were measured."""
     first, second = lengths
     if first is None or second is None or (frames is not None and min(first, second) - abs(delay) >= frames):
@@ -200,7 +200,7 @@ def _count(media: Media) -> int | None:
 # ------------------------------------------------------------------------------------------------------ the delay
 
 
-def _delayed(pairing: Pairing, view: View, note: Note) -> Pairing:
+def _delayed(pairing: FilmPairing, view: View, note: Note) -> FilmPairing:
     """Return the pairing with the delay that the pictures show; where they show none for certain, there is none."""
     ours, theirs = (itertools.islice(one, LOOKED_AT) for one in _taken(pairing, lambda _: None, view))
     found = estimate_delay(ours, theirs)
@@ -217,7 +217,7 @@ def _delayed(pairing: Pairing, view: View, note: Note) -> Pairing:
 # ------------------------------------------------------------------------------------------------------- the shape
 
 
-def _fitted(pairing: Pairing, fit: Fit, view: View, note: Note) -> Pairing:
+def _fitted(pairing: FilmPairing, fit: Fit, view: View, note: Note) -> FilmPairing:
     """Return the pairing with the size at which both are measured; raise VcamError for shapes that do not match."""
     ours, theirs = pairing.source, pairing.output
     if (ours.width, ours.height) == (theirs.width, theirs.height):
@@ -241,7 +241,7 @@ def _fitted(pairing: Pairing, fit: Fit, view: View, note: Note) -> Pairing:
     return candidates[best]
 
 
-def _sized(pairing: Pairing, fit: Fit) -> Pairing:
+def _sized(pairing: FilmPairing, fit: Fit) -> FilmPairing:
     ours, theirs = pairing.source, pairing.output
     if fit is Fit.CROP:  # the source loses what the output does not show
         width, height = _largest((ours.width, ours.height), (theirs.width, theirs.height))
@@ -260,18 +260,18 @@ def _middle(picture: Pixels, width: int, height: int) -> Pixels:
     return np.ascontiguousarray(picture[top : top + height, left : left + width])
 
 
-def _source_part(picture: Pixels, pairing: Pairing) -> Pixels:
+def _source_part(picture: Pixels, pairing: FilmPairing) -> Pixels:
     return _middle(picture, pairing.width, pairing.height) if pairing.fit is Fit.CROP else picture
 
 
-def _output_part(picture: Pixels, pairing: Pairing) -> Pixels:
+def _output_part(picture: Pixels, pairing: FilmPairing) -> Pixels:
     if pairing.fit is Fit.PAD:
         size = (picture.shape[1], picture.shape[0])
         picture = _middle(picture, *_largest(size, (pairing.source.width, pairing.source.height)))
     return resized(picture, pairing.width, pairing.height)
 
 
-def _likeness(pairing: Pairing, view: View) -> float:
+def _likeness(pairing: FilmPairing, view: View) -> float:
     """Return how well the edges of the first pictures agree: their mean correlation."""
     taken = _taken(pairing, lambda _: None, view)
     found = [_agreement(first, second) for first, second in itertools.islice(zip(*taken, strict=False), SHAPES_AT)]
