@@ -26,12 +26,14 @@ from vcam.devices import cameras
 from vcam.errors import VcamError
 from vcam.offline import bench, evaluate, imagine, translate
 from vcam.offline.pairing import Fit
+from vcam.offline.suite import make
+from vcam.offline.suite.results import CLAIMS
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.run_options import RunOptions, RunReport
 
 ROOT = Path(__file__).parents[3]
 VERBS = (
-    "run translate imagine eval bench profiles models cameras status use prompt next previous pause resume panic "
+    "run translate imagine eval suite bench profiles models cameras status use prompt next previous pause resume panic "
     "forget stop"
 )
 
@@ -501,6 +503,25 @@ def test_eval_prints_each_figure(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert capsys.readouterr().out == "frames: 3\nwarp_error: 12.35\nghosting: None\n"
     assert cli.main(["eval", "a.mp4", "b.mp4", "--json"]) == 0
     assert last_json(capsys) == {"frames": 3, "warp_error": 12.3456789, "ghosting": None, "notes": []}
+
+
+def test_suite_plans_what_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    call = fake(monkeypatch, make, "make_report", make.MadeReport({"rows": []}, "a table"))
+    (tmp_path / "walk.mp4").touch()
+    (tmp_path / "CoDeF").mkdir()
+    given = ["suite", str(tmp_path), "--out", str(tmp_path / "out"), "--profiles", "ink,neon", "--frames", "0"]
+    given += ["--settings", "default", "four:slots=4", "--other", f"CoDeF={tmp_path / 'CoDeF'}", "--no-faces"]
+    assert cli.main(given) == 0
+    assert capsys.readouterr().out == "a table\n"
+    plan, folder, claims = call.args
+    assert (plan.clips, folder, claims) == ((tmp_path / "walk.mp4",), tmp_path / "out", CLAIMS)
+    assert [profile.id for profile in plan.profiles] == ["ink", "neon"]
+    assert [(one.name, dict(one.engine)) for one in plan.settings] == [("default", {}), ("four", {"slots": 4})]
+    assert (plan.frames, plan.side, plan.faces, plan.others[0].name) == (None, 222, False, "CoDeF")
+    assert cli.main([*given, "--settings", "fast"]) == 1
+    assert "'fast' is no setting" in capsys.readouterr().err
 
 
 def test_bench_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

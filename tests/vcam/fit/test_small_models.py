@@ -11,7 +11,7 @@ import pytest
 from core.errors import ModelError
 from core.models.catalogue import FACE, PERSON, CatalogueModel
 from vcam.devices.test_pattern import draw_person
-from vcam.fit.small_models import open_face_detector, open_person_finder
+from vcam.fit.small_models import open_face_detector, open_landmark_finder, open_person_finder
 
 OPENED = {"face": (FACE, open_face_detector), "person": (PERSON, open_person_finder)}
 
@@ -65,6 +65,11 @@ def test_the_real_detector_finds_the_drawn_person(capfd: pytest.CaptureFixture[s
     (face,) = detector.faces(draw_person(2.0, (640, 480)))
     assert (round(face.x, 1), round(face.y, 1)) == (0.5, 0.4)
     assert 0.3 < face.height < 0.5
+    (marked,) = open_landmark_finder()(draw_person(2.0, (640, 480)))
+    assert np.abs(marked.middle / (640, 480) - (face.x, face.y)).max() < 0.02
+    assert marked.width / 640 == pytest.approx(face.width, abs=0.03)
+    eyes, mouth = marked.landmarks[:2], marked.landmarks[3:]
+    assert eyes[:, 1].max() < marked.landmarks[2, 1] < mouth[:, 1].min()
     assert capfd.readouterr().err == ""
 
 
