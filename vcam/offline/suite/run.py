@@ -20,7 +20,8 @@ import numpy as np
 from core.errors import MetricError
 from core.measure import metrics
 from core.measure.clip import Clip
-from core.measure.metrics import FindFaces, Means
+from core.measure.identity import FindFaces
+from core.measure.metrics import Means
 from core.measure.motion import Motion, Pixels, motion
 from core.settings import EngineSettings, Framing, Look
 from vcam.errors import VcamError

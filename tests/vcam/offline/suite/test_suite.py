@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 import pytest
 
+from core.errors import ModelError
 from core.measure.identity import MarkedFace
 from core.measure.motion import Pixels
 from core.settings import EngineSettings, Look, Policy
 from tests.support import synthetic_films as films
 from tests.support.media_files import film
-from tests.support.stand_in_eyes import none_here
 from tests.support.synthetic_films import Film
 from vcam.errors import OptionError
 from vcam.offline.suite.make import MadeReport, find_clips, make_report, others_of
@@ -69,6 +69,10 @@ def reference(prompt: str, size: tuple[int, int]) -> Callable[[Pixels], Pixels]:
 
 def no_faces() -> Callable[[Pixels], list[MarkedFace]]:
     return lambda picture: []
+
+
+def no_model() -> Callable[[Pixels], list[MarkedFace]]:
+    raise ModelError("no face is looked for: the model for it is not here")
 
 
 def lab(**changes: Any) -> SuiteInstruments:
@@ -185,7 +189,7 @@ def test_other_systems_are_in_the_same_table_whatever_their_rate_size_length_and
 ) -> None:
     folder = tmp_path / "TokenFlow"
     negative = films.edit(LONG)
-    small = [np.asarray(cv2.resize(one, (80, 60), interpolation=cv2.INTER_AREA)) for one in negative]
+    small = [np.asarray(cv2.resize(one, (80, 60), interpolation=cv2.INTER_AREA), np.uint8) for one in negative]
     written(folder / "walk-pale.mp4", small[: LONG - 1])
     written(folder / "dark" / "walk.mp4", films.late(negative, 2)[::2], rate=12)
     written(folder / "talk.mp4", films.moving(np.asarray(235 - films.texture(3) // 2, np.uint8), LONG))
@@ -318,7 +322,7 @@ def test_the_included_model_gives_the_same_figures_whatever_was_measured_before(
     asked = EngineOptions(width=96, height=64)
     settings = (parse_setting("default"), parse_setting("merge"))
     both = SuitePlan((clip,), (clay, ink), settings, asked=asked, side=80, frames=6)
-    real = SuiteInstruments(open_landmarks=none_here, reference=reference)
+    real = SuiteInstruments(open_landmarks=no_model, reference=reference)
     together = made(both, tmp_path / "both", real).result["rows"]
     alone = made(replace(both, profiles=(ink,)), tmp_path / "alone", real).result["rows"]
     assert [row["figures"] for row in together if row["profile"] == "ink"] == [row["figures"] for row in alone]
