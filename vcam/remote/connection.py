@@ -128,7 +128,8 @@ class ServerEngine:
         self._size = settings.width, settings.height
         self._server, self._arrived, self._clock = server, arrived, clock
         self._loras: dict[str, Lora] = {}
-        self._sent: dict[int, _Sent] = {}
+        self._sent: dict[int, _Sent] = {}  # of which a translation may still come
+        self._open: set[int] = set()  # that are not answered
         self._number = self._seen = 0
         self._times = {part: deque[float](maxlen=MEASURED) for part in PARTS}
         named = replace(settings, loras=self._named(settings.loras))
@@ -164,6 +165,7 @@ class ServerEngine:
                 jpeg = b"" if order.imagined else to_jpeg(self.pictures.given)
                 now = self._clock()
                 self._sent[self._number] = _Sent(order, now, 1000 * (now - began_s))
+                self._open.add(self._number)
                 given = GivenPicture(self._number, self._seen, order.captured_s, jpeg)
                 self._number += 1
                 self._wire.put(packed_picture(given))
@@ -188,6 +190,10 @@ class ServerEngine:
                 yield from self._heard(message)
             except RemoteError as error:
                 self._wire.fail(_End(f"{self._server.name}: {error}"))
+                return
+            except Exception as error:  # noqa: BLE001  whatever a stranger sends, it ends this connection and no more
+                what = f"sends what cannot be read ({type(error).__name__})"
+                self._wire.fail(_End(f"{self._server.name} {what}"))
                 return
         end = self._wire.ended
         if end is not None and end.final:
@@ -231,9 +237,8 @@ class ServerEngine:
             case Loaded(facts):
                 yield EngineLoaded(facts)
             case Failed("picture", text, number):
-                if self._sent.pop(number, None) is None:
-                    raise RemoteError("the server tells of a picture that it was not given")
-                yield OrderFailed("picture", text[:300])
+                yield OrderFailed("picture", text[:300], self._closed(number).order)
+                self._sent.pop(number, None)
             case Failed(kind, text):
                 yield OrderFailed("loras" if kind == "loras" else "look", text[:300])
             case LorasUsed(loras):
@@ -250,17 +255,20 @@ class ServerEngine:
 
     def _answered(self, answer: Answer) -> FrameDone:
         """Take note of an answer; what was too long on its way is not shown."""
-        sent = self._sent.get(answer.answers)
         shown = None if answer.shows is None else self._sent.get(answer.shows)
-        if sent is None or (answer.shows is not None and shown is None):
+        if answer.shows is not None and shown is None:
             raise RemoteError("the server answers a picture that it was not given")
+        sent = self._closed(answer.answers)
         self._seen += 1
         now = self._clock()
         trip_ms = 1000 * (now - sent.sent_s)
         late = trip_ms - answer.server_ms > 1000 * LATE_S
         if shown is None or late:
+            unshown = sent.order if answer.replaced else None if shown is None else shown.order
             self._forget_before(answer.answers, answer.shows)
-            return FrameDone(None, answer.bank_bytes, answer.refreshes)
+            if answer.replaced:
+                self._sent.pop(answer.answers, None)
+            return FrameDone(None, answer.bank_bytes, answer.refreshes, unshown)
         self.pictures.result[:] = from_jpeg(answer.jpeg, self._size)
         decode_ms = 1000 * (self._clock() - now)
         own = (
@@ -275,10 +283,17 @@ class ServerEngine:
         self._forget_before(answer.answers, answer.shows)
         return FrameDone(shown.order, answer.bank_bytes, answer.refreshes)
 
+    def _closed(self, number: int) -> _Sent:
+        """Return the picture of that number, which is answered now: once; raises RemoteError."""
+        if number not in self._open:
+            raise RemoteError("the server answers a picture that it was not given, or twice")
+        self._open.discard(number)
+        return self._sent[number]
+
     def _forget_before(self, answered: int, shown: int | None) -> None:
         """Forget pictures that no answer will name again."""
         kept = shown if shown is not None else answered - 64  # more than any engine is behind
-        for number in [one for one in self._sent if one <= kept and one != answered]:
+        for number in [one for one in self._sent if one <= kept and one not in self._open]:
             del self._sent[number]
 
 

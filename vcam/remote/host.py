@@ -51,6 +51,7 @@ class PictureOrder(NamedTuple):
 class Made(NamedTuple):
     """What became of the picture `answers`. shows: the number of the one that `picture` translates; None for none.
 
+    replaced: a newer one took its place, and no translation of it will come.
     waited_ms: until the engine took it; engine_ms: the engine's work.
     """
 
@@ -61,6 +62,7 @@ class Made(NamedTuple):
     engine_ms: float = 0.0
     bank_bytes: int = 0
     refreshes: int = 0
+    replaced: bool = False
 
 
 StreamOrder = PictureOrder | UseLook | UseLoraNames | Prompts | ForgetAll
@@ -201,7 +203,7 @@ class EngineHost:
             stream.orders.append((order, self._clock()))
             self._changed.notify()
         if replaced is not None:
-            stream.tell(Made(replaced.number))
+            stream.tell(Made(replaced.number, replaced=True))
 
     def end(self, stream: Stream) -> None:
         """End a stream and forget all of it."""
@@ -314,7 +316,11 @@ class EngineHost:
         stream.in_flight.append(given.number)
         while len(stream.in_flight) > engine.delay + 1:
             stream.in_flight.popleft()
-        picture = engine.imagine() if given.picture is None else engine.translate(given.picture)
+        try:
+            picture = engine.imagine() if given.picture is None else engine.translate(given.picture)
+        except Exception:
+            stream.in_flight.pop()  # nothing of it will come out
+            raise
         took_s = self._clock() - began_s
         stream.raises = self._raises = 0
         self.pictures += picture is not None

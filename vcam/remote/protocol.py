@@ -54,7 +54,7 @@ LATE_S = 1.0  # an answer that was longer than this on its way, waits and engine
 _PICTURE = struct.Struct("!BBIId")  # kind, codec, number, answers seen, captured_s
 _ANSWER = struct.Struct("!BBIIffffQI")  # kind, codec, answers, shows, 4 durations in ms, bank bytes, refreshes
 _PICTURE_KIND, _ANSWER_KIND = 0x50, 0x41
-_NO_PICTURE, _JPEG = 0, 1
+_NO_PICTURE, _JPEG, _REPLACED = 0, 1, 2  # the last: of an answer alone
 _NOTHING = 0xFFFFFFFF  # a number that no picture has
 
 
@@ -104,6 +104,7 @@ class Answer(NamedTuple):
 
     waited_ms: until the engine took it; engine_ms, decode_ms and encode_ms: the server's work. jpeg: b"" without one.
     refreshes: how often the bank was made anew by itself.
+    replaced: a newer picture took its place while it waited, and no translation of it will come.
     """
 
     answers: int
@@ -115,6 +116,7 @@ class Answer(NamedTuple):
     bank_bytes: int
     jpeg: bytes = b""
     refreshes: int = 0
+    replaced: bool = False
 
     @property
     def server_ms(self) -> float:
@@ -145,7 +147,7 @@ def unpacked_picture(message: bytes) -> GivenPicture:
 def packed_answer(answer: Answer) -> bytes:
     """Return the binary message that answers a picture."""
     shows = _NOTHING if answer.shows is None else answer.shows
-    codec = _JPEG if answer.jpeg else _NO_PICTURE
+    codec = _JPEG if answer.jpeg else _REPLACED if answer.replaced else _NO_PICTURE
     times = (answer.waited_ms, answer.engine_ms, answer.decode_ms, answer.encode_ms)
     numbers = answer.bank_bytes, min(answer.refreshes, _NOTHING)
     return _ANSWER.pack(_ANSWER_KIND, codec, answer.answers, shows, *times, *numbers) + answer.jpeg
@@ -158,11 +160,13 @@ def unpacked_answer(message: bytes) -> Answer:
     kind, codec, answers, shows, waited, engine, decode, encode, bank, refreshes = _ANSWER.unpack_from(message)
     times = waited, engine, decode, encode
     jpeg = message[_ANSWER.size :]
-    sound = kind == _ANSWER_KIND and codec == (_JPEG if jpeg else _NO_PICTURE) and (shows == _NOTHING) == (not jpeg)
+    codecs = (_JPEG,) if jpeg else (_NO_PICTURE, _REPLACED)
+    sound = kind == _ANSWER_KIND and codec in codecs and (shows == _NOTHING) == (not jpeg)
     if not sound or not all(math.isfinite(one) and one >= 0 for one in times):
         raise RemoteError("the server sent a binary message that is no answer of this protocol")
     shown = None if shows == _NOTHING else shows
-    return Answer(answers, shown, waited, engine, decode, encode, bank, jpeg, refreshes)
+    replaced = codec == _REPLACED
+    return Answer(answers, shown, waited, engine, decode, encode, bank, jpeg, refreshes, replaced)
 
 
 # ---- text messages
@@ -293,26 +297,43 @@ def from_server(text: str) -> FromServer:
 def version_of(text: str) -> int | None:
     """Return the protocol's version that a Hello names, None where it names none: before anything else is read."""
     try:
-        version = json.loads(text).get("version")
-    except (ValueError, AttributeError, RecursionError):
+        version = _parsed(text).get("version")
+    except (RemoteError, AttributeError):
         return None
     return version if isinstance(version, int) and not isinstance(version, bool) else None
 
 
-def _unpacked(text: str, kinds: Mapping[str, type[Any]]) -> Any:
+def _parsed(text: str) -> Any:
+    """Return the JSON's value; its length is looked at first, and no number in it is larger than 64 bits hold."""
     if len(text) > LARGEST_TEXT:
         raise RemoteError(f"a text message of {len(text)} characters came; at most {LARGEST_TEXT} are taken")
     try:
-        data = json.loads(text)
+        return json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         raise RemoteError("a text message came that is no JSON") from None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 20 or abs(number := int(digits)) >= 2**63:
+        raise ValueError("a number of more than 64 bits")
+    return number
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise ValueError("a number that is not finite")
+    return number
+
+
+def _unpacked(text: str, kinds: Mapping[str, type[Any]]) -> Any:
+    data = _parsed(text)
     if not isinstance(data, dict) or data.get("type") not in kinds:
         raise RemoteError("a text message came that this protocol does not know")
     kind = kinds[data.pop("type")]
     given = {one.name: data[one.name] for one in fields(kind) if one.name in data}
     try:
         return kind(**{name: _READ.get(name, _plain)(name, value) for name, value in given.items()})
-    except (SettingsError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except (SettingsError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
         told = str(error) if isinstance(error, SettingsError) else f"its {kind.__name__} is malformed"
         raise RemoteError(f"a message came that cannot be used: {told}") from error
 

@@ -304,7 +304,8 @@ class CameraSession:
         encode_ms = 1000 * (time.perf_counter() - began_s)
         decode_ms = self._decode_ms.pop(made.answers, 0.0)
         times = (made.waited_ms, made.engine_ms, decode_ms, encode_ms)
-        data = packed_answer(Answer(made.answers, made.shows, *times, made.bank_bytes, jpeg, made.refreshes))
+        of_bank = made.bank_bytes, jpeg, made.refreshes
+        data = packed_answer(Answer(made.answers, made.shows, *times, *of_bank, made.replaced))
         await asyncio.wait_for(self._send({"type": "websocket.send", "bytes": data}), SEND_S)
         self._answered += 1
         self._server.counts.sent_bytes += len(data)

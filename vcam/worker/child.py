@@ -133,7 +133,11 @@ def _serve(pipe: Connection, engine: EngineProtocol, shared: SharedPictures) -> 
                     to_encode.extend(prompts)
                 case TranslateFrame():
                     in_flight.append(order)
-                    _translate(pipe, engine, shared, order, in_flight[0])
+                    try:
+                        _translate(pipe, engine, shared, order, in_flight[0])
+                    except Exception:
+                        in_flight.pop()  # nothing of it will come out
+                        raise
                 case SetLook(wanted, frames):
                     engine.set_look(wanted, frames)
                 case UseLoras(loras, frames):
@@ -162,7 +166,7 @@ def _failed(order: Order, error: Exception) -> OrderFailed:
     text = name + _one_line(error)
     match order:
         case TranslateFrame():
-            return OrderFailed("picture", text)
+            return OrderFailed("picture", text, order)
         case UseLoras():
             return OrderFailed("loras", text)
         case _:

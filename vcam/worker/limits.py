@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 Clock = Callable[[], float]
 ASLEEP_S = 1.0  # the translating thread looks several times a second: a longer gap means that nobody ran
+MOST_DOUBLINGS = 30  # of the wait between two tries
 WELL_AFTER = 3  # pictures after which a restarted engine counts as well again
 
 
@@ -29,7 +30,8 @@ class Limits:
 
     def wait_s(self, failures: int) -> float:
         """Return the wait before the next start after so many failures in a row."""
-        return float(min(self.longest_wait_s, self.first_wait_s * 2 ** max(0, failures - 1)))
+        doublings = min(max(0, failures - 1), MOST_DOUBLINGS)  # a server may be away for weeks
+        return float(min(self.longest_wait_s, self.first_wait_s * 2**doublings))
 
 
 LIMITS = Limits()

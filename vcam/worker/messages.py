@@ -65,18 +65,23 @@ class EngineLoaded(NamedTuple):
 
 
 class FrameDone(NamedTuple):
-    """A translation lies in shared memory, or (shown is None) this picture gave none yet."""
+    """A translation lies in shared memory, or (shown is None) this picture gave none yet.
+
+    unshown: the picture of which no translation will come, because a newer one replaced it or it came too late.
+    """
 
     shown: TranslateFrame | None
     bank_bytes: int
     refreshes: int = 0
+    unshown: TranslateFrame | None = None
 
 
 class OrderFailed(NamedTuple):
-    """This picture, look or set of LoRAs failed; the engine goes on."""
+    """This picture, look or set of LoRAs failed; the engine goes on. unshown: the picture, where it is one."""
 
     kind: Literal["picture", "look", "loras"]
     text: str
+    unshown: TranslateFrame | None = None
 
 
 class LorasFused(NamedTuple):

@@ -201,10 +201,10 @@ class EngineProcess:
         self.activity = Activity(clock())
         self._limits, self._clock = limits, clock
         self._loras = _LoraOrders(settings.loras)
-        # those whose translation is still to come, and some that the child may have failed at
-        self._given: deque[tuple[Frame, Look]] = deque(maxlen=settings.steps + 3)
         self._waiting: dict[type[Order], Order] = {}  # orders for which the child has no time yet
         self._child = start(settings, look, factory, threads)
+        # those whose translation is still to come; no engine that keeps its word is further behind
+        self._given: deque[tuple[Frame, Look]] = deque(maxlen=settings.steps + self._child.window + 2)
 
     @property
     def ready(self) -> bool:
@@ -314,7 +314,8 @@ class EngineProcess:
                 self.activity = replace(self.activity, loaded=True)
             case FrameDone():
                 return self._frame_done(message, now)
-            case OrderFailed("picture", text):
+            case OrderFailed("picture", text, unshown):
+                self._forget_given(unshown)
                 self._picture_failed(text)
             case OrderFailed(kind, text):
                 self.refused = text
@@ -332,15 +333,24 @@ class EngineProcess:
         if self.report.facts is not None:
             facts = replace(self.report.facts, bank_bytes=done.bank_bytes, refreshes=done.refreshes)
             self.report = replace(self.report, facts=facts)
+        self._forget_given(done.unshown)
         if shown is None:
             return None
+        if not any(_is_of(frame, shown) for frame, _ in self._given):
+            self.failure = f"the engine answers with picture {shown.number}, which it was not given"
+            return None
         frame, look = self._given.popleft()
-        while (frame.index, frame.captured_s) != shown[:2]:
+        while not _is_of(frame, shown):
             frame, look = self._given.popleft()
         picture = self._child.pictures.result.copy()
         return Translation(
             picture, shown.captured_s, shown.number, frame.picture, look, shot=frame.shot, imagined=frame.imagined
         )
+
+    def _forget_given(self, order: TranslateFrame | None) -> None:
+        if order is not None:
+            kept = (one for one in self._given if not _is_of(one[0], order))
+            self._given = deque(kept, maxlen=self._given.maxlen)
 
     def _picture_failed(self, text: str) -> None:
         self.activity = frame_failed(self.activity, self._clock())
@@ -359,6 +369,11 @@ class EngineProcess:
     def close(self, grace_s: float = 0.0) -> None:
         """End the child: asked for grace_s, then killed; give the memory back."""
         self._child.close(0.0 if self.failure else grace_s)
+
+
+def _is_of(frame: Frame, order: TranslateFrame) -> bool:
+    """Return whether the order is this frame's."""
+    return (frame.index, frame.captured_s) == order[:2]
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from tests.support.engine_server import FAKE, TlsServer, fake_offer, serving, wa
 from tests.support.fake_children import QUICK, frame
 from tests.support.patience import until
 from vcam.frames import Translation
-from vcam.remote.engines import ServerEngines
+from vcam.remote.engines import ServerEngines, server_limits
 from vcam.remote.paired import PairedServer
 from vcam.worker.messages import EmptyBank
 from vcam.worker.process import EngineProcess
@@ -244,3 +244,53 @@ def test_a_picture_of_the_prompt_alone_sends_none(server: TlsServer, tmp_path: P
     until(lambda: (engine.step(), not engine.activity.in_flight)[1], "it was not answered")
     assert server.server.counts.received_bytes < before + 100
     engine.close()
+
+
+def test_two_cameras_on_an_engine_of_several_steps_both_get_their_pictures(server: TlsServer, tmp_path: Path) -> None:
+    """Pictures are replaced while they wait, and those that the engine still has in it are shown nevertheless."""
+    deep = replace(FAKE, model="busy", steps=3)
+    both = [loaded(engines(server.paired(tmp_path / str(n), f"client {n}")).show(deep, LOOK)) for n in range(2)]
+    seen: list[list[Translation]] = [[], []]
+    given = [0, 0]
+
+    def step() -> bool:
+        for n, engine in enumerate(both):
+            if engine.idle:
+                engine.give(frame(given[n], 60 + given[n] % 100))
+                given[n] += 1
+            shown = engine.step()
+            assert not engine.failure
+            seen[n].extend([shown] if shown is not None else [])
+        replaced = [given[n] - len(seen[n]) > 20 for n in range(2)]
+        return all(replaced) and all(len(one) >= 5 for one in seen)
+
+    until(step, "too few translations came")
+    for shown in (*seen[0], *seen[1]):
+        assert np.abs(shown.picture[..., 2].astype(int) - (195 - shown.index % 100)).max() <= 3  # of that very frame
+    for engine in both:
+        engine.close()
+
+
+def test_a_picture_that_fails_costs_an_engine_of_several_steps_that_picture_alone(
+    server: TlsServer, tmp_path: Path
+) -> None:
+    engine = loaded(engines(server.paired(tmp_path)).show(replace(FAKE, steps=3), Look("raise-once")))
+    seen: list[Translation] = []
+    for index in range(8):
+        engine.give(frame(index, 60 + index))
+
+        def answered() -> bool:
+            shown = engine.step()
+            seen.extend([shown] if shown is not None else [])
+            assert not engine.failure
+            return not engine.activity.in_flight
+
+        until(answered, "no answer came")
+    assert [one.index for one in seen] == [0, 2, 3, 4, 5]
+    assert all(abs(int(one.picture[0, 0, 2]) - (195 - one.index)) <= 2 for one in seen)
+    engine.close()
+
+
+def test_a_server_that_is_away_for_weeks_is_tried_again() -> None:
+    limits = server_limits(QUICK)
+    assert limits.wait_s(1025) == limits.wait_s(10**9) == limits.longest_wait_s

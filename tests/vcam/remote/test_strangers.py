@@ -171,6 +171,9 @@ LARGE = to_jpeg(np.zeros((2000, 3000, 3), np.uint8))
         (b"", "a binary message that is no answer"),
         (b"\x00" * 300, "a binary message that is no answer"),
         (answer(number=7), "answers a picture that it was not given"),
+        ('{"type": "failed", "kind": "picture", "text": "", "number": 1' + "0" * 400 + "}", "that is no JSON"),
+        ('{"type": "loading", "text": "", "fraction": 1e999}', "that is no JSON"),
+        ('{"type": "loaded", "facts": {"bank_bytes": 1' + "0" * 400 + "}}", "that is no JSON"),
         (answer(shows=5), "answers a picture that it was not given"),
         (answer(jpeg=b"no jpeg at all"), "a picture came that is no JPEG"),
         (answer(jpeg=GREY[: len(GREY) // 3]), "a picture came that is"),
@@ -184,6 +187,45 @@ def test_a_server_that_says_nonsense_is_told_and_nothing_of_it_shown(
     with websocket_server(loaded_then(lambda connection, given: connection.send(said)), tmp_path) as strange:
         text, _ = why_not(strange)
     assert words in text
+
+
+def test_a_server_that_answers_a_picture_twice_is_told(tmp_path: Path) -> None:
+    def twice(connection: ServerConnection, given: GivenPicture) -> None:
+        connection.send(answer(given.number, None, b""))
+        connection.send(answer(given.number, None, b""))
+
+    with websocket_server(loaded_then(twice), tmp_path) as strange:
+        text, _ = why_not(strange)
+    assert "answers a picture that it was not given, or twice" in text
+
+
+def test_a_server_that_shows_a_picture_twice_is_told(tmp_path: Path) -> None:
+    def again(connection: ServerConnection, given: GivenPicture) -> None:
+        connection.send(answer(given.number, 0))
+
+    with websocket_server(loaded_then(again), tmp_path) as strange:
+        engine = engine_of(strange)
+
+        def over() -> bool:
+            engine.step()
+            if engine.idle:
+                engine.give(frame(0))
+            return bool(engine.failure)
+
+        until(over, "it goes on")
+        engine.close()
+    assert "answers a picture that it was not given" in engine.failure
+
+
+def test_whatever_cannot_be_read_ends_the_connection_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OverflowError("a fault of ours")
+
+    monkeypatch.setattr("vcam.remote.connection.from_jpeg", fails)
+    send = loaded_then(lambda connection, given: connection.send(answer(given.number)))
+    with websocket_server(send, tmp_path) as strange:
+        text, _ = why_not(strange)
+    assert text.endswith("sends what cannot be read (OverflowError)")
 
 
 def test_a_server_that_is_another_program_is_told(tmp_path: Path) -> None:
