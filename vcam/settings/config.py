@@ -328,7 +328,9 @@ def check_bank(key: str, value: object) -> Policy | BankPreset:
     for kind in (Policy, BankPreset):
         if value in [one.value for one in kind]:
             return kind(value)
-    raise OptionError(f"{key} is {shown(value)}; it must be {listed([*Policy, *BankPreset])}")
+    words = [one.value for one in (*Policy, *BankPreset)]
+    hint = did_you_mean(value, words) if isinstance(value, str) else ""
+    raise OptionError(f"{key} is {shown(value)}; it must be {listed(words)}{hint}")
 
 
 def check_also(key: str, wanted: object) -> tuple[str, ...]:

@@ -258,7 +258,9 @@ BAD_VALUES = {
     "width is 65; it must be a multiple of 16": "translate a b --engine-size 65x64",
     "--frames is 0; it must be a whole number between 1 and 1000000000": "translate a b --frames 0",
     "--frames is -5; it must be a whole number between 1 and 1000000000": "translate a b --frames -5",
-    "--bank is 'lifo'; it must be fifo, merge or off; did you mean fifo?": "translate a b --bank lifo",
+    "--bank is 'lifo'; it must be fifo, merge, off, own, paper or authors; did you mean fifo?": (
+        "translate a b --bank lifo"
+    ),
     "--runtime is 'rocket'; it must be auto, ": "translate a b --runtime rocket",
     "--device is 'gpu'; it must be auto, cpu, cuda, cuda:1, mps or xpu": "translate a b --device gpu",
     "--dtype is 'half'; it must be auto, float32, float16, bfloat16 or float64": "translate a b --dtype half",
@@ -272,7 +274,7 @@ BAD_VALUES = {
     "--port is 80; it must be a whole number between 1024 and 65535, or 0 for any free port": "run --port 80",
     "--threads is 0; it must be a whole number between 1 and 256": "run --threads 0",
     "height is 33; it must be between 64 and 2048": "run --engine-size 64x33",
-    "--bank is 'x'; it must be fifo, merge or off": "bench --bank off,x",
+    "--bank is 'x'; it must be fifo, merge, off, own, paper or authors": "bench --bank off,x",
     "steps is 17; it must be between 1 and 16": "bench --steps 1,17",
     "width is 63; it must be between 64 and 2048": "bench --engine-size 64x64,63x64",
     "--transition is -1; it must be a whole number between 0 and 60000": "prompt ink --transition -1",
