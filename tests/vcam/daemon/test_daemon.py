@@ -533,7 +533,7 @@ def test_auto_takes_the_first_camera_else_the_test_picture_and_says_so(
 def test_auto_goes_without_a_virtual_camera_and_says_why(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def none(wanted: str, size: tuple[int, int], fps: float, marking: object = None) -> Any:
+    def none(wanted: str, size: tuple[int, int], fps: float, marking: object = None, origin: object = None) -> Any:
         if wanted == "camera":
             raise VcamError("there is no virtual camera: modprobe")
         return sinks.NullSink(size)
