@@ -64,7 +64,8 @@ DEFINITIONS = (
         "of the "
         "cosine between the descriptor's change from source to output and that from source to the included "
         "model's own "
-        "picture of the prompt, without a bank",
+        "picture of the prompt, without a bank; 0 where the output's mean Delta E from its source is under 3, and "
+        "a picture that the included model changes by less than that is left out",
         "Hessel et al., EMNLP 2021, without their weight; the stand-in is ours, after directional CLIP similarity "
         "(Gal et "
         "al., SIGGRAPH 2022)",

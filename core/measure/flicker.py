@@ -57,8 +57,8 @@ def _from(rms: tuple[float, ...]) -> float:
 class _Tracks:
     """Points under way: where they are, which of them were visible all the time, and what was seen at them."""
 
-    where: Floats  # [points, (x, y)]
-    lasting: npt.NDArray[np.bool_]
+    where: Floats  # [rows, columns, (x, y)]: a grid, for remap refuses what has more than 32,767 in a row
+    lasting: npt.NDArray[np.bool_]  # [rows, columns]
     seen: list[tuple[Floats, Floats]] = field(default_factory=list)  # of source and output, a picture each
 
 
@@ -104,29 +104,27 @@ def _plain(values: Doubles) -> tuple[float, ...]:
 
 def _begun(height: int, width: int, region: npt.NDArray[np.bool_] | None) -> _Tracks:
     x, y = np.meshgrid(np.arange(SPACING / 2, width, SPACING), np.arange(SPACING / 2, height, SPACING))
-    where = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
-    inside = np.ones(len(where), bool) if region is None else region[y.ravel().astype(int), x.ravel().astype(int)]
-    return _Tracks(where[inside], np.ones(int(inside.sum()), bool))
+    lasting = np.ones(x.shape, bool) if region is None else region[y.astype(int), x.astype(int)]
+    return _Tracks(np.stack([x, y], axis=2).astype(np.float32), lasting)
 
 
 def _moved(tracks: _Tracks, seen: Motion) -> None:
     """Move the points to the next picture, and give up those that cannot be seen there."""
     height, width = seen.visible.shape
-    step = np.stack([_at(np.ascontiguousarray(seen.forth[..., axis]), tracks.where) for axis in (0, 1)], axis=1)
+    step = np.stack([_at(np.ascontiguousarray(seen.forth[..., axis]), tracks.where) for axis in (0, 1)], axis=2)
     tracks.where = np.asarray(tracks.where + step, np.float32)
-    column, row = np.rint(tracks.where).astype(int).T
+    column, row = (np.rint(tracks.where[..., axis]).astype(int) for axis in (0, 1))
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     tracks.lasting &= inside
     tracks.lasting[inside] &= seen.visible[row[inside], column[inside]]
 
 
 def _at(plane: Floats, where: Floats) -> Floats:
-    """Return the plane's values at points between its pixels: [points]."""
-    if not len(where):
-        return np.zeros(0, np.float32)
-    x, y = (np.ascontiguousarray(where[None, :, axis]) for axis in (0, 1))  # [1, points]
-    found = cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(found, np.float32).ravel()
+    """Return the plane's values at points between its pixels: [rows, columns]."""
+    if not where.size:
+        return np.zeros(where.shape[:2], np.float32)
+    x, y = (np.ascontiguousarray(where[..., axis]) for axis in (0, 1))
+    return np.asarray(cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
 def _smooth_lightness(picture: Pixels) -> Floats:

@@ -86,9 +86,9 @@ def _cells(bins: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[np.
 
 
 def cosine(a: Floats, b: Floats) -> float:
-    """Return the cosine of the angle between two vectors."""
+    """Return the cosine of the angle between two vectors; 0 where one is zero and has no direction."""
     lengths = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
-    return min(1.0, float(np.dot(a, b)) / lengths) if lengths else 1.0
+    return min(1.0, float(np.dot(a, b)) / lengths) if lengths else 0.0
 
 
 def picture_edit_strength(source: Pixels, output: Pixels, region: Mask | None = None) -> float:

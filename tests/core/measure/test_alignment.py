@@ -88,11 +88,17 @@ def test_the_stand_in_asks_whether_the_change_is_the_references(films_of: list[P
     found = [align(one, reference(one)) for one in films_of]
     assert [n for n, value in enumerate(found) if value is not None] == [0, EVERY]
     assert found[0] == pytest.approx(100, abs=1e-3)
-    same = direction_alignment(reference)(films_of[0], films_of[0])
-    assert same == pytest.approx(100), "no change has no direction"
     other = direction_alignment(reference)(films_of[0], np.asarray(films_of[0] // 3 + 150, np.uint8))
     assert other is not None
     assert other < 70
+
+
+@pytest.mark.parametrize("sigma", [0.0, 3.0])
+def test_next_to_no_change_is_not_what_a_prompt_asked_for(films_of: list[Pixels], sigma: float) -> None:
+    noise = np.random.default_rng(0).normal(0, sigma, films_of[0].shape)
+    output = np.asarray(np.clip(films_of[0] + noise, 0, 255), np.uint8)
+    assert direction_alignment(lambda one: np.asarray(255 - one, np.uint8))(films_of[0], output) == 0
+    assert direction_alignment(lambda one: one)(films_of[0], films_of[0]) is None, "the prompt asks for no change"
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from core.measure.alignment import direction_alignment
 from core.measure.delay import estimate_delay
 from core.measure.identity import MarkedFace
 from core.measure.metrics import Means, Measures, measure
@@ -160,6 +161,17 @@ def test_each_figure_is_moved_by_a_fault_of_its_own(figure: str) -> None:
     moved = [name for name, fault in FAULTS.items() if figure in fault.moves]
     by_other_tests = {"frame_consistency", "edit_structure", "faces_kept", "landmark_error"}
     assert moved or figure in by_other_tests
+
+
+def test_the_untouched_source_is_nothing_that_a_prompt_asked_for() -> None:
+    source, negative = films.source(2), [films.whole(255.0 - one) for one in films.source(2)]
+
+    def aligned(output: Film) -> float | None:
+        means = Means(align=direction_alignment(lambda picture: films.whole(255.0 - picture)))
+        return measure(source, output, means=means, motions=[films.exact_motion()]).prompt_alignment
+
+    assert aligned(source) == 0
+    assert aligned(negative) == pytest.approx(100, abs=0.1)
 
 
 def test_a_clean_edit_has_no_faults() -> None:

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from core.errors import MetricError
 from core.measure import metrics
 from core.measure.clip import Clip
+from core.measure.flicker import FlickerSums
 from core.measure.metrics import (
     cosine,
     descriptor,
@@ -558,3 +559,12 @@ def test_a_clip_that_is_not_there_or_broken_is_named(tmp_path: Path, monkeypatch
 def test_the_metrics_need_no_torch() -> None:
     code = "import sys, core.measure.metrics; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(metrics.__file__).parents[2])
+
+
+def test_the_flicker_of_a_picture_with_more_points_than_a_row_may_have_is_measured() -> None:
+    wide = np.asarray(np.tile(texture(), (4, 4, 1))[:1448, :1500], np.uint8)  # at spacing 8: 33,847 points
+    still = np.zeros((*wide.shape[:2], 2), np.float32)
+    seen = Motion(still, np.ones(wide.shape[:2], bool), still)
+    sums = FlickerSums()
+    for index in range(3):
+        sums.add(wide, wide, seen if index else None, None)
