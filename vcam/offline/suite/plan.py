@@ -11,21 +11,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from core.settings import EngineSettings, Look, Policy
+from core.settings import BankPreset, EngineSettings, Look, Policy
 from vcam.errors import OptionError
 from vcam.settings.engine_options import EngineOptions, engine_settings
 from vcam.settings.profiles import Profile
 from vcam.settings.toml_schema import did_you_mean, listed
 from vcam.video.media import VIDEO_SUFFIXES
 
+_BANKS = (*Policy, *(one for one in BankPreset if one is not BankPreset.OWN))
 FORMAT = 1  # of the cells' files; another makes all of them anew
-_ENGINE = get_type_hints(EngineSettings)
+_ENGINE = get_type_hints(EngineOptions)  # each `X | None`
 _LOOK = get_type_hints(Look)
-_NAMES = {"bank": "policy"}  # as the command line calls it
 
 
 class Setting(NamedTuple):
-    """What is changed of a profile: fields of EngineSettings and of Look."""
+    """What is changed of a profile: fields of EngineOptions and of Look."""
 
     name: str
     engine: Mapping[str, Any]
@@ -106,8 +106,7 @@ class SuitePlan:
 
     def engine_options(self, profile: Profile, setting: Setting) -> EngineSettings:
         """Return the engine's settings; raises SettingsError, ModelError."""
-        settings = engine_settings(self.asked, profile.engine, self.machine)
-        return replace(settings, **setting.engine)
+        return engine_settings(EngineOptions(**setting.engine), self.asked, profile.engine, self.machine)
 
     def _own(self, clip: Path) -> Iterator[SuiteCell]:
         for setting in self.settings:
@@ -146,7 +145,7 @@ def films_of(folder: Path, clip: Path, profiles: Iterable[str]) -> list[tuple[Pa
 
 
 def parse_setting(text: str) -> Setting:
-    """Read `default`, a policy (`off`), or `NAME:key=value,key=value` of the engine's and the look's keys.
+    """Read `default`, a bank (`off`, `paper`), or `NAME:key=value,key=value` of the engine's and the look's keys.
 
     Raises OptionError.
     """
@@ -155,24 +154,31 @@ def parse_setting(text: str) -> Setting:
     if not colon:
         if name == "default":
             return Setting(name, {}, {})
-        if name in list(Policy):
-            return Setting(name, {"policy": Policy(name)}, {})
+        if name in _BANKS:
+            return Setting(name, _bank(name), {})
         raise OptionError(
-            f"--settings: {name!r} is no setting; it must be default, {listed(Policy)}, or NAME:key=value,key=value"
+            f"--settings: {name!r} is no setting; it must be default, {listed(_BANKS)}, or NAME:key=value,key=value"
         )
     engine: dict[str, Any] = {}
     look: dict[str, Any] = {}
     for change in changes.split(","):
         key, equals, value = (part.strip() for part in change.partition("="))
-        key = _NAMES.get(key, key).replace("-", "_")
+        key = key.replace("-", "_")
         if not equals or key not in _ENGINE | _LOOK:
             known = [one for one in (*_ENGINE, *_LOOK) if one not in ("loras", "model")]
             raise OptionError(f"--settings: {change!r} in {text!r} is no key=value{did_you_mean(key, known)}")
-        if key in _ENGINE:
+        if key == "bank":
+            engine |= _bank(value)
+        elif key in _ENGINE:
             engine[key] = _value(key, value, _ENGINE[key])
         else:
             look[key] = _value(key, value, _LOOK[key])
     return Setting(name, engine, look)
+
+
+def _bank(text: str) -> dict[str, Any]:
+    """Return what the command line's --bank means: a policy, or whose bank it is."""
+    return {"policy": Policy(text)} if text in list(Policy) else {"bank": _value("bank", text, BankPreset)}
 
 
 def _value(key: str, text: str, kind: Any) -> Any:

@@ -17,7 +17,7 @@ import pytest
 from core.errors import ModelError
 from core.measure.identity import MarkedFace
 from core.measure.motion import Pixels
-from core.settings import EngineSettings, Look, Policy
+from core.settings import BankPreset, EngineSettings, Look, Policy
 from tests.support import synthetic_films as films
 from tests.support.media_files import film
 from tests.support.synthetic_films import Film
@@ -253,6 +253,8 @@ def test_claims_have_a_source_and_may_be_replaced(tmp_path: Path) -> None:
     [
         ("default", {}, {}),
         ("merge", {"policy": Policy.MERGE}, {}),
+        ("paper", {"bank": BankPreset.PAPER}, {}),
+        ("theirs:bank=authors,steady=0.2", {"bank": BankPreset.AUTHORS}, {"steady": 0.2}),
         ("four: slots=4, bank=fifo", {"slots": 4, "policy": Policy.FIFO}, {}),
         ("sure:similarity-threshold=0.98,interval=2", {}, {"similarity_threshold": 0.98, "interval": 2}),
     ],
@@ -265,11 +267,11 @@ def test_settings_are_read(text: str, engine: dict[str, Any], look: dict[str, An
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("fast", "'fast' is no setting; it must be default, fifo, merge or off"),
+        ("fast", "'fast' is no setting; it must be default, fifo, merge, off, paper or authors"),
         ("a:intervall=2", "no key=value; did you mean interval"),
         ("a:slots", "no key=value"),
         ("a:slots=two", "slots is 'two'; it must be a number"),
-        ("a:bank=ring", "policy is 'ring'; it must be one of fifo, merge, off"),
+        ("a:bank=ring", "bank is 'ring'; it must be one of own, paper, authors"),
         ("a:loras=x", "put it into a profile"),
     ],
 )
