@@ -64,8 +64,8 @@ _NOT_SAID = """## What the figures do not say
   need not pay with Stable Diffusion.
 - A low warp error is no merit by itself: an output equal to its source has the lowest. Compare at one edit strength.
 - Our own setting `steady` mixes each picture with the one before along the motion, by a flow of the kind with which
-  the warp error is measured: that figure rewards just this. Judge it with the spectrum, sharpness, ghosting and the blind
-  test, and with `--flow raft` where its weights are here.
+  the warp error is measured: that figure rewards just this. Judge it by the spectrum, sharpness, ghosting and the
+  blind test, and with `--flow raft` where its weights are here.
 - The flow is estimated on the source (by DIS, where nothing else is said); where it is wrong, all settings pay alike.
 - Films of a few seconds have no drift to speak of: what stands there is mostly the scene.
 - Spread is over films, not over runs: the same film gives the same figures.
