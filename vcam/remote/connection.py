@@ -11,6 +11,8 @@ import contextlib
 import multiprocessing
 import socket
 import ssl
+import struct
+import sys
 import threading
 import time
 from collections import deque
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from core.settings import EngineSettings, Look, Lora
+from core.settings import CAMERA, EngineSettings, Look, Lora
 from vcam.errors import RemoteError, RemoteRefused
 from vcam.frames import Picture, Spread
 from vcam.remote.certificate import fingerprint_of
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
 OPEN_S = 5.0  # until a server has answered
+MOST_SERVER_S = 10.0  # that a server may say a picture was with it
 MEASURED = 256  # pictures of which times are told
 CUT = "the connection was cut"
 PARTS = ("round trip", "encode", "network", "engine", "decode")
@@ -133,7 +136,7 @@ class ServerEngine:
         self._number = self._seen = 0
         self._times = {part: deque[float](maxlen=MEASURED) for part in PARTS}
         named = replace(settings, loras=self._named(settings.loras))
-        hello = Hello(server.token, camera, purpose, named, look)
+        hello = Hello(server.token, camera, purpose, named, _sent_look(look))
         self._wire = _Wire(server, hello, self._ring)
         self._bell, self._ringing = multiprocessing.Pipe(duplex=False)
         self._rung = threading.Event()
@@ -170,7 +173,7 @@ class ServerEngine:
                 self._number += 1
                 self._wire.put(packed_picture(given))
             case SetLook(look, frames):
-                self._wire.put(packed(UseLook(look, frames)))
+                self._wire.put(packed(UseLook(_sent_look(look), frames)))
             case UseLoras(loras, frames):
                 self._wire.put(packed(UseLoraNames(self._named(loras), frames)))
             case EncodePrompts(prompts):
@@ -262,7 +265,7 @@ class ServerEngine:
         self._seen += 1
         now = self._clock()
         trip_ms = 1000 * (now - sent.sent_s)
-        late = trip_ms - answer.server_ms > 1000 * LATE_S
+        late = trip_ms - min(answer.server_ms, 1000 * MOST_SERVER_S) > 1000 * LATE_S
         if shown is None or late:
             unshown = sent.order if answer.replaced else None if shown is None else shown.order
             self._forget_before(answer.answers, answer.shows)
@@ -295,6 +298,11 @@ class ServerEngine:
         kept = shown if shown is not None else answered - 64  # more than any engine is behind
         for number in [one for one in self._sent if one <= kept and one not in self._open]:
             del self._sent[number]
+
+
+def _sent_look(look: Look) -> Look:
+    """Return the look without the path of this machine's picture, which is put around the translation here."""
+    return replace(look, elsewhere=CAMERA)
 
 
 def _spread(ms: list[float]) -> Spread:
@@ -375,7 +383,7 @@ class _Wire:
 
     def _abort(self) -> None:
         if self._connection is not None:
-            self._connection.transport.abort()
+            _reset(self._connection)
         if self._task is not None:
             self._task.cancel()
 
@@ -407,7 +415,6 @@ class _Wire:
             connection = await _connected(self._server)
         self._connection = connection
         try:
-            _check_certificate(connection, self._server)
             await connection.send(packed(self._hello))
             writing = asyncio.ensure_future(self._write(connection))
             try:
@@ -453,12 +460,26 @@ _ALIVE = packed(Alive())
 
 def load() -> None:
     """Load what a connection needs, before pictures are due: a library that is loaded holds everything up."""
-    import PIL.JpegImagePlugin  # noqa: F401
     import websockets.asyncio.client  # noqa: F401
 
 
+def _reset(connection: ClientConnection) -> None:
+    """End a connection so that not even what the kernel holds leaves this machine."""
+    own = connection.transport.get_extra_info("socket")
+    if own is not None:
+        fields = "hh" if sys.platform == "win32" else "ii"
+        with contextlib.suppress(OSError):  # it has ended
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(fields, 1, 0))
+    connection.transport.abort()
+
+
 async def _connected(server: PairedServer) -> ClientConnection:
-    from websockets.asyncio.client import connect
+    from websockets.asyncio.client import ClientConnection, connect
+
+    class Checked(ClientConnection):
+        async def handshake(self, *args: Any, **kwargs: Any) -> None:
+            _check_certificate(self, server)  # before the first byte of a request
+            await super().handshake(*args, **kwargs)
 
     class Connect(connect):
         def process_redirect(self, exc: Exception) -> Exception | str:
@@ -472,6 +493,7 @@ async def _connected(server: PairedServer) -> ClientConnection:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return await Connect(
         f"wss://{server.name}{PATH}",
+        create_connection=Checked,
         ssl=context,
         proxy=None,
         compression=None,  # JPEG is compressed
@@ -497,7 +519,7 @@ def _check_certificate(connection: ClientConnection, server: PairedServer) -> No
 
 def told(error: Exception, server: PairedServer) -> _End:
     """Return what to tell the user of an error of a connection."""
-    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
+    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
     name = server.name
     match error:
@@ -519,6 +541,8 @@ def told(error: Exception, server: PairedServer) -> _End:
             )
         case socket.gaierror():
             return _End(f"there is no machine called {server.host} in this network; check the address")
+        case InvalidStatus() if error.response.status_code in (403, 429, 503):
+            return _End(f"{name} takes no connection now: it is starting, or busy")
         case InvalidMessage() | InvalidHandshake():
             return _End(f"{name} answers, but not as a vcam serve does; is it the right port?")
         case ConnectionClosed() if error.sent is not None and error.rcvd is None:

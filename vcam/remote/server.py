@@ -7,6 +7,7 @@ disk, and logs neither pictures nor prompts nor tokens.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter, deque
@@ -113,8 +114,16 @@ class EngineServer:
     async def _websocket(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if (await receive())["type"] != "websocket.connect":
             return
-        if scope["path"] != PATH or self._waiting >= MOST_WAITING:
+        if scope["path"] != PATH:
             await send({"type": "websocket.close", "code": 1013})
+            return
+        if self._waiting >= MOST_WAITING:
+            self.counts.refused[Refusal.BUSY] += 1
+            said = packed(Refused(Refusal.BUSY, "the server is busy: too many connect at once"))
+            with contextlib.suppress(OSError, TimeoutError):
+                await send({"type": "websocket.accept"})
+                await asyncio.wait_for(send({"type": "websocket.send", "text": said}), SEND_S)
+                await asyncio.wait_for(send({"type": "websocket.close", "code": 1013}), SEND_S)
             return
         self._waiting += 1
         self.counts.connected += 1

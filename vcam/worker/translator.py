@@ -87,11 +87,12 @@ class Engines:
 class StandIn:
     """How it stands with this machine's engine in the place of the server's. why: "" while it does not show.
 
-    next_try_s: when the server is tried again.
+    next_try_s: when the server is tried again. unable: why this machine's engine cannot, "" while it may be tried.
     """
 
     why: str = ""
     next_try_s: float = 0.0
+    unable: str = ""
 
 
 @dataclass
@@ -171,7 +172,14 @@ class WorkerTranslator:
     @property
     def ready(self) -> bool:
         """Whether a frame given now would be begun at once."""
-        return self._engines.current is not None and self._engines.current.idle
+        engine = self._awaited
+        return engine is not None and engine.idle
+
+    @property
+    def _awaited(self) -> EngineProcess | None:
+        """The engine whose pictures are waited for: the server's too, while none of this machine's can be shown."""
+        current, returning = self._engines.current, self._engines.returning
+        return returning if returning is not None and (current is None or not current.ready) else current
 
     def translate(self, frame: Frame | None) -> Translation | None:
         """Give a frame (None: only look after the engine), wait up to PATIENCE_S for the newest translation."""
@@ -237,6 +245,7 @@ class WorkerTranslator:
         builder.set_look(look, 0)
 
     def _try_at_once(self) -> None:
+        self._stand_in.unable = ""
         if self._engines.current is None:
             self._restarts = fresh_try(self._restarts, self._clock())
 
@@ -312,8 +321,8 @@ class WorkerTranslator:
 
     def _wait(self) -> None:
         """Wait until the current engine has something to say, at most PATIENCE_S."""
-        current = self._engines.current
-        waitable = [] if current is None or current.idle else current.waitable()
+        awaited = self._awaited
+        waitable = [] if awaited is None or awaited.idle else awaited.waitable()
         if waitable:
             multiprocessing.connection.wait(waitable, PATIENCE_S)
         elif not self.ready:
@@ -406,12 +415,22 @@ class WorkerTranslator:
             self._drop_builder()
             self._engines.builder = beside
         self._engines.current = None  # one that builds goes on, but takes minutes
-        now, helps = self._clock(), self._starters.stand_in is not None and not dead.here
+        now = self._clock()
+        helps = self._starters.stand_in is not None and not dead.here and not self._stand_in.unable
         self._restarts = after_failure(self._restarts, dead.failure, dead.final and not helps, self._limits, now)
         self._refused = ""
-        if helps and (dead.final or self._restarts.in_a_row >= STANDS_IN_AFTER):
+        if self._stand_in.why and dead.here and self._restarts.given_up:
+            self._leave_stand_in(dead.failure)
+        elif helps and (dead.final or self._restarts.in_a_row >= STANDS_IN_AFTER):
             self._stand_in = StandIn(dead.failure, now + ASK_AGAIN_S)
             self._restarts = replace(self._restarts, in_a_row=0, next_start_s=now)
+
+    def _leave_stand_in(self, failure: str) -> None:
+        """Go on with the server alone, because this machine's engine cannot stand in for it."""
+        why = f"{self._stand_in.why}; this machine's engine cannot stand in for it: {failure}"
+        self._engines.current, self._engines.returning = self._engines.returning, None
+        self._stand_in = StandIn(unable=failure)
+        self._restarts = replace(self._restarts, given_up=False, in_a_row=0, next_start_s=self._clock(), reason=why)
 
     # ---- what the status says
 

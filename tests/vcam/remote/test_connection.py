@@ -12,13 +12,17 @@ import pytest
 
 from core.settings import EngineSettings, Look, Lora
 from tests.support.engine_server import FAKE, TlsServer, fake_offer, serving, wait_long
-from tests.support.fake_children import QUICK, frame
+from tests.support.fake_children import QUICK, ScriptedChild, frame
+from tests.support.fake_engine import FACTORY
 from tests.support.patience import until
 from vcam.frames import Translation
 from vcam.remote.engines import ServerEngines, server_limits
 from vcam.remote.paired import PairedServer
+from vcam.remote.protocol import Answer
+from vcam.worker.limits import Activity
 from vcam.worker.messages import EmptyBank
 from vcam.worker.process import EngineProcess
+from vcam.worker.translator import WorkerTranslator, engine_starters
 
 LOOK = Look("ink")
 
@@ -294,3 +298,90 @@ def test_a_picture_that_fails_costs_an_engine_of_several_steps_that_picture_alon
 def test_a_server_that_is_away_for_weeks_is_tried_again() -> None:
     limits = server_limits(QUICK)
     assert limits.wait_s(1025) == limits.wait_s(10**9) == limits.longest_wait_s
+
+
+class NoneHere(ScriptedChild):
+    """This machine's engine, which cannot be had."""
+
+    here, ready = True, False
+
+    def __init__(self, settings: EngineSettings, look: Look) -> None:
+        super().__init__(settings, look)
+        self.failure, self.final, self.ready, self.idle = "there is no model", True, False, False
+
+
+def test_the_server_is_tried_on_where_this_machine_cannot_stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(tmp_path / "server") as first:
+        paired = first.paired(tmp_path)
+    own = engines(paired)
+    starters = replace(own.starters(engine_starters(), False), stand_in=NoneHere)
+    translator = WorkerTranslator(FAKE, LOOK, starters, limits=own.limits, sleep=lambda s: time.sleep(0.01))
+    told: list[str] = []
+
+    def shown() -> Translation | None:
+        given = frame(0) if translator.ready else None
+        result = translator.translate(given)
+        told.append(translator.state.text)
+        return result
+
+    until(lambda: shown() or any("cannot stand in for it: there is no model" in text for text in told), "not told")
+    with TlsServer(tmp_path / "server", first.server.host.offer, FACTORY, first.port):
+        until(shown, "the server is back, and not used")
+        translator.close()
+
+
+class StillLoading(ScriptedChild):
+    """This machine's engine, which takes its time."""
+
+    here = True
+
+    def __init__(self, settings: EngineSettings, look: Look) -> None:
+        super().__init__(settings, look)
+        self.ready, self.idle, self.activity = False, False, Activity(0.0)
+
+
+def test_a_server_that_is_back_is_shown_although_the_stand_in_still_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vcam.worker.translator.ASK_AGAIN_S", 0.05)
+    with serving(tmp_path / "server") as first:
+        paired = first.paired(tmp_path)
+    own = engines(paired)
+    starters = replace(own.starters(engine_starters(), False), stand_in=StillLoading)
+    translator = WorkerTranslator(FAKE, LOOK, starters, limits=own.limits, sleep=lambda s: time.sleep(0.01))
+
+    def shown() -> Translation | None:
+        return translator.translate(frame(0) if translator.ready else None)
+
+    until(lambda: shown() or translator.state.stands_in, "none stands in")
+    with TlsServer(tmp_path / "server", first.server.host.offer, FACTORY, first.port):
+        until(shown, "the server is back, and not used")
+        translator.close()
+
+
+def test_paths_of_this_machine_are_not_sent(server: TlsServer, tmp_path: Path) -> None:
+    look = replace(LOOK, elsewhere="/home/me/sea.jpg")
+    engine = loaded(engines(server.paired(tmp_path)).show(FAKE, look))
+    stream = server.server.host._streams[0]
+    assert "sea.jpg" not in str(stream.look)
+    engine.set_look(replace(look, seed=7), 0)
+    assert translated(engine, 0).look.elsewhere == "/home/me/sea.jpg"  # it is put around the picture here
+    assert "sea.jpg" not in str(stream.engine.look)  # type: ignore[union-attr]
+    engine.close()
+
+
+def test_a_servers_word_of_its_waits_excuses_no_picture_for_long(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    own = ServerEngines(server.paired(tmp_path), QUICK, lambda: now[0], lambda: None)
+    engine = loaded(own.show(FAKE, LOOK))
+    monkeypatch.setattr("vcam.remote.connection.LATE_S", 1.0)
+    monkeypatch.setattr(Answer, "server_ms", 1e9)
+    engine.give(frame(0))
+    now[0] = 12.0
+    until(lambda: (engine.step(), not engine.activity.in_flight)[1], "it was not answered")
+    assert engine.activity.pictures == 0
+    engine.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import socket
 import ssl
@@ -18,16 +19,18 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
+from websockets.utils import accept_key
 
 from core.settings import Look
 from tests.support.engine_server import FAKE, TlsServer, fake_offer, serving, wait_long
 from tests.support.fake_children import QUICK, frame
 from tests.support.patience import PATIENCE_S, until
+from vcam.errors import RemoteError
 from vcam.frames import EngineFacts
 from vcam.remote import server as server_module
 from vcam.remote.certificate import made_certificate
 from vcam.remote.engines import ServerEngines
-from vcam.remote.jpegs import to_jpeg
+from vcam.remote.jpegs import from_jpeg, to_jpeg
 from vcam.remote.paired import PairedServer
 from vcam.remote.protocol import (
     PATH,
@@ -228,21 +231,119 @@ def test_whatever_cannot_be_read_ends_the_connection_alone(tmp_path: Path, monke
     assert text.endswith("sends what cannot be read (OverflowError)")
 
 
-def test_a_server_that_is_another_program_is_told(tmp_path: Path) -> None:
+def told_by_http(folder: Path, status: str, fingerprint: str = "") -> tuple[str, bool, bytes]:
+    """What a camera says of a program that answers so, whether for good, and what that program heard."""
+    heard: list[bytes] = []
+
     def other(connection: socket.socket, context: ssl.SSLContext) -> None:
         with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as tls:
-            tls.recv(4000)
-            tls.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            heard.append(tls.recv(4000))
+            tls.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
 
-    made = made_certificate(tmp_path)
+    made = made_certificate(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(made.certificate, made.key)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=lambda: other(listening.accept()[0], context))
         thread.start()
-        text, _ = why_not(PairedServer("127.0.0.1", listening.getsockname()[1], "t", made.fingerprint))
+        port = listening.getsockname()[1]
+        text, final = why_not(PairedServer("127.0.0.1", port, "t", fingerprint or made.fingerprint))
         thread.join()
+    return text, final, b"".join(heard)
+
+
+def test_a_server_that_is_another_program_is_told(tmp_path: Path) -> None:
+    text, _, _ = told_by_http(tmp_path, "404 Not Found")
     assert "answers, but not as a vcam serve does; is it the right port?" in text
+
+
+def test_another_certificate_is_told_before_a_byte_is_said_to_whoever_shows_it(tmp_path: Path) -> None:
+    text, final, heard = told_by_http(tmp_path, "404 Not Found", fingerprint="0" * 64)
+    assert "shows another certificate than at pairing" in text
+    assert final
+    assert heard == b""
+
+
+@pytest.mark.parametrize("status", ["503 Service Unavailable", "403 Forbidden"])
+def test_a_server_that_is_starting_or_busy_is_told(tmp_path: Path, status: str) -> None:
+    text, final, _ = told_by_http(tmp_path, status)
+    assert "takes no connection now: it is starting, or busy" in text
+    assert not final
+
+
+def test_a_server_to_which_too_many_connect_says_so(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "MOST_WAITING", 0)
+    text, final = why_not(server.paired(tmp_path))
+    assert "the server is busy: too many connect at once" in text
+    assert not final
+
+
+def test_what_is_cut_is_reset_so_that_nothing_leaves_the_kernel_any_more(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+    ends: list[str] = []
+
+    def handle(connection: socket.socket, context: ssl.SSLContext) -> None:
+        with context.wrap_socket(connection, server_side=True) as tls:
+            key = tls.recv(4000).decode().partition("Sec-WebSocket-Key: ")[2].split()[0]
+            said = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            tls.sendall(f"{said}Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n".encode())
+            try:
+                while data := tls.recv(4000):
+                    heard.append(data)
+                ends.append("closed")
+            except ConnectionResetError:
+                ends.append("reset")
+
+    made = made_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=lambda: handle(listening.accept()[0], context))
+        thread.start()
+        there = PairedServer("127.0.0.1", listening.getsockname()[1], "t", made.fingerprint)
+        own = ServerEngines(there, QUICK, lambda: 0.0, lambda: None)
+        engine = own.show(FAKE, LOOK)
+        until(lambda: heard, "it has said nothing")
+        own.cut()
+        thread.join(PATIENCE_S)
+        engine.close()
+    assert ends == ["reset"]
+
+
+def progressive() -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(np.full((64, 96, 3), 100, np.uint8)).save(out, "JPEG", progressive=True)
+    return out.getvalue()
+
+
+def of_many_scans() -> bytes:
+    """A baseline header, and the same scan again and again."""
+    at = GREY.index(b"\xff\xda")
+    return GREY[:-2] + GREY[at:-2] * 50 + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("jpeg", "words"),
+    [
+        (progressive(), "no baseline JPEG of one scan"),
+        (of_many_scans(), "no baseline JPEG of one scan"),
+        (GREY + b"\x00" * 100_000, "more than its pixels need"),
+        (b"\xff\xd8" + b"\xff\xe0\x00\x02" * 100_000, "no JPEG"),
+        (b"\xff\xd8" + b"\xff\xc0\x00\x02" * 3, "no JPEG"),
+        (GREY[:2], "no JPEG"),
+        (b"", "no JPEG"),
+    ],
+)
+def test_a_picture_that_would_cost_more_than_one_is_not_decoded(
+    jpeg: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cv2.imdecode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(RemoteError, match=words):
+        from_jpeg(jpeg, (96, 64))
 
 
 # --------------------------------------------------------------------------------------------------------- the cameras
