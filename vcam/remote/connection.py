@@ -383,7 +383,7 @@ class _Wire:
 
     def _abort(self) -> None:
         if self._connection is not None:
-            _reset(self._connection)
+            reset(self._connection)
         if self._task is not None:
             self._task.cancel()
 
@@ -463,7 +463,7 @@ def load() -> None:
     import websockets.asyncio.client  # noqa: F401
 
 
-def _reset(connection: ClientConnection) -> None:
+def reset(connection: ClientConnection) -> None:
     """End a connection so that not even what the kernel holds leaves this machine."""
     own = connection.transport.get_extra_info("socket")
     if own is not None:

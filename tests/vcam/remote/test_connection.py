@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from vcam.remote.protocol import Answer
 from vcam.worker.limits import Activity
 from vcam.worker.messages import EmptyBank
 from vcam.worker.process import EngineProcess
-from vcam.worker.translator import WorkerTranslator, engine_starters
+from vcam.worker.translator import StartEngine, WorkerTranslator, engine_starters
 
 LOOK = Look("ink")
 
@@ -316,7 +317,7 @@ def test_the_server_is_tried_on_where_this_machine_cannot_stand_in(
     with serving(tmp_path / "server") as first:
         paired = first.paired(tmp_path)
     own = engines(paired)
-    starters = replace(own.starters(engine_starters(), False), stand_in=NoneHere)
+    starters = replace(own.starters(engine_starters(), False), stand_in=cast(StartEngine, NoneHere))
     translator = WorkerTranslator(FAKE, LOOK, starters, limits=own.limits, sleep=lambda s: time.sleep(0.01))
     told: list[str] = []
 
@@ -349,7 +350,7 @@ def test_a_server_that_is_back_is_shown_although_the_stand_in_still_loads(
     with serving(tmp_path / "server") as first:
         paired = first.paired(tmp_path)
     own = engines(paired)
-    starters = replace(own.starters(engine_starters(), False), stand_in=StillLoading)
+    starters = replace(own.starters(engine_starters(), False), stand_in=cast(StartEngine, StillLoading))
     translator = WorkerTranslator(FAKE, LOOK, starters, limits=own.limits, sleep=lambda s: time.sleep(0.01))
 
     def shown() -> Translation | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -12,14 +13,14 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
-from websockets.utils import accept_key
 
 from core.settings import Look
 from tests.support.engine_server import FAKE, TlsServer, fake_offer, serving, wait_long
@@ -29,6 +30,7 @@ from vcam.errors import RemoteError
 from vcam.frames import EngineFacts
 from vcam.remote import server as server_module
 from vcam.remote.certificate import made_certificate
+from vcam.remote.connection import reset
 from vcam.remote.engines import ServerEngines
 from vcam.remote.jpegs import from_jpeg, to_jpeg
 from vcam.remote.paired import PairedServer
@@ -280,36 +282,15 @@ def test_a_server_to_which_too_many_connect_says_so(
     assert not final
 
 
-def test_what_is_cut_is_reset_so_that_nothing_leaves_the_kernel_any_more(tmp_path: Path) -> None:
-    heard: list[bytes] = []
-    ends: list[str] = []
+def test_what_is_cut_is_reset_so_that_nothing_leaves_the_kernel_any_more() -> None:
+    async def cut(port: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        reset(cast(Any, SimpleNamespace(transport=writer.transport)))
 
-    def handle(connection: socket.socket, context: ssl.SSLContext) -> None:
-        with context.wrap_socket(connection, server_side=True) as tls:
-            key = tls.recv(4000).decode().partition("Sec-WebSocket-Key: ")[2].split()[0]
-            said = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            tls.sendall(f"{said}Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n".encode())
-            try:
-                while data := tls.recv(4000):
-                    heard.append(data)
-                ends.append("closed")
-            except ConnectionResetError:
-                ends.append("reset")
-
-    made = made_certificate(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(made.certificate, made.key)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=lambda: handle(listening.accept()[0], context))
-        thread.start()
-        there = PairedServer("127.0.0.1", listening.getsockname()[1], "t", made.fingerprint)
-        own = ServerEngines(there, QUICK, lambda: 0.0, lambda: None)
-        engine = own.show(FAKE, LOOK)
-        until(lambda: heard, "it has said nothing")
-        own.cut()
-        thread.join(PATIENCE_S)
-        engine.close()
-    assert ends == ["reset"]
+        asyncio.run(cut(listening.getsockname()[1]))
+        with listening.accept()[0] as accepted, pytest.raises(ConnectionResetError):
+            accepted.recv(100)  # where it is closed in order, this is b""
 
 
 def progressive() -> bytes:
