@@ -113,9 +113,14 @@ class CommandHandler:
                 f"{source}: end the camera (vcam stop) and start it with --source {source}"
             )
         options = replace(before, source=source)
-        self._source.use(self._open_source(options))
-        self._recorder.mark(origin)
+        opened = self._open_source(options)
+        try:
+            self._recorder.mark(origin)
+        except BaseException:
+            opened.close()
+            raise
         self.choice = replace(self.choice, options=options)
+        self._source.use(opened)
 
     def _reload(self) -> list[ProfileError]:
         """Read the profiles as they are on the disk now, and have new prompts encoded ahead."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from core.settings import Origin
 from vcam import fit
 from vcam.daemon.badge import draw_badge
 from vcam.daemon.event_log import EventLog
@@ -37,4 +38,6 @@ class Finisher:
         self._log.trouble("region", self._regions.trouble)
         if self._badge():
             draw_badge(whole)
-        return FinishedFrame(whole, made.captured_s, any(bare))
+        return FinishedFrame(
+            whole, made.captured_s, any(bare), Origin.GENERATED if made.imagined else Origin.TRANSLATED
+        )

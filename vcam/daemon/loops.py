@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from core.settings import Origin
 from vcam.errors import VcamError
 from vcam.frames import Frame, FrameSink, FrameSource, LatestSlot, Picture, Translation, Translator
 
@@ -99,12 +100,13 @@ class Counts:
 class FinishedFrame:
     """A picture of the published size, ready to go out, and when what it shows was captured.
 
-    bare: a part of it is the camera's own picture, by the look's wish.
+    bare: a part of it is the camera's own picture, by the look's wish. origin: what the engine made it of.
     """
 
     picture: Picture
     captured_s: float
     bare: bool = False
+    origin: Origin = Origin.TRANSLATED
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +241,7 @@ def publish_loop(
     beats: Iterable[int],
     fallback: Callable[[], Fallback],
     *,
-    shown: Callable[[Picture, int], None] = lambda picture, tick: None,
+    shown: Callable[[Picture, int, Origin | None], None] = lambda picture, tick, origin: None,
     trouble: Callable[[str], None] = lambda text: None,
     fault: Callable[[str, Exception], None] = lambda what, error: None,
     clock: Callable[[], float] = time.perf_counter,
@@ -247,7 +249,8 @@ def publish_loop(
     """Publish one picture at each beat (see `ticks`).
 
     The first there is: the new translation, the last one while it is young enough, the raw camera if that was chosen,
-    the card. `shown` gets what was published and its beat, `trouble` what the sink said ("" when it is well
+    the card. `shown` gets what was published, its beat, and what the engine made it of (None: it is no
+    engine's), `trouble` what the sink said ("" when it is well
     again), `fault` what nobody foresaw, in the sink or here: it costs this picture and nothing else.
     """
     counts = slots.counts
@@ -263,13 +266,14 @@ def publish_loop(
             elif fresh is not None:
                 last, last_s = fresh, now
             held_s = current.bare_s if last is not None and last.bare else current.hold_s
-            picture = _chosen(last if now - last_s <= held_s else None, current)
+            held = last if now - last_s <= held_s else None
+            picture = _chosen(held, current)
             before, said = said, _sent(sink, picture, tick, fault)
             counts.refused += bool(said)
             if said or before:
                 trouble(said)
             sent_s = clock()
-            shown(picture, tick)
+            shown(picture, tick, None if held is None else held.origin)
             counts.published += 1
             counts.published_rate.add(sent_s)
             if fresh is not None and fresh is last:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from itertools import islice
 
+from core.settings import Origin
 from vcam import fit
 from vcam.commands import OnFailure
 from vcam.daemon.cards import Card, Halt, card_for, draw_card
@@ -80,9 +81,9 @@ class Publisher:
             sinks.send_last(self.sink, draw_card(self._off, self.size), published + 1)
         self.sink.close()
 
-    def _show(self, picture: Picture, tick: int) -> None:
+    def _show(self, picture: Picture, tick: int, origin: Origin | None) -> None:
         self.preview = picture
-        self.recorder.take(picture, tick)
+        self.recorder.take(picture, tick, origin)
 
 
 def hold_s(on_failure: OnFailure, frame_s: float, interval_s: float) -> float:

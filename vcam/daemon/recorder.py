@@ -42,13 +42,15 @@ class RecorderState(NamedTuple):
 
 @dataclass
 class _Session:
-    """One recording. begun: the beat of its first picture, None before there is one; newest: of its last one.
+    """One recording. origin: what its file says of its pictures.
 
-    pictures: those that wait, None behind the last one. done: set when its file is complete, or never will be.
+    begun: the beat of its first picture, None before there is one; newest: of its last one. pictures: those that wait,
+    None behind the last one. done: set when its file is complete, or never will be.
     """
 
     path: Path
     file: VideoFile
+    origin: Origin
     pictures: queue.SimpleQueue[tuple[Picture, int] | None] = field(default_factory=queue.SimpleQueue)
     begun: int | None = None
     newest: int = 0
@@ -78,7 +80,7 @@ class Recorder:
         self._marking, self._origin = marking, origin
         self._session: _Session | None = None
         self._ended: tuple[_Session, ...] = ()  # which are being finished, the oldest first
-        self._newest: Picture | None = None
+        self._newest: tuple[Picture, Origin | None] | None = None
         self._saved = ""
 
     @property
@@ -91,11 +93,15 @@ class Recorder:
         beats = 0 if session.begun is None else session.newest - session.begun + 1
         return RecorderState(str(session.path), round(beats / self._fps, 1), finishing, self._saved)
 
-    def take(self, picture: Picture, tick: int) -> None:
-        """Have the picture of this beat recorded, if a recording runs; it must not be written to any more."""
-        self._newest = picture
+    def take(self, picture: Picture, tick: int, origin: Origin | None = None) -> None:
+        """Have the picture of this beat recorded, if a recording runs; it must not be written to any more.
+
+        origin: what the engine made it of, None for what is no engine's. A recording of another origin leaves it out:
+        just after a change of the source there still are pictures of the one before.
+        """
+        self._newest = picture, origin
         session = self._session
-        if session is None:
+        if session is None or origin not in (None, session.origin):
             return
         if session.begun is None:
             session.begun = tick
@@ -107,16 +113,20 @@ class Recorder:
         """Begin a recording; raises VcamError where one runs already, or the file cannot be written."""
         if self._session is not None:
             raise VcamError(f"{self._session.path} is being recorded already; to end it: vcam record-stop")
+        self._session = self._begun(self._origin)
+
+    def _begun(self, origin: Origin) -> _Session:
+        """Return a new recording, whose thread runs; raises VcamError."""
         path = self._new_path(self._suffix)
-        session = _Session(path, VideoFile(path, self._size, self._fps, self._marking, self._origin))
+        session = _Session(path, VideoFile(path, self._size, self._fps, self._marking, origin), origin)
         session.thread = threading.Thread(target=self._write, args=(session,), name="vcam-record", daemon=True)
         try:
             session.thread.start()
         except RuntimeError as error:  # the system gives no more threads
             session.file.close()
             raise VcamError(f"{path} cannot be recorded ({error})") from error
-        self._session = session
         self._say(f"recording into {path}")
+        return session
 
     def end(self) -> None:
         """End the recording, whose file is finished without anybody waiting; raises VcamError where none runs."""
@@ -142,22 +152,23 @@ class Recorder:
     def mark(self, origin: Origin) -> None:
         """Say from now on that what is kept is this; a recording of another origin ends, and the next one begins.
 
-        Raises VcamError where that cannot be written.
+        Raises VcamError where that cannot be written, and has changed nothing then.
         """
         if origin is self._origin:
             return
-        self._origin = origin
         if self._session is not None:
+            following = self._begun(origin)
             self.end()
-            self.start()
+            self._session = following
+        self._origin = origin
 
     def snapshot(self) -> None:
         """Keep the picture that was published last, as PNG. Raises VcamError."""
-        picture = self._newest
-        if picture is None:
+        if self._newest is None:
             raise VcamError("nothing was published yet")
+        picture, origin = self._newest
         path = self._new_path(".png")
-        data = picture_file(picture, ".png", self._marking, self._origin)
+        data = picture_file(picture, ".png", self._marking, origin or self._origin)
         try:
             write_atomically(path, data)
         except OSError as error:
@@ -184,7 +195,9 @@ class Recorder:
             ) from error
         stem = f"{datetime.datetime.now():StreamV2V %Y-%m-%d %H.%M.%S}"
         names = (f"{stem}{'' if number == 1 else f' {number}'}{suffix}" for number in range(1, 1000))
-        taken = {one.path for one in self._ended}  # which may not have its name yet
+        taken = {
+            one.path for one in (*self._ended, *([self._session] if self._session else []))
+        }  # which may not have its name yet
         return next(path for name in names if (path := self._folder / name) not in taken and not path.exists())
 
     def _write(self, session: _Session) -> None:

@@ -86,6 +86,27 @@ def test_from_a_camera_to_the_prompt_alone_and_back(tmp_path: Path, model: Path)
     assert sorted(said) in ([False, True], [False, True, True]), "each film says what it is, the last may be empty"
 
 
+def test_a_source_whose_recording_cannot_be_written_changes_nothing(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object) -> None:
+        raise VcamError("the disk is full")
+
+    with DreamingDaemon(tmp_path, model, {"source": "camera:a"}) as run:
+        run.until(lambda: near(run.sink.colour, (245, 55, 225)))
+        run.tell(StartRecording())
+        path = run.daemon.status().recording
+        monkeypatch.setattr("vcam.daemon.recorder.VideoFile", full)
+        with pytest.raises(VcamError, match="the disk is full"):
+            run.tell(UseSource("imagine"))
+        status = run.daemon.status()
+        assert (status.source, run.daemon.choice.options.source, status.recording) == ("camera:a", "camera:a", path)
+        monkeypatch.undo()
+        run.tell(UseSource("imagine"))
+        run.until(lambda: run.shows(0))
+        assert run.daemon.status().recording not in ("", path)
+
+
 def test_a_model_that_only_translates_is_refused_and_the_picture_goes_on(tmp_path: Path, model: Path) -> None:
     with DreamingDaemon(tmp_path, model) as run:
         run.until(lambda: run.shows(0))

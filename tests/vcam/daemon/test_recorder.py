@@ -12,12 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
+from core.settings import Origin
 from tests.support.patience import PATIENCE_S
 from tests.support.running_daemon import SwitchedDaemon
 from vcam.commands import EndRecording, Panic, Snapshot, StartRecording, ToggleRecording
 from vcam.daemon.recorder import Recorder
 from vcam.devices.sinks import recover
 from vcam.errors import VcamError
+from vcam.frames import Picture
 from vcam.settings.config import MarkingSettings, RecordSettings
 from vcam.video import probe, read
 
@@ -59,6 +61,22 @@ def test_what_is_published_is_recorded_and_no_face_after_a_panic(tmp_path: Path,
     assert found[0]
     assert found.index(False) > 5
     assert not any(found[found.index(False) :]), "a face comes after the card"
+
+
+def test_a_recording_takes_no_picture_of_another_origin(tmp_path: Path) -> None:
+    def even(level: int) -> Picture:
+        return np.full((48, 64, 3), level, np.uint8)
+
+    recorder = Recorder(tmp_path, ".mkv", (64, 48), 24.0, lambda text: None, MarkingSettings())
+    recorder.start()
+    recorder.take(even(60), 0, Origin.TRANSLATED)
+    recorder.mark(Origin.GENERATED)
+    generated = Path(recorder.state.recording)
+    recorder.take(even(60), 1, Origin.TRANSLATED)  # which was in flight
+    recorder.take(even(120), 2)  # a card
+    recorder.take(even(240), 3, Origin.GENERATED)
+    recorder.close()
+    assert [round(one[0] / 60) for one in colours(generated)] == [2, 4]
 
 
 def test_the_cameras_end_completes_a_recording(tmp_path: Path) -> None:
