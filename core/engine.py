@@ -31,11 +31,10 @@ from core.runtimes.choice import next_best, on_runtime, resolve
 from core.runtimes.load import load
 from core.runtimes.model import Model, on_device
 from core.runtimes.tensorrt import library
-from core.settings import EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime
+from core.settings import DECAY_FRAMES, EngineSettings, Guidance, Look, Lora, OnSwitch, Policy, Runtime
 from core.steadying import Steadying
 
 _N = TypeVar("_N", int, float)
-_DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes at once
 
 
 class Engine:
@@ -134,7 +133,7 @@ class Engine:
         self._transition = self._transition.towards(target, frames)
         self._skip = _Skip()
         self._health = self._health.anew()
-        self._steadying = self._steadying.held(frames + self.delay + 1)
+        self._hold_steadying(frames)
 
     def use_loras(self, given: tuple[Lora, ...], frames: int = 0) -> None:
         """Use other LoRAs from the next frame on, in the weights that are loaded; nothing is built, the stream goes on.
@@ -158,7 +157,7 @@ class Engine:
         self._switch_bank(self.look.on_switch, frames)
         self._skip = _Skip()
         self._health = self._health.anew()
-        self._steadying = self._steadying.held(frames + self.delay + 1)
+        self._hold_steadying(frames)
 
     def stages(self, picture: Picture, repeats: int = 20) -> dict[str, float]:
         """Measure each stage of a frame by itself: milliseconds by core.runtimes.stages.STAGES.
@@ -191,11 +190,17 @@ class Engine:
         return self._model.encoder.notes(prompt)
 
     def forget(self) -> None:
-        """Empty the bank: the next picture is its first."""
-        self._state = stream.with_empty_bank(self._state)
+        """Empty the bank: the next picture is its first. What is in flight is still shown."""
+        if self.delay:
+            self._state = stream.with_empty_bank(self._state)
+        else:
+            self._clear_state()
         self._skip = _Skip()
         self._health = self._health.anew()
-        self._steadying = self._steadying._replace(before=None, kept=None)
+        self._transition = self._transition._replace(decay=_Decay())  # nothing old is left
+        # of a look that is complete only what is in flight shows another
+        hold = self._steadying.hold if self._transition.blend.share < 1 else min(self._steadying.hold, self.delay)
+        self._steadying = self._steadying._replace(before=None, kept=None, hold=hold)
 
     @torch.inference_mode()
     def translate(self, picture: Picture) -> Picture | None:
@@ -213,14 +218,6 @@ class Engine:
         changing = not self._transition.over
         own = picture.copy()  # the caller's may be used again, or be read-only
         result = self._advance(own)
-        if result is not None and not result.any():
-            # black all over is what NaN becomes: in the bank it would spoil every picture to come
-            self._state = stream.with_empty_bank(self._state)
-        elif result is not None and not changing and self.settings.policy is not Policy.OFF:
-            self._health = self._health.after(own, result)
-            if self._health.due(self.look.refresh):
-                self._transition = self._transition._replace(decay=_Decay(0, _DECAY_FRAMES, alone=True))
-                self._health = self._health.refreshed()
         still = -1 if changing else self._skip.still + 1 if similar else 0
         self._flight = self._flight._replace(last=own)
         self._skip = _Skip(own, None if result is None else result.copy(), still)
@@ -263,23 +260,55 @@ class Engine:
             self._start_anew()
 
     def _start_anew(self) -> None:
+        """Do as a new engine with this look would: nothing of the pictures before is left."""
         self._flight = _InFlight()
         self.forget()
+        self._clear_state()
         self._steadying = Steadying()
+        self._imagination = self._imagination._replace(degrees=0.0)
+        self._transition = _Transition(prompts.constant(self._model.encoder(self.look.prompt)))
+
+    def _clear_state(self) -> None:
+        with on_device(self.settings.device):
+            self._state = stream.begun_anew(self._state)
+
+    def _hold_steadying(self, frames: int) -> None:
+        """Show translations as they are while the look changes over that many frames, and what is in flight too."""
+        if frames or self._flight.calls:  # before its first picture a stream has the look from the start
+            self._steadying = self._steadying.held(frames + self.delay + 1)
 
     def _advance(self, picture: Picture | None, sampling: SamplingParameters | None = None) -> Picture | None:
         sampling = self._transition.apply(self._sampling if sampling is None else sampling)
+        changing = not self._transition.over
         with _threads(self._model.threads), on_device(self.settings.device):
             pending, self._state = self._step(sampling, self._state, picture)
         if picture is None:
-            return self._output(pending)
+            output = self._output(pending)
+            self._look_after_bank(None, output, changing=changing)
+            return output
         steadying, strength = self._steadying.given(picture, self.delay), self._steadiness
         motion = steadying.motion(strength) if self._flight.calls >= self.delay else None  # while the device works
         output = self._output(pending)
         if output is not None:
             output, steadying = steadying.after(output, motion, strength)
         self._steadying = steadying
+        self._look_after_bank(picture, output, changing=changing)
         return output
+
+    def _look_after_bank(self, source: Picture | None, output: Picture | None, *, changing: bool) -> None:
+        """Make the bank anew where a picture shows that it must be, or where the look says so."""
+        if output is None or self.settings.policy is Policy.OFF:
+            return
+        if not output.any():
+            # black all over is what NaN becomes: in the bank it would spoil every picture to come
+            self._state = stream.with_empty_bank(self._state)
+            return
+        self._health = self._health.after(source, output, changing=changing)
+        if self._health.due(self.look.refresh) and not changing:
+            # the next picture fills every slot; fusion comes back little by little
+            self._state = stream.with_empty_bank(self._state)
+            self._transition = self._transition._replace(decay=_Decay(0, DECAY_FRAMES))
+            self._health = self._health.refreshed()
 
     def _output(self, pending: PendingPicture) -> Picture | None:
         """Return the picture that is ready after a step, and go on to the next frame."""
@@ -335,8 +364,8 @@ class Engine:
     def _switch_bank(self, on_switch: OnSwitch, frames: int) -> None:
         if on_switch is OnSwitch.FLUSH:
             self.forget()
-        elif on_switch is OnSwitch.DECAY:
-            self._transition = self._transition._replace(decay=_Decay(0, frames or _DECAY_FRAMES))
+        elif on_switch is OnSwitch.DECAY and self._flight.calls:
+            self._transition = self._transition._replace(decay=_Decay(0, frames or DECAY_FRAMES))
 
     def _check(self, picture: Picture) -> None:
         wanted = (self.settings.height, self.settings.width, 3)
@@ -438,14 +467,10 @@ class _InFlight(NamedTuple):
 
 
 class _Decay(NamedTuple):
-    """A bank's way out after a switch: old features lose their pull, and every frame is kept.
+    """A bank's way out after a switch, or its beginning anew: features lose their pull, and every frame is kept."""
 
-    alone: attention reads nothing of the bank in the first half, so that nothing of it is handed on.
-    """
-
-    done: int
-    frames: int
-    alone: bool = False
+    done: int = 0
+    frames: int = 0
 
     @property
     def over(self) -> bool:
@@ -454,11 +479,9 @@ class _Decay(NamedTuple):
     def apply(self, sampling: SamplingParameters) -> SamplingParameters:
         if self.over:
             return sampling
-        attends = sampling.rules.attends and not (self.alone and 2 * self.done < self.frames)
         return sampling._replace(
             interval=1,
             fusion_strength=sampling.fusion_strength * self.done / self.frames,
-            rules=dataclasses.replace(sampling.rules, attends=attends),
         )
 
     def next(self) -> _Decay:
@@ -469,7 +492,7 @@ class _Transition(NamedTuple):
     """What goes on for some frames after a switch: the prompt's blend, and the bank's decay."""
 
     blend: prompts.Blend
-    decay: _Decay = _Decay(0, 0)
+    decay: _Decay = _Decay()
 
     @property
     def over(self) -> bool:
@@ -492,8 +515,10 @@ class _Health(NamedTuple):
     pictures: int = 0
     refreshes: int = 0
 
-    def after(self, source: Picture, output: Picture) -> _Health:
-        return self._replace(watch=self.watch.after(source, output), pictures=self.pictures + 1)
+    def after(self, source: Picture | None, output: Picture, *, changing: bool) -> _Health:
+        """Return it after a picture; without a source, or while the look changes, nothing tells a drift."""
+        watch = self.watch if source is None or changing else self.watch.after(source, output)
+        return self._replace(watch=watch, pictures=self.pictures + 1)
 
     def due(self, scheduled: int) -> bool:
         """Return whether the bank is to be made anew; scheduled: after so many pictures, 0: never for that."""

@@ -134,6 +134,7 @@ class Origin(StrEnum):
     GENERATED = "AI-generated"
 
 
+DECAY_FRAMES = 8  # over how many frames a bank decays where the look changes at once, or is made anew
 CAMERA, BLUR = "camera", "blur"  # what may be shown elsewhere, besides a picture's file
 
 
@@ -339,9 +340,10 @@ class Look:
     delta. fusion_strength and similarity_threshold: 0..1, paper section 4.2 (alpha and the cosine threshold); None
     takes the model's own. interval: the bank keeps every interval-th frame; None takes the model's own. steady:
     0..0.9, the share of the translation before in each, along the motion of the source (core.steadying); None: 0.5 with
-    our own bank, 0 with another's or none. refresh: the bank is made anew, softly, after so many frames; 0: only where
-    the stream drifts. skip_difference: a frame whose mean absolute difference to the last translated one is below
-    this (grey levels, 0..255) shows the last result again, at most skip_limit times in a row; 0 never skips.
+    our own bank, 0 with another's or none. refresh: the bank is made anew, softly, after so many frames, more than
+    DECAY_FRAMES; 0: only where the stream drifts. skip_difference: a frame whose mean absolute difference to the last
+    translated one is below this (grey levels, 0..255) shows the last result again, at most skip_limit times in a row;
+    0 never skips.
     wander: degrees per frame by which the noise of text-to-image streaming turns; 0 keeps one noise. detail: 0..1,
     how much of the source's own edges an enlarged picture gets; the engine enlarges none, who publishes its
     pictures does. framing: what of the camera's picture is shown, for who gives the engine its pictures; None: not
@@ -378,6 +380,10 @@ class Look:
         in_range("residual", self.residual, 0, 2)
         _check_bank(self.fusion_strength, self.similarity_threshold, self.interval, self.steady)
         _whole("refresh", self.refresh, 0, 1_000_000)
+        if 0 < self.refresh <= DECAY_FRAMES:
+            raise SettingsError(
+                f"refresh is {self.refresh}; it must be 0 or over {DECAY_FRAMES}, the pictures that a refresh takes"
+            )
         _choice("on_switch", self.on_switch, OnSwitch)
         in_range("skip_difference", self.skip_difference, 0, 255)
         _whole("skip_limit", self.skip_limit, 0, 100_000)

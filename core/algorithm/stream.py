@@ -119,6 +119,18 @@ def with_empty_bank(state: StreamState) -> StreamState:
     return state._replace(positions=(0,) * len(state.positions), frame_index=0)
 
 
+@torch.inference_mode()
+def begun_anew(state: StreamState) -> StreamState:
+    """Return the state of a stream before its first frame; the given one's tensors are cleared in place.
+
+    What is in flight is lost. In place, for a runtime may work on those very tensors. The rings need no clearing: their
+    first frame fills them, or they are read only where they were written.
+    """
+    for tensor in (state.tensors.in_flight, state.tensors.origins, state.tensors.sources):
+        tensor.zero_()
+    return with_empty_bank(state)
+
+
 def bank_update(sampling: SamplingParameters, state: StreamState) -> BankUpdate:
     """Return what the next frame does to the bank."""
     bank = state.tensors.bank

@@ -60,12 +60,12 @@ class PartsStep:
             prediction=sampling.prediction,
             guidance=sampling.guidance,
         )
-        seen = unet().seen
+        seen, bank = unet().seen, {name: ring.clone() for name, ring in tensors.bank.items()}
         return {
             "copy in": lambda: torch.from_numpy(picture).to(sampling.noise.device),
             "encode": lambda: parts.encode(picture),
             "unet": unet,
-            "bank": lambda: banks.apply_update(dict(tensors.bank), seen, update, sampling.seed),
+            "bank": lambda: banks.apply_update(bank, seen, update, sampling.seed, sampling.rules),
             "decode": lambda: parts.decode(latent, shown),
             "copy out": lambda: shown.cpu(),
         }

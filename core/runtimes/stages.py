@@ -9,21 +9,26 @@ from typing import Any
 
 import torch
 
-from core.algorithm.bank import BankUpdate, slot_count
+from core.algorithm import bank as banks
+from core.algorithm import stream
+from core.algorithm.bank import BankUpdate
 from core.algorithm.stream import SamplingParameters, Stages, StreamState
-from core.settings import Policy
 
 STAGES = ("copy in", "encode", "unet", "bank", "decode", "copy out")
 
 
 def sample_update(sampling: SamplingParameters, state: StreamState) -> BankUpdate:
-    """Return an update in which a frame enters the bank: every row writes a slot, or a group of one row is merged."""
-    rows = len(state.positions)
-    ages = tuple(range(1, rows + 1))
-    merging = sampling.policy is Policy.MERGE and bool(state.tensors.bank)
-    writes = ((),) * rows if merging or not state.tensors.bank else tuple((slot,) for slot in state.positions)
-    slots = slot_count(state.tensors.bank)
-    return BankUpdate(ages, writes, ((0, 0),) if merging else (), state.positions, (slots,) * rows)
+    """Return the update of a stream's frame in which most is kept: of all that an interval has, the first of these."""
+    bank = state.tensors.bank
+    slots = banks.slot_count(bank)
+    kept = stream.keeping(sampling, slots, len(banks.merge_groups(banks.layout_of(bank))))
+    begun = len(state.positions)  # by then every row has a past
+    ages = (stream.row_ages(sampling, state._replace(frame_index=begun + n)) for n in range(sampling.interval))
+    return max((banks.next_update(slots, state.positions, one, kept) for one in ages), key=_work)
+
+
+def _work(update: BankUpdate) -> int:
+    return len(update.merged) + sum(map(len, update.writes))
 
 
 @torch.inference_mode()

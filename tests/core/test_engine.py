@@ -27,7 +27,9 @@ from core.progress import silent
 from core.runtimes.choice import resolve
 from core.runtimes.load import load
 from core.runtimes.model import Model
-from core.settings import EngineSettings, Guidance, Look, OnSwitch, Policy
+from core.runtimes.stages import sample_update
+from core.settings import BANK_RULES, BankPreset, EngineSettings, Guidance, Look, OnSwitch, Policy
+from core.steadying import Steadying
 from tests.support.model_folders import layout_once, make_folder, parts_of, replace_parts
 
 SIZE = 64
@@ -237,6 +239,71 @@ def test_to_forget_is_to_start_anew(folder: Path, policy: Policy) -> None:
     run(engine, range(4))
     engine.forget()
     assert same(run(engine, range(4, 8)), run(make(folder, policy=policy), range(4, 8)))
+
+
+def detailed(tmp_path: Path, **values: Any) -> Engine:
+    """An engine of a model with a detail stage, which shows the source that the frame got."""
+    engine = make(make_folder(tmp_path / "own"), **values)
+    count = engine.settings.steps
+    state = engine._state
+    tensors = state.tensors._replace(sources=torch.zeros(count, SIZE, SIZE, 3, dtype=torch.uint8))
+    engine._state = state._replace(tensors=tensors)
+    replace_parts(engine, decode=lambda latent, source: source.numpy().copy())
+    return engine
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_film_is_not_steadied_by_the_film_before(tmp_path: Path, steps: int) -> None:
+    engine, new = (detailed(tmp_path / name, steps=steps) for name in ("used", "new"))
+    run(engine, range(4))
+    list(engine.drain())
+    found, expected = ([one.translate(picture(number) // 8) for number in range(3)] for one in (engine, new))
+    assert same(found[steps - 1 :], expected[steps - 1 :])
+
+
+@pytest.mark.parametrize(
+    ("steps", "preset", "on_switch"),
+    [(1, BankPreset.OWN, OnSwitch.DECAY), (2, BankPreset.OWN, OnSwitch.KEEP), (2, BankPreset.PAPER, OnSwitch.KEEP)],
+)
+def test_an_engine_that_starts_anew_with_another_look_is_like_a_new_one(
+    folder: Path, steps: int, preset: BankPreset, on_switch: OnSwitch
+) -> None:
+    rules = BANK_RULES[preset]
+    first = Look("ink", interval=1, on_switch=on_switch, steady=0.5)
+    look = dataclasses.replace(first, prompt="neon")
+    engine, new = make(folder, first, steps=steps, rules=rules), make(folder, look, steps=steps, rules=rules)
+    run(engine, range(5))
+    engine.set_look(first, 30)
+    engine.set_look(dataclasses.replace(first, prompt="red"), 30)
+    run(engine, range(3))
+    list(engine.drain())
+    engine.set_look(look)
+    assert same(run(engine, range(4, 10))[steps - 1 :], run(new, range(4, 10))[steps - 1 :])
+
+
+def test_to_forget_ends_a_decay_and_what_is_held(folder: Path) -> None:
+    look = Look("ink", interval=1, on_switch=OnSwitch.DECAY, steady=0.5)
+    engine = make(folder, look)
+    run(engine, range(4))
+    engine.set_look(dataclasses.replace(look, prompt="neon"))
+    engine.forget()
+    assert same(run(engine, range(4, 8)), run(make(folder, engine.look), range(4, 8)))
+
+
+@pytest.mark.parametrize("preset", [BankPreset.OWN, BankPreset.PAPER])
+def test_to_measure_its_stages_changes_no_bank(folder: Path, preset: BankPreset) -> None:
+    values = {"policy": Policy.MERGE, "rules": BANK_RULES[preset]}
+    engine = make(folder, **values)
+    run(engine, range(3))
+    before = {name: ring.clone() for name, ring in engine._state.tensors.bank.items()}
+    assert engine.stages(picture(9), repeats=1)["bank"] > 0
+    assert all(torch.equal(ring, before[name]) for name, ring in engine._state.tensors.bank.items())
+    groups = len(banks.merge_groups(engine._model.layout))
+    merged = sample_update(engine._sampling, engine._state).merged
+    assert groups > 1
+    assert len(merged) == groups, "an interval of one, or the paper's rules: all groups in one frame"
+    later = engine._sampling._replace(interval=4)
+    assert len(sample_update(later, engine._state).merged) == (groups if preset is BankPreset.PAPER else 1)
 
 
 @pytest.mark.parametrize("policy", Policy)
@@ -691,17 +758,59 @@ def test_what_is_no_number_leaves_the_bank_again(folder: Path, policy: Policy, s
 
 
 def test_a_bank_is_made_anew_softly_as_often_as_the_look_says(folder: Path) -> None:
-    engine = make(folder, Look("ink", interval=1, fusion_strength=0.8, refresh=4))
+    engine = make(folder, Look("ink", interval=1, fusion_strength=0.8, refresh=9))
     calls = watch(engine)
-    run(engine, range(4))
+    run(engine, range(9))
     assert engine.refreshes == 1
-    assert [call.fresh for call in calls] == [[True], [False], [False], [False]]
-    run(engine, range(4, 12))
-    strengths = [call.strength[0] for call in calls[4:12]]
+    assert [call.fresh[0] for call in calls] == [True] + [False] * 8
+    run(engine, range(9, 17))
+    strengths = [call.strength[0] for call in calls[9:17]]
     assert strengths == pytest.approx([0.8 * done / 8 for done in range(8)])
-    # attention reads nothing of the old bank while it is filled with what is new
-    assert [call.fresh[0] for call in calls[4:12]] == [True] * 4 + [False] * 4
-    assert make(folder, Look("ink", refresh=2), policy=Policy.OFF).refreshes == 0
+    assert [call.fresh[0] for call in calls[9:17]] == [True] + [False] * 7
+    run(engine, [17])
+    assert engine.refreshes == 2, "so many pictures after the last one"
+    still = make(folder, Look("ink", refresh=9), policy=Policy.OFF)
+    run(still, range(10))
+    assert still.refreshes == 0
+
+
+@pytest.mark.parametrize(
+    ("preset", "policy", "slots"),
+    [
+        (BankPreset.OWN, Policy.FIFO, 12),
+        (BankPreset.OWN, Policy.MERGE, 1),
+        (BankPreset.PAPER, Policy.MERGE, 1),
+        (BankPreset.PAPER, Policy.FIFO, 3),
+    ],
+)
+def test_nothing_of_the_old_bank_is_read_after_a_refresh(
+    folder: Path, preset: BankPreset, policy: Policy, slots: int
+) -> None:
+    look, values = Look("ink", interval=1, refresh=10), {"policy": policy, "slots": slots, "rules": BANK_RULES[preset]}
+    engine, other = make(folder, look, **values), make(folder, look, **values)
+    run(engine, range(10))
+    run(other, range(30, 40))
+    assert engine.refreshes == other.refreshes == 1
+    for one in (engine, other):
+        one._steadying = Steadying()  # which is none of the bank
+    assert same(run(engine, range(10, 18)), run(other, range(10, 18)))
+
+
+def test_what_is_imagined_is_refreshed_and_recovers(folder: Path) -> None:
+    engine = make(folder, Look("ink", interval=1, refresh=10))
+    for _ in range(10):
+        engine.imagine()
+    assert engine.refreshes == 1
+    with torch.inference_mode():
+        for ring in (rings := engine._state.tensors.bank).values():
+            ring.fill_(float("nan"))
+        engine._state = engine._state._replace(frame_index=1)  # after its first frame
+    assert rings
+    shown = [engine.imagine() for _ in range(4)]
+    assert shown[0] is not None
+    assert not shown[0].any()
+    assert shown[-1] is not None
+    assert shown[-1].any()
 
 
 def test_a_stream_that_drifts_is_refreshed_and_one_that_does_not_is_not(

@@ -92,6 +92,12 @@ def test_whole_numbers_have_ranges(kind: type, name: str, ends: tuple[int, int])
         refused(kind, **{name: value})
 
 
+def test_a_refresh_is_complete_before_the_next_begins() -> None:
+    assert Look(refresh=9).refresh == 9
+    for value in (1, 8):
+        assert "over 8" in refused(Look, refresh=value)
+
+
 @given(st.integers(64, 2048))
 def test_sizes_are_multiples_of_sixteen(size: int) -> None:
     for name in ("width", "height"):
