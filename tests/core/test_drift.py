@@ -26,10 +26,10 @@ def blurred(picture: Pixels, sigma: float) -> Pixels:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.uint8) if sigma > 0.05 else picture
 
 
-def first_drift(source: Callable[[int], Pixels], output: Callable[[int], Pixels], long: int = LONG) -> int | None:
+def first_drift(source: Callable[[int], Pixels], output: Callable[[int], Pixels]) -> int | None:
     """The picture at which a drift is seen first."""
     watch = DriftWatch()
-    for number in range(long):
+    for number in range(LONG):
         watch = watch.after(source(number), output(number))
         if watch.drifted:
             return number
@@ -64,22 +64,6 @@ def test_what_is_no_drift_is_not_taken_for_one(
     source: Callable[[int], Pixels], output: Callable[[int], Pixels]
 ) -> None:
     assert first_drift(source, output) is None
-
-
-def lit(number: int, every: int = 300) -> Pixels:
-    """A scene that is dark and bright by turns, as when a lamp is switched, or of two cameras."""
-    return (scene(number) // 2 + (10 if number // every % 2 else 80)).astype(np.uint8)
-
-
-def inked(source: Pixels) -> Pixels:
-    """A translation that comes of its source alone, but does other things to a bright one than to a dark one."""
-    return np.where(source > 100, 250, 20).astype(np.uint8)
-
-
-def test_another_scene_is_no_drift_and_a_drift_is_seen_through_many() -> None:
-    long = 2 * LONG
-    assert first_drift(lit, lambda n: inked(lit(n)), long) is None
-    assert first_drift(lit, lambda n: (inked(lit(n)) * (1 - n / 3000)).astype(np.uint8), long) is not None
 
 
 def test_what_was_always_so_is_no_drift_and_its_end_is_seen() -> None:

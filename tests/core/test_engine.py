@@ -292,7 +292,7 @@ def test_to_forget_ends_a_decay_and_what_is_held(folder: Path) -> None:
 
 @pytest.mark.parametrize("preset", [BankPreset.OWN, BankPreset.PAPER])
 def test_to_measure_its_stages_changes_no_bank(folder: Path, preset: BankPreset) -> None:
-    values = {"policy": Policy.MERGE, "rules": BANK_RULES[preset]}
+    values: dict[str, Any] = {"policy": Policy.MERGE, "rules": BANK_RULES[preset]}
     engine = make(folder, **values)
     run(engine, range(3))
     before = {name: ring.clone() for name, ring in engine._state.tensors.bank.items()}
