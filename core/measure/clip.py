@@ -18,7 +18,7 @@ class Clip:
     """
 
     def __init__(self, name: str) -> None:
-        where = _folder(name)
+        where = str(clip_folder(name))
         try:
             import torch
             import transformers
@@ -64,9 +64,10 @@ class Clip:
         return cast(Floats, vector.float().numpy())
 
 
-def _folder(name: str) -> str:
+def clip_folder(name: str) -> Path:
+    """Return the folder of a CLIP: that of this name, or the catalogue's. Raises MetricError."""
     if name != CLIP.name or Path(name).is_dir():
-        return name
+        return Path(name)
     if not CLIP.is_here():
         raise MetricError("CLIP is not here: `vcam models download clip` fetches it; or give a folder (--clip FOLDER)")
-    return str(CLIP.folder)
+    return CLIP.folder

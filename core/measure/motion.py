@@ -38,6 +38,20 @@ def dis_flow() -> OpticalFlow:
     return flow
 
 
+def raft_weights(given: Path | None = None) -> Path:
+    """Return the file of RAFT's weights: that given, else the first in torch's own cache. Raises MetricError."""
+    if given is None:
+        import torch
+
+        cached = sorted((Path(torch.hub.get_dir()) / "checkpoints").glob("raft_*.pth"))
+        if not cached:
+            raise MetricError("no RAFT weights in torch's cache; give their file (raft:FILE), or use the flow dis")
+        return cached[0]
+    if not given.is_file():
+        raise MetricError(f"{given}: no such file; give RAFT's weights (raft:FILE), or use the flow dis")
+    return given
+
+
 def raft_flow(weights: Path | None = None) -> OpticalFlow:
     """Return RAFT (Teed and Deng, ECCV 2020) of torchvision with weights that are on this machine; never download.
 
@@ -51,13 +65,7 @@ def raft_flow(weights: Path | None = None) -> OpticalFlow:
         raise MetricError("RAFT needs torchvision: pip install torchvision, or use the flow dis") from error
     except RuntimeError as error:  # its compiled half was built for another torch
         raise MetricError("this torchvision does not fit this torch; install its twin, or use the flow dis") from error
-    if weights is None:
-        cached = sorted((Path(torch.hub.get_dir()) / "checkpoints").glob("raft_*.pth"))
-        if not cached:
-            raise MetricError("no RAFT weights in torch's cache; give their file (raft:FILE), or use the flow dis")
-        weights = cached[0]
-    if not weights.is_file():
-        raise MetricError(f"{weights}: no such file; give RAFT's weights (raft:FILE), or use the flow dis")
+    weights = raft_weights(weights)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)

@@ -44,6 +44,7 @@ MAY_IMPORT_CORE = {
     "vcam/offline/evaluate.py",
     "vcam/offline/pairing.py",
     "vcam/offline/suite/page.py",
+    "vcam/offline/suite/plan.py",
     "vcam/offline/suite/results.py",
     "vcam/offline/suite/run.py",
     "vcam/offline/translate.py",

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from vcam.errors import OptionError, VcamError
 from vcam.offline.bench import machine
 from vcam.offline.suite.page import page
-from vcam.offline.suite.plan import OtherSystem, SuitePlan
+from vcam.offline.suite.plan import OtherSystem, SuitePlan, entries
 from vcam.offline.suite.results import CLAIMS, Claim, gathered
 from vcam.offline.suite.run import SuiteInstruments, carry_out
 from vcam.video import Note, natural, to_stderr
@@ -32,7 +32,9 @@ def find_clips(given: Iterable[Path]) -> tuple[Path, ...]:
     """Return the films: those named, and of a folder all that it holds; raises OptionError."""
     found: list[Path] = []
     for path in given:
-        inside = [one for one in path.iterdir() if one.suffix.lower() in VIDEO_SUFFIXES] if path.is_dir() else [path]
+        if not path.exists():
+            raise OptionError(f"{path}: there is no such film or folder")
+        inside = [one for one in entries(path) if one.suffix.lower() in VIDEO_SUFFIXES] if path.is_dir() else [path]
         if not inside:
             raise OptionError(f"{path}: no film in this folder ({', '.join(VIDEO_SUFFIXES)})")
         found += sorted(inside, key=lambda one: natural(one.name))
@@ -75,6 +77,9 @@ def make_report(
         _write(folder / "report.json", json.dumps(result, indent=1, default=str))
         _write(folder / "report.html", page(json.loads((folder / "report.json").read_bytes()), folder / "cells"))
     except OSError as error:
+        named = Path(error.filename) if isinstance(error.filename, str) else folder
+        if folder not in (named, *named.parents):
+            raise VcamError(f"{named}: cannot be used ({reason(error)}); what was made until then is kept") from error
         raise VcamError(f"{folder}: cannot be written ({reason(error)}); what was made until then is kept") from error
     return MadeReport(result, _table(result, folder))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import types
@@ -12,14 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from core.settings import BankPreset, EngineSettings, Look, Policy
-from vcam.errors import OptionError
+from vcam.errors import OptionError, VcamError
 from vcam.settings.engine_options import EngineOptions, engine_settings
 from vcam.settings.profiles import Profile
 from vcam.settings.toml_schema import did_you_mean, listed
-from vcam.video.media import VIDEO_SUFFIXES
+from vcam.video.media import VIDEO_SUFFIXES, reason
 
 _BANKS = (*Policy, *(one for one in BankPreset if one is not BankPreset.OWN))
-FORMAT = 1  # of the cells' files; another makes all of them anew
+FORMAT = 2  # of the cells' files; another makes all of them anew
 _ENGINE = get_type_hints(EngineOptions)  # each `X | None`
 _LOOK = get_type_hints(Look)
 
@@ -43,7 +44,8 @@ class OtherSystem(NamedTuple):
 class SuiteCell:
     """One film to make or to read, and to measure: of a clip, in a profile (None: not told), by a setting or a system.
 
-    settings, look: with what it is made; None where another system has made `film`.
+    settings, look: with what it is made; None where another system has made `film`. prompt: with which its alignment
+    is measured; None: it is not.
     """
 
     clip: Path
@@ -52,6 +54,7 @@ class SuiteCell:
     settings: EngineSettings | None = None
     look: Look | None = None
     film: Path | None = None
+    prompt: str | None = None
 
     @property
     def claimed(self) -> bool:
@@ -59,13 +62,15 @@ class SuiteCell:
         return self.film is not None
 
     def key(self, hashes: Mapping[Path, str], measured: Mapping[str, Any]) -> str:
-        """Return a name for all that the result depends on. measured: how it is measured."""
+        """Return a name for all that the result depends on. measured: how it is measured, and by which program."""
         facts = {
             "format": FORMAT,
             "clip": hashes[self.clip],
             "film": hashes[self.film] if self.film else None,
             "settings": asdict(self.settings) if self.settings else None,
             "look": asdict(self.look) if self.look else None,
+            "prompt": self.prompt,
+            "made_by": made_by(self.settings) if self.settings else None,
             **measured,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:20]
@@ -112,13 +117,15 @@ class SuitePlan:
         for setting in self.settings:
             for profile in self.profiles:
                 look = replace(profile.look, **setting.look)
-                yield SuiteCell(clip, profile.id, setting.name, self.engine_options(profile, setting), look)
+                settings = self.engine_options(profile, setting)
+                yield SuiteCell(clip, profile.id, setting.name, settings, look, prompt=look.prompt)
 
     def _of_others(self, clip: Path) -> Iterator[SuiteCell]:
-        ids = [profile.id for profile in self.profiles]
+        prompts = {profile.id: profile.look.prompt for profile in self.profiles}
         for other in self.others:
-            for film, profile in films_of(other.folder, clip, ids):
-                yield SuiteCell(clip, profile, other.name, film=film)
+            for film, profile in films_of(other.folder, clip, prompts):
+                prompt = None if profile is None else prompts[profile]
+                yield SuiteCell(clip, profile, other.name, film=film, prompt=prompt)
 
 
 def films_of(folder: Path, clip: Path, profiles: Iterable[str]) -> list[tuple[Path, str | None]]:
@@ -130,7 +137,7 @@ def films_of(folder: Path, clip: Path, profiles: Iterable[str]) -> list[tuple[Pa
     endings = {f"{joint}{one}": one for one in profiles for joint in "-_."}
     found: list[tuple[Path, str | None]] = []
     for where, told in [(folder, None), *((folder / one, one) for one in profiles)]:
-        for path in sorted(where.iterdir()) if where.is_dir() else ():
+        for path in entries(where) if where.is_dir() else ():
             if not (path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES):
                 continue
             name = path.name if path.is_dir() else path.stem
@@ -139,6 +146,16 @@ def films_of(folder: Path, clip: Path, profiles: Iterable[str]) -> list[tuple[Pa
             elif told is None and name.startswith(clip.stem) and name[len(clip.stem) :] in endings:
                 found.append((path, endings[name[len(clip.stem) :]]))
     return found
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder, sorted; raises OptionError."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise OptionError(
+            f"{folder}: this folder cannot be read ({reason(error)}); allow it, or name another"
+        ) from error
 
 
 # ------------------------------------------------------------------------------------------------------- settings
@@ -200,12 +217,38 @@ def _value(key: str, text: str, kind: Any) -> Any:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's pictures with their names."""
+    """Return the SHA-256 of a file, or of a folder's files with their names. Raises VcamError."""
     kind = hashlib.sha256()
-    for one in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if path.is_dir():
-            kind.update(one.name.encode())
-        with one.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                kind.update(chunk)
+    try:
+        for one in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if path.is_dir():
+                if not one.is_file():
+                    continue
+                kind.update(one.relative_to(path).as_posix().encode())
+            with one.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    kind.update(chunk)
+    except OSError as error:
+        raise VcamError(f"{path}: cannot be read ({reason(error)})") from error
     return kind.hexdigest()
+
+
+def made_by(settings: EngineSettings) -> dict[str, Any]:
+    """Return what makes the pictures besides the settings: the model's and the LoRAs' files, runtime and device.
+
+    Raises ModelError, SettingsError, VcamError.
+    """
+    from core.models.description import describe
+    from core.runtimes.choice import resolve  # torch: only when it is needed
+
+    model, chosen = describe(settings.model), resolve(settings).settings
+    return {
+        "model": [_part_hash(model.folder / part) for part in model.parts],
+        "loras": [_part_hash(Path(lora.path)) for lora in settings.loras],
+        "runtime": [str(chosen.runtime), str(chosen.provider), chosen.device, chosen.dtype],
+    }
+
+
+@functools.cache  # a suite has many cells of one model
+def _part_hash(path: Path) -> str:
+    return sha256_of(path)

@@ -88,6 +88,7 @@ def gathered(
         "table": {name: _summary(by[name], by.get(first or "", [])) for name in names if by[name]},
         "claims": [claim._asdict() for claim in claims],
         "rows": rows,
+        "left_out": found["left_out"],
         "notes": found["notes"],
     }
 

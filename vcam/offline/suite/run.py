@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ import numpy as np
 
 from core.errors import MetricError
 from core.measure import metrics
-from core.measure.clip import Clip
+from core.measure.clip import Clip, clip_folder
 from core.measure.identity import FindFaces
 from core.measure.metrics import Means
-from core.measure.motion import Motion, Pixels, motion
+from core.measure.motion import Motion, Pixels, motion, raft_weights
 from core.settings import EngineSettings, Framing, Look
 from vcam.errors import VcamError
+from vcam.offline.bench import machine
 from vcam.offline.evaluate import Reference, figures, flow_named, reference_for, words_for
 from vcam.offline.pairing import pair_up, pairs
 from vcam.offline.suite.plan import SuiteCell, SuitePlan, sha256_of
@@ -46,6 +48,7 @@ from vcam.video import (
     writing,
 )
 from vcam.video.landmarks import OpenLandmarks, faces_of, region_of
+from vcam.video.media import reason
 
 MOST_MOTIONS = 512 << 20  # bytes of a clip's flow that are kept for its cells
 STRIP = 5  # pictures of a strip
@@ -75,11 +78,13 @@ class _Workplace:
     plan: SuitePlan
     lab: SuiteInstruments
     faces: FindFaces | None
-    note: Note
+    note: Note  # for the report, too
+    say: Note  # for the person alone: the report has it from the rows
     net: Clip | None
     clip: tuple[Path, Framing | None, list[Pixels]] | None = None
     motions: list[Motion] = field(default_factory=list)
     references: dict[tuple[str, tuple[int, int]], Reference] = field(default_factory=dict)
+    of_clip: list[str] = field(default_factory=list)  # what was said while the clip was read
 
 
 def carry_out(
@@ -90,10 +95,11 @@ def carry_out(
     progress: bool = True,
     note: Note = lambda text: None,
 ) -> dict[str, Any]:
-    """Make and measure what is not there yet, and return all results: {inputs, rows, notes}.
+    """Make and measure what is not there yet, and return all results: {inputs, sources, rows, left_out, notes}.
 
     folder: where each cell's result lies, under a name that stands for all that it depends on; what is found there is
-    not made again. Raises VcamError; what was done until then is kept.
+    not made again. Other systems' films come first: one that cannot be measured is left out, and a note and `left_out`
+    say why. Raises VcamError; what was done until then is kept.
     """
     notes, noted = kept(note)
     for text in plan.missing():
@@ -101,7 +107,13 @@ def carry_out(
     cells = plan.cells()
     if not cells:
         raise VcamError("there is nothing to measure: no profile, no setting, and no film of another system")
-    (folder / "cells").mkdir(parents=True, exist_ok=True)
+    for clip in plan.clips:
+        probe(clip)  # before anything is made
+    flow_named(plan.flow)
+    try:
+        (folder / "cells").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VcamError(f"{folder}: cannot be written ({reason(error)}); choose another folder") from error
     files = sorted({*plan.clips, *(cell.film for cell in cells if cell.film)})
     hashes = {path: sha256_of(path) for path in files}
     faces = faces_of(noted, plan.faces, lab.open_landmarks)
@@ -111,20 +123,52 @@ def carry_out(
         "flow": plan.flow,
         "by": plan.clip,
         "faces": faces is not None,
+        "program": metadata.version("streamv2v-camera"),
+        "measured_by": [sha256_of(path) for path in _files_of_instruments(plan)],
     }
     keys = [cell.key(hashes, by) for cell in cells]
-    place = _Workplace(plan, lab, faces, noted, Clip(plan.clip) if plan.clip else None)
-    rows = []
+    place = _Workplace(plan, lab, faces, noted, note, Clip(plan.clip) if plan.clip else None)
+    done: dict[int, dict[str, Any]] = {}
+    left_out = []
     with _bar(progress, len(cells)) as advance:
-        for cell, key in zip(cells, keys, strict=True):
+        for index in sorted(range(len(cells)), key=lambda one: not cells[one].claimed):
+            cell, key = cells[index], keys[index]
+            named = {"clip": cell.clip.name, "profile": cell.profile, "by": cell.by}
+            advance(f"{cell.clip.stem}, {cell.profile or '-'}, {cell.by}")
             found = _stored(folder / "cells" / f"{key}.json")
             if found is None:
-                found = _made(cell, key, place, folder / "cells")
-            rows.append({"clip": cell.clip.name, "profile": cell.profile, "by": cell.by, "key": key, **found})
-            advance(f"{cell.clip.stem}, {cell.profile or '-'}, {cell.by}")
-        sources = {clip.name: _source_files(clip, hashes[clip], place, folder / "cells") for clip in plan.clips}
+                try:
+                    measured = _measured(cell, place)
+                except VcamError as error:
+                    if not cell.claimed:
+                        raise
+                    noted(f"{cell.by}, left out: {_nameless(str(error), cell)}")
+                    left_out.append({**named, "reason": _nameless(str(error), cell)})
+                    continue
+                found = _kept(cell, key, measured, folder / "cells")
+            done[index] = {**named, "key": key, **found}
+    rows = [done[index] for index in sorted(done)]
+    if not rows:
+        raise VcamError(f"not one film could be measured: {left_out[0]['reason']}")
+    notes += [text for row in rows for text in row.pop("notes")]
+    sources = {clip.name: _source_files(clip, hashes[clip], place, folder / "cells") for clip in plan.clips}
     inputs = [{"name": _named(path, plan), "sha256": hashes[path]} for path in files]
-    return {"inputs": inputs, "sources": sources, "rows": rows, "notes": notes}
+    notes = list(dict.fromkeys(notes))
+    return {"inputs": inputs, "sources": sources, "rows": rows, "left_out": left_out, "notes": notes}
+
+
+def _files_of_instruments(plan: SuitePlan) -> list[Path]:
+    """Return the files of the flow and of CLIP by which the plan measures; raises MetricError."""
+    kind, _, weights = plan.flow.partition(":")
+    flow = [raft_weights(Path(weights) if weights else None)] if kind == "raft" else []
+    return [*flow, *([clip_folder(plan.clip)] if plan.clip else [])]
+
+
+def _nameless(text: str, cell: SuiteCell) -> str:
+    """Return a text with names only: a report does not tell where files lie on the machine that made it."""
+    for path in (cell.film, cell.clip):
+        text = text if path is None else text.replace(str(path), path.name)
+    return text
 
 
 def _named(path: Path, plan: SuitePlan) -> str:
@@ -159,12 +203,20 @@ def _stored(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _made(cell: SuiteCell, key: str, place: _Workplace, folder: Path) -> dict[str, Any]:
-    """Make or read a cell's film, measure it, keep film, strip and result; raise VcamError."""
+def _measured(cell: SuiteCell, place: _Workplace) -> tuple[dict[str, Any], list[Pixels], Fraction]:
+    """Make or read a cell's film and measure it: its result, pictures and rate; raise VcamError."""
     try:
-        found, pictures, rate = _of_other(cell, place) if cell.film else _of_own(cell, place)
+        return _of_other(cell, place) if cell.film else _of_own(cell, place)
     except MetricError as error:
         raise VcamError(f"{cell.film or cell.clip}: {error}") from error
+
+
+def _kept(
+    cell: SuiteCell, key: str, measured: tuple[dict[str, Any], list[Pixels], Fraction], folder: Path
+) -> dict[str, Any]:
+    """Keep film, strip and result of a cell, with the machine on which it was made."""
+    found, pictures, rate = measured
+    found["machine"] = machine(found.pop("device"))
     found["strip"], found["shown"] = _keep(pictures, rate, folder / key, probe(cell.clip))
     unfinished = folder / f".{key}.json"
     unfinished.write_text(json.dumps(found), encoding="utf-8")
@@ -192,7 +244,12 @@ def _of_own(cell: SuiteCell, place: _Workplace) -> tuple[dict[str, Any], list[Pi
     known = _motions(source, place, means)
     measured = metrics.measure_pairs(zip(source, output, strict=True), means=means, motions=known)
     speed = {"seconds": round(seconds, 3), "fps": round(len(made) / seconds, 2) if seconds else None}
-    facts = {"delay": engine.delay, "runtime": str(engine.settings.runtime), "engine_size": [width, height]}
+    facts: dict[str, Any] = {
+        "delay": engine.delay,
+        "runtime": str(engine.settings.runtime),
+        "engine_size": [width, height],
+    }
+    facts |= {"device": engine.settings.device, "notes": [_nameless(text, cell) for text in place.of_clip]}
     return {"figures": figures(measured), **facts, "speed": speed, "said": []}, output, rate
 
 
@@ -206,11 +263,9 @@ def _of_other(cell: SuiteCell, place: _Workplace) -> tuple[dict[str, Any], list[
         (resized(first, *size), resized(second, *size))
         for first, second in pairs(pairing, note, frames=place.plan.frames)
     ]
-    prompt = next((one.look.prompt for one in place.plan.profiles if one.id == cell.profile), None)
-    measured = metrics.measure_pairs(taken, means=_means(place, prompt, size, None))
-    facts = {"delay": pairing.delay, "runtime": None, "engine_size": None, "speed": None}
-    # names only: a report does not tell where files lie on the machine that made it
-    words = [text.replace(str(cell.film), cell.film.name).replace(str(cell.clip), cell.clip.name) for text in said]
+    measured = metrics.measure_pairs(taken, means=_means(place, cell.prompt, size, None))
+    facts = {"delay": pairing.delay, "runtime": None, "engine_size": None, "device": "cpu", "speed": None, "notes": []}
+    words = [_nameless(text, cell) for text in said]
     rate = pairing.source.rate / pairing.source_every
     return {"figures": figures(measured), **facts, "said": words}, [output for _, output in taken], rate
 
@@ -235,7 +290,8 @@ def _source(clip: Path, framing: Framing | None, place: _Workplace) -> tuple[lis
     framing = framing if framing is Framing.FACE else None
     if place.clip is None or place.clip[:2] != (clip, framing):
         size = engine_size(media.width, media.height, place.plan.side**2, pixel_aspect=media.pixel_aspect)
-        pictures = framed_by(framing, media, read(media, place.note), place.note, place.lab.open_faces)
+        place.of_clip, noted = kept(place.say)
+        pictures = framed_by(framing, media, read(media, noted), noted, place.lab.open_faces)
         taken = [resized(one.rgb, *size) for one in itertools.islice(pictures, place.plan.frames)]
         if not taken:
             raise VcamError(f"{clip}: not one picture can be read")

@@ -17,13 +17,13 @@ import pytest
 from core.errors import ModelError
 from core.measure.identity import MarkedFace
 from core.measure.motion import Pixels
-from core.settings import BankPreset, EngineSettings, Look, Policy
+from core.settings import BankPreset, EngineSettings, Look, Lora, Policy
 from tests.support import synthetic_films as films
 from tests.support.media_files import film
 from tests.support.synthetic_films import Film
-from vcam.errors import OptionError
+from vcam.errors import OptionError, VcamError
 from vcam.offline.suite.make import MadeReport, find_clips, make_report, others_of
-from vcam.offline.suite.plan import OtherSystem, SuitePlan, films_of, parse_setting, sha256_of
+from vcam.offline.suite.plan import OtherSystem, SuiteCell, SuitePlan, films_of, made_by, parse_setting, sha256_of
 from vcam.offline.suite.results import CLAIMS, read_claims
 from vcam.offline.suite.run import SuiteInstruments
 from vcam.settings.engine_options import EngineOptions
@@ -216,6 +216,78 @@ def test_a_film_that_is_not_there_is_said(clips: tuple[Path, ...], tmp_path: Pat
     assert [note.endswith("no film named like talk.mp4") for note in notes] == [True]
 
 
+def test_a_film_that_cannot_be_measured_is_left_out_and_said(clips: tuple[Path, ...], tmp_path: Path) -> None:
+    folder = tmp_path / "CoDeF"
+    written(folder / "walk.mp4", films.edit(LONG))
+    (folder / "walk-pale.mp4").write_bytes(b"no film")
+    written(folder / "talk.mp4", films.edit(LONG)[:5])
+    seen: list[int] = []
+
+    class Counts(PaintingEngine):
+        def __init__(self, settings: EngineSettings, look: Look) -> None:
+            super().__init__(settings, look)
+            seen.append(len(list((tmp_path / "out" / "cells").glob("*.json"))))
+
+    asked = plan(clips, profiles=(PALE,), settings=SETTINGS[:1], others=(OtherSystem("CoDeF", folder),), frames=None)
+    result = made(asked, tmp_path / "out", lab(make_engine=Counts)).result
+    assert [(row["clip"], row["by"]) for row in result["rows"]] == [
+        ("walk.mp4", "steady"),
+        ("walk.mp4", "CoDeF"),
+        ("talk.mp4", "steady"),
+    ]
+    assert {(one["clip"], one["profile"]) for one in result["left_out"]} == {("walk.mp4", "pale"), ("talk.mp4", None)}
+    assert all(any(one["reason"] in note for note in result["notes"]) for one in result["left_out"])
+    assert str(tmp_path) not in json.dumps(result["left_out"])
+    assert seen[0] == 1, "other systems' films come before anything is translated"
+
+
+def test_where_no_film_can_be_measured_there_is_no_report(clips: tuple[Path, ...], tmp_path: Path) -> None:
+    (tmp_path / "walk.mp4").write_bytes(b"no film")
+    asked = plan(clips[:1], profiles=(), settings=(), others=(OtherSystem("CoDeF", tmp_path),))
+    with pytest.raises(VcamError, match="not one film could be measured: "):
+        made(asked, tmp_path / "out")
+
+
+def test_another_prompt_measures_another_systems_film_anew(clips: tuple[Path, ...], tmp_path: Path) -> None:
+    written(tmp_path / "CoDeF" / "walk-pale.mp4", films.edit(LONG))
+    asked = plan(clips[:1], settings=(), profiles=(PALE,), others=(OtherSystem("CoDeF", tmp_path / "CoDeF"),))
+    other = replace(asked, profiles=(replace(PALE, look=Look(prompt="paler")),))
+    keys = [made(one, tmp_path / "out").result["rows"][0]["key"] for one in (asked, other, asked)]
+    assert keys[0] == keys[2] != keys[1]
+
+
+def key_of(settings: EngineSettings, **measured: Any) -> str:
+    look = Look(prompt="pale")
+    return SuiteCell(Path("walk.mp4"), "pale", "own", settings, look).key({Path("walk.mp4"): "1"}, measured)
+
+
+def test_the_key_knows_the_files_that_make_the_pictures(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    one, two = (made_by(EngineSettings(loras=(Lora(str(path)),))) for path in paths)
+    assert one["loras"] != two["loras"]
+    assert one["model"] == two["model"] != []
+    assert one["runtime"][2] != "auto"
+    assert key_of(EngineSettings()) != key_of(EngineSettings(), program="another")
+
+
+def test_each_row_says_on_which_machine_it_was_made(whole: tuple[MadeReport, Path]) -> None:
+    assert all(row["machine"]["processor"] for row in whole[0].result["rows"])
+
+
+def test_what_was_said_while_a_clip_was_read_is_in_a_resumed_report_too(tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for index, picture in enumerate(films.source(3)):
+        cv2.imwrite(str(folder / f"{index}.png"), picture)
+    (folder / "1.png").write_bytes(b"no picture")
+    asked = plan((folder,), profiles=(PALE,))
+    first, again = (made(asked, tmp_path / "out").result["notes"] for _ in range(2))
+    assert any("1.png" in note for note in first)
+    assert [note for note in first if "1.png" in note] == [note for note in again if "1.png" in note]
+
+
 def test_films_are_found_by_the_clips_names(tmp_path: Path) -> None:
     for name in ("walk.mp4", "walk_ink.webm", "walk-noir.mp4", "walking.mp4", "ink/walk.mkv", "walk/1.png", "walk.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -284,6 +356,8 @@ def test_clips_and_folders_that_cannot_be_used_are_named(clips: tuple[Path, ...]
     assert find_clips([clips[0].parent]) == tuple(sorted(clips))
     with pytest.raises(OptionError, match="no film in this folder"):
         find_clips([tmp_path])
+    with pytest.raises(OptionError, match=r"gone\.mp4: there is no such film or folder"):
+        find_clips([tmp_path / "gone.mp4"])
     with pytest.raises(OptionError, match="two clips are named walk"):
         find_clips([clips[0], clips[0]])
     with pytest.raises(OptionError, match="must be NAME=FOLDER"):
@@ -291,6 +365,17 @@ def test_clips_and_folders_that_cannot_be_used_are_named(clips: tuple[Path, ...]
     with pytest.raises(OptionError, match="a name of its own"):
         made(plan(clips, settings=SETTINGS[:1] * 2), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_input_is_not_told_as_a_wrong_folder_for_the_report(clips: tuple[Path, ...], tmp_path: Path) -> None:
+    for wrong in (tmp_path / "gone.mp4", tmp_path):
+        with pytest.raises(VcamError) as told:
+            made(plan((wrong,)), tmp_path / "out")
+        assert str(told.value).startswith(f"{wrong}: ")
+        assert "written" not in str(told.value)
+    (tmp_path / "file").touch()
+    with pytest.raises(VcamError, match="file: cannot be written"):
+        made(plan(clips), tmp_path / "file")
 
 
 # ------------------------------------------------------------------------------------------------ the page
