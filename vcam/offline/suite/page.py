@@ -26,6 +26,7 @@ def page(result: Mapping[str, Any], cells: Path) -> str:
     identity = hashlib.sha256("".join(row["key"] for row in result["rows"]).encode()).hexdigest()[:12]
     data = {
         "id": identity,
+        "names": list(result["table"]),  # in their order: a script's object has keys like numbers first
         "result": result,
         "definitions": [one._asdict() for one in DEFINITIONS],
         "films": films,
