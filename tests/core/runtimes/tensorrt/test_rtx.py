@@ -86,7 +86,10 @@ def builds_for_turing(model: Path, folder: Path, changes: dict[str, object], for
     plain = {"width": 64, "height": 64, "dtype": "float16"}
     settings = EngineSettings(model=str(model), **(plain | changes))  # type: ignore[arg-type]
     graphs = exported(settings, "7.5", folder, form)
-    assert list(graphs) == ["frame.engine", "merge.engine"][: 1 + (settings.policy is Policy.MERGE)]
+    first, *merges = graphs
+    assert first == "frame.engine"
+    assert merges == [f"merge-{group}.engine" for group in range(len(merges))], "one for each group of layers"
+    assert bool(merges) is (settings.policy is Policy.MERGE)
     for name, graph in graphs.items():
         network, engine = parsed(graph), built(graph, "7.5")
         in_place = name == "frame.engine" and settings.policy is Policy.FIFO and form is RTX
