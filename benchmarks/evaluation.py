@@ -128,7 +128,7 @@ def _figure(found: Mapping[str, Any] | None) -> str:
         return "-"
     change = found["change_percent"]
     told = f" ({change:+.1f} %)" if change else ""
-    return f"{found['mean']:.4g} ± {found['sd']:.2g}{told}"
+    return f"{found['mean']:.4g} ± {found['sd']:.3g}{told}"
 
 
 def _spread(kept: Mapping[str, Any], axis: str) -> str:

@@ -117,7 +117,12 @@ def _summary(rows: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, 
 
 
 def _change(name: str, rows: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the mean over films of the change to the same film by the first setting, percent."""
+    """Return the mean over films of the change to the same film by the first setting, percent.
+
+    None for figures that lie about 0, where a share means nothing.
+    """
+    if name == "ghosting" or name.startswith("drift_"):
+        return None
     before = {(row["clip"], row["profile"]): row["figures"][name] for row in baseline}
     changes = [
         100 * (row["figures"][name] / old - 1)
