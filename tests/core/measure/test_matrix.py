@@ -234,7 +234,7 @@ def test_what_the_camera_sees_anew_is_no_drift() -> None:
     negative = [255 - one for one in darker]
     found = figures(darker, negative)
     assert abs(found["drift_edit"]) < 8  # the mean edit itself, over all places, falls by 19 %
-    assert abs(found["drift_sharpness"]) < 6
+    assert abs(found["drift_sharpness"]) < 8  # the contrast of the output itself falls by 20 %
     assert found["drift_colour"] < 2
 
 
