@@ -235,7 +235,7 @@ def test_what_the_camera_sees_anew_is_no_drift() -> None:
     found = figures(darker, negative)
     assert abs(found["drift_edit"]) < 8  # the mean edit itself, over all places, falls by 19 %
     assert abs(found["drift_sharpness"]) < 8  # the contrast of the output itself falls by 20 %
-    assert found["drift_colour"] < 2
+    assert found["drift_colour"] < 3  # the lightness itself falls by some 10
 
 
 def test_a_curve_shows_when_it_happened() -> None:
