@@ -169,9 +169,7 @@ def test_no_change_of_the_look_compiles_anything_again(folder: Path, policy: Pol
     made = compilations()
     frame = one._state.tensors  # of the stream that was opened: every frame works on them
     groups = len(merge_groups(layout_of(frame.bank)))
-    assert made == (
-        1 if policy is Policy.FIFO else 1 + groups
-    )  # of a merge, every row by the same code
+    assert made == (1 if policy is Policy.FIFO else 1 + groups)  # of a merge, every row by the same code
     rings = [ring.data_ptr() for ring in frame.bank.values()]
     held: list[int] = []
     for number in range(200):
