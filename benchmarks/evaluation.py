@@ -50,7 +50,9 @@ refused in one line before anything is measured.
 `suite` measures clips x profiles x settings, and folders of other systems' films that are named like the clips
 (`walk.mp4`, `walk-ink.mp4`, `ink/walk.mp4`; also folders of pictures), in one table. It writes `report.json`, and
 `report.html`: one file with tables, plots, strips, players that run together, and a blind test. Ended in the middle
-it goes on where it was, to the same report. Ours is measured as it leaves the engine, at the engine's size; other
+it goes on where it was, to the same report; a film that was made on another machine is taken as it is, and its row
+names that machine. Where another system's film is ahead of its clip, the report's player shows it that much early;
+its figures are not touched by that. Ours is measured as it leaves the engine, at the engine's size; other
 systems' films as they lie in their files, brought to the same size: their codec's errors are theirs. On a GPU with
 the real model the same command gives the table of that model: `--model sd15-lcm --clip clip --flow raft`.
 

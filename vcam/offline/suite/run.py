@@ -264,7 +264,14 @@ def _of_other(cell: SuiteCell, place: _Workplace) -> tuple[dict[str, Any], list[
         for first, second in pairs(pairing, note, frames=place.plan.frames)
     ]
     measured = metrics.measure_pairs(taken, means=_means(place, cell.prompt, size, None))
-    facts = {"delay": pairing.delay, "runtime": None, "engine_size": None, "device": "cpu", "speed": None, "notes": []}
+    facts: dict[str, Any] = {
+        "delay": pairing.delay,
+        "runtime": None,
+        "engine_size": None,
+        "device": "cpu",
+        "speed": None,
+        "notes": [],
+    }
     words = [_nameless(text, cell) for text in said]
     rate = pairing.source.rate / pairing.source_every
     return {"figures": figures(measured), **facts, "said": words}, [output for _, output in taken], rate
