@@ -266,7 +266,7 @@ def _ring_update(slots: int, positions: tuple[int, ...], ages: tuple[int, ...], 
 
 
 def apply_update(bank: Bank, seen: Features, update: BankUpdate, seed: int, rules: BankRules = OWN_RULES) -> Bank:
-    """Return the bank after that update; the rows that are merged are changed in place.
+    """Return the bank after that update; nothing given is changed.
 
     seed, rules: of the order in which tokens are merged.
     """
@@ -275,15 +275,29 @@ def apply_update(bank: Bank, seen: Features, update: BankUpdate, seed: int, rule
     elif any(update.writes):
         device = next(iter(bank.values())).device
         bank = write(bank, seen, slot_mask(slot_count(bank), update.writes).to(device))
-    if update.merged:
-        names = merge_groups(layout_of(bank))
-        for row, group in update.merged:
-            one = slice(row, row + 1)
-            part = {name: bank[name][one] for name in names[group]}
-            orders = merge_orders(layout_of(part), seed, [update.ages[row]], rules)
-            for name, merged in merge(part, {name: seen[name][one] for name in part}, orders).items():
-                bank[name][one] = merged
+    for group in sorted({group for _, group in update.merged}):
+        rows = [row for row, due in update.merged if due == group]
+        bank = bank | _merged_group(bank, seen, update, rows, group, seed, rules)
     return bank
+
+
+def _merged_group(
+    bank: Bank, seen: Features, update: BankUpdate, rows: Sequence[int], group: int, seed: int, rules: BankRules
+) -> Bank:
+    """Return the rings of a group of layers, those rows of them merged."""
+    names = merge_groups(layout_of(bank))[group]
+    made: dict[int, Bank] = {}
+    for row in rows:
+        one = slice(row, row + 1)
+        part = {name: bank[name][one] for name in names}
+        orders = merge_orders(layout_of(part), seed, [update.ages[row]], rules)
+        made[row] = merge(part, {name: seen[name][one] for name in names}, orders)
+    if len(made) == len(next(iter(bank.values()))):
+        return made[rows[0]] if len(rows) == 1 else {n: torch.cat([made[row][n] for row in rows]) for n in names}
+    return {
+        name: torch.cat([made[row][name] if row in made else ring[None] for row, ring in enumerate(bank[name])])
+        for name in names
+    }
 
 
 def merge_orders(layout: Layout, seed: int, frames: Sequence[int], rules: BankRules = OWN_RULES) -> dict[int, Tensor]:

@@ -207,12 +207,9 @@ def next_state(state: StreamState, tensors: StreamTensors, update: BankUpdate) -
 def step(net: Net, sampling: SamplingParameters, state: StreamState, latent: Tensor) -> tuple[Tensor, StreamState]:
     """Run one call of the stream batch: a latent [1, channels, h, w] in, the clean one of rows-1 calls ago out."""
     update, bank = bank_update(sampling, state), state.tensors.bank
-    inputs = frame_inputs(sampling, state, update)
-    if sampling.rules.attends and min(update.ages) > 0:
-        inputs = inputs._replace(reading=inputs.reading._replace(fresh=None))
     done = denoise_batch(
         net,
-        inputs,
+        frame_inputs(sampling, state, update),
         state.tensors,
         latent,
         prediction=sampling.prediction,

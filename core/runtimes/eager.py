@@ -61,6 +61,9 @@ class RememberedText:
         """See core.algorithm.net.Net."""
         if self._text is None or not torch.equal(text, self._text):
             self._cross, self._text = self.net.cross_attention(text), text
+        fresh = reading.fresh
+        if fresh is not None and fresh.device.type == "cpu" and not fresh.any():  # elsewhere to ask is to wait
+            reading = reading._replace(fresh=None)
         done: tuple[Tensor, Features] = self.net(latents, timesteps, text, bank, reading, self._cross)
         return done
 

@@ -33,6 +33,6 @@ def sequential(
         clean, origin, seen = denoise(
             net, inputs, bank, clean, origin, prediction=one.prediction, guidance=one.guidance
         )
-        tensors = state.tensors._replace(bank=banks.apply_update(bank, seen, update, one.seed))
+        tensors = state.tensors._replace(bank=banks.apply_update(bank, seen, update, one.seed, one.rules))
         done.append(stream.next_state(state, tensors, update))
     return clean, tuple(done)
