@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+import websockets.exceptions
 
 from core.settings import EngineSettings
 from tests.support.fake_engine import FACTORY
@@ -81,7 +82,7 @@ class TlsServer:
             timeout_graceful_shutdown=1,
         )
         self._uvicorn = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self._uvicorn.run, args=([self._socket],), daemon=True)
+        self.thread = threading.Thread(target=self._serve, daemon=True)
 
     @property
     def address(self) -> str:
@@ -93,6 +94,11 @@ class TlsServer:
         text = Pairing(self.book.add(name), self.certificate.fingerprint).to_text()
         pair(config_folder, self.address, text)
         return paired_server(config_folder, self.address)
+
+    def _serve(self) -> None:
+        # uvicorn closes at its end what is closing already
+        with contextlib.suppress(websockets.exceptions.InvalidState):
+            self._uvicorn.run([self._socket])
 
     def __enter__(self) -> TlsServer:
         self.thread.start()

@@ -411,11 +411,14 @@ class _Wire:
             await self._task
 
     async def _converse(self) -> None:
+        from websockets.exceptions import ConnectionClosed
+
         async with asyncio.timeout(OPEN_S):
             connection = await _connected(self._server)
         self._connection = connection
         try:
-            await connection.send(packed(self._hello))
+            with contextlib.suppress(ConnectionClosed):  # why it was closed may be there to be read
+                await connection.send(packed(self._hello))
             writing = asyncio.ensure_future(self._write(connection))
             try:
                 await self._read(connection)
