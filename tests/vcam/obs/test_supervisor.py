@@ -82,7 +82,7 @@ def test_starts_and_ends_in_a_row_leave_nothing(tmp_path: Path, faults: list[thr
         with bridge(tmp_path, LISTENS) as tried:
             if count % 2:
                 until(lambda: tried._process is not None)
-    assert len(psutil.Process().children()) == before
+    until(lambda: len(psutil.Process().children()) == before)  # on a busy machine the last one may still be ending
     assert not faults
 
 
