@@ -34,6 +34,7 @@ from vcam.remote.protocol import (
     LARGEST_PICTURE,
     LARGEST_TEXT,
     LATE_S,
+    NO_RECEIPT,
     PATH,
     SILENT_S,
     WINDOW,
@@ -47,7 +48,6 @@ from vcam.remote.protocol import (
     Loading,
     LorasUsed,
     Prompts,
-    Purpose,
     Refused,
     UseLook,
     UseLoraNames,
@@ -121,7 +121,6 @@ class ServerEngine:
         self,
         server: PairedServer,
         camera: str,
-        purpose: Purpose,
         settings: EngineSettings,
         look: Look,
         arrived: Callable[[], None] = lambda: None,
@@ -133,10 +132,10 @@ class ServerEngine:
         self._loras: dict[str, Lora] = {}
         self._sent: dict[int, _Sent] = {}  # of which a translation may still come
         self._open: set[int] = set()  # that are not answered
-        self._number = self._seen = 0
+        self._number, self._receipt = 0, NO_RECEIPT
         self._times = {part: deque[float](maxlen=MEASURED) for part in PARTS}
         named = replace(settings, loras=self._named(settings.loras))
-        hello = Hello(server.token, camera, purpose, named, _sent_look(look))
+        hello = Hello(server.token, camera, named, _sent_look(look))
         self._wire = _Wire(server, hello, self._ring)
         self._bell, self._ringing = multiprocessing.Pipe(duplex=False)
         self._rung = threading.Event()
@@ -169,7 +168,7 @@ class ServerEngine:
                 now = self._clock()
                 self._sent[self._number] = _Sent(order, now, 1000 * (now - began_s))
                 self._open.add(self._number)
-                given = GivenPicture(self._number, self._seen, order.captured_s, jpeg)
+                given = GivenPicture(self._number, self._receipt, jpeg)
                 self._number += 1
                 self._wire.put(packed_picture(given))
             case SetLook(look, frames):
@@ -262,7 +261,7 @@ class ServerEngine:
         if answer.shows is not None and shown is None:
             raise RemoteError("the server answers a picture that it was not given")
         sent = self._closed(answer.answers)
-        self._seen += 1
+        self._receipt = answer.receipt
         now = self._clock()
         trip_ms = 1000 * (now - sent.sent_s)
         late = trip_ms - min(answer.server_ms, 1000 * MOST_SERVER_S) > 1000 * LATE_S

@@ -12,7 +12,6 @@ from dataclasses import replace
 from core.settings import EngineSettings, Look
 from vcam.remote.connection import ServerEngine, load
 from vcam.remote.paired import PairedServer
-from vcam.remote.protocol import Purpose
 from vcam.worker.limits import Clock, Limits
 from vcam.worker.process import EngineProcess
 from vcam.worker.translator import EngineStarters
@@ -48,11 +47,11 @@ class ServerEngines:
 
     def show(self, settings: EngineSettings, look: Look) -> EngineProcess:
         """Start an engine whose pictures are to be published."""
-        return self._engine(settings, look, Purpose.SHOW, self._arrived)
+        return self._engine(settings, look, self._arrived)
 
     def trial(self, settings: EngineSettings, look: Look) -> EngineProcess:
         """Start an engine for looks that are tried."""
-        return self._engine(settings, look, Purpose.TRY, lambda: None)
+        return self._engine(settings, look, lambda: None)
 
     def cut(self) -> None:
         """End every connection at once; those that are begun until `mend` end at once too."""
@@ -67,11 +66,9 @@ class ServerEngines:
         with self._lock:
             self._cut = False
 
-    def _engine(
-        self, settings: EngineSettings, look: Look, purpose: Purpose, arrived: Callable[[], None]
-    ) -> EngineProcess:
+    def _engine(self, settings: EngineSettings, look: Look, arrived: Callable[[], None]) -> EngineProcess:
         def start(settings: EngineSettings, look: Look, _factory: str, _threads: int) -> ServerEngine:
-            made = ServerEngine(self.server, self._camera, purpose, settings, look, arrived, self._clock)
+            made = ServerEngine(self.server, self._camera, settings, look, arrived, self._clock)
             with self._lock:
                 self._connections.add(made)
                 cut = self._cut

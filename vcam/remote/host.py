@@ -27,7 +27,6 @@ from vcam.remote.protocol import (
     Loading,
     LorasUsed,
     Prompts,
-    Purpose,
     Refusal,
     Refused,
     UseLook,
@@ -116,8 +115,8 @@ class Offer:
 class Stream:
     """One stream: what waits for it, and its engine once that has loaded. tell: takes messages, on any thread."""
 
-    def __init__(self, camera: str, purpose: Purpose, settings: EngineSettings, look: Look, tell: Tell) -> None:
-        self.camera, self.purpose, self.settings, self.look, self.tell = camera, purpose, settings, look, tell
+    def __init__(self, camera: str, settings: EngineSettings, look: Look, tell: Tell) -> None:
+        self.camera, self.settings, self.look, self.tell = camera, settings, look, tell
         self.engine: EngineProtocol | None = None
         self.orders: deque[tuple[StreamOrder, float]] = deque()
         self.in_flight: deque[int] = deque()
@@ -167,13 +166,13 @@ class EngineHost:
         with self._load:
             self._loaded(self.offer.usual, Look(prompt="a person"), lambda text, fraction: None)
 
-    def open(self, camera: str, purpose: Purpose, asked: EngineSettings, look: Look, tell: Tell) -> Stream | Refused:
+    def open(self, camera: str, asked: EngineSettings, look: Look, tell: Tell) -> Stream | Refused:
         """Return a stream, whose engine is loaded meanwhile; or why there is none, at once."""
         try:
             settings = self.offer.settings_for(asked)
         except RemoteError as error:
             return Refused(Refusal.MODEL, str(error))
-        stream = Stream(camera, purpose, settings, look, tell)
+        stream = Stream(camera, settings, look, tell)
         with self._changed:
             if self._ending:
                 return Refused(Refusal.ENDING, "the server is ending")

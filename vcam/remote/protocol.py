@@ -4,8 +4,8 @@ Text messages are JSON objects with a "type"; pictures are binary messages, a fi
 Hello first, and nothing is looked at before its token. Whatever the other side sends that is not exactly this raises
 RemoteError, whose text is a sentence for the user; it never costs more than the message's own size.
 
-Numbers on the wire are big-endian. Clocks of two machines are never compared: times are the camera's own, which the
-server hands back, or durations.
+Numbers on the wire are big-endian. Clocks of two machines are never compared: pictures have numbers, by which the
+camera knows when each was taken, and times on the wire are durations.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from core.settings import (
 from vcam.errors import RemoteError
 from vcam.frames import EngineFacts
 
-VERSION = 1
+VERSION = 2
 PATH = "/v1/stream"
 WINDOW = 2  # pictures that a camera may have given and not been answered
 LARGEST_TEXT = 64 * 1024  # bytes of a text message: all prompts of many profiles
@@ -51,11 +51,12 @@ ALIVE_S = 1.0  # how often each side says something, as long as it lives
 SILENT_S = 6.0  # without a word from the other side: it is gone; a server that loads a model may be slow to speak
 LATE_S = 1.0  # an answer that was longer than this on its way, waits and engine apart, is not shown
 
-_PICTURE = struct.Struct("!BBIId")  # kind, codec, number, answers seen, captured_s
-_ANSWER = struct.Struct("!BBIIffffQI")  # kind, codec, answers, shows, 4 durations in ms, bank bytes, refreshes
+_PICTURE = struct.Struct("!BBII")  # kind, codec, number, receipt
+_ANSWER = struct.Struct("!BBIIffffQII")  # kind, codec, answers, shows, 4 durations in ms, bank, refreshes, receipt
 _PICTURE_KIND, _ANSWER_KIND = 0x50, 0x41
 _NO_PICTURE, _JPEG, _REPLACED = 0, 1, 2  # the last: of an answer alone
 _NOTHING = 0xFFFFFFFF  # a number that no picture has
+NO_RECEIPT = 0  # which no answer has
 
 
 class Refusal(StrEnum):
@@ -77,25 +78,18 @@ class Refusal(StrEnum):
         return self in (Refusal.PROTOCOL, Refusal.VERSION, Refusal.TOKEN, Refusal.REVOKED, Refusal.MODEL)
 
 
-class Purpose(StrEnum):
-    """What a camera wants a stream for: its picture, another engine beside it, or a look that is tried."""
-
-    SHOW = "show"
-    TRY = "try"
-
-
 # ---- pictures
 
 
 class GivenPicture(NamedTuple):
-    """A picture to be translated. number: counts this connection's from 0. seen: answers received so far.
+    """A picture to be translated. number: counts this connection's from 0.
 
-    jpeg: b"" asks for a picture of the prompt alone.
+    receipt: of the newest answer that the camera has read, NO_RECEIPT before the first. jpeg: b"" asks for a picture of
+    the prompt alone.
     """
 
     number: int
-    seen: int
-    captured_s: float
+    receipt: int
     jpeg: bytes
 
 
@@ -105,6 +99,7 @@ class Answer(NamedTuple):
     waited_ms: until the engine took it; engine_ms, decode_ms and encode_ms: the server's work. jpeg: b"" without one.
     refreshes: how often the bank was made anew by itself.
     replaced: a newer picture took its place while it waited, and no translation of it will come.
+    receipt: a number of chance, which the camera names with its next picture: so it shows that it reads its answers.
     """
 
     answers: int
@@ -117,6 +112,7 @@ class Answer(NamedTuple):
     jpeg: bytes = b""
     refreshes: int = 0
     replaced: bool = False
+    receipt: int = 0
 
     @property
     def server_ms(self) -> float:
@@ -127,7 +123,7 @@ class Answer(NamedTuple):
 def packed_picture(given: GivenPicture) -> bytes:
     """Return the binary message that hands a picture over."""
     codec = _JPEG if given.jpeg else _NO_PICTURE
-    header = _PICTURE.pack(_PICTURE_KIND, codec, given.number, given.seen, given.captured_s)
+    header = _PICTURE.pack(_PICTURE_KIND, codec, given.number, given.receipt)
     return header + given.jpeg
 
 
@@ -137,11 +133,11 @@ def unpacked_picture(message: bytes) -> GivenPicture:
         raise RemoteError(f"a picture of {len(message)} bytes came; at most {LARGEST_PICTURE} are taken")
     if len(message) < _PICTURE.size:
         raise RemoteError("a binary message came that is too short for a picture")
-    kind, codec, number, seen, captured_s = _PICTURE.unpack_from(message)
+    kind, codec, number, receipt = _PICTURE.unpack_from(message)
     jpeg = message[_PICTURE.size :]
-    if (kind, codec) != (_PICTURE_KIND, _JPEG if jpeg else _NO_PICTURE) or not math.isfinite(captured_s):
+    if (kind, codec) != (_PICTURE_KIND, _JPEG if jpeg else _NO_PICTURE):
         raise RemoteError("a binary message came that is no picture of this protocol")
-    return GivenPicture(number, seen, captured_s, jpeg)
+    return GivenPicture(number, receipt, jpeg)
 
 
 def packed_answer(answer: Answer) -> bytes:
@@ -149,7 +145,7 @@ def packed_answer(answer: Answer) -> bytes:
     shows = _NOTHING if answer.shows is None else answer.shows
     codec = _JPEG if answer.jpeg else _REPLACED if answer.replaced else _NO_PICTURE
     times = (answer.waited_ms, answer.engine_ms, answer.decode_ms, answer.encode_ms)
-    numbers = answer.bank_bytes, min(answer.refreshes, _NOTHING)
+    numbers = answer.bank_bytes, min(answer.refreshes, _NOTHING), answer.receipt
     return _ANSWER.pack(_ANSWER_KIND, codec, answer.answers, shows, *times, *numbers) + answer.jpeg
 
 
@@ -157,7 +153,7 @@ def unpacked_answer(message: bytes) -> Answer:
     """Return what `packed_answer` wrote; raises RemoteError."""
     if not _ANSWER.size <= len(message) <= LARGEST_PICTURE:
         raise RemoteError("the server sent a binary message that is no answer of this protocol")
-    kind, codec, answers, shows, waited, engine, decode, encode, bank, refreshes = _ANSWER.unpack_from(message)
+    kind, codec, answers, shows, waited, engine, decode, encode, bank, refreshes, receipt = _ANSWER.unpack_from(message)
     times = waited, engine, decode, encode
     jpeg = message[_ANSWER.size :]
     codecs = (_JPEG,) if jpeg else (_NO_PICTURE, _REPLACED)
@@ -166,7 +162,7 @@ def unpacked_answer(message: bytes) -> Answer:
         raise RemoteError("the server sent a binary message that is no answer of this protocol")
     shown = None if shows == _NOTHING else shows
     replaced = codec == _REPLACED
-    return Answer(answers, shown, waited, engine, decode, encode, bank, jpeg, refreshes, replaced)
+    return Answer(answers, shown, waited, engine, decode, encode, bank, jpeg, refreshes, replaced, receipt)
 
 
 # ---- text messages
@@ -178,7 +174,6 @@ class Hello:
 
     token: str = field(repr=False)
     camera: str
-    purpose: Purpose
     settings: EngineSettings
     look: Look
     version: int = VERSION
@@ -431,6 +426,5 @@ _READ: dict[str, Any] = {
     "loras": _loras,
     "prompts": _prompts,
     "facts": _facts,
-    "purpose": lambda _, value: Purpose(value),
     "code": lambda _, value: Refusal(value),
 }

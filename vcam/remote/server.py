@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,6 +25,7 @@ from vcam.remote.protocol import (
     ALIVE_S,
     HELLO_S,
     LARGEST_TEXT,
+    NO_RECEIPT,
     PATH,
     VERSION,
     WINDOW,
@@ -44,7 +46,8 @@ LOG = logging.getLogger("vcam.serve")
 CAMERA_SILENT_S = 10.0  # without a word from a camera: its stream is given to others
 SEND_S = 5.0  # how long a camera may take to take an answer
 MOST_WAITING = 512  # connections that have not said who they are
-MOST_UNREAD = 4 * WINDOW  # answers that a camera has not said it has seen
+MOST_UNREAD = 4 * WINDOW  # answers of which a camera has not named the receipt
+MOST_RECEIPTS = 2**32 - 1  # nobody guesses one
 CODEC_THREADS = 4
 
 Message = dict[str, Any]
@@ -190,7 +193,7 @@ class CameraSession:
         self._loop = asyncio.get_running_loop()
         self._outbox: deque[FromServer | Made] = deque()
         self._stirred = asyncio.Event()
-        self._answered = self._seen = 0
+        self._unread, self._receipt = deque[int](), NO_RECEIPT  # receipts that the camera may name; the last it named
         self._decode_ms: dict[int, float] = {}
         self._pictures, self._bytes = Allowance(120, 120), Allowance(32e6, 32e6)
         self._texts = Allowance(50, 300)
@@ -208,7 +211,7 @@ class CameraSession:
         if isinstance(hello, Refused):
             await self._refuse(hello)
             return
-        stream = self._server.host.open(hello.camera, hello.purpose, hello.settings, hello.look, self._tell)
+        stream = self._server.host.open(hello.camera, hello.settings, hello.look, self._tell)
         if isinstance(stream, Refused):
             await self._refuse(stream)
             return
@@ -264,15 +267,24 @@ class CameraSession:
         if stream.engine is None:
             raise RemoteError("a picture came before the engine was loaded")
         given = unpacked_picture(data)
-        self._seen = max(self._seen, min(given.seen, self._answered))
-        if self._answered - self._seen > MOST_UNREAD:
-            raise RemoteRefused("the camera does not read its answers", Refusal.LIMIT)
+        self._reads(given.receipt)
         began_s = time.perf_counter()
         picture = await self._server.decoded(given.jpeg, size) if given.jpeg else None
         self._decode_ms[given.number] = 1000 * (time.perf_counter() - began_s)
         while len(self._decode_ms) > 16:
             del self._decode_ms[next(iter(self._decode_ms))]
         self._server.host.give(stream, PictureOrder(given.number, picture))
+
+    def _reads(self, receipt: int) -> None:
+        """Take note of what the camera has read: whoever takes answers on its behalf keeps no more than MOST_UNREAD."""
+        if receipt in self._unread:
+            while self._unread[0] != receipt:
+                self._unread.popleft()
+            self._receipt = self._unread.popleft()
+        elif receipt != self._receipt:
+            raise RemoteError("the camera names the receipt of an answer that it was not given")
+        if len(self._unread) > MOST_UNREAD:
+            raise RemoteRefused("the camera does not read its answers", Refusal.LIMIT)
 
     # ---- to the camera
 
@@ -314,9 +326,10 @@ class CameraSession:
         decode_ms = self._decode_ms.pop(made.answers, 0.0)
         times = (made.waited_ms, made.engine_ms, decode_ms, encode_ms)
         of_bank = made.bank_bytes, jpeg, made.refreshes
-        data = packed_answer(Answer(made.answers, made.shows, *times, *of_bank, made.replaced))
+        receipt = secrets.randbelow(MOST_RECEIPTS) + 1
+        data = packed_answer(Answer(made.answers, made.shows, *times, *of_bank, made.replaced, receipt))
+        self._unread.append(receipt)  # before it is sent: its receipt may come while that is waited for
         await asyncio.wait_for(self._send({"type": "websocket.send", "bytes": data}), SEND_S)
-        self._answered += 1
         self._server.counts.sent_bytes += len(data)
 
     async def _send_text(self, message: FromServer) -> None:

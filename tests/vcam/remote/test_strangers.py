@@ -35,15 +35,16 @@ from vcam.remote.engines import ServerEngines
 from vcam.remote.jpegs import from_jpeg, to_jpeg
 from vcam.remote.paired import PairedServer
 from vcam.remote.protocol import (
+    NO_RECEIPT,
     PATH,
     Answer,
     GivenPicture,
     Hello,
     Loaded,
-    Purpose,
     packed,
     packed_answer,
     packed_picture,
+    unpacked_answer,
     unpacked_picture,
 )
 from vcam.worker.process import EngineProcess
@@ -338,7 +339,7 @@ def stranger(server: TlsServer) -> ClientConnection:
 
 
 def hello(server: TlsServer, name: str, **values: Any) -> dict[str, Any]:
-    plain = Hello(server.book.add(name), name, Purpose.SHOW, FAKE, LOOK)
+    plain = Hello(server.book.add(name), name, FAKE, LOOK)
     return {"type": "hello", **asdict(plain), **values}
 
 
@@ -356,7 +357,7 @@ def refusal(connection: ClientConnection) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("values", "code", "words"),
     [
-        ({"version": 0}, "version", "the camera speaks version 0 of the protocol, the server version 1"),
+        ({"version": 0}, "version", "the camera speaks version 0 of the protocol, the server version 2"),
         ({"version": "1"}, "version", "version none"),
         ({"token": "stolen"}, "token", "the server does not know this camera's token"),
         ({"token": 7}, "protocol", "its Hello is malformed"),
@@ -364,7 +365,6 @@ def refusal(connection: ClientConnection) -> dict[str, Any]:
         ({"settings": {"width": 10**9}}, "protocol", "width is 1000000000"),
         ({"look": {"prompt": "x", "strength": 9}}, "protocol", "strength"),
         ({"look": []}, "protocol", "malformed"),
-        ({"purpose": "rule"}, "protocol", "malformed"),
     ],
 )
 def test_a_camera_that_is_not_let_in_is_told_why(
@@ -379,7 +379,7 @@ def test_a_camera_that_is_not_let_in_is_told_why(
 
 
 def test_a_picture_or_nonsense_before_a_hello_is_refused(server: TlsServer) -> None:
-    for said in (packed_picture(GivenPicture(0, 0, 0.0, GREY)), "x", "{}", '{"type": "alive", "version": 1}'):
+    for said in (packed_picture(GivenPicture(0, 0, GREY)), "x", "{}", '{"type": "alive", "version": 2}'):
         with stranger(server) as connection:
             connection.send(said)
             assert refusal(connection)["type"] == "refused"
@@ -406,9 +406,9 @@ def admitted(server: TlsServer, name: str = "a") -> Iterator[ClientConnection]:
     [
         b"\x00",
         b"\x00" * 100,
-        packed_picture(GivenPicture(0, 0, float("nan"), GREY)),
-        packed_picture(GivenPicture(0, 0, 0.0, b"no jpeg")),
-        packed_picture(GivenPicture(0, 0, 0.0, LARGE)),
+        packed_picture(GivenPicture(0, 77, GREY)),
+        packed_picture(GivenPicture(0, 0, b"no jpeg")),
+        packed_picture(GivenPicture(0, 0, LARGE)),
         "nonsense",
         '{"type": "look", "look": {"prompt": 3}, "frames": 0}',
         '{"type": "look", "look": {"prompt": "ink"}, "frames": true}',
@@ -439,7 +439,7 @@ def test_four_gigabytes_as_a_frames_length_are_refused_before_they_come(server: 
 
 
 def test_a_camera_that_floods_is_refused_in_words(tmp_path: Path) -> None:
-    picture = packed_picture(GivenPicture(0, 0, 0.0, GREY))
+    picture = packed_picture(GivenPicture(0, 0, GREY))
     with TlsServer(tmp_path, fake_offer(), clock=lambda: 0.0) as server:  # however long it takes, it is one moment
         with admitted(server) as connection:
             with contextlib.suppress(ConnectionClosed):
@@ -455,7 +455,7 @@ def test_a_camera_that_never_reads_loses_its_stream(server: TlsServer) -> None:
         for number in range(40):
             before = server.server.counts.sent_bytes
             try:
-                connection.send(packed_picture(GivenPicture(number, 0, 0.0, GREY)))
+                connection.send(packed_picture(GivenPicture(number, 0, GREY)))
             except ConnectionClosed:
                 break
             until(
@@ -464,6 +464,21 @@ def test_a_camera_that_never_reads_loses_its_stream(server: TlsServer) -> None:
             )
         said = refusal(connection)
     assert (said["code"], said["text"]) == ("limit", "the camera does not read its answers")
+
+
+def test_a_camera_that_guesses_what_its_answers_say_loses_its_stream(server: TlsServer) -> None:
+    with admitted(server) as connection:
+        connection.send(packed_picture(GivenPicture(0, NO_RECEIPT, GREY)))
+        read = unpacked_answer(cast(bytes, connection.recv(PATIENCE_S)))
+        connection.send(packed_picture(GivenPicture(1, read.receipt, GREY)))
+        again = unpacked_answer(cast(bytes, connection.recv(PATIENCE_S)))
+        assert len({NO_RECEIPT, read.receipt, again.receipt}) == 3
+        connection.send(packed_picture(GivenPicture(2, again.receipt ^ 1, GREY)))
+        said = refusal(connection)
+    assert (said["code"], said["text"]) == (
+        "protocol",
+        "the camera names the receipt of an answer that it was not given",
+    )
 
 
 def test_many_that_connect_at_once_are_refused_in_words_and_cost_nobody_a_picture(tmp_path: Path) -> None:
@@ -475,7 +490,7 @@ def test_many_that_connect_at_once_are_refused_in_words_and_cost_nobody_a_pictur
 
         def come(number: int) -> None:
             with stranger(server) as connection:
-                plain = Hello(token, f"camera {number}", Purpose.SHOW, FAKE, LOOK)
+                plain = Hello(token, f"camera {number}", FAKE, LOOK)
                 connection.send(packed(plain))
                 said.append(refusal(connection)["text"])
 
