@@ -136,6 +136,8 @@ class Folded(nn.Module):
         super().__init__()
         self.chain = chain
         self.original = original
+        # worked out here: torch.compile, which sees `forward`, takes plain numbers and refuses math.prod of a generator
+        self.stride, self.padding, self.upsampling = chain.stride, _reach(chain), chain.upsampling
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.edges = edges(chain)
@@ -161,10 +163,10 @@ class Folded(nn.Module):
         return torch.cat(parts, dim=2)
 
     def _inner(self, picture: Tensor) -> Tensor:
-        if self.chain.upsampling == 1:
-            return F.conv2d(picture, self.weight, self.bias, stride=self.chain.stride, padding=_reach(self.chain))
-        found = F.conv2d(picture, self.weight, self.bias, padding=_reach(self.chain))
-        return F.pixel_shuffle(found, self.chain.upsampling)
+        if self.upsampling == 1:
+            return F.conv2d(picture, self.weight, self.bias, stride=self.stride, padding=self.padding)
+        found = F.conv2d(picture, self.weight, self.bias, padding=self.padding)
+        return F.pixel_shuffle(found, self.upsampling)
 
 
 def fold(layers: nn.Sequential, prefix: str) -> tuple[nn.Sequential, dict[str, Chain]]:

@@ -144,10 +144,12 @@ def make_folder(
     kl: bool = False,
     description: dict[str, object] | None = None,
     unet: torch.nn.Module | None = None,
+    bare: bool = False,
 ) -> Path:
     """Writes a random model to the folder; its VAE is an AutoencoderTiny, or an AutoencoderKL with kl=True.
 
-    unet: in the place of small_unet.
+    unet: in the place of small_unet. bare: the AutoencoderTiny has no blocks at its outer levels, as the included
+    model's, so that their convolutions can be folded.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -163,8 +165,8 @@ def make_folder(
             vae = AutoencoderTiny(
                 encoder_block_out_channels=(8, 8, 8, 8),
                 decoder_block_out_channels=(8, 8, 8, 8),
-                num_encoder_blocks=(1, 1, 1, 1),
-                num_decoder_blocks=(1, 1, 1, 1),
+                num_encoder_blocks=(0, 0, 1, 1) if bare else (1, 1, 1, 1),
+                num_decoder_blocks=(1, 1, 1, 0) if bare else (1, 1, 1, 1),
                 latent_channels=4,
             )
         text_encoder = small_text_encoder(TEXT_WIDTH, layers=2, heads=2)

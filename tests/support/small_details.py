@@ -1,14 +1,17 @@
-"""Small detail stages, and a small autoencoder for them to stand behind."""
+"""Small detail stages, a small autoencoder for them to stand behind, and folders of models with them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from core.algorithm.detail import Detail
+from tests.support.model_folders import make_folder
 
 
 class Source(nn.Module):
@@ -50,3 +53,12 @@ def small_autoencoder() -> AutoencoderTiny:
     vae = vae.double().eval().requires_grad_(False)
     assert isinstance(vae, AutoencoderTiny)
     return vae
+
+
+def make_detailed_folder(folder: Path, **given: Any) -> Path:
+    """Writes a small model whose detail stage is random; given: for `make_folder`."""
+    net = small_detail(1)
+    make_folder(folder, description={"name": "small", "text_to_image": False, "detail": net.widths}, **given)
+    (folder / "detail").mkdir()
+    save_file({name: weight.half() for name, weight in net.state_dict().items()}, folder / "detail/model.safetensors")
+    return folder

@@ -13,18 +13,9 @@ from core.errors import ModelError
 from core.models.description import EMBEDDED, describe
 from core.settings import Look, Runtime
 from tests.support.model_folders import make_folder, settings
-from tests.support.small_details import small_detail
+from tests.support.small_details import make_detailed_folder, small_detail
 
 pytestmark = pytest.mark.usefixtures("quick_layout")
-
-
-def with_detail(folder: Path) -> Path:
-    """A small model folder whose detail stage is random."""
-    net = small_detail(1)
-    make_folder(folder, description={"name": "small", "text_to_image": False, "detail": net.widths})
-    (folder / "detail").mkdir()
-    save_file({name: weight.half() for name, weight in net.state_dict().items()}, folder / "detail/model.safetensors")
-    return folder
 
 
 def test_a_model_without_one_remembers_no_pictures(tmp_path: Path) -> None:
@@ -48,7 +39,7 @@ def test_the_onnx_runtime_remembers_the_pictures_in_flight() -> None:
     ],
 )
 def test_nonsense_in_its_description_is_named(tmp_path: Path, said: dict[str, object], named: str) -> None:
-    folder = with_detail(tmp_path)
+    folder = make_detailed_folder(tmp_path)
     path = folder / "streamv2v.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **said}))
     with pytest.raises(ModelError, match=named):
@@ -56,7 +47,7 @@ def test_nonsense_in_its_description_is_named(tmp_path: Path, said: dict[str, ob
 
 
 def test_missing_and_wrong_weights_are_named(tmp_path: Path) -> None:
-    folder = with_detail(tmp_path)
+    folder = make_detailed_folder(tmp_path)
     file = folder / "detail" / "model.safetensors"
     save_file({"enter.weight": small_detail(0).enter.weight}, file)
     with pytest.raises(ModelError, match="does not fit"):

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from core.algorithm.bank import layout_of, merge_groups
+from core.algorithm.frame import DetailedDecoder
 from core.algorithm.net import Picture
 from core.engine import Engine
 from core.errors import SettingsError
 from core.runtimes import choice, compiled
+from core.runtimes.folding import Folded
 from core.runtimes.stages import STAGES
 from core.settings import (
     BANK_RULES,
@@ -35,6 +37,7 @@ from core.settings import (
 )
 from tests.support.lora_files import kohya, random_change
 from tests.support.model_folders import layout_once, load_model, make_folder
+from tests.support.small_details import make_detailed_folder
 from tests.support.small_models import smallest_unet
 
 SIZE = 64
@@ -113,6 +116,17 @@ def test_other_banks_show_what_eager_shows(folder: Path, policy: Policy, slots: 
         for runtime in (Runtime.COMPILED, Runtime.EAGER)
     )
     assert_alike(next(engines), next(engines))
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_detail_stage_behind_a_folded_decoder_shows_what_eager_shows(tmp_path: Path, steps: int) -> None:
+    own = make_detailed_folder(tmp_path / "model", unet=smallest_unet(0), bare=True)
+    look = Look("a red person", interval=1, steady=0.5)
+    engines = [make(own, runtime, look, steps=steps) for runtime in (Runtime.COMPILED, Runtime.EAGER)]
+    frame = engines[0]._step._frame  # type: ignore[attr-defined]
+    assert isinstance(frame.decode, DetailedDecoder)
+    assert isinstance(frame.decode.vae.decoder.layers[-1], Folded)
+    assert_alike(engines[0], engines[1])
 
 
 @pytest.mark.slow
