@@ -1,9 +1,13 @@
-"""The published pace and the translation's rate while the engine is on a server that is killed, stopped, cut, delayed.
+"""The published pace while the engine's server is killed, stopped, cut off, delayed; its rate beside an engine here.
 
-    python -m benchmarks.remote [--seconds 10] [--model fake|embedded] [--json OUT]
+    python -m benchmarks.remote [--part pace|rate|all] [--seconds 10] [--model fake|embedded] [--json OUT]
 
-A daemon with a fake camera of 30 pictures a second and a sink that counts; the server a process of its own on this
-machine, over real TLS, behind a relay of ours that can hold back and cut what passes. Prints one line a case, and JSON.
+A daemon as `vcam run` has it, with a fake camera of 30 pictures a second and a sink that counts; the server and, for
+delays, a relay are programs of their own, over real TLS: in a network namespace where this is allowed (root on Linux),
+whose cable is taken out; else on the loopback, where the relay swallows what passes. Prints one line a case, and JSON.
+
+pace: three minutes with the fake engine, which costs nothing. rate: the included model, engine here and on the server
+in turn, twice each; then what the server's rate is of the one here, and how much later its pictures are.
 """
 
 from __future__ import annotations
@@ -38,8 +42,9 @@ from vcam.remote.paired import pair
 from vcam.settings.config import ObsSettings
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.presets import Preset
-from vcam.settings.run_options import RunOptions
+from vcam.settings.run_options import RunOptions, cores
 from vcam.worker.factories import CORE_ENGINE
+from vcam.worker.priority import go_first, step_back
 
 FAKE = "tests.support.fake_engine:make"
 SIZE = (640, 480)
@@ -102,19 +107,16 @@ class CountingSink:
 class Relay:
     """Passes bytes between camera and server: at once, `delay_s` later, or not at all while `cut`."""
 
-    def __init__(self, goal: int) -> None:
+    def __init__(self, port: int, goal: int) -> None:
         self.delay_s, self.cut = 0.0, False
         self._goal = goal
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server(("", port))
         self.port = int(self._listening.getsockname()[1])
         threading.Thread(target=self._take, daemon=True).start()
 
     def _take(self) -> None:
         while True:
-            try:
-                near, _ = self._listening.accept()
-            except OSError:
-                return
+            near, _ = self._listening.accept()
             while self.cut:
                 time.sleep(0.05)
             try:
@@ -127,9 +129,10 @@ class Relay:
 
     def _pass(self, near: socket.socket, far: socket.socket, answers: bool) -> None:
         held: deque[tuple[float, bytes]] = deque()
-        near.settimeout(0.002)
+        near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError), near, far:
             while True:
+                near.settimeout(0.002 if held or self.cut else 0.1)
                 with contextlib.suppress(TimeoutError):
                     data = near.recv(65536)
                     if not data:
@@ -138,24 +141,75 @@ class Relay:
                 while held and not self.cut and held[0][0] <= time.perf_counter():
                     far.sendall(held.popleft()[1])
 
+
+def relay(goal: int) -> None:
+    """Relay in this process, as the lines say that come: "delay 0.3", "cut 1"."""
+    step_back(0)
+    passing = Relay(0, goal)
+    print(passing.port, flush=True)
+    for line in sys.stdin:
+        match line.split():
+            case ["delay", seconds]:
+                passing.delay_s = float(seconds)
+            case ["cut", yes]:
+                passing.cut = yes == "1"
+
+
+class Network:
+    """Where server and relay are: a network namespace of their own (root on Linux), or this machine's loopback.
+
+    prefix: what a command begins with that shall run there; host: its address.
+    """
+
+    def __init__(self) -> None:
+        name = self._name = f"vcam{os.getpid()}"
+        steps = [
+            f"netns add {name}",
+            f"link add {name}h type veth peer name {name}s netns {name}",
+            f"address add 10.213.0.1/30 dev {name}h",
+            f"link set {name}h up",
+            f"-n {name} address add 10.213.0.2/30 dev {name}s",
+            f"-n {name} link set {name}s up",
+            f"-n {name} link set lo up",
+        ]
+        self.own = all(self._ip(step) for step in steps)
+        if not self.own:
+            self.close()
+        self.host = "10.213.0.2" if self.own else "127.0.0.1"
+        self.prefix = ["ip", "netns", "exec", name] if self.own else []
+
+    def cut(self, yes: bool) -> bool:
+        """Take the cable out, or put it in again; return False where there is none."""
+        return self.own and self._ip(f"-n {self._name} link set {self._name}s {'down' if yes else 'up'}")
+
     def close(self) -> None:
-        """Take no more connections."""
-        self._listening.close()
+        """Remove it."""
+        self._ip(f"netns del {self._name}")
+
+    @staticmethod
+    def _ip(step: str) -> bool:
+        try:
+            return subprocess.run(["ip", *step.split()], capture_output=True, check=False).returncode == 0
+        except OSError:
+            return False
 
 
-class ServerProgram:
-    """The server in a process of its own, always at the same port."""
+class OtherProgram:
+    """A program of this file in a process, a session and a place of its own, as one on another machine has."""
 
-    def __init__(self, folder: Path, model: str) -> None:
-        self._command = [sys.executable, "-m", "benchmarks.remote", "--serve", str(folder), model]
+    def __init__(self, network: Network, *words: str) -> None:
+        self._command = [*network.prefix, sys.executable, "-m", "benchmarks.remote", *words]
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start it, always at the same port, and wait until it takes connections."""
         process = subprocess.Popen(
-            [*self._command, str(self.port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*self._command, str(self.port)] if self.port else self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert process.stdout is not None
         self.port = int(process.stdout.readline())
@@ -165,6 +219,12 @@ class ServerProgram:
         """Send it a signal."""
         assert self._process is not None
         os.kill(self._process.pid, number)
+
+    def say(self, line: str) -> None:
+        """Send it a line."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        print(line, file=self._process.stdin, flush=True)
 
     def kill(self) -> None:
         """Kill it."""
@@ -178,9 +238,11 @@ def serve(folder: Path, model: str, port: int) -> None:
     from tests.support.engine_server import TlsServer, fake_offer
     from vcam.remote.host import Offer
 
+    step_back(0)  # a server is no part of the camera, nor of its session
     usual = settings_of(model)
     offer = fake_offer(usual=usual) if model == "fake" else Offer(usual, 2)
-    with TlsServer(folder, offer, FAKE if model == "fake" else CORE_ENGINE, port) as server:
+    factory = FAKE if model == "fake" else CORE_ENGINE
+    with TlsServer(folder, offer, factory, port, host="", threads=cores()) as server:
         print(server.port, flush=True)
         sys.stdin.read()
 
@@ -191,7 +253,7 @@ def settings_of(model: str) -> EngineSettings:
 
 
 @contextlib.contextmanager
-def running(folder: Path, model: str, remote: str | None) -> Iterator[tuple[Daemon, CountingSink]]:
+def running(folder: Path, model: str, remote: str) -> Iterator[tuple[Daemon, CountingSink]]:
     """Run a daemon while the body runs."""
     sink, stop = CountingSink(), threading.Event()
     options = RunOptions(
@@ -230,12 +292,11 @@ def measured(case: str, daemon: Daemon, sink: CountingSink, meanwhile: Callable[
     before, at, start_s = daemon.status(), len(sink.times), time.perf_counter()
     meanwhile()
     after, took_s = daemon.status(), time.perf_counter() - start_s
-    times = sink.times[at:]
-    gaps = sorted(1000 * (b - a) for a, b in pairwise(times))
+    gaps = sorted(1000 * (b - a) for a, b in pairwise(sink.times[at:]))
     row = Row(
         case,
         round(took_s, 1),
-        len(times),
+        len(gaps) + 1,
         round(gaps[int(0.95 * len(gaps))], 1),
         round(gaps[-1], 1),
         round((after.translated - before.translated) / took_s, 1),
@@ -251,73 +312,122 @@ def measured(case: str, daemon: Daemon, sink: CountingSink, meanwhile: Callable[
     return row
 
 
-def all_cases(folder: Path, model: str, seconds: float) -> list[Row]:
-    """Measure every case."""
-    rows = []
-    with running(folder / "here", model, None) as (daemon, sink):
+class Servers:
+    """A server behind a relay, and a folder of a camera that is paired with both."""
+
+    def __init__(self, folder: Path, model: str) -> None:
+        self.folder, self.network = folder, Network()
+        self.server = OtherProgram(self.network, "--serve", str(folder / "server"), model)
+        self.relay = OtherProgram(self.network, "--relay", str(self.server.port))
+        certificate = made_certificate(folder / "server")
+        text = Pairing(ClientBook(folder / "server").add("benchmark"), certificate.fingerprint).to_text()
+        for port in (self.server.port, self.relay.port):
+            pair(folder, f"{self.network.host}:{port}", text)
+
+    def address(self, program: OtherProgram) -> str:
+        """Return where a program is for the camera."""
+        return f"wss://{self.network.host}:{program.port}"
+
+    def close(self) -> None:
+        """End them."""
+        self.relay.kill()
+        self.server.kill()
+        self.network.close()
+
+
+def pace(servers: Servers, model: str, seconds: float) -> list[Row]:
+    """Measure the pace in every trouble."""
+    rows, server, relay = [], servers.server, servers.relay
+    with running(servers.folder / "here", model, "") as (daemon, sink):
         rows.append(measured("engine here", daemon, sink, lambda: time.sleep(seconds)))
-    server = ServerProgram(folder / "server", model)
-    relay = Relay(server.port)
-    certificate = made_certificate(folder / "server")
-    text = Pairing(ClientBook(folder / "server").add("benchmark"), certificate.fingerprint).to_text()
-    pair(folder, f"127.0.0.1:{relay.port}", text)
 
-    def again() -> None:
-        server.kill()
-        time.sleep(1.0)
-        server.start()
+    def back(daemon: Daemon) -> None:
+        before, until_s = daemon.status().translated, time.perf_counter() + 30
+        while daemon.status().translated < before + 10 and time.perf_counter() < until_s:
+            time.sleep(0.1)
 
-    def killed() -> None:
-        for _ in range(3 if model != "fake" else 10):
-            again()
-            time.sleep(2.0)
+    def killed(daemon: Daemon) -> None:
+        for _ in range(10):
+            server.kill()
+            time.sleep(1.0)
+            server.start()
+            back(daemon)
 
-    def stopped() -> None:
+    def stopped(daemon: Daemon) -> None:
         server.tell(signal.SIGSTOP)
-        time.sleep(5.0)
-        server.tell(signal.SIGCONT)
-        time.sleep(5.0)
-
-    def cut() -> None:
-        relay.cut = True
         time.sleep(10.0)
-        relay.cut = False
-        time.sleep(5.0)
+        server.tell(signal.SIGCONT)
+        back(daemon)
 
-    def delayed() -> None:
-        relay.delay_s = 0.3
-        time.sleep(seconds)
-        relay.delay_s = 0.0
+    def cut(daemon: Daemon) -> None:
+        if not servers.network.cut(True):
+            relay.say("cut 1")
+        time.sleep(10.0)
+        if not servers.network.cut(False):
+            relay.say("cut 0")
+        back(daemon)
 
-    try:
-        with running(folder, model, f"wss://127.0.0.1:{relay.port}") as (daemon, sink):
-            rows.append(measured("engine on the server", daemon, sink, lambda: time.sleep(seconds)))
-            print(f"  the way: {daemon.status().server_ms}")
-            rows.append(measured("answers 300 ms late", daemon, sink, delayed))
-            rows.append(measured("server stopped for 5 s", daemon, sink, stopped))
-            rows.append(measured("network cut for 10 s", daemon, sink, cut))
-            rows.append(measured("server killed again and again", daemon, sink, killed))
-    finally:
-        relay.close()
-        server.kill()
+    way = server if servers.network.own else relay
+    with running(servers.folder, model, servers.address(way)) as (daemon, sink):
+        rows.append(measured("engine on the server", daemon, sink, lambda: time.sleep(seconds)))
+        print(f"  the way: {daemon.status().server_ms}")
+        rows.append(measured("server stopped for 10 s", daemon, sink, lambda: stopped(daemon)))
+        rows.append(measured("network cut for 10 s", daemon, sink, lambda: cut(daemon)))
+        rows.append(measured("server killed ten times", daemon, sink, lambda: killed(daemon)))
+    with running(servers.folder, model, servers.address(relay)) as (daemon, sink):
+        relay.say("delay 0.3")
+        rows.append(measured("answers 300 ms late", daemon, sink, lambda: time.sleep(seconds)))
+    return rows
+
+
+def rate(servers: Servers, model: str, seconds: float) -> list[Row]:
+    """Measure rate and lateness with the engine here and on the server, in turn."""
+    rows = []
+    for _ in range(2):
+        for case, address in (("engine here", ""), ("engine on the server", servers.address(servers.server))):
+            folder = servers.folder if address else servers.folder / "here"
+            with running(folder, model, address) as (daemon, sink):
+                time.sleep(2.0)
+                rows.append(measured(case, daemon, sink, lambda: time.sleep(seconds)))
+                if address:
+                    print(f"  the way: {daemon.status().server_ms}")
+    here, away = rows[::2], rows[1::2]
+    share = sum(one.translated_per_s for one in away) / sum(one.translated_per_s for one in here)
+    later_ms = statistics.mean(one.latency_p50_ms for one in away) - statistics.mean(one.latency_p50_ms for one in here)
+    print(f"the server's rate is {share:.2f} of the one here, its pictures are {later_ms:.1f} ms later (median)")
     return rows
 
 
 def main() -> None:
     """Carry out the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", default="all", choices=("pace", "rate", "all"))
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--model", default="fake", choices=("fake", "embedded"))
+    parser.add_argument("--model", choices=("fake", "embedded"), help="of both parts")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--serve", nargs=3, metavar=("FOLDER", "MODEL", "PORT"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs="+", metavar=("FOLDER", "MODEL"), help=argparse.SUPPRESS)
+    parser.add_argument("--relay", nargs="+", metavar="GOAL", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        serve(Path(args.serve[0]), args.serve[1], int(args.serve[2]))
+        serve(Path(args.serve[0]), args.serve[1], int(args.serve[2]) if args.serve[2:] else 0)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        rows: list[dict[str, Any]] = [asdict(row) for row in all_cases(Path(folder), args.model, args.seconds)]
+    if args.relay:
+        relay(int(args.relay[0]))
+        return
+    found: dict[str, list[dict[str, Any]]] = {}
+    for part, measure, usual in (("pace", pace, "fake"), ("rate", rate, "embedded")):
+        if args.part in (part, "all"):
+            with tempfile.TemporaryDirectory() as folder:
+                model = args.model or usual
+                servers = Servers(Path(folder), model)
+                go_first()  # as vcam run does: after the servers, which are no part of it
+                try:
+                    print(f"{part}, {model}, load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores:", flush=True)
+                    found[part] = [asdict(row) for row in measure(servers, model, args.seconds)]
+                finally:
+                    servers.close()
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
+        args.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

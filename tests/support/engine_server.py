@@ -59,14 +59,16 @@ class TlsServer:
         factory: str = FACTORY,
         port: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        host: str = "127.0.0.1",
+        threads: int = 1,
     ) -> None:
         self.folder = folder
         self.certificate: Certificate = made_certificate(folder)
         self.book = ClientBook(folder)
-        self.server = EngineServer(EngineHost(offer, engine_maker(factory, 1)), self.book, clock)
+        self.server = EngineServer(EngineHost(offer, engine_maker(factory, threads)), self.book, clock)
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", port))
+        self._socket.bind((host, port))
         self._socket.listen(256)
         self.port = int(self._socket.getsockname()[1])
         config = uvicorn.Config(

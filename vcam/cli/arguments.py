@@ -148,7 +148,9 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     _add_engine(run)
     run.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engine")
     run.add_argument(
-        "--remote", metavar="WSS", help="wss://host:port of a vcam serve that has the engine; vcam pair first"
+        "--remote",
+        metavar="WSS",
+        help="wss://host:port of a vcam serve that has the engine (vcam pair first); none: this machine's own",
     )
     run.add_argument(
         "--remote-fallback", metavar="F", help="while that fails: none, or local: this machine's engine (none)"
@@ -340,8 +342,9 @@ def _add_pair(pair: argparse.ArgumentParser) -> None:
         "pairing",
         nargs="?",
         metavar="TEXT",
-        help="what `vcam serve clients add` printed there (read from the terminal)",
+        help="what `vcam serve clients add` printed there; left out, it is asked for; -: read from standard input",
     )
+    pair.add_argument("--from", dest="pairing_file", type=Path, metavar="FILE", help="a file that holds it")
 
 
 def _add_engines(engines: argparse.ArgumentParser) -> None:
@@ -428,13 +431,13 @@ def check(args: argparse.Namespace) -> None:
         IDLE_AFTER,
         THREADS,
         RemoteFallback,
-        check_address,
         check_also,
         check_bank,
         check_device,
         check_dtype,
         check_port,
         check_published_size,
+        check_remote,
     )
     from vcam.settings.presets import Preset
     from vcam.settings.profiles import full_path_of_elsewhere
@@ -466,7 +469,7 @@ def check(args: argparse.Namespace) -> None:
         "device": check_device,
         "dtype": check_dtype,
         "transition": whole(0, 60_000),
-        "remote": check_address,
+        "remote": check_remote,
         "remote_fallback": choice(RemoteFallback),
         "streams": whole(1, 64),
         "replicas": whole(1, 10_000),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -11,6 +12,7 @@ from vcam.cli.output import print_note, print_result
 from vcam.errors import OptionError, RemoteError
 
 FOLDER = "serve"  # of the state folder: certificate, clients
+LONGEST_PAIRING = 4096  # characters
 
 
 def serve(args: Namespace) -> int:
@@ -45,11 +47,30 @@ def pair(args: Namespace) -> int:
     from vcam.settings.config import check_address, config_folder
 
     place = check_address("the address", args.server)
-    if args.pairing is None and sys.stdin.isatty():
-        print("vcam: the text that vcam serve clients add printed: ", end="", file=sys.stderr, flush=True)
-    paired.pair(config_folder(), place, sys.stdin.readline() if args.pairing is None else args.pairing)
+    paired.pair(config_folder(), place, _pairing_text(args))
     print_result(args, {"server": place}, f"paired with {place}; vcam run --remote {place}")
     return 0
+
+
+def _pairing_text(args: Namespace) -> str:
+    """Return the pairing text: from a file, the terminal (where it is not shown) or standard input; last, as given."""
+    if args.pairing_file is not None and args.pairing is not None:
+        raise OptionError("--from and TEXT exclude each other")
+    if args.pairing_file is not None:
+        try:
+            with open(args.pairing_file, encoding="utf-8", errors="replace") as file:
+                return file.readline(LONGEST_PAIRING)
+        except OSError as error:
+            raise OptionError(f"{args.pairing_file} cannot be read ({error.strerror or error})") from error
+    if args.pairing is None and sys.stdin.isatty():
+        return getpass.getpass("vcam: the text that vcam serve clients add printed (it is not shown): ")
+    if args.pairing in (None, "-"):
+        return sys.stdin.readline(LONGEST_PAIRING)
+    print_note(
+        "what is written on the command line is seen by other users of this machine, and kept by your shell: better "
+        "leave the text out, and paste it when it is asked for"
+    )
+    return str(args.pairing)
 
 
 def _folder() -> Path:

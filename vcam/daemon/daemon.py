@@ -165,7 +165,7 @@ class Daemon:
         limits = parts.limits
         starters = engine_starters(parts.engine, engine_threads(options), limits, parts.clock)
         self._servers: ServerEngines | None = None
-        if options.remote is not None:
+        if options.remote:
             server = paired_server(parts.config_folder(), options.remote)
             self._servers = ServerEngines(server, parts.limits, parts.clock, slots.captured.stir)
             starters = self._servers.starters(starters, options.remote_fallback is RemoteFallback.LOCAL)

@@ -26,8 +26,10 @@ import numpy as np
 from core.settings import CAMERA, EngineSettings, Look, Lora
 from vcam.errors import RemoteError, RemoteRefused
 from vcam.frames import Picture, Spread
+from vcam.remote import names
 from vcam.remote.certificate import fingerprint_of
 from vcam.remote.jpegs import from_jpeg, to_jpeg
+from vcam.remote.names import PatientLoop
 from vcam.remote.paired import PairedServer
 from vcam.remote.protocol import (
     ALIVE_S,
@@ -390,7 +392,8 @@ class _Wire:
 
     def _work(self) -> None:
         try:
-            asyncio.run(self._run())
+            with asyncio.Runner(loop_factory=PatientLoop) as runner:
+                runner.run(self._run())
         except Exception as error:  # noqa: BLE001  whatever it is: the connection has ended, and the user hears why
             self._over(told(error, self._server))
         else:
@@ -463,6 +466,8 @@ _ALIVE = packed(Alive())
 def load() -> None:
     """Load what a connection needs, before pictures are due: a library that is loaded holds everything up."""
     import websockets.asyncio.client  # noqa: F401
+
+    names.load()
 
 
 def reset(connection: ClientConnection) -> None:

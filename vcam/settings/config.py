@@ -157,7 +157,7 @@ class Config:
     also: further ones beside it. size: width and height published. fps: published. framing: of profiles that say
     nothing of it. idle_after_s: seconds without a reader until engine and camera rest, 0: never. port: the panel's
     first try, 0: any free one. engine: what is asked of it, under what a profile asks. threads: of the engine, None
-    where the program chooses. remote: wss://host:port of the server where the engine is, None for here;
+    where the program chooses. remote: wss://host:port of the server where the engine is, "" for here;
     remote_fallback: what shows while that fails.
     """
 
@@ -182,7 +182,7 @@ class Config:
     marking: MarkingSettings = field(default_factory=MarkingSettings)
     osc: OscSettings = field(default_factory=OscSettings)
     midi: MidiSettings = field(default_factory=MidiSettings)
-    remote: str | None = None
+    remote: str = ""
     remote_fallback: RemoteFallback = RemoteFallback.NONE
 
 
@@ -359,11 +359,17 @@ def check_address(key: str, value: object) -> str:
     return f"wss://[{host}]:{port}" if ":" in host else f"wss://{host}:{port}"
 
 
+def check_remote(key: str, value: object) -> str:
+    """Return where the engine shall be: a server's address, or "" for this machine, which the word none means."""
+    return "" if str(value).strip() == HERE else check_address(key, value)
+
+
 def _file(key: str, value: object) -> Path:
     return config_folder() / expanded(str(text(1000)(key, value)))
 
 
 SERVER_PORT = 8790  # of vcam serve
+HERE = "none"  # in the place of a server's address
 SERVER_HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 LEVELS = ("strength", "detail")  # of a look: what a fader sets
@@ -401,7 +407,7 @@ SCHEMA: dict[str, Check] = {
     "engine.device": check_device,
     "engine.dtype": check_dtype,
     "engine.threads": THREADS,
-    "remote.server": check_address,
+    "remote.server": check_remote,
     "remote.fallback": choice(RemoteFallback),
     **{f"cards.{one.name}": text(60, shortest=0) for one in fields(CardTexts)},
     "record.folder": text(1000, shortest=0),

@@ -39,7 +39,7 @@ class RunOptions:
     profile says; usual_framing: where it says nothing. region, elsewhere: of every profile's look. engine: asked for
     here, over what a profile asks for; machine: what config.toml says of the engine. threads: the engine's CPU threads.
     automatic: what the preset `auto` takes, by model, as this machine was measured before. remote: wss://host:port of
-    the server where the engine is, None for here; remote_fallback: what shows while that fails.
+    the server where the engine is, "" for here; remote_fallback: what shows while that fails.
     """
 
     source: str = "auto"
@@ -70,7 +70,7 @@ class RunOptions:
     marking: MarkingSettings = field(default_factory=MarkingSettings)
     osc: OscSettings = field(default_factory=OscSettings)
     midi: MidiSettings = field(default_factory=MidiSettings)
-    remote: str | None = None
+    remote: str = ""
     remote_fallback: RemoteFallback = RemoteFallback.NONE
     profiles_folder: Path | None = None
     automatic: Mapping[str, Preset] = field(default_factory=dict)

@@ -35,7 +35,7 @@ def place(options: RunOptions) -> str:
     )
     width, height = options.size or DEFAULT_SIZE
     machine = f"{processor()}, {cores()} cores, {platform.node()}"
-    if options.remote is not None:
+    if options.remote:
         machine = f"{options.remote} from {platform.node()}"
     return f"{machine}; {runtime} {provider} {device} {dtype}, {engine_threads(options)} threads, {width}x{height}"
 

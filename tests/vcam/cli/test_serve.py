@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import getpass
 import io
 import json
 import sys
@@ -56,6 +57,29 @@ def test_the_pairing_text_may_come_by_the_terminal(
     assert paired_server(home / "config", "studio").token == "a"
 
 
+def test_the_pairing_text_need_not_stand_on_the_command_line_where_others_see_it(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = home / "pairing.txt"
+    kept.write_text(Pairing("b", "").to_text() + "\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(Pairing("a", "").to_text() + "\n"))
+    assert said(capsys, "pair", "one", "-")[1] == ""
+    assert said(capsys, "pair", "two", "--from", str(kept))[1] == ""
+    assert "is seen by other users of this machine" in said(capsys, "pair", "three", Pairing("c", "").to_text())[1]
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(getpass, "getpass", lambda prompt: Pairing("d", "").to_text())
+    assert said(capsys, "pair", "four")[1] == ""
+    places = "one", "two", "three", "four"
+    assert [paired_server(home / "config", place).token for place in places] == ["a", "b", "c", "d"]
+
+
+class Terminal(io.StringIO):
+    """A standard input that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -69,6 +93,8 @@ def test_the_pairing_text_may_come_by_the_terminal(
         (["serve", "--lora", "none.safetensors"], "there is no LoRA none.safetensors"),
         (["pair", "ws://studio", "x"], "pictures of you go over TLS alone"),
         (["pair", "studio", "x"], "this is no pairing text"),
+        (["pair", "studio", "x", "--from", "y"], "--from and TEXT exclude each other"),
+        (["pair", "studio", "--from", "absent.txt"], "absent.txt cannot be read (No such file or directory)"),
         (["run", "--remote", "ws://studio"], "pictures of you go over TLS alone"),
         (["run", "--remote-fallback", "raw"], "--remote-fallback is 'raw'; it must be none or local"),
     ],
@@ -127,7 +153,9 @@ def test_the_server_is_asked_for_on_the_command_line_or_in_config_toml(
     assert (config.remote, config.remote_fallback) == ("wss://studio:8790", RemoteFallback.LOCAL)
     cli.main(["run"])
     cli.main(["run", "--remote", "wss://other:1", "--remote-fallback", "none"])
+    cli.main(["run", "--remote", "none"])
     assert [(one.remote, one.remote_fallback) for one in asked] == [
         ("wss://studio:8790", RemoteFallback.LOCAL),
         ("wss://other:1", RemoteFallback.NONE),
+        ("", RemoteFallback.LOCAL),
     ]

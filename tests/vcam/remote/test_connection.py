@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +17,7 @@ from core.settings import EngineSettings, Look, Lora
 from tests.support.engine_server import FAKE, TlsServer, fake_offer, serving, wait_long
 from tests.support.fake_children import QUICK, ScriptedChild, frame
 from tests.support.fake_engine import FACTORY
-from tests.support.patience import until
+from tests.support.patience import PATIENCE_S, until
 from vcam.frames import Translation
 from vcam.remote.engines import ServerEngines, server_limits
 from vcam.remote.paired import PairedServer
@@ -360,6 +362,46 @@ def test_a_server_that_is_back_is_shown_although_the_stand_in_still_loads(
     with TlsServer(tmp_path / "server", first.server.host.offer, FACTORY, first.port):
         until(shown, "the server is back, and not used")
         translator.close()
+
+
+def test_a_name_that_is_never_answered_holds_nothing_up(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the connection's end nor the program's, which waits for the threads of executors; it is asked once."""
+    answered, asked = threading.Event(), list[object]()
+
+    def hang(*question: object) -> list[object]:
+        asked.append(question)
+        answered.wait(PATIENCE_S)
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    monkeypatch.setattr("vcam.remote.connection.OPEN_S", 0.05)
+    own = engines(replace(server.paired(tmp_path), host="studio.lan"))
+    try:
+        two = [own.show(FAKE, LOOK) for _ in range(2)]
+        for engine in two:
+            until(lambda one=engine: one.step() or one.failure, "nothing is told")  # type: ignore[misc]
+            assert "studio.lan" in engine.failure
+            assert "has not answered for" in engine.failure
+            engine.close()
+        until(lambda: not any(one.name == "vcam-server" for one in threading.enumerate()), "its thread waits")
+        waiting = [one for one in threading.enumerate() if one.name == "vcam-name"]
+        assert len(asked) == len(waiting) == 1
+        assert waiting[0].daemon
+        assert not any(one.name.startswith("asyncio_") for one in threading.enumerate())
+    finally:
+        answered.set()
+
+
+def test_a_name_that_is_found_is_connected_to_and_one_that_is_not_is_told(server: TlsServer, tmp_path: Path) -> None:
+    paired = server.paired(tmp_path)
+    translated(there := loaded(engines(replace(paired, host="localhost")).show(FAKE, LOOK)), 0)
+    there.close()
+    away = engines(replace(paired, host="no-such-machine.invalid")).show(FAKE, LOOK)
+    until(lambda: away.step() or away.failure, "nothing is told")
+    assert "there is no machine called no-such-machine.invalid" in away.failure
+    away.close()
 
 
 def test_paths_of_this_machine_are_not_sent(server: TlsServer, tmp_path: Path) -> None:
