@@ -67,10 +67,11 @@ class Scene(NamedTuple):
 
 
 class DriftWatch(NamedTuple):
-    """What a stream's scenes were like at first, and are like lately; new from the start, a change of look, or a refresh.
+    """What a stream's scenes were like at first, and are like lately.
 
-    pictures: how many there were. scenes: those seen last, the latest first. over: for how many looks in a row a
-    scene's translations were not what they were; one that is not known yet tells nothing.
+    It is new from the start, a change of look, or a refresh on. pictures: how many there were. scenes: those seen last,
+    the latest first. over: for how many looks in a row a scene's translations were not what they were; one that is not
+    known yet tells nothing.
     """
 
     pictures: int = 0

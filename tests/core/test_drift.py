@@ -1,4 +1,4 @@
-"""core.drift: a drift is seen; a change of the scene, whatever the style makes of it, or a fault of a moment is none."""
+"""core.drift: a drift is seen; a change of the scene, whatever its style, or a fault of a moment is none."""
 
 from __future__ import annotations
 
