@@ -11,6 +11,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,13 +20,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
-from websockets.sync.server import Server, ServerConnection, serve
 
 from core.settings import Look
 from tests.support.engine_server import FAKE, TlsServer, fake_offer, serving, wait_long
 from tests.support.fake_children import QUICK, frame
 from tests.support.patience import PATIENCE_S, until
+from tests.support.web_sockets import WebSocket, connected, served
 from vcam.errors import RemoteError
 from vcam.frames import EngineFacts
 from vcam.remote import server as server_module
@@ -51,7 +51,7 @@ from vcam.worker.process import EngineProcess
 
 LOOK = Look("ink")
 GREY = to_jpeg(np.full((64, 96, 3), 100, np.uint8))
-Say = Callable[[ServerConnection, GivenPicture], None]
+Say = Callable[[WebSocket, GivenPicture], None]
 
 
 @pytest.fixture(autouse=True)
@@ -119,21 +119,13 @@ def test_a_port_where_nobody_listens_is_told(tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def websocket_server(
-    handle: Callable[[ServerConnection], None], folder: Path, tls: bool = True
-) -> Iterator[PairedServer]:
+def websocket_server(handle: Callable[[WebSocket], None], folder: Path, tls: bool = True) -> Iterator[PairedServer]:
     """Serve at a port of this machine while the body runs."""
     made = made_certificate(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(made.certificate, made.key)
-    running: Server = serve(handle, "127.0.0.1", 0, ssl=context if tls else None)
-    thread = threading.Thread(target=running.serve_forever)
-    thread.start()
-    try:
-        yield PairedServer("127.0.0.1", running.socket.getsockname()[1], "t", made.fingerprint)
-    finally:
-        running.shutdown()
-        thread.join()
+    with served(handle, context if tls else None) as port:
+        yield PairedServer("127.0.0.1", port, "t", made.fingerprint)
 
 
 def test_a_server_without_tls_is_told_and_hears_nothing(tmp_path: Path) -> None:
@@ -146,10 +138,10 @@ def test_a_server_without_tls_is_told_and_hears_nothing(tmp_path: Path) -> None:
     assert not heard
 
 
-def loaded_then(say: Say) -> Callable[[ServerConnection], None]:
+def loaded_then(say: Say) -> Callable[[WebSocket], None]:
     """A server that lets everybody in, and then says something to the first picture."""
 
-    def handle(connection: ServerConnection) -> None:
+    def handle(connection: WebSocket) -> None:
         with contextlib.suppress(ConnectionClosed):
             json.loads(connection.recv())
             connection.send(packed(Loaded(EngineFacts("fake", "eager", "cpu"))))
@@ -196,7 +188,7 @@ def test_a_server_that_says_nonsense_is_told_and_nothing_of_it_shown(
 
 
 def test_a_server_that_answers_a_picture_twice_is_told(tmp_path: Path) -> None:
-    def twice(connection: ServerConnection, given: GivenPicture) -> None:
+    def twice(connection: WebSocket, given: GivenPicture) -> None:
         connection.send(answer(given.number, None, b""))
         connection.send(answer(given.number, None, b""))
 
@@ -206,7 +198,7 @@ def test_a_server_that_answers_a_picture_twice_is_told(tmp_path: Path) -> None:
 
 
 def test_a_server_that_shows_a_picture_twice_is_told(tmp_path: Path) -> None:
-    def again(connection: ServerConnection, given: GivenPicture) -> None:
+    def again(connection: WebSocket, given: GivenPicture) -> None:
         connection.send(answer(given.number, 0))
 
     with websocket_server(loaded_then(again), tmp_path) as strange:
@@ -331,11 +323,9 @@ def test_a_picture_that_would_cost_more_than_one_is_not_decoded(
 # --------------------------------------------------------------------------------------------------------- the cameras
 
 
-def stranger(server: TlsServer) -> ClientConnection:
+def stranger(server: TlsServer) -> AbstractContextManager[WebSocket]:
     """A connection to the server by somebody who minds no certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return connect(server.address + PATH, ssl=context, proxy=None, compression=None, open_timeout=PATIENCE_S)
+    return connected(server.address + PATH)
 
 
 def hello(server: TlsServer, name: str, **values: Any) -> dict[str, Any]:
@@ -343,12 +333,12 @@ def hello(server: TlsServer, name: str, **values: Any) -> dict[str, Any]:
     return {"type": "hello", **asdict(plain), **values}
 
 
-def refusal(connection: ClientConnection) -> dict[str, Any]:
+def refusal(connection: WebSocket) -> dict[str, Any]:
     """What the server says last."""
     last: dict[str, Any] = {}
     with contextlib.suppress(ConnectionClosed):
         while True:
-            message = connection.recv(PATIENCE_S)
+            message = connection.recv()
             if isinstance(message, str):
                 last = json.loads(message)
     return last
@@ -388,16 +378,16 @@ def test_a_picture_or_nonsense_before_a_hello_is_refused(server: TlsServer) -> N
 def test_who_says_nothing_is_not_waited_for(server: TlsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "HELLO_S", 0.05)
     with stranger(server) as connection, pytest.raises(ConnectionClosed):
-        connection.recv(PATIENCE_S)
+        connection.recv()
 
 
 @contextlib.contextmanager
-def admitted(server: TlsServer, name: str = "a") -> Iterator[ClientConnection]:
+def admitted(server: TlsServer, name: str = "a") -> Iterator[WebSocket]:
     with stranger(server) as connection:
         connection.send(json.dumps(hello(server, name)))
         said: object = ""
         while "loaded" not in str(said):
-            said = connection.recv(PATIENCE_S)
+            said = connection.recv()
         yield connection
 
 
@@ -432,7 +422,7 @@ def test_nonsense_of_a_camera_costs_its_own_connection_alone(
 
 def test_four_gigabytes_as_a_frames_length_are_refused_before_they_come(server: TlsServer) -> None:
     with admitted(server) as connection:
-        connection.socket.sendall(struct.pack("!BBQ", 0x82, 0xFF, 4 << 30) + b"mask" + b"x" * 100)
+        connection.send_raw(struct.pack("!BBQ", 0x82, 0xFF, 4 << 30) + b"mask" + b"x" * 100)
         refusal(connection)  # what it says meanwhile
         assert connection.close_code == 1009
     until(lambda: not server.server.host.cameras, "its stream is still there")
@@ -469,9 +459,9 @@ def test_a_camera_that_never_reads_loses_its_stream(server: TlsServer) -> None:
 def test_a_camera_that_guesses_what_its_answers_say_loses_its_stream(server: TlsServer) -> None:
     with admitted(server) as connection:
         connection.send(packed_picture(GivenPicture(0, NO_RECEIPT, GREY)))
-        read = unpacked_answer(cast(bytes, connection.recv(PATIENCE_S)))
+        read = unpacked_answer(cast(bytes, connection.recv()))
         connection.send(packed_picture(GivenPicture(1, read.receipt, GREY)))
-        again = unpacked_answer(cast(bytes, connection.recv(PATIENCE_S)))
+        again = unpacked_answer(cast(bytes, connection.recv()))
         assert len({NO_RECEIPT, read.receipt, again.receipt}) == 3
         connection.send(packed_picture(GivenPicture(2, again.receipt ^ 1, GREY)))
         said = refusal(connection)
