@@ -65,13 +65,17 @@ class Engine:
         """Return an engine for a stream of its own on the same loaded model: its weights are there once.
 
         The two do not disturb each other, but share LoRAs: what `use_loras` of one changes, both show. They are called
-        one at a time, as one is. Raises SettingsError where there is too little memory for another stream.
+        one at a time, as one is. Raises MemoryShort where there is too little memory for another stream.
         """
         model = self._model
         check_stream(model.resolved, self.bank_bytes)
         other = Engine.__new__(Engine)
         other._begin(_Opened(model, *_stream(model), self.trouble), look)
         return other
+
+    def check_streams(self, count: int) -> int:
+        """Return the bytes that so many streams by `another` take; raises MemoryShort where there are fewer."""
+        return check_stream(self._model.resolved, self.bank_bytes, count)
 
     @property
     def resolved(self) -> Resolved:

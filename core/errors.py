@@ -2,6 +2,7 @@
 
     StreamV2VError
     ├── SettingsError       a setting has a value that cannot be used
+    │   └── MemoryShort     less memory is free than they need: fewer programs or models beside may help
     ├── ModelError          a model, or a LoRA for it, cannot be used
     │   └── ShapeError      its configurations cannot be run at the size asked for
     ├── PlaceError          a place that a bank was asked for is not one of the UNet's
@@ -23,6 +24,10 @@ class StreamV2VError(Exception):
 
 class SettingsError(StreamV2VError):
     """A setting has a value that cannot be used; the message names the setting, the value and what is allowed."""
+
+
+class MemoryShort(SettingsError):
+    """Less memory is free than the settings need; the message names both, and what to take instead."""
 
 
 class ModelError(StreamV2VError):

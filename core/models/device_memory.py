@@ -39,7 +39,7 @@ from core.algorithm.frame import (
 from core.algorithm.net import Net
 from core.algorithm.schedule import Prediction
 from core.algorithm.stream import net_rows
-from core.errors import PlaceError, SettingsError, ShapeError
+from core.errors import MemoryShort, PlaceError, ShapeError
 from core.models import host_memory as host
 from core.models.catalogue import in_gb
 from core.models.description import ModelDescription, stored
@@ -155,7 +155,7 @@ def largest(resolved: Resolved, room: int) -> tuple[int, int] | None:
 
 
 def check(resolved: Resolved, room: int) -> Need:
-    """Return what the engine will take. Raises SettingsError, with the largest size that fits, if over `room` bytes."""
+    """Return what the engine will take. Raises MemoryShort, with the largest size that fits, if over `room` bytes."""
     wanted, settings = need(resolved), resolved.settings
     if wanted.total <= room:
         return wanted
@@ -165,7 +165,7 @@ def check(resolved: Resolved, room: int) -> Need:
         if fits
         else "no size fits; take fewer steps, another model, or close what else uses the memory"
     )
-    raise SettingsError(
+    raise MemoryShort(
         f"{resolved.description.name} at {settings.width}x{settings.height} with {settings.steps} steps needs "
         f"{wanted}, but {in_gb(room)} are free on {settings.device}; {remedy}"
     )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from core.errors import SettingsError
+from core.errors import MemoryShort, SettingsError
 from core.models import loras
 from core.models.catalogue import in_gb
 from core.models.description import ModelDescription, Stored, stored
@@ -140,12 +140,12 @@ def _changed(resolved: Resolved) -> list[int]:
 
 
 def check_loading(resolved: Resolved, room: int) -> LoadingNeed:
-    """Return what loading takes. Raises SettingsError where that is more than `room` bytes of RAM; ModelError."""
+    """Return what loading takes. Raises MemoryShort where that is more than `room` bytes of RAM; ModelError."""
     wanted = loading(resolved)
     if wanted.needed > room:
         of_loras = f" ({in_gb(wanted.originals)} of it to keep what its LoRAs change)" if wanted.originals else ""
         remedy = "close what else uses it, or take a smaller model" + (" or fewer LoRAs" if wanted.originals else "")
-        raise SettingsError(
+        raise MemoryShort(
             f"{resolved.description.name} needs {in_gb(wanted.needed)} of RAM while it is loaded{of_loras}, but "
             f"{in_gb(room)} are free; {remedy}"
         )

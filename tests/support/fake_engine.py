@@ -94,6 +94,9 @@ class FakeEngine:
     def another(self, look: Look) -> FakeEngine:
         return FakeEngine(self.settings, look, self.frame_s)
 
+    def check_streams(self, count: int) -> int:
+        return 0
+
 
 def make(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> FakeEngine:
     """A good one; the model "absent" cannot be had, "broken" and "buggy" raise, "slow-start" waits at the gate."""

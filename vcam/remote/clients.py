@@ -9,7 +9,9 @@ import json
 import re
 import secrets
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from vcam.errors import RemoteError
 from vcam.remote.protocol import Refusal
 
 FILE = "clients.json"
+LOCK_S = 10.0  # that another program may take to change the file
 TOKEN_BYTES = 32
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}")
 _PAIRING = "vcam1."
@@ -68,7 +71,7 @@ class ClientBook:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
-        self._read: tuple[tuple[int, int] | None, tuple[KnownClient, ...]] = (None, ())
+        self._read: tuple[tuple[int, ...] | None, tuple[KnownClient, ...]] = (None, ())
 
     def clients(self) -> tuple[KnownClient, ...]:
         """Return all, revoked ones too. Raises RemoteError where the file cannot be read."""
@@ -76,7 +79,7 @@ class ClientBook:
             found = self._path.stat()
         except FileNotFoundError:
             return ()
-        mark = found.st_mtime_ns, found.st_size
+        mark = found.st_mtime_ns, found.st_size, found.st_ino
         if mark != self._read[0]:
             try:
                 data: list[dict[str, Any]] = json.loads(self._path.read_text(encoding="utf-8"))
@@ -91,25 +94,25 @@ class ClientBook:
         """Let a client of that name in; return its token, which is kept nowhere. Raises RemoteError."""
         if not NAME.fullmatch(name):
             raise RemoteError(f"{name[:80]!r} is no name for a client; take up to 60 letters, digits, blanks, . _ -")
-        before = self.clients()
-        if any(one.name == name and not one.revoked for one in before):
-            raise RemoteError(
-                f"there is a client {name!r} already; revoke it first: vcam serve clients revoke {name!r}"
-            )
-        token = secrets.token_urlsafe(TOKEN_BYTES)
-        added = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        self._write((*(one for one in before if one.name != name), KnownClient(name, _hash(token), added)))
+        with self._alone():
+            before = self.clients()
+            if any(one.name == name and not one.revoked for one in before):
+                raise RemoteError(
+                    f"there is a client {name!r} already; revoke it first: vcam serve clients revoke {name!r}"
+                )
+            token = secrets.token_urlsafe(TOKEN_BYTES)
+            added = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+            self._write((*(one for one in before if one.name != name), KnownClient(name, _hash(token), added)))
         return token
 
     def revoke(self, name: str) -> None:
         """Let that client in no more; its streams end within a second. Raises RemoteError."""
-        before = self.clients()
-        if not any(one.name == name for one in before):
-            known = ", ".join(one.name for one in before) or "none"
-            raise RemoteError(f"there is no client {name[:80]!r}; there are: {known}")
-        self._write(
-            tuple(KnownClient(**(asdict(one) | {"revoked": one.revoked or one.name == name})) for one in before)
-        )
+        with self._alone():
+            before = self.clients()
+            if not any(one.name == name for one in before):
+                known = ", ".join(one.name for one in before) or "none"
+                raise RemoteError(f"there is no client {name[:80]!r}; there are: {known}")
+            self._write(tuple(replace(one, revoked=one.revoked or one.name == name) for one in before))
 
     def check(self, token: str) -> tuple[str, Refusal | None]:
         """Return whose token it is, and why it is refused; both take as long whatever the token is."""
@@ -121,9 +124,25 @@ class ClientBook:
             return "", Refusal.TOKEN
         return found.name, Refusal.REVOKED if found.revoked else None
 
-    def _write(self, clients: tuple[KnownClient, ...]) -> None:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other program change the file while the body runs; raises RemoteError where one does so for long."""
+        from filelock import FileLock, Timeout
+
         try:
             client.private_folder(self._path.parent)
+            with FileLock(self._path.with_suffix(".lock"), timeout=LOCK_S, mode=0o600):
+                self._read = (None, ())  # of two changes within the clock's grain the first may still be remembered
+                yield
+        except Timeout as error:
+            raise RemoteError(
+                f"another vcam serve clients has been changing {self._path} for {LOCK_S:g} s; end it, and try again"
+            ) from error
+        except OSError as error:
+            raise RemoteError(f"{self._path.parent} cannot be written ({error.strerror or error})") from error
+
+    def _write(self, clients: tuple[KnownClient, ...]) -> None:
+        try:
             client.write_private(self._path, json.dumps([asdict(one) for one in clients], indent=1))
         except OSError as error:
             raise RemoteError(f"{self._path} cannot be written ({error.strerror or error})") from error

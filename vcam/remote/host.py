@@ -1,7 +1,9 @@
 """The engines of one server process: a model is loaded once, and each stream is a state of its own on it.
 
 One thread, vcam-engines, calls the engines, a picture of each stream in turn: so no stream gets more than its share,
-and no two calls meet in a library. Another thread loads a model that is not there yet; what runs goes on meanwhile.
+and no two calls meet in a library; that is why it also makes each stream's engine of the loaded model, at most one
+between two pictures of the others. Another thread, vcam-loads, loads one model after the other; what runs goes on
+meanwhile. What could not be loaded is remembered with its reason, and tried again after a while that grows.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from core.errors import StreamV2VError
+from core.errors import MemoryShort, StreamV2VError
 from core.settings import EngineSettings, Look, Lora
 from vcam.errors import RemoteError
 from vcam.frames import EngineFacts, Picture
@@ -32,10 +34,13 @@ from vcam.remote.protocol import (
     UseLook,
     UseLoraNames,
 )
-from vcam.worker.factories import EngineProtocol, ReportProgress
+from vcam.worker.factories import EngineProtocol, ReportProgress, give_memory_back
 
 LOG = logging.getLogger("vcam.serve")
 BESIDE = 2  # streams of one camera beside the one that shows: another engine, and looks that are tried
+MOST_ORDERS = 64  # that may wait for a stream
+LOAD_AGAIN_S, LONGEST_LOAD_AGAIN_S = 5.0, 300.0  # until a load that failed is tried again, at first and at the most
+MOST_FAILED = 64  # loads that are remembered
 RAISES = 5  # pictures in a row at which an engine may fail, before its stream ends
 MakeEngine = Callable[[EngineSettings, Look, ReportProgress], EngineProtocol]
 
@@ -73,7 +78,7 @@ class Offer:
     """What a server offers. usual: the settings that device, runtime and dtype are taken of, and that are loaded first.
 
     streams: cameras at once. models: names or folders that a camera may ask for. loras: paths by the names that cameras
-    know. most_pixels: of a picture.
+    know. most_pixels: of a picture. per_client: cameras at once of one client, 0 for half of all.
     """
 
     usual: EngineSettings
@@ -81,6 +86,12 @@ class Offer:
     models: tuple[str, ...] = ("embedded",)
     loras: dict[str, str] = field(default_factory=dict)
     most_pixels: int = 1024 * 1024
+    per_client: int = 0
+
+    @property
+    def most_per_client(self) -> int:
+        """How many cameras one client may have at once: not all, where there are several places."""
+        return self.per_client or max(1, self.streams // 2)
 
     def settings_for(self, asked: EngineSettings) -> EngineSettings:
         """Return the engine that a camera gets; raises RemoteError, in words for its user."""
@@ -113,10 +124,14 @@ class Offer:
 
 
 class Stream:
-    """One stream: what waits for it, and its engine once that has loaded. tell: takes messages, on any thread."""
+    """One stream: what waits for it, and its engine once that has loaded. tell: takes messages, on any thread.
 
-    def __init__(self, camera: str, settings: EngineSettings, look: Look, tell: Tell) -> None:
-        self.camera, self.settings, self.look, self.tell = camera, settings, look, tell
+    client: whose token it came with. model: what its engine is made of, None until that has loaded.
+    """
+
+    def __init__(self, client: str, camera: str, settings: EngineSettings, look: Look, tell: Tell) -> None:
+        self.client, self.camera, self.settings, self.look, self.tell = client, camera, settings, look, tell
+        self.model: EngineProtocol | None = None
         self.engine: EngineProtocol | None = None
         self.orders: deque[tuple[StreamOrder, float]] = deque()
         self.in_flight: deque[int] = deque()
@@ -125,16 +140,34 @@ class Stream:
 
     @property
     def waits(self) -> bool:
-        """Whether there is something to do."""
+        """Whether there is an order to be carried out."""
         return self.engine is not None and not self.closed and bool(self.orders)
 
+    @property
+    def begins(self) -> bool:
+        """Whether its engine is to be made of the model that has loaded."""
+        return self.engine is None and not self.closed and self.model is not None
 
-@dataclass
-class _LoadedModel:
-    """An engine of some settings, from which those of streams are made. It is given no picture itself."""
 
-    engine: EngineProtocol
-    settings: EngineSettings
+@dataclass(frozen=True)
+class _FailedLoad:
+    """Why a model could not be loaded, how often in a row that was so, and when it was tried last.
+
+    freed: how often memory had been given back until then, None unless it was short: more is a reason to try again.
+    """
+
+    text: str
+    tries: int
+    tried_s: float
+    freed: int | None
+
+    @property
+    def again_s(self) -> float:
+        return self.tried_s + min(LONGEST_LOAD_AGAIN_S, LOAD_AGAIN_S * 2.0 ** min(self.tries - 1, 16))
+
+    def due(self, now_s: float, freed: int) -> bool:
+        more = self.freed is not None and freed > self.freed
+        return now_s >= (self.tried_s + LOAD_AGAIN_S if more else self.again_s)
 
 
 class EngineHost:
@@ -145,49 +178,87 @@ class EngineHost:
         self._make, self._clock = make, clock
         self._changed = threading.Condition()
         self._streams: list[Stream] = []
-        self._models: list[_LoadedModel] = []
-        self._load = threading.Lock()  # one model at a time is loaded: its memory is looked at before
+        self._models: dict[EngineSettings, EngineProtocol] = {}  # each is given no picture itself
+        self._failed_loads: dict[EngineSettings, _FailedLoad] = {}
+        self._freed = 0  # how often memory was given back: a stream or a model was gone
         self._ending = False
         self._turn = self._raises = 0
+        self._turns_since_begun = 0  # orders carried out since a stream's engine was made
         self.broken = ""  # why no engine of this process works any more; whoever runs it shall start another
         self.pictures = 0  # translated so far
         self.busy_s = 0.0  # that the engines worked
-        self._thread = threading.Thread(target=self._work, name="vcam-engines", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for work, name in ((self._work, "vcam-engines"), (self._load, "vcam-loads"))
+        ]
+        for one in self._threads:
+            one.start()
 
     @property
     def cameras(self) -> int:
         """How many cameras have streams."""
         with self._changed:
-            return len({one.camera for one in self._streams})
+            return len({(one.client, one.camera) for one in self._streams})
 
     def preload(self) -> None:
-        """Load the usual engine now, so that the first camera need not wait; raises StreamV2VError."""
-        with self._load:
-            self._loaded(self.offer.usual, Look(prompt="a person"), lambda text, fraction: None)
+        """Load the usual engine now, so that the first camera need not wait; before any camera comes.
 
-    def open(self, camera: str, asked: EngineSettings, look: Look, tell: Tell) -> Stream | Refused:
+        Raises StreamV2VError, also where there is too little memory for all streams.
+        """
+        model = self._make(self.offer.usual, Look(prompt="a person"), lambda text, fraction: None)
+        model.check_streams(self.offer.streams)
+        with self._changed:
+            self._models[self.offer.usual] = model
+
+    def open(self, client: str, camera: str, asked: EngineSettings, look: Look, tell: Tell) -> Stream | Refused:
         """Return a stream, whose engine is loaded meanwhile; or why there is none, at once."""
         try:
             settings = self.offer.settings_for(asked)
         except RemoteError as error:
             return Refused(Refusal.MODEL, str(error))
-        stream = Stream(camera, settings, look, tell)
+        stream = Stream(client, camera, settings, look, tell)
         with self._changed:
-            if self._ending:
-                return Refused(Refusal.ENDING, "the server is ending")
-            cameras = {one.camera for one in self._streams}
-            own = sum(one.camera == camera for one in self._streams)
-            if camera not in cameras and len(cameras) >= self.offer.streams:
-                return Refused(Refusal.BUSY, f"the server is busy: all {self.offer.streams} of its streams are taken")
-            if own > BESIDE:
-                return Refused(Refusal.BUSY, f"this camera has {own} streams already")
+            refused = self._no_place(client, camera) or self._failed_before(settings)
+            if refused is not None:
+                return refused
+            stream.model = self._models.get(settings)
             self._streams.append(stream)
-        threading.Thread(target=self._begin, args=(stream,), name="vcam-load", daemon=True).start()
+            self._changed.notify_all()
         return stream
 
-    def give(self, stream: Stream, order: StreamOrder) -> None:
-        """Have an order carried out in its turn; of pictures that wait the newest wins, the other gives none."""
+    def _no_place(self, client: str, camera: str) -> Refused | None:
+        """Return why this camera gets no stream, None if it gets one."""
+        if self._ending:
+            return Refused(Refusal.ENDING, "the server is ending")
+        cameras = {(one.client, one.camera) for one in self._streams}
+        if (client, camera) not in cameras:
+            if len(cameras) >= self.offer.streams:
+                text = f"the server is busy: all {self.offer.streams} of its streams are taken"
+                return Refused(Refusal.BUSY, text)
+            own, most = sum(one[0] == client for one in cameras), self.offer.most_per_client
+            if own >= most:
+                text = (
+                    f"the client {client!r} has {own} of the {self.offer.streams} streams, and may have {most}; pair "
+                    "each camera's machine by itself: vcam serve clients add NAME there"
+                )
+                return Refused(Refusal.BUSY, text)
+        of_camera = sum((one.client, one.camera) == (client, camera) for one in self._streams)
+        if of_camera > BESIDE:
+            return Refused(Refusal.BUSY, f"this camera has {of_camera} streams already")
+        return None
+
+    def _failed_before(self, settings: EngineSettings) -> Refused | None:
+        failed, now = self._failed_loads.get(settings), self._clock()
+        if failed is None or failed.due(now, self._freed):
+            return None
+        wait_s = max(1, round(failed.again_s - now))
+        return Refused(Refusal.ENGINE, f"{failed.text}; the server tries it again in {wait_s} s")
+
+    def give(self, stream: Stream, order: StreamOrder, waited_s: float = 0.0) -> None:
+        """Have an order carried out in its turn; of pictures that wait the newest wins, the other gives none.
+
+        waited_s: that it has waited before.
+        """
         replaced: PictureOrder | None = None
         with self._changed:
             if stream.closed:
@@ -197,10 +268,11 @@ class EngineHost:
                 if waiting is not None:
                     stream.orders.remove(waiting)
                     replaced = waiting[0]  # type: ignore[assignment]
-            elif len(stream.orders) >= 64:
-                return  # looks come one a key press: nobody who means well has so many waiting
-            stream.orders.append((order, self._clock()))
-            self._changed.notify()
+            elif len(stream.orders) >= MOST_ORDERS:  # looks come one a key press: nobody who means well has so many
+                stream.tell(Failed("look", f"{MOST_ORDERS} looks and prompts wait already; this one was left out"))
+                return
+            stream.orders.append((order, self._clock() - waited_s))
+            self._changed.notify_all()
         if replaced is not None:
             stream.tell(Made(replaced.number, replaced=True))
 
@@ -210,49 +282,114 @@ class EngineHost:
             stream.closed = True
             if stream in self._streams:
                 self._streams.remove(stream)
+                self._freed += stream.engine is not None
             stream.orders.clear()
-            self._changed.notify()
+            self._changed.notify_all()
 
     def close(self) -> None:
-        """End all streams and the thread."""
+        """End all streams and the threads."""
         with self._changed:
             self._ending = True
-            self._changed.notify()
-        self._thread.join(10)
+            self._changed.notify_all()
+        for one in self._threads:
+            one.join(10)
 
-    # ---- loading
+    # ---- the thread that loads models
 
-    def _begin(self, stream: Stream) -> None:
-        def report(text: str, fraction: float) -> None:
-            stream.tell(Loading(text, fraction))
-
-        try:
-            with self._load:
-                if stream.closed:
+    def _load(self) -> None:
+        while True:
+            with self._changed:
+                while not self._ending and all(one.model is not None for one in self._streams):
+                    self._changed.wait()
+                if self._ending:
                     return
-                engine = self._loaded(stream.settings, stream.look, report).engine.another(stream.look)
+            self._load_next()
+
+    def _load_next(self) -> None:
+        """Load what the stream that waits longest asks for; this thread holds none of it afterwards."""
+        with self._changed:
+            first = next((one for one in self._streams if one.model is None), None)
+        if first is None:
+            return
+        settings = first.settings
+        try:
+            model = self._loaded(settings, first.look)
         except StreamV2VError as error:
-            stream.tell(Refused(Refusal.ENGINE, str(error)))
+            self._load_failed(settings, str(error), memory_short=isinstance(error, MemoryShort))
+            return
         except Exception as error:
             LOG.exception("an engine could not be loaded")
-            stream.tell(Refused(Refusal.ENGINE, f"the engine could not be loaded ({type(error).__name__})"))
-        else:
-            facts = self._facts(engine)
-            with self._changed:
-                stream.engine = engine
-                self._changed.notify()
-            stream.tell(Loaded(facts))
-
-    def _loaded(self, settings: EngineSettings, look: Look, report: ReportProgress) -> _LoadedModel:
-        for one in self._models:
-            if one.settings == settings:
-                return one
+            text = f"the engine could not be loaded ({type(error).__name__})"
+            self._load_failed(settings, text, memory_short=False)
+            return
         with self._changed:
-            used = {stream.settings for stream in self._streams if stream.engine is not None}
-        self._models = [one for one in self._models if one.settings in used]  # what nobody uses makes room
-        loaded = _LoadedModel(self._make(settings, look, report), settings)
-        self._models.append(loaded)
-        return loaded
+            self._models[settings] = model
+            self._failed_loads.pop(settings, None)
+            for one in self._streams:
+                if one.settings == settings:
+                    one.model = model
+            self._changed.notify_all()
+        self._put_out(but=(self.offer.usual, settings))
+
+    def _loaded(self, settings: EngineSettings, look: Look) -> EngineProtocol:
+        """Load a model beside all others; where memory is short, in the place of those that nobody uses."""
+
+        def report(text: str, fraction: float) -> None:
+            with self._changed:
+                waiting = [one for one in self._streams if one.settings == settings and one.model is None]
+            for one in waiting:
+                one.tell(Loading(text, fraction))
+
+        try:
+            return self._make(settings, look, report)
+        except MemoryShort:
+            if not (gone := self._put_out()):
+                raise
+        try:
+            return self._make(settings, look, report)
+        except Exception:
+            self._bring_back(gone)
+            raise
+
+    def _put_out(self, but: tuple[EngineSettings, ...] = ()) -> list[EngineSettings]:
+        """Let models go that no stream uses, and return which."""
+        with self._changed:
+            used = {one.settings for one in self._streams if one.model is not None}.union(but)
+            gone = [one for one in self._models if one not in used]
+            for one in gone:
+                del self._models[one]
+            self._freed += bool(gone)
+        if gone:
+            give_memory_back()
+        return gone
+
+    def _bring_back(self, gone: list[EngineSettings]) -> None:
+        """Load the usual model again, if it made room for one that could not be loaded: it is what cameras ask for."""
+        if (usual := self.offer.usual) not in gone:
+            return
+        try:
+            model = self._make(usual, Look(prompt="a person"), lambda text, fraction: None)
+        except StreamV2VError as error:
+            LOG.warning("the usual model cannot be loaded again: %s", error)  # the camera that asks for it hears why
+            return
+        with self._changed:
+            self._models[usual] = model
+
+    def _load_failed(self, settings: EngineSettings, text: str, memory_short: bool) -> None:
+        """Remember it, and tell those who wait for it, whose streams end."""
+        with self._changed:
+            before = self._failed_loads.pop(settings, None)
+            tries = 1 if before is None else before.tries + 1
+            freed = self._freed if memory_short else None
+            self._failed_loads[settings] = _FailedLoad(text, tries, self._clock(), freed)
+            while len(self._failed_loads) > MOST_FAILED:
+                del self._failed_loads[next(iter(self._failed_loads))]
+            waiting = [one for one in self._streams if one.settings == settings]
+            for one in waiting:
+                one.closed = True
+                self._streams.remove(one)
+        for one in waiting:
+            one.tell(Refused(Refusal.ENGINE, text))
 
     def _facts(self, engine: EngineProtocol) -> EngineFacts:
         return EngineFacts(
@@ -270,25 +407,60 @@ class EngineHost:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._ending and not any(one.waits for one in self._streams):
+                while not self._ending and not any(one.waits or one.begins for one in self._streams):
                     self._changed.wait()
                 if self._ending:
                     return
-                stream = self._next()
-                order, given_s = stream.orders.popleft()
-            try:
-                self._carry_out(stream, order, given_s)
-            except Exception as error:  # noqa: BLE001  a fault at one stream's order must not cost the others
-                self._failed(stream, order, error)
+            self._take_turn()
 
-    def _next(self) -> Stream:
-        """Return the stream whose turn it is."""
+    def _take_turn(self) -> None:
+        """Do one thing for the stream whose turn it is; this thread holds nothing of it afterwards."""
+        with self._changed:
+            stream = self._next()
+            if stream is None:
+                return
+            order, given_s = (None, 0.0) if stream.begins else stream.orders.popleft()
+        if order is None:
+            self._begin(stream)
+            return
+        try:
+            self._carry_out(stream, order, given_s)
+        except Exception as error:  # noqa: BLE001  a fault at one stream's order must not cost the others
+            self._failed(stream, order, error)
+
+    def _next(self) -> Stream | None:
+        """Return the stream whose turn it is, None if there is none; one begins after a turn of all that wait."""
+        waiting = sum(one.waits for one in self._streams)
+        for begun in [one for one in self._streams if one.begins][:1]:
+            if self._turns_since_begun >= waiting:
+                self._turns_since_begun = 0
+                return begun
         for step in range(len(self._streams)):
             one = self._streams[(self._turn + step) % len(self._streams)]
             if one.waits:
                 self._turn = (self._turn + step + 1) % len(self._streams)
+                self._turns_since_begun += 1
                 return one
-        raise AssertionError("none waits")
+        return None
+
+    def _begin(self, stream: Stream) -> None:
+        """Make a stream's engine of its model."""
+        assert stream.model is not None
+        try:
+            engine = stream.model.another(stream.look)
+        except Exception as error:
+            known = isinstance(error, StreamV2VError)
+            if not known:
+                LOG.error("a stream could not begin", exc_info=error)
+            text = str(error) if known else f"the engine could not be loaded ({type(error).__name__})"
+            self.end(stream)
+            stream.tell(Refused(Refusal.ENGINE, text))
+            return
+        with self._changed:
+            if stream.closed:
+                return
+            stream.engine = engine
+        stream.tell(Loaded(self._facts(engine)))
 
     def _carry_out(self, stream: Stream, order: StreamOrder, given_s: float) -> None:
         engine = stream.engine

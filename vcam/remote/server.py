@@ -12,14 +12,14 @@ import logging
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from vcam.errors import RemoteError, RemoteRefused
 from vcam.remote.clients import ClientBook
-from vcam.remote.host import EngineHost, Made, PictureOrder, Stream
+from vcam.remote.host import EngineHost, Made, PictureOrder, Stream, StreamOrder
 from vcam.remote.jpegs import from_jpeg, to_jpeg
 from vcam.remote.protocol import (
     ALIVE_S,
@@ -31,8 +31,10 @@ from vcam.remote.protocol import (
     WINDOW,
     Alive,
     Answer,
+    Failed,
     FromServer,
     Hello,
+    Loaded,
     Refusal,
     Refused,
     from_camera,
@@ -45,6 +47,14 @@ from vcam.remote.protocol import (
 LOG = logging.getLogger("vcam.serve")
 CAMERA_SILENT_S = 10.0  # without a word from a camera: its stream is given to others
 SEND_S = 5.0  # how long a camera may take to take an answer
+MOST_FPS, MOST_BYTES = 120, 32_000_000  # a second of a camera: what comes beyond waits
+AT_ONCE_S = 0.1  # of which so much may come at once
+UNREADABLE = "the server cannot tell at the moment who is let in; whoever runs it finds why in its log"
+HELD_BACK = (
+    f"the server takes at most {MOST_FPS} pictures and {MOST_BYTES // 1_000_000} MB a second of a camera, and this one "
+    "offers more: it gets the newest ones translated; --fps sets how many it offers"
+)
+TOLD_S = 5.0  # how long a camera is told so after it was last the case
 MOST_WAITING = 512  # connections that have not said who they are
 MOST_UNREAD = 4 * WINDOW  # answers of which a camera has not named the receipt
 MOST_RECEIPTS = 2**32 - 1  # nobody guesses one
@@ -57,7 +67,10 @@ Send = Callable[[Message], Awaitable[None]]
 
 @dataclass
 class Allowance:
-    """How much of something may come: `rate` a second, `burst` at once. Its clock is whoever asks."""
+    """How much of something may come: `rate` a second, `burst` at once. Its clock is whoever asks.
+
+    Whatever comes beyond is refused (`take`), or has to wait (`wait_s`).
+    """
 
     rate: float
     burst: float
@@ -69,12 +82,34 @@ class Allowance:
 
     def take(self, amount: float, now_s: float) -> bool:
         """Return whether so much may come now, and take it."""
-        self.left = min(self.burst, self.left + max(0.0, now_s - self.asked_s) * self.rate)
-        self.asked_s = now_s
+        self._refill(now_s)
         if amount > self.left:
             return False
         self.left -= amount
         return True
+
+    def wait_s(self, amount: float, now_s: float) -> float:
+        """Take so much, and return how long it has to wait."""
+        self._refill(now_s)
+        self.left -= amount
+        return max(0.0, -self.left / self.rate)
+
+    def _refill(self, now_s: float) -> None:
+        self.left = min(self.burst, self.left + max(0.0, now_s - self.asked_s) * self.rate)
+        self.asked_s = now_s
+
+
+class Admitted(NamedTuple):
+    """A camera that is let in. client: whose token it has."""
+
+    client: str
+    hello: Hello
+
+
+class _ArrivedPicture(NamedTuple):
+    """A picture's message, as it came."""
+
+    data: bytes
 
 
 @dataclass
@@ -90,9 +125,15 @@ class ServerCounts:
 class EngineServer:
     """The ASGI application. health: GET /health; streams: a WebSocket at PATH."""
 
-    def __init__(self, host: EngineHost, book: ClientBook, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        host: EngineHost,
+        book: ClientBook,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.host, self.book, self.counts = host, book, ServerCounts()
-        self._clock = clock
+        self._clock, self.sleep = clock, sleep
         self._waiting = 0
         self._codecs = ThreadPoolExecutor(CODEC_THREADS, "vcam-codec")  # beside the engines' thread
 
@@ -140,7 +181,7 @@ class EngineServer:
             self._waiting -= 1
         await session.serve(hello)
 
-    def admitted(self, text: str) -> Hello | Refused:
+    def admitted(self, text: str) -> Admitted | Refused:
         """Return what the first message of a camera says, or why it is not let in: token before everything else."""
         version = version_of(text)
         if version != VERSION:
@@ -154,9 +195,13 @@ class EngineServer:
             hello = from_camera(text)
             if not isinstance(hello, Hello):
                 raise RemoteError("the first message says not who the camera is")
-            name, why = self.book.check(hello.token)
         except RemoteError as error:
             return Refused(Refusal.PROTOCOL, str(error))
+        try:
+            name, why = self.book.check(hello.token)
+        except RemoteError as error:  # it names a path of this machine, which is no business of strangers
+            LOG.error("%s", error)
+            return Refused(Refusal.BUSY, UNREADABLE)
         if why is Refusal.TOKEN:
             return Refused(
                 why, "the server does not know this camera's token; pair anew: vcam serve clients add NAME there"
@@ -165,7 +210,7 @@ class EngineServer:
             return Refused(
                 why, f"the server has revoked the client {name!r}; pair anew: vcam serve clients add NAME there"
             )
-        return hello
+        return Admitted(name, hello)
 
     async def decoded(self, jpeg: bytes, size: tuple[int, int]) -> Any:
         """Return the JPEG's picture, beside everything else; raises RemoteError."""
@@ -195,10 +240,15 @@ class CameraSession:
         self._stirred = asyncio.Event()
         self._unread, self._receipt = deque[int](), NO_RECEIPT  # receipts that the camera may name; the last it named
         self._decode_ms: dict[int, float] = {}
-        self._pictures, self._bytes = Allowance(120, 120), Allowance(32e6, 32e6)
-        self._texts = Allowance(50, 300)
+        self._arrived: deque[_ArrivedPicture | StreamOrder] = deque()
+        self._arrival = asyncio.Event()
+        self._open = 0  # pictures that are not answered
+        self._pictures = Allowance(MOST_FPS, MOST_FPS * AT_ONCE_S)
+        self._bytes, self._texts = Allowance(MOST_BYTES, MOST_BYTES * AT_ONCE_S), Allowance(50, 300)
+        self._loaded: Loaded | None = None
+        self._held_back_s: float | None = None  # when a picture last had to wait; None where nothing is told of it
 
-    async def hello(self) -> Hello | Refused:
+    async def hello(self) -> Admitted | Refused:
         """Return who it is, within HELLO_S, or why it is refused."""
         message = await asyncio.wait_for(self._next(), HELLO_S)
         text = message.get("text")
@@ -206,16 +256,18 @@ class CameraSession:
             return Refused(Refusal.PROTOCOL, "a picture came before the camera said who it is")
         return self._server.admitted(text)
 
-    async def serve(self, hello: Hello | Refused) -> None:
+    async def serve(self, admitted: Admitted | Refused) -> None:
         """Serve it to its end."""
-        if isinstance(hello, Refused):
-            await self._refuse(hello)
+        if isinstance(admitted, Refused):
+            await self._refuse(admitted)
             return
-        stream = self._server.host.open(hello.camera, hello.settings, hello.look, self._tell)
+        hello = admitted.hello
+        stream = self._server.host.open(admitted.client, hello.camera, hello.settings, hello.look, self._tell)
         if isinstance(stream, Refused):
             await self._refuse(stream)
             return
-        tasks = [asyncio.ensure_future(self._read(stream)), asyncio.ensure_future(self._write(hello.token))]
+        work = (self._refusing(self._read()), self._refusing(self._take(stream)), self._write(hello.token))
+        tasks = [asyncio.ensure_future(one) for one in work]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -235,45 +287,90 @@ class CameraSession:
             raise ConnectionResetError("the camera has ended the connection")
         return message
 
-    async def _read(self, stream: Stream) -> None:
-        size = stream.settings.width, stream.settings.height
+    async def _refusing(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it; what the camera does wrong ends the connection, in words."""
         try:
-            while True:
-                message = await asyncio.wait_for(self._next(), CAMERA_SILENT_S)
-                data, text = message.get("bytes"), message.get("text")
-                now = self._server.now()
-                length = len(data if data is not None else text or "")
-                self._server.counts.received_bytes += length
-                if not self._bytes.take(length, now) or not (self._texts if data is None else self._pictures).take(
-                    1, now
-                ):
-                    raise RemoteRefused("the camera sends more than the server takes", Refusal.LIMIT)
-                if data is not None:
-                    await self._picture(stream, data, size)
-                elif len(text or "") > LARGEST_TEXT:
-                    raise RemoteRefused("the camera sent a text that is too long", Refusal.LIMIT)
-                else:
-                    said = from_camera(text or "")
-                    if isinstance(said, Hello):
-                        raise RemoteError("the camera said twice who it is")
-                    if not isinstance(said, Alive):
-                        self._server.host.give(stream, said)
+            await work
         except RemoteRefused as error:
             await self._refuse(Refused(Refusal(error.code), str(error)))
         except RemoteError as error:
             await self._refuse(Refused(Refusal.PROTOCOL, str(error)))
+
+    async def _read(self) -> None:
+        while True:
+            message = await asyncio.wait_for(self._next(), CAMERA_SILENT_S)
+            data, text = message.get("bytes"), message.get("text")
+            self._server.counts.received_bytes += len(data if data is not None else text or "")
+            if data is not None:
+                self._open += 1
+                if self._open > WINDOW:
+                    raise RemoteRefused(
+                        f"the camera sends pictures without waiting for answers; {WINDOW} may be on their way",
+                        Refusal.LIMIT,
+                    )
+                self._arrived.append(_ArrivedPicture(data))
+            else:
+                said = self._said(text or "")
+                if isinstance(said, Alive):
+                    continue
+                self._arrived.append(said)
+            self._arrival.set()
+
+    def _said(self, text: str) -> StreamOrder | Alive:
+        if not self._texts.take(1, self._server.now()):
+            raise RemoteRefused("the camera sends more than the server takes", Refusal.LIMIT)
+        if len(text) > LARGEST_TEXT:
+            raise RemoteRefused("the camera sent a text that is too long", Refusal.LIMIT)
+        said = from_camera(text)
+        if isinstance(said, Hello):
+            raise RemoteError("the camera said twice who it is")
+        return said
+
+    async def _take(self, stream: Stream) -> None:
+        """Hand over what has come, in its order; pictures no faster than MOST_FPS and MOST_BYTES allow."""
+        size = stream.settings.width, stream.settings.height
+        while True:
+            await self._arrival.wait()
+            self._arrival.clear()
+            while self._arrived:
+                one = self._arrived.popleft()
+                if isinstance(one, _ArrivedPicture):
+                    await self._picture(stream, one.data, size)
+                else:
+                    self._server.host.give(stream, one)
 
     async def _picture(self, stream: Stream, data: bytes, size: tuple[int, int]) -> None:
         if stream.engine is None:
             raise RemoteError("a picture came before the engine was loaded")
         given = unpacked_picture(data)
         self._reads(given.receipt)
+        held_s = await self._held_back(len(data))
         began_s = time.perf_counter()
         picture = await self._server.decoded(given.jpeg, size) if given.jpeg else None
         self._decode_ms[given.number] = 1000 * (time.perf_counter() - began_s)
         while len(self._decode_ms) > 16:
             del self._decode_ms[next(iter(self._decode_ms))]
-        self._server.host.give(stream, PictureOrder(given.number, picture))
+        self._server.host.give(stream, PictureOrder(given.number, picture), held_s)
+
+    async def _held_back(self, length: int) -> float:
+        """Wait until a picture of so many bytes may be taken, and return how long; the camera is told that it is so."""
+        now = self._server.now()
+        wait_s = max(self._pictures.wait_s(1, now), self._bytes.wait_s(length, now))
+        if wait_s:
+            if self._held_back_s is None:
+                self._note(HELD_BACK)
+            self._held_back_s = now
+            await self._server.sleep(wait_s)
+        elif self._held_back_s is not None and now - self._held_back_s > TOLD_S:
+            self._held_back_s = None
+            self._note("")
+        return wait_s
+
+    def _note(self, text: str) -> None:
+        """Have the camera's status say this of its engine."""
+        if self._loaded is not None:
+            facts = self._loaded.facts
+            self._put(Loaded(replace(facts, note="; ".join(one for one in (facts.note, text) if one))))
 
     def _reads(self, receipt: int) -> None:
         """Take note of what the camera has read: whoever takes answers on its behalf keeps no more than MOST_UNREAD."""
@@ -317,6 +414,9 @@ class CameraSession:
                 if isinstance(message, Made):
                     await self._answer(message)
                 else:
+                    self._open -= isinstance(message, Failed) and message.kind == "picture"
+                    if isinstance(message, Loaded) and self._loaded is None:
+                        self._loaded = message
                     await self._send_text(message)
 
     async def _answer(self, made: Made) -> None:
@@ -328,7 +428,9 @@ class CameraSession:
         of_bank = made.bank_bytes, jpeg, made.refreshes
         receipt = secrets.randbelow(MOST_RECEIPTS) + 1
         data = packed_answer(Answer(made.answers, made.shows, *times, *of_bank, made.replaced, receipt))
-        self._unread.append(receipt)  # before it is sent: its receipt may come while that is waited for
+        # before it is sent: its receipt, and the next picture, may come while that is waited for
+        self._unread.append(receipt)
+        self._open -= 1
         await asyncio.wait_for(self._send({"type": "websocket.send", "bytes": data}), SEND_S)
         self._server.counts.sent_bytes += len(data)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
@@ -72,6 +74,9 @@ class EngineProtocol(Protocol):
     def another(self, look: Look) -> EngineProtocol:
         """Do as core.engine.Engine does."""
 
+    def check_streams(self, count: int) -> int:
+        """Do as core.engine.Engine does."""
+
 
 def core_engine(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> EngineProtocol:
     """Fetch the model if need be and load the real engine, with `threads` CPU threads; raises core's errors."""
@@ -128,6 +133,30 @@ def building_engine(settings: EngineSettings, look: Look, threads: int, report: 
     if engine.settings.runtime is not Runtime.TENSORRT:  # what runs already would take its own place
         raise PlanError(engine.trouble or "the TensorRT engine was built, but is not there; vcam engines list")
     return engine
+
+
+def check_served(settings: EngineSettings, streams: int, copies: int) -> None:
+    """Raise MemoryShort where this machine's memory is too small for a model with so many streams; ModelError.
+
+    copies: of the model that are loaded here. Fetches the model if need be, and loads none.
+    """
+    from core.models.hub import ensure
+    from core.models.stream_memory import check_with_streams
+    from core.runtimes.choice import resolve
+    from core.runtimes.load import expected
+
+    ensure(settings.model, lambda progress: None)
+    resolved = resolve(settings)
+    expected(resolved)
+    check_with_streams(resolved, streams, copies)
+
+
+def give_memory_back() -> None:
+    """Give the system back what engines held that nobody holds any more."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # what is kept for later counts as taken where the next engine's memory is looked at
 
 
 def instead(settings: EngineSettings, engine: EngineProtocol) -> tuple[str, bool]:

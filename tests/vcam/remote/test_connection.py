@@ -142,9 +142,8 @@ def test_pictures_of_two_cameras_never_meet(server: TlsServer, tmp_path: Path) -
 
 
 def test_a_third_camera_is_told_that_all_streams_are_taken(server: TlsServer, tmp_path: Path) -> None:
-    paired = server.paired(tmp_path)
-    two = [loaded(engines(paired).show(FAKE, LOOK)) for _ in range(2)]
-    third = engines(paired).show(FAKE, LOOK)
+    two = [loaded(engines(server.paired(tmp_path / name, name)).show(FAKE, LOOK)) for name in "ab"]
+    third = engines(server.paired(tmp_path / "c", "c")).show(FAKE, LOOK)
     until(lambda: third.step() or third.failure, "it was not refused")
     assert "the server is busy: all 2 of its streams are taken" in third.failure
     assert not third.final  # trying again may help

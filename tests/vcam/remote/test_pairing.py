@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from vcam.errors import OptionError, RemoteError
+from vcam.remote import clients
 from vcam.remote.certificate import fingerprint_of, made_certificate, own_certificate
 from vcam.remote.clients import ClientBook, Pairing
 from vcam.remote.paired import pair, paired_server, servers_file
@@ -39,6 +42,28 @@ def test_what_another_process_revokes_is_revoked_here(tmp_path: Path) -> None:
     again = there.add("laptop")  # the name is free again, the old token is not
     assert here.check(again) == ("laptop", None)
     assert here.check(token)[1] is Refusal.TOKEN
+
+
+def test_clients_that_many_add_and_revoke_at_the_same_moment_are_all_kept(tmp_path: Path) -> None:
+    ClientBook(tmp_path).add("old")
+
+    def change(number: int) -> None:
+        book = ClientBook(tmp_path)  # as each program has one
+        book.add(f"new {number}")
+        if number == 3:
+            book.revoke("old")
+
+    with ThreadPoolExecutor(8) as many:
+        list(many.map(change, range(8)))
+    found = {one.name: one.revoked for one in ClientBook(tmp_path).clients()}
+    assert found == {"old": True} | {f"new {number}": False for number in range(8)}
+
+
+def test_a_file_of_clients_that_another_program_holds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "LOCK_S", 0.01)
+    book = ClientBook(tmp_path)
+    with FileLock(tmp_path / "clients.lock"), pytest.raises(RemoteError, match="another vcam serve clients has been"):
+        book.add("laptop")
 
 
 @pytest.mark.parametrize("name", ["", " x", "a/b", "x" * 61, "x\ny"])
