@@ -89,12 +89,13 @@ ROWS: dict[str, Row] = {
     **{f"split {one}": _paper(split=one) for one in (Split.GRID, Split.NOW, Split.PLACE)},
     **{f"steps {n}": replace(_paper(), steps=n) for n in (1, 2, 4)},
     **{f"noise strength {x}": replace(_paper(), look=(("strength", x),)) for x in (0.3, 0.4, 0.6)},
-    "own, queue 2": Row(Policy.FIFO, 2),
-    "own, growing queue 2": Row(Policy.FIFO, 2, BankRules(filling=Filling.GROWING)),
-    "own, FF only": Row(rules=BankRules(attends=False)),
-    "own, merge at once": _merged(Split.RANDOM, spread=False),
-    "own, merge spread": _merged(Split.RANDOM, spread=True),
-    "own, merge by place": _merged(Split.PLACE, spread=True),
+    "own no steady": Row(look=(("steady", 0.0),)),
+    "own queue 2": Row(Policy.FIFO, 2),
+    "own growing queue 2": Row(Policy.FIFO, 2, BankRules(filling=Filling.GROWING)),
+    "own FF only": Row(rules=BankRules(attends=False)),
+    "own merge at once": _merged(Split.RANDOM, spread=False),
+    "own merge spread": _merged(Split.RANDOM, spread=True),
+    "own merge by place": _merged(Split.PLACE, spread=True),
 }
 
 

@@ -1,9 +1,12 @@
 """Makes docs/evaluation.md from the figures' definitions and the reports of `vcam suite` in benchmarks/evaluations.
 
     python benchmarks/evaluation.py
+    python benchmarks/evaluation.py rows rows.json --name NAME --date "30 November 2026" [--remark TEXT]
     python benchmarks/evaluation.py add report.json --date "29 November 2026" --command "vcam suite ..." [--remark TEXT]
 
-`add` keeps what the page needs of a report (benchmarks/evaluations/NAME.json, by its content) and makes the page anew.
+`add` keeps what the page needs of a report (benchmarks/evaluations/NAME.json, by its content) and makes the page anew;
+`rows` does the same with what `benchmarks/bank_rows.py --out` wrote, its rows that have all films. The trials of the
+page (benchmarks/trials) have the form of benchmarks/report.py's result files.
 """
 
 from __future__ import annotations
@@ -19,10 +22,12 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from core.measure.definitions import DEFINITIONS  # noqa: E402  the path first
+from benchmarks import report as results  # noqa: E402  the path first
+from core.measure.definitions import DEFINITIONS  # noqa: E402
 from vcam.offline.suite.results import CLAIMS  # noqa: E402
 
 EVALUATIONS = Path(__file__).with_name("evaluations")
+TRIALS = Path(__file__).with_name("trials")
 DOCUMENT = ROOT / "docs" / "evaluation.md"
 TABLE = ("warp_error", "warp_error_input", "frame_consistency", "prompt_alignment", "edit_strength", "edit_structure")
 MORE = (
@@ -33,7 +38,7 @@ _HEAD = """# Evaluation
 
 How translations are measured, what was measured, and what the figures do not say. This page is made by
 `benchmarks/evaluation.py` from the figures' definitions (`core/measure/definitions.py`) and reports of `vcam suite`
-(`benchmarks/evaluations`): no figure on it is written by hand.
+(`benchmarks/evaluations`), and from the figures of what was tried (`benchmarks/trials`).
 
 ## How to measure
 
@@ -74,10 +79,15 @@ _NOT_SAID = """## What the figures do not say
 """
 
 
-def document(reports: Sequence[Mapping[str, Any]]) -> str:
-    """Return the page of those reports, in their order."""
+def document(reports: Sequence[Mapping[str, Any]], trials: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Return the page of those reports and trials, in their order."""
     parts = [_HEAD, _definitions(), "## Measured\n"]
     parts += [_report(one) for one in reports] or ["Nothing yet.\n"]
+    if trials:
+        parts.append("## What was tried, and what became of it\n")
+        for trial in trials:
+            parts.append(f"{trial['date']}; {trial['setting']}.\n")
+            parts += [results.shown(table) for table in trial["tables"]]
     return "\n".join([*parts, _beside_the_paper(), _NOT_SAID])
 
 
@@ -190,6 +200,59 @@ def kept_of(report: Mapping[str, Any], date: str, command: str, remark: str) -> 
     return {"date": date, "command": command, "remark": remark, **told, "rows": rows}
 
 
+def rows_of(found: Mapping[str, Any], date: str, remark: str) -> dict[str, Any]:
+    """Return the trial of what `bank_rows --out` wrote: its rows that have as many films and prompts as the first.
+
+    Changes are means over films and prompts, to the same one by the first row.
+    """
+    asked, cells = found["asked"], found["found"]
+    by: dict[str, dict[str, Mapping[str, float | None]]] = {}
+    for key, figures in cells.items():
+        name, _, film = key.partition(" | ")
+        by.setdefault(name, {})[film] = figures
+    first = next(iter(by))
+    whole = {name: films for name, films in by.items() if films.keys() == by[first].keys()}
+    lines = [
+        [
+            name,
+            *(f"{_average(films, figure)}{_apart(films, by[first], figure)}" for figure, _ in _ROWS),
+            _average(films, "ghosting", ".3f"),
+            _average(films, "ms", ".0f"),
+        ]
+        for name, films in whole.items()
+    ]
+    names = list(dict.fromkeys(film.partition(" | ")[0] for film in by[first]))
+    command = f"python benchmarks/bank_rows.py FILMS --frames {asked['frames']} --runtime {asked['runtime']}"
+    table = {
+        "title": "The rows of the paper",
+        "command": command + (f" --noise {asked['noise']:g}" if asked["noise"] else ""),
+        "before": f"{len(by[first])} translations a row: {', '.join(names)}, each in "
+        f"{len(by[first]) // len(names)} looks. In brackets the mean change to the same translation of the first row.",
+        "columns": ["row", *(title for _, title in _ROWS), "ghosting", "CPU ms a picture"],
+        "rows": lines,
+        "after": [remark] if remark else [],
+    }
+    return {"date": date, "setting": f"model {asked['model']}", "tables": [table]}
+
+
+_ROWS = (("warp_error", "warp error"), ("edit_strength", "edit strength"), ("sharpness", "sharpness (Laplacian)"))
+
+
+def _average(films: Mapping[str, Mapping[str, float | None]], figure: str, form: str = ".4g") -> str:
+    values = [value for one in films.values() if (value := one[figure]) is not None]
+    return format(statistics.fmean(values), form) if values else "-"
+
+
+def _apart(
+    films: Mapping[str, Mapping[str, float | None]], first: Mapping[str, Mapping[str, float | None]], figure: str
+) -> str:
+    if films is first:
+        return ""
+    pairs = [(one[figure], first[film][figure]) for film, one in films.items()]
+    changes = [100 * (now / before - 1) for now, before in pairs if now is not None and before]
+    return f" ({statistics.fmean(changes):+.1f} %)" if changes else ""
+
+
 def load(folder: Path | None = None) -> list[dict[str, Any]]:
     """Return the kept reports, by their files' names."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder or EVALUATIONS).glob("*.json"))]
@@ -205,13 +268,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     add.add_argument("--date", required=True, help='"29 November 2026"')
     add.add_argument("--command", required=True, help="with which it was made")
     add.add_argument("--remark", default="", help="what a reader must know of it")
+    rows = verbs.add_parser("rows", help="keep what benchmarks/bank_rows.py --out wrote")
+    rows.add_argument("file", type=Path)
+    rows.add_argument("--name", required=True, help="of its file; the page is in the order of these")
+    rows.add_argument("--date", required=True, help='"29 November 2026"')
+    rows.add_argument("--remark", default="", help="what a reader must know of it")
     args = parser.parse_args(argv)
     if args.verb == "add":
         report = json.loads(args.report.read_text(encoding="utf-8"))
         EVALUATIONS.mkdir(exist_ok=True)
         kept = json.dumps(kept_of(report, args.date, args.command, args.remark), indent=1)
         (EVALUATIONS / f"{args.name}.json").write_text(kept + "\n", encoding="utf-8")
-    DOCUMENT.write_text(document(load()), encoding="utf-8")
+    elif args.verb == "rows":
+        found = json.loads(args.file.read_text(encoding="utf-8"))
+        TRIALS.mkdir(exist_ok=True)
+        trial = json.dumps(rows_of(found, args.date, args.remark), indent=1)
+        (TRIALS / f"{args.name}.json").write_text(trial + "\n", encoding="utf-8")
+    DOCUMENT.write_text(document(load(), load(TRIALS)), encoding="utf-8")
     return 0
 
 

@@ -43,7 +43,7 @@ def document(results: Sequence[Mapping[str, Any]]) -> str:
             if setting != said:
                 parts.append(f"{setting}\n")
             said = setting
-            parts += [_table(table) for table in result["tables"]]
+            parts += [shown(table) for table in result["tables"]]
     return "\n".join(parts)
 
 
@@ -185,7 +185,8 @@ def _remarks(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {"title": "Parity, the long run, experiments", "after": [*after, *failed]}
 
 
-def _table(table: Mapping[str, Any]) -> str:
+def shown(table: Mapping[str, Any]) -> str:
+    """Return a table of a result file as the page has it."""
     command = f": `{table['command']}`" if table.get("command") else ""
     lines = [f"### {table['title']}{command}{table.get('beside', '')}\n"]
     if table.get("before"):

@@ -281,6 +281,7 @@ def test_every_row_of_the_paper_is_one_that_an_engine_takes() -> None:
         look = Look(**dict(row.look))
         assert settings.policy is not Policy.MERGE or settings.ring_slots == 1, name
         assert 0 < look.strength <= 1
+        assert "," not in name, "it separates the names of --rows"
     assert bank_rows.ROWS["paper"].rules == BANK_RULES[BankPreset.PAPER]
 
 

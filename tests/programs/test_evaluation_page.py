@@ -52,11 +52,14 @@ def test_every_figure_of_a_report_is_defined() -> None:
 
 
 def test_the_page_is_the_scripts() -> None:
-    assert evaluation.DOCUMENT.read_text(encoding="utf-8") == evaluation.document(evaluation.load())
+    assert evaluation.DOCUMENT.read_text(encoding="utf-8") == evaluation.document(
+        evaluation.load(), evaluation.load(evaluation.TRIALS)
+    )
 
 
 def test_a_report_is_kept_and_shown_with_spread_and_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "EVALUATIONS", tmp_path / "kept")
+    monkeypatch.setattr(evaluation, "TRIALS", tmp_path / "trials")
     monkeypatch.setattr(evaluation, "DOCUMENT", tmp_path / "page.md")
     (tmp_path / "report.json").write_text(json.dumps(report()))
     argv = ["add", str(tmp_path / "report.json"), "--name", "one", "--date", "1 May 2026", "--command", "vcam suite"]
@@ -72,3 +75,38 @@ def test_a_report_is_kept_and_shown_with_spread_and_inputs(tmp_path: Path, monke
         "not entered",
     ):
         assert text in page, text
+
+
+def test_of_the_papers_rows_those_with_all_films_are_kept_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "EVALUATIONS", tmp_path / "kept")
+    monkeypatch.setattr(evaluation, "TRIALS", tmp_path / "trials")
+    monkeypatch.setattr(evaluation, "DOCUMENT", tmp_path / "page.md")
+    figures = {"warp_error": 8.0, "edit_strength": 20.0, "sharpness": 700.0, "ghosting": None, "ms": 90.0}
+    steadier = figures | {"warp_error": 6.0, "ghosting": 0.125}
+    found = {
+        "off | a | ink": figures,
+        "paper | a | ink": steadier,
+        "off | b | ink": figures,
+        "paper | b | ink": figures,
+    }
+    asked = {"frames": 8, "noise": 0, "model": "embedded", "runtime": "eager"}
+    (tmp_path / "rows.json").write_text(json.dumps({"asked": asked, "found": found | {"own | a | ink": figures}}))
+    argv = [
+        "rows",
+        str(tmp_path / "rows.json"),
+        "--name",
+        "rows",
+        "--date",
+        "1 May 2026",
+        "--remark",
+        "A busy day.",
+    ]
+    assert evaluation.main(argv) == 0
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "| off | 8 | 20 | 700 | - | 90 |" in page
+    assert "| paper | 7 (-12.5 %) | 20 (+0.0 %) | 700 (+0.0 %) | 0.125 | 90 |" in page
+    assert "2 translations a row: a, b, each in 1 looks" in page
+    assert "A busy day." in page
+    assert "| own |" not in page

@@ -114,7 +114,7 @@ def pairs(
         first, second = next(ours, None), next(theirs, None)
         if first is None or second is None:
             more = (first is not None or second is not None) + sum(1 for _ in (ours if second is None else theirs))
-            if more > abs(pairing.delay):
+            if more > max(0, pairing.delay):  # a source's last ones are often in flight still when a stream ends
                 longer = pairing.source if second is None else pairing.output
                 note(f"{longer.path}: its last {more} pictures have no partner and are left out")
             return
@@ -206,10 +206,11 @@ def _delayed(pairing: FilmPairing, view: View, note: Note) -> FilmPairing:
     found = estimate_delay(ours, theirs)
     if found is None or not found.certain or found.frames == 0:
         return replace(pairing, found=found)
-    word = "behind" if found.frames > 0 else "ahead of"
+    word, lost = ("behind", "its own") if found.frames > 0 else ("ahead of", "the source's")
     note(
         f"{pairing.output.path}: it is {abs(found.frames)} pictures {word} its source (moving edges agree by "
-        f"{found.agreement:.2f}, unshifted by {found.at_none:.2f}) and is measured so: --delay 0 leaves it unshifted"
+        f"{found.agreement:.2f}, unshifted by {found.at_none:.2f}) and is measured so, without {lost} first "
+        f"{abs(found.frames)}: --delay 0 leaves it unshifted"
     )
     return replace(pairing, delay=found.frames, found=found)
 

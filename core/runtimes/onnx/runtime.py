@@ -93,8 +93,8 @@ def load(resolved: Resolved) -> Model:
         raise SettingsError("LoRAs need the eager runtime; use --runtime eager")
     if settings.bank_graph:
         raise SettingsError(
-            f"the onnx runtime's graphs have the model's own bank, not {settings.bank_graph}; use --runtime eager, or "
-            "--bank own"
+            f"the onnx runtime's graphs have the model's own bank, not {settings.bank_graph}; --runtime eager (which "
+            "auto takes) or compiled runs it"
         )
     manifest = read_manifest(description)
     threads = _divided(settings, torch.get_num_threads())

@@ -72,6 +72,17 @@ def test_a_stream_that_lost_its_beginning_or_came_longer_is_paired_rightly(tmp_p
         assert report.edit_strength == pytest.approx(straight.edit_strength, rel=0.01)
 
 
+def test_of_an_output_that_is_ahead_it_is_said_what_is_left_out(tmp_path: Path) -> None:
+    whole = films.edit(FRAMES + 2)[2:]  # as long as its source: its end shows what the source has not
+    cut, uncut = (run(source(tmp_path), written(tmp_path / f"{len(one)}.mp4", one)) for one in (whole[:-2], whole))
+    for report in (cut, uncut):
+        assert (report.delay, report.frames) == (-2, FRAMES - 2)
+        assert [note for note in report.notes if "2 pictures ahead" in note and "without the source's first 2" in note]
+    ends = [[note for note in report.notes if "its last 2 pictures have no partner" in note] for report in (cut, uncut)]
+    assert [len(one) for one in ends] == [0, 1]
+    assert str(tmp_path / f"{FRAMES}.mp4") in ends[1][0]
+
+
 def test_a_delay_that_is_told_is_taken(tmp_path: Path) -> None:
     output = written(tmp_path / "out.mp4", films.late(films.edit(FRAMES), 2))
     as_it_is, shifted = (run(source(tmp_path), output, Asked(faces=False, delay=n)) for n in (0, 2))

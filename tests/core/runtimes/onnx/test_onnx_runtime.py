@@ -68,8 +68,9 @@ def test_equals_eager_over_twelve_frames(changes: dict[str, object]) -> None:
 
 def test_a_bank_that_its_graphs_have_not_is_refused_and_auto_takes_eager() -> None:
     paper = EngineSettings(policy=Policy.MERGE, rules=BANK_RULES[BankPreset.PAPER], device="cpu", dtype="float32")
-    with pytest.raises(SettingsError, match=r"have the model's own bank, not fusion at blocks, plain features"):
+    with pytest.raises(SettingsError, match=r"model's own bank, not fusion at blocks, plain features") as refused:
         Engine(replace(paper, runtime=Runtime.ONNX), Look())
+    assert str(refused.value).endswith("; --runtime eager (which auto takes) or compiled runs it")
     resolved = resolve(paper)
     assert resolved.runtime is Runtime.EAGER
     assert "own bank, not fusion at blocks" in resolved.why
