@@ -45,12 +45,14 @@ class StandIn:
         }
         self.malformed: str | None = None
         self.silent = False
+        self.refused = 0  # who did not know the password
 
     def __call__(self, connection: ServerConnection) -> None:
         connection.send(self.hello if isinstance(self.hello, str) else json.dumps({"op": 0, "d": self.hello}))
         try:
             identify = json.loads(connection.recv())["d"]
             if self.password and identify.get("authentication") != proof(self.password, "s", "c"):
+                self.refused += 1
                 connection.close(4009, "Authentication failed.")
                 return
             if identify.get("eventSubscriptions"):  # first: whoever reads the next message calls itself connected

@@ -258,8 +258,8 @@ def test_a_wrong_password_is_said_once_without_it_and_a_changed_one_is_taken(sta
     obs = StandIn(password="another")
     with standing_in(obs) as port:
         camera = start(port, page=False)
-        until(lambda: "refuses the password" in camera.bridge.state)
-        time.sleep(1)  # several tries
+        until(lambda: "refuses the password" in camera.bridge.state and camera.said)
+        until(lambda: obs.refused >= 3)
         assert len(camera.said) == 1
         obs.password = PASSWORD
         until(lambda: camera.connected)
@@ -369,7 +369,7 @@ def test_without_the_package_it_is_said_and_the_rest_goes_on(tmp_path: Path) -> 
     said: list[str] = []
     orders = Orders("nowhere", "token", None, ObsSettings(port=1))
     with BridgeProcess(orders, said.append, tmp_path, command=[sys.executable, "-c", code]) as bridge:
-        until(lambda: "obsws-python must be installed" in bridge.state)
+        until(lambda: "obsws-python must be installed" in bridge.state and said)
         time.sleep(1)
         assert len(said) == 1
 
