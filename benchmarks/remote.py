@@ -35,6 +35,7 @@ import numpy as np
 
 from core.settings import EngineSettings, Policy
 from vcam.daemon.daemon import Daemon, RunParts
+from vcam.daemon.loops import ticks
 from vcam.frames import Frame, Picture
 from vcam.remote.certificate import made_certificate
 from vcam.remote.clients import ClientBook, Pairing
@@ -52,7 +53,10 @@ SIZE = (640, 480)
 
 @dataclass(frozen=True)
 class Row:
-    """A case. interval_ms: between two published pictures, worst of the case; translated: pictures a second."""
+    """A case. interval_ms: between two published pictures; translated: pictures a second.
+
+    bare_max_ms: the longest interval of a pacer that does nothing else, beside: what this machine has it be at least.
+    """
 
     case: str
     seconds: float
@@ -62,6 +66,47 @@ class Row:
     translated_per_s: float
     latency_p50_ms: float
     restarts: int
+    bare_max_ms: float
+
+
+class BarePacer:
+    """Beats at the published pace and does nothing else, in a program and a session of its own that goes first too."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "benchmarks.remote", "--pacer"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.longest_ms()
+
+    def longest_ms(self) -> float:
+        """Return its longest interval since this was asked last."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(file=self._process.stdin, flush=True)
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
+def beat() -> None:
+    """Beat in this process, and write the longest interval whenever a line comes."""
+    longest_s = [0.0]
+
+    def answer() -> None:
+        for _ in sys.stdin:
+            print(1000 * longest_s[0], flush=True)
+            longest_s[0] = 0.0
+
+    os.setsid()
+    go_first()
+    threading.Thread(target=answer, daemon=True).start()
+    before_s = time.perf_counter()
+    for _ in ticks(30, threading.Event()):
+        now_s = time.perf_counter()
+        longest_s[0] = max(longest_s[0], now_s - before_s)
+        before_s = now_s
 
 
 class MovingCamera:
@@ -163,19 +208,20 @@ class Network:
 
     def __init__(self) -> None:
         name = self._name = f"vcam{os.getpid()}"
+        net = f"10.213.{os.getpid() % 250}"
         steps = [
             f"netns add {name}",
             f"link add {name}h type veth peer name {name}s netns {name}",
-            f"address add 10.213.0.1/30 dev {name}h",
+            f"address add {net}.1/30 dev {name}h",
             f"link set {name}h up",
-            f"-n {name} address add 10.213.0.2/30 dev {name}s",
+            f"-n {name} address add {net}.2/30 dev {name}s",
             f"-n {name} link set {name}s up",
             f"-n {name} link set lo up",
         ]
         self.own = all(self._ip(step) for step in steps)
         if not self.own:
             self.close()
-        self.host = "10.213.0.2" if self.own else "127.0.0.1"
+        self.host = f"{net}.2" if self.own else "127.0.0.1"
         self.prefix = ["ip", "netns", "exec", name] if self.own else []
 
     def cut(self, yes: bool) -> bool:
@@ -287,11 +333,12 @@ def running(folder: Path, model: str, remote: str) -> Iterator[tuple[Daemon, Cou
         thread.join()
 
 
-def measured(case: str, daemon: Daemon, sink: CountingSink, meanwhile: Callable[[], object]) -> Row:
+def measured(case: str, daemon: Daemon, sink: CountingSink, pacer: BarePacer, meanwhile: Callable[[], object]) -> Row:
     """Measure from now until `meanwhile` has returned."""
+    pacer.longest_ms()
     before, at, start_s = daemon.status(), len(sink.times), time.perf_counter()
     meanwhile()
-    after, took_s = daemon.status(), time.perf_counter() - start_s
+    after, took_s, bare_ms = daemon.status(), time.perf_counter() - start_s, pacer.longest_ms()
     gaps = sorted(1000 * (b - a) for a, b in pairwise(sink.times[at:]))
     row = Row(
         case,
@@ -302,11 +349,12 @@ def measured(case: str, daemon: Daemon, sink: CountingSink, meanwhile: Callable[
         round((after.translated - before.translated) / took_s, 1),
         after.latency_now_ms,
         after.restarts - before.restarts,
+        round(bare_ms, 1),
     )
     print(
-        f"{case:<34} {row.seconds:>5.1f} s  published {row.published}, every {statistics.median(gaps):.1f} ms "
-        f"(p95 {row.interval_p95_ms}, max {row.interval_max_ms}); translated {row.translated_per_s}/s, "
-        f"{row.latency_p50_ms} ms behind; restarts {row.restarts}",
+        f"{case:<24} {row.seconds:>5.1f} s  published {row.published}, every {statistics.median(gaps):.1f} ms (p95 "
+        f"{row.interval_p95_ms}, max {row.interval_max_ms}; a bare pacer's max {row.bare_max_ms}); translated "
+        f"{row.translated_per_s}/s, {row.latency_p50_ms} ms behind; restarts {row.restarts}",
         flush=True,
     )
     return row
@@ -316,7 +364,7 @@ class Servers:
     """A server behind a relay, and a folder of a camera that is paired with both."""
 
     def __init__(self, folder: Path, model: str) -> None:
-        self.folder, self.network = folder, Network()
+        self.folder, self.network, self.pacer = folder, Network(), BarePacer()
         self.server = OtherProgram(self.network, "--serve", str(folder / "server"), model)
         self.relay = OtherProgram(self.network, "--relay", str(self.server.port))
         certificate = made_certificate(folder / "server")
@@ -330,6 +378,7 @@ class Servers:
 
     def close(self) -> None:
         """End them."""
+        self.pacer.close()
         self.relay.kill()
         self.server.kill()
         self.network.close()
@@ -339,7 +388,7 @@ def pace(servers: Servers, model: str, seconds: float) -> list[Row]:
     """Measure the pace in every trouble."""
     rows, server, relay = [], servers.server, servers.relay
     with running(servers.folder / "here", model, "") as (daemon, sink):
-        rows.append(measured("engine here", daemon, sink, lambda: time.sleep(seconds)))
+        rows.append(measured("engine here", daemon, sink, servers.pacer, lambda: time.sleep(seconds)))
 
     def back(daemon: Daemon) -> None:
         before, until_s = daemon.status().translated, time.perf_counter() + 30
@@ -369,14 +418,14 @@ def pace(servers: Servers, model: str, seconds: float) -> list[Row]:
 
     way = server if servers.network.own else relay
     with running(servers.folder, model, servers.address(way)) as (daemon, sink):
-        rows.append(measured("engine on the server", daemon, sink, lambda: time.sleep(seconds)))
+        rows.append(measured("engine on the server", daemon, sink, servers.pacer, lambda: time.sleep(seconds)))
         print(f"  the way: {daemon.status().server_ms}")
-        rows.append(measured("server stopped for 10 s", daemon, sink, lambda: stopped(daemon)))
-        rows.append(measured("network cut for 10 s", daemon, sink, lambda: cut(daemon)))
-        rows.append(measured("server killed ten times", daemon, sink, lambda: killed(daemon)))
+        rows.append(measured("server stopped for 10 s", daemon, sink, servers.pacer, lambda: stopped(daemon)))
+        rows.append(measured("network cut for 10 s", daemon, sink, servers.pacer, lambda: cut(daemon)))
+        rows.append(measured("server killed ten times", daemon, sink, servers.pacer, lambda: killed(daemon)))
     with running(servers.folder, model, servers.address(relay)) as (daemon, sink):
         relay.say("delay 0.3")
-        rows.append(measured("answers 300 ms late", daemon, sink, lambda: time.sleep(seconds)))
+        rows.append(measured("answers 300 ms late", daemon, sink, servers.pacer, lambda: time.sleep(seconds)))
     return rows
 
 
@@ -388,7 +437,7 @@ def rate(servers: Servers, model: str, seconds: float) -> list[Row]:
             folder = servers.folder if address else servers.folder / "here"
             with running(folder, model, address) as (daemon, sink):
                 time.sleep(2.0)
-                rows.append(measured(case, daemon, sink, lambda: time.sleep(seconds)))
+                rows.append(measured(case, daemon, sink, servers.pacer, lambda: time.sleep(seconds)))
                 if address:
                     print(f"  the way: {daemon.status().server_ms}")
     here, away = rows[::2], rows[1::2]
@@ -406,14 +455,19 @@ def main() -> None:
     parser.add_argument("--model", choices=("fake", "embedded"), help="of both parts")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", nargs="+", metavar=("FOLDER", "MODEL"), help=argparse.SUPPRESS)
+    parser.add_argument("--pacer", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--relay", nargs="+", metavar="GOAL", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         serve(Path(args.serve[0]), args.serve[1], int(args.serve[2]) if args.serve[2:] else 0)
         return
+    if args.pacer:
+        beat()
+        return
     if args.relay:
         relay(int(args.relay[0]))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is begun is ended: servers, the network
     found: dict[str, list[dict[str, Any]]] = {}
     for part, measure, usual in (("pace", pace, "fake"), ("rate", rate, "embedded")):
         if args.part in (part, "all"):

@@ -80,6 +80,10 @@ class RemoteRefused(RemoteError):
         self.code = code
 
 
+class CodecError(RemoteError):
+    """A picture on its way to or from a server cannot be encoded or decoded as was agreed; the message says why."""
+
+
 class ServiceError(VcamError):
     """The start at login cannot be set up; the message names the command or file that failed."""
 

@@ -155,6 +155,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--remote-fallback", metavar="F", help="while that fails: none, or local: this machine's engine (none)"
     )
+    run.add_argument("--remote-codec", metavar="C", help="how pictures go there: auto, jpeg or h264 (auto)")
 
 
 def _add_translate(translate: argparse.ArgumentParser) -> None:
@@ -430,6 +431,7 @@ def check(args: argparse.Namespace) -> None:
         FPS,
         IDLE_AFTER,
         THREADS,
+        RemoteCodec,
         RemoteFallback,
         check_also,
         check_bank,
@@ -471,6 +473,7 @@ def check(args: argparse.Namespace) -> None:
         "transition": whole(0, 60_000),
         "remote": check_remote,
         "remote_fallback": choice(RemoteFallback),
+        "remote_codec": choice(RemoteCodec),
         "streams": whole(1, 64),
         "replicas": whole(1, 10_000),
         "most_replicas": whole(1, 10_000),

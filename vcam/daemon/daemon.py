@@ -43,7 +43,7 @@ from vcam.errors import VcamError
 from vcam.fit.small_models import open_face_detector, open_person_finder
 from vcam.frames import EnginePhase, Frame, FrameSink, FrameSource, Picture
 from vcam.log_file import TERMINAL
-from vcam.remote.engines import ServerEngines
+from vcam.remote.engines import ServerEngines, codec_of
 from vcam.remote.paired import paired_server
 from vcam.settings.config import RemoteFallback, config_folder
 from vcam.settings.profiles import Profile, load_profiles
@@ -167,7 +167,8 @@ class Daemon:
         self._servers: ServerEngines | None = None
         if options.remote:
             server = paired_server(parts.config_folder(), options.remote)
-            self._servers = ServerEngines(server, parts.limits, parts.clock, slots.captured.stir)
+            codec = codec_of(options.remote_codec)
+            self._servers = ServerEngines(server, parts.limits, parts.clock, slots.captured.stir, codec)
             starters = self._servers.starters(starters, options.remote_fallback is RemoteFallback.LOCAL)
             limits = self._servers.limits
         translator = WorkerTranslator(choice.settings, choice.look, starters, limits=limits, clock=parts.clock)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import multiprocessing
 import socket
 import ssl
@@ -24,11 +25,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from core.settings import CAMERA, EngineSettings, Look, Lora
-from vcam.errors import RemoteError, RemoteRefused
+from vcam.errors import CodecError, RemoteError, RemoteRefused
 from vcam.frames import Picture, Spread
 from vcam.remote import names
 from vcam.remote.certificate import fingerprint_of
-from vcam.remote.jpegs import from_jpeg, to_jpeg
+from vcam.remote.codecs import PictureCodec, codecs
 from vcam.remote.names import PatientLoop
 from vcam.remote.paired import PairedServer
 from vcam.remote.protocol import (
@@ -42,6 +43,7 @@ from vcam.remote.protocol import (
     WINDOW,
     Alive,
     Answer,
+    Codec,
     Failed,
     ForgetAll,
     GivenPicture,
@@ -50,6 +52,7 @@ from vcam.remote.protocol import (
     Loading,
     LorasUsed,
     Prompts,
+    Refusal,
     Refused,
     UseLook,
     UseLoraNames,
@@ -93,8 +96,25 @@ class HeldPictures:
         self.result: Picture = np.zeros(shape, np.uint8)
 
 
+@dataclass
+class WantedCodec:
+    """How pictures shall go to a server. asked: None for what suits the way there; failed: whether H.264 did not work.
+
+    JPEG costs less work at either end, and its pictures are a little nearer; H.264 has a quarter or less of the bytes.
+    """
+
+    asked: Codec | None = None
+    failed: bool = False
+
+    def codec(self, far: bool) -> Codec:
+        """Return how the next picture shall go. far: whether the server is outside this network."""
+        if self.failed:
+            return Codec.JPEG
+        return self.asked or (Codec.H264 if far else Codec.JPEG)
+
+
 class _Sent(NamedTuple):
-    """A picture on its way. sent_s: seconds of our clock; encode_ms: what its JPEG took."""
+    """A picture on its way. sent_s: seconds of our clock; encode_ms: what writing it took."""
 
     order: TranslateFrame
     sent_s: float
@@ -112,7 +132,8 @@ class _End:
 class ServerEngine:
     """An EngineChild on a server; it connects when this is built. camera: the name of this run's.
 
-    arrived: called on another thread when there is a message. `cut` and `times` are for any thread, all else for one.
+    wanted: how pictures go. arrived: called on another thread when there is a message. `cut` and `times` are for any
+    thread, all else for one.
     """
 
     window = WINDOW
@@ -127,7 +148,10 @@ class ServerEngine:
         look: Look,
         arrived: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.perf_counter,
+        wanted: WantedCodec | None = None,
     ) -> None:
+        self._wanted, self._coding = wanted or WantedCodec(), PictureCodec()
+        self._taken: tuple[Codec, ...] = (Codec.JPEG,)  # in which the server takes pictures
         self.pictures = HeldPictures(settings)
         self._size = settings.width, settings.height
         self._server, self._arrived, self._clock = server, arrived, clock
@@ -165,12 +189,16 @@ class ServerEngine:
         """Have an order sent; a picture is encoded here."""
         match order:
             case TranslateFrame():
-                began_s = self._clock()
-                jpeg = b"" if order.imagined else to_jpeg(self.pictures.given)
+                began_s, codec = self._clock(), self._codec
+                try:
+                    coded = b"" if order.imagined else self._coding.encode(self.pictures.given, codec)
+                except CodecError as error:
+                    self._wire.fail(_End(self._by_jpeg(str(error))))
+                    return
                 now = self._clock()
                 self._sent[self._number] = _Sent(order, now, 1000 * (now - began_s))
                 self._open.add(self._number)
-                given = GivenPicture(self._number, self._receipt, jpeg)
+                given = GivenPicture(self._number, self._receipt, coded, codec)
                 self._number += 1
                 self._wire.put(packed_picture(given))
             case SetLook(look, frames):
@@ -192,6 +220,9 @@ class ServerEngine:
         while (message := self._wire.next()) is not None:
             try:
                 yield from self._heard(message)
+            except CodecError as error:
+                self._wire.fail(_End(self._by_jpeg(str(error))))
+                return
             except RemoteError as error:
                 self._wire.fail(_End(f"{self._server.name}: {error}"))
                 return
@@ -238,7 +269,8 @@ class ServerEngine:
         match from_server(message):
             case Loading(text, fraction):
                 yield LoadingProgress(f"{self._server.name}: {text}"[:300], min(1.0, max(0.0, fraction)))
-            case Loaded(facts):
+            case Loaded(facts, taken):
+                self._taken = taken
                 yield EngineLoaded(facts)
             case Failed("picture", text, number):
                 yield OrderFailed("picture", text[:300], self._closed(number).order)
@@ -250,6 +282,8 @@ class ServerEngine:
                     replace(self._loras[one.path], weight=one.weight) for one in loras if one.path in self._loras
                 )
                 yield LorasFused(known)
+            case Refused(Refusal.CODEC, text):
+                self._wire.fail(_End(self._by_jpeg(text[:300])))
             case Refused(code, text):
                 end = _End(f"{self._server.name}: {text[:300]}", code.final)
                 self._wire.fail(end)
@@ -267,13 +301,15 @@ class ServerEngine:
         now = self._clock()
         trip_ms = 1000 * (now - sent.sent_s)
         late = trip_ms - min(answer.server_ms, 1000 * MOST_SERVER_S) > 1000 * LATE_S
+        if shown is not None and (not late or answer.codec is Codec.H264):  # of which every one must be decoded
+            came = self._coding.decode(answer.coded, answer.codec, self._size)
         if shown is None or late:
             unshown = sent.order if answer.replaced else None if shown is None else shown.order
             self._forget_before(answer.answers, answer.shows)
             if answer.replaced:
                 self._sent.pop(answer.answers, None)
             return FrameDone(None, answer.bank_bytes, answer.refreshes, unshown)
-        self.pictures.result[:] = from_jpeg(answer.jpeg, self._size)
+        self.pictures.result[:] = came
         decode_ms = 1000 * (self._clock() - now)
         own = (
             trip_ms + sent.encode_ms + decode_ms,
@@ -286,6 +322,17 @@ class ServerEngine:
             self._times[part].append(ms)
         self._forget_before(answer.answers, answer.shows)
         return FrameDone(shown.order, answer.bank_bytes, answer.refreshes)
+
+    @property
+    def _codec(self) -> Codec:
+        """How the next picture goes there."""
+        wanted = self._wanted.codec(self._wire.far)
+        return wanted if wanted in self._taken and wanted in codecs() else Codec.JPEG
+
+    def _by_jpeg(self, why: str) -> str:
+        """Have pictures go as JPEG from the next connection on, and return what to tell of it."""
+        self._wanted.failed = True
+        return f"{self._server.name}: {why}; pictures go there as JPEG from now on"
 
     def _closed(self, number: int) -> _Sent:
         """Return the picture of that number, which is answered now: once; raises RemoteError."""
@@ -332,6 +379,7 @@ class _Wire:
         self._stirred: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._lock = threading.Lock()  # of what tells whether it has ended
+        self.far = False  # whether the server is outside this network, once connected
         self._thread = threading.Thread(target=self._work, name="vcam-server", daemon=True)
 
     def start(self) -> None:
@@ -417,7 +465,7 @@ class _Wire:
 
         async with asyncio.timeout(OPEN_S):
             connection = await _connected(self._server)
-        self._connection = connection
+        self._connection, self.far = connection, _is_far(connection.remote_address)
         try:
             with contextlib.suppress(ConnectionClosed):  # why it was closed may be there to be read
                 await connection.send(packed(self._hello))
@@ -467,6 +515,7 @@ def load() -> None:
     """Load what a connection needs, before pictures are due: a library that is loaded holds everything up."""
     import websockets.asyncio.client  # noqa: F401
 
+    codecs()
     names.load()
 
 
@@ -511,6 +560,14 @@ async def _connected(server: PairedServer) -> ClientConnection:
         ping_interval=None,  # both sides say that they live
         close_timeout=0.5,
     )
+
+
+def _is_far(address: Any) -> bool:
+    """Return whether an address (host, port, ...) is one of the world, not of this machine or its own network."""
+    try:
+        return ipaddress.ip_address(str(address[0]).partition("%")[0]).is_global
+    except (ValueError, TypeError, IndexError):
+        return False
 
 
 def _check_certificate(connection: ClientConnection, server: PairedServer) -> None:

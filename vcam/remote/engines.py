@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from core.settings import EngineSettings, Look
-from vcam.remote.connection import ServerEngine, load
+from vcam.remote.connection import ServerEngine, WantedCodec, load
 from vcam.remote.paired import PairedServer
+from vcam.remote.protocol import Codec
+from vcam.settings.config import RemoteCodec
 from vcam.worker.limits import Clock, Limits
 from vcam.worker.process import EngineProcess
 from vcam.worker.translator import EngineStarters
@@ -25,13 +27,22 @@ def server_limits(limits: Limits) -> Limits:
 
 
 class ServerEngines:
-    """Starts engines on one server. arrived: called on another thread when one has something to say.
+    """Starts engines on one server. arrived: called on another thread when one has something to say. codec: how
+    pictures go there, None for what suits the way; one that fails is not taken again.
 
     `cut` and `mend` may be called from any thread.
     """
 
-    def __init__(self, server: PairedServer, limits: Limits, clock: Clock, arrived: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        server: PairedServer,
+        limits: Limits,
+        clock: Clock,
+        arrived: Callable[[], None],
+        codec: Codec | None = None,
+    ) -> None:
         load()
+        self._wanted = WantedCodec(codec)
         self.server, self.limits = server, server_limits(limits)
         self._clock, self._arrived = clock, arrived
         self._camera = secrets.token_hex(8)
@@ -68,7 +79,7 @@ class ServerEngines:
 
     def _engine(self, settings: EngineSettings, look: Look, arrived: Callable[[], None]) -> EngineProcess:
         def start(settings: EngineSettings, look: Look, _factory: str, _threads: int) -> ServerEngine:
-            made = ServerEngine(self.server, self._camera, settings, look, arrived, self._clock)
+            made = ServerEngine(self.server, self._camera, settings, look, arrived, self._clock, self._wanted)
             with self._lock:
                 self._connections.add(made)
                 cut = self._cut
@@ -77,3 +88,8 @@ class ServerEngines:
             return made
 
         return EngineProcess(settings, look, "", 1, self.limits, self._clock, start)
+
+
+def codec_of(asked: RemoteCodec) -> Codec | None:
+    """Return the codec that was asked for, None for what suits the way."""
+    return None if asked is RemoteCodec.AUTO else Codec(asked.value)

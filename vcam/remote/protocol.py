@@ -1,6 +1,7 @@
 """What a camera and an engine server send each other over their WebSocket: messages, pictures, limits. Pure functions.
 
-Text messages are JSON objects with a "type"; pictures are binary messages, a fixed header and a JPEG. The camera says
+Text messages are JSON objects with a "type"; pictures are binary messages, a fixed header and a JPEG,
+or H.264 where both sides can. The camera says
 Hello first, and nothing is looked at before its token. Whatever the other side sends that is not exactly this raises
 RemoteError, whose text is a sentence for the user; it never costs more than the message's own size.
 
@@ -54,9 +55,20 @@ LATE_S = 1.0  # an answer that was longer than this on its way, waits and engine
 _PICTURE = struct.Struct("!BBII")  # kind, codec, number, receipt
 _ANSWER = struct.Struct("!BBIIffffQII")  # kind, codec, answers, shows, 4 durations in ms, bank, refreshes, receipt
 _PICTURE_KIND, _ANSWER_KIND = 0x50, 0x41
-_NO_PICTURE, _JPEG, _REPLACED = 0, 1, 2  # the last: of an answer alone
+_NO_PICTURE, _JPEG, _REPLACED, _H264 = 0, 1, 2, 3  # replaced: of an answer alone
 _NOTHING = 0xFFFFFFFF  # a number that no picture has
 NO_RECEIPT = 0  # which no answer has
+
+
+class Codec(StrEnum):
+    """How a picture is written."""
+
+    JPEG = "jpeg"
+    H264 = "h264"
+
+
+_NUMBERS = {Codec.JPEG: _JPEG, Codec.H264: _H264}
+_CODECS = {number: codec for codec, number in _NUMBERS.items()}
 
 
 class Refusal(StrEnum):
@@ -69,6 +81,7 @@ class Refusal(StrEnum):
     MODEL = "model"
     BUSY = "busy"
     LIMIT = "limit"
+    CODEC = "codec"
     ENGINE = "engine"
     ENDING = "ending"
 
@@ -84,19 +97,20 @@ class Refusal(StrEnum):
 class GivenPicture(NamedTuple):
     """A picture to be translated. number: counts this connection's from 0.
 
-    receipt: of the newest answer that the camera has read, NO_RECEIPT before the first. jpeg: b"" asks for a picture of
-    the prompt alone.
+    receipt: of the newest answer that the camera has read, NO_RECEIPT before the first. coded: the picture, which is
+    answered in the same codec; b"" asks for one of the prompt alone.
     """
 
     number: int
     receipt: int
-    jpeg: bytes
+    coded: bytes
+    codec: Codec = Codec.JPEG
 
 
 class Answer(NamedTuple):
     """What became of a picture. answers: its number; shows: the number of the picture translated, None for none yet.
 
-    waited_ms: until the engine took it; engine_ms, decode_ms and encode_ms: the server's work. jpeg: b"" without one.
+    waited_ms: until the engine took it; engine_ms, decode_ms and encode_ms: the server's work. coded: b"" without one.
     refreshes: how often the bank was made anew by itself.
     replaced: a newer picture took its place while it waited, and no translation of it will come.
     receipt: a number of chance, which the camera names with its next picture: so it shows that it reads its answers.
@@ -109,10 +123,11 @@ class Answer(NamedTuple):
     decode_ms: float
     encode_ms: float
     bank_bytes: int
-    jpeg: bytes = b""
+    coded: bytes = b""
     refreshes: int = 0
     replaced: bool = False
     receipt: int = 0
+    codec: Codec = Codec.JPEG
 
     @property
     def server_ms(self) -> float:
@@ -122,9 +137,9 @@ class Answer(NamedTuple):
 
 def packed_picture(given: GivenPicture) -> bytes:
     """Return the binary message that hands a picture over."""
-    codec = _JPEG if given.jpeg else _NO_PICTURE
+    codec = _NUMBERS[given.codec] if given.coded else _NO_PICTURE
     header = _PICTURE.pack(_PICTURE_KIND, codec, given.number, given.receipt)
-    return header + given.jpeg
+    return header + given.coded
 
 
 def unpacked_picture(message: bytes) -> GivenPicture:
@@ -134,19 +149,19 @@ def unpacked_picture(message: bytes) -> GivenPicture:
     if len(message) < _PICTURE.size:
         raise RemoteError("a binary message came that is too short for a picture")
     kind, codec, number, receipt = _PICTURE.unpack_from(message)
-    jpeg = message[_PICTURE.size :]
-    if (kind, codec) != (_PICTURE_KIND, _JPEG if jpeg else _NO_PICTURE):
+    coded = message[_PICTURE.size :]
+    if kind != _PICTURE_KIND or codec not in (_CODECS if coded else (_NO_PICTURE,)):
         raise RemoteError("a binary message came that is no picture of this protocol")
-    return GivenPicture(number, receipt, jpeg)
+    return GivenPicture(number, receipt, coded, _CODECS.get(codec, Codec.JPEG))
 
 
 def packed_answer(answer: Answer) -> bytes:
     """Return the binary message that answers a picture."""
     shows = _NOTHING if answer.shows is None else answer.shows
-    codec = _JPEG if answer.jpeg else _REPLACED if answer.replaced else _NO_PICTURE
+    codec = _NUMBERS[answer.codec] if answer.coded else _REPLACED if answer.replaced else _NO_PICTURE
     times = (answer.waited_ms, answer.engine_ms, answer.decode_ms, answer.encode_ms)
     numbers = answer.bank_bytes, min(answer.refreshes, _NOTHING), answer.receipt
-    return _ANSWER.pack(_ANSWER_KIND, codec, answer.answers, shows, *times, *numbers) + answer.jpeg
+    return _ANSWER.pack(_ANSWER_KIND, codec, answer.answers, shows, *times, *numbers) + answer.coded
 
 
 def unpacked_answer(message: bytes) -> Answer:
@@ -155,14 +170,15 @@ def unpacked_answer(message: bytes) -> Answer:
         raise RemoteError("the server sent a binary message that is no answer of this protocol")
     kind, codec, answers, shows, waited, engine, decode, encode, bank, refreshes, receipt = _ANSWER.unpack_from(message)
     times = waited, engine, decode, encode
-    jpeg = message[_ANSWER.size :]
-    codecs = (_JPEG,) if jpeg else (_NO_PICTURE, _REPLACED)
-    sound = kind == _ANSWER_KIND and codec in codecs and (shows == _NOTHING) == (not jpeg)
+    coded = message[_ANSWER.size :]
+    codecs = tuple(_CODECS) if coded else (_NO_PICTURE, _REPLACED)
+    sound = kind == _ANSWER_KIND and codec in codecs and (shows == _NOTHING) == (not coded)
     if not sound or not all(math.isfinite(one) and one >= 0 for one in times):
         raise RemoteError("the server sent a binary message that is no answer of this protocol")
     shown = None if shows == _NOTHING else shows
     replaced = codec == _REPLACED
-    return Answer(answers, shown, waited, engine, decode, encode, bank, jpeg, refreshes, replaced, receipt)
+    which = _CODECS.get(codec, Codec.JPEG)
+    return Answer(answers, shown, waited, engine, decode, encode, bank, coded, refreshes, replaced, receipt, which)
 
 
 # ---- text messages
@@ -222,9 +238,10 @@ class Loading:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Pictures are taken now."""
+    """Pictures are taken now. codecs: in which."""
 
     facts: EngineFacts
+    codecs: tuple[Codec, ...] = (Codec.JPEG,)
 
 
 @dataclass(frozen=True)
@@ -420,7 +437,14 @@ def _facts(_: str, value: object) -> EngineFacts:
     )
 
 
+def _codecs(_: str, value: object) -> tuple[Codec, ...]:
+    if not isinstance(value, list) or len(value) > 16:
+        raise TypeError("no list of codecs")
+    return tuple(one for one in Codec if one in value)  # what a later version may know besides is not used
+
+
 _READ: dict[str, Any] = {
+    "codecs": _codecs,
     "settings": _settings,
     "look": _look,
     "loras": _loras,

@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from vcam.errors import RemoteError, RemoteRefused
+from vcam.errors import CodecError, RemoteError, RemoteRefused
 from vcam.remote.clients import ClientBook
+from vcam.remote.codecs import PictureCodec, codecs
 from vcam.remote.host import EngineHost, Made, PictureOrder, Stream, StreamOrder
-from vcam.remote.jpegs import from_jpeg, to_jpeg
 from vcam.remote.protocol import (
     ALIVE_S,
     HELLO_S,
@@ -31,8 +31,10 @@ from vcam.remote.protocol import (
     WINDOW,
     Alive,
     Answer,
+    Codec,
     Failed,
     FromServer,
+    GivenPicture,
     Hello,
     Loaded,
     Refusal,
@@ -136,6 +138,7 @@ class EngineServer:
         self._clock, self.sleep = clock, sleep
         self._waiting = 0
         self._codecs = ThreadPoolExecutor(CODEC_THREADS, "vcam-codec")  # beside the engines' thread
+        codecs()  # what must be tried for it is tried now
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request or connection."""
@@ -212,13 +215,14 @@ class EngineServer:
             )
         return Admitted(name, hello)
 
-    async def decoded(self, jpeg: bytes, size: tuple[int, int]) -> Any:
-        """Return the JPEG's picture, beside everything else; raises RemoteError."""
-        return await asyncio.get_running_loop().run_in_executor(self._codecs, from_jpeg, jpeg, size)
+    async def decoded(self, by: PictureCodec, given: GivenPicture, size: tuple[int, int]) -> Any:
+        """Return the picture that was given, beside everything else; raises RemoteError."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._codecs, by.decode, given.coded, given.codec, size)
 
-    async def encoded(self, picture: Any) -> bytes:
-        """Return the picture as JPEG, beside everything else."""
-        return await asyncio.get_running_loop().run_in_executor(self._codecs, to_jpeg, picture)
+    async def encoded(self, by: PictureCodec, picture: Any, codec: Codec) -> bytes:
+        """Return the picture in that codec, beside everything else; raises CodecError."""
+        return await asyncio.get_running_loop().run_in_executor(self._codecs, by.encode, picture, codec)
 
     def now(self) -> float:
         """Return the server's clock, in seconds."""
@@ -240,6 +244,7 @@ class CameraSession:
         self._stirred = asyncio.Event()
         self._unread, self._receipt = deque[int](), NO_RECEIPT  # receipts that the camera may name; the last it named
         self._decode_ms: dict[int, float] = {}
+        self._coding = PictureCodec()
         self._arrived: deque[_ArrivedPicture | StreamOrder] = deque()
         self._arrival = asyncio.Event()
         self._open = 0  # pictures that are not answered
@@ -266,8 +271,8 @@ class CameraSession:
         if isinstance(stream, Refused):
             await self._refuse(stream)
             return
-        work = (self._refusing(self._read()), self._refusing(self._take(stream)), self._write(hello.token))
-        tasks = [asyncio.ensure_future(one) for one in work]
+        work = (self._refusing(self._read()), self._refusing(self._take(stream)))
+        tasks = [asyncio.ensure_future(one) for one in (*work, self._refusing(self._write(hello.token)))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -293,6 +298,8 @@ class CameraSession:
             await work
         except RemoteRefused as error:
             await self._refuse(Refused(Refusal(error.code), str(error)))
+        except CodecError as error:
+            await self._refuse(Refused(Refusal.CODEC, str(error)))
         except RemoteError as error:
             await self._refuse(Refused(Refusal.PROTOCOL, str(error)))
 
@@ -346,7 +353,9 @@ class CameraSession:
         self._reads(given.receipt)
         held_s = await self._held_back(len(data))
         began_s = time.perf_counter()
-        picture = await self._server.decoded(given.jpeg, size) if given.jpeg else None
+        picture = None
+        if given.coded:
+            picture = await self._server.decoded(self._coding, given, size)
         self._decode_ms[given.number] = 1000 * (time.perf_counter() - began_s)
         while len(self._decode_ms) > 16:
             del self._decode_ms[next(iter(self._decode_ms))]
@@ -411,6 +420,8 @@ class CameraSession:
                 if isinstance(message, Refused):
                     await self._refuse(message)
                     return
+                if isinstance(message, Loaded):
+                    message = replace(message, codecs=codecs())
                 if isinstance(message, Made):
                     await self._answer(message)
                 else:
@@ -421,13 +432,14 @@ class CameraSession:
 
     async def _answer(self, made: Made) -> None:
         began_s = time.perf_counter()
-        jpeg = b"" if made.picture is None else await self._server.encoded(made.picture)
+        codec = self._coding.came
+        coded = b"" if made.picture is None else await self._server.encoded(self._coding, made.picture, codec)
         encode_ms = 1000 * (time.perf_counter() - began_s)
         decode_ms = self._decode_ms.pop(made.answers, 0.0)
         times = (made.waited_ms, made.engine_ms, decode_ms, encode_ms)
-        of_bank = made.bank_bytes, jpeg, made.refreshes
+        of_bank = made.bank_bytes, coded, made.refreshes
         receipt = secrets.randbelow(MOST_RECEIPTS) + 1
-        data = packed_answer(Answer(made.answers, made.shows, *times, *of_bank, made.replaced, receipt))
+        data = packed_answer(Answer(made.answers, made.shows, *times, *of_bank, made.replaced, receipt, codec))
         # before it is sent: its receipt, and the next picture, may come while that is waited for
         self._unread.append(receipt)
         self._open -= 1

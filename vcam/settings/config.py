@@ -133,6 +133,14 @@ class RemoteFallback(StrEnum):
     LOCAL = "local"
 
 
+class RemoteCodec(StrEnum):
+    """How pictures go to the engine's server; auto: as suits the way there."""
+
+    AUTO = "auto"
+    JPEG = "jpeg"
+    H264 = "h264"
+
+
 @dataclass(frozen=True)
 class MarkingSettings:
     """How recorded and translated files say that they are AI-translated, beside their metadata (docs/marking.md).
@@ -158,7 +166,7 @@ class Config:
     nothing of it. idle_after_s: seconds without a reader until engine and camera rest, 0: never. port: the panel's
     first try, 0: any free one. engine: what is asked of it, under what a profile asks. threads: of the engine, None
     where the program chooses. remote: wss://host:port of the server where the engine is, "" for here;
-    remote_fallback: what shows while that fails.
+    remote_fallback: what shows while that fails; remote_codec: how pictures go there.
     """
 
     source: str = "auto"
@@ -184,6 +192,7 @@ class Config:
     midi: MidiSettings = field(default_factory=MidiSettings)
     remote: str = ""
     remote_fallback: RemoteFallback = RemoteFallback.NONE
+    remote_codec: RemoteCodec = RemoteCodec.AUTO
 
 
 def config_folder() -> Path:
@@ -384,6 +393,7 @@ _FIELDS = {
     "panel.open": "open_panel",
     "remote.server": "remote",
     "remote.fallback": "remote_fallback",
+    "remote.codec": "remote_codec",
 }
 SCHEMA: dict[str, Check] = {
     "source": text(1000),
@@ -409,6 +419,7 @@ SCHEMA: dict[str, Check] = {
     "engine.threads": THREADS,
     "remote.server": check_remote,
     "remote.fallback": choice(RemoteFallback),
+    "remote.codec": choice(RemoteCodec),
     **{f"cards.{one.name}": text(60, shortest=0) for one in fields(CardTexts)},
     "record.folder": text(1000, shortest=0),
     "record.format": choice(RecordFormat),

@@ -19,6 +19,7 @@ from vcam.settings.config import (
     ObsSettings,
     OscSettings,
     RecordSettings,
+    RemoteCodec,
     RemoteFallback,
 )
 from vcam.settings.engine_options import NOTHING_ASKED, EngineOptions, engine_settings
@@ -39,7 +40,8 @@ class RunOptions:
     profile says; usual_framing: where it says nothing. region, elsewhere: of every profile's look. engine: asked for
     here, over what a profile asks for; machine: what config.toml says of the engine. threads: the engine's CPU threads.
     automatic: what the preset `auto` takes, by model, as this machine was measured before. remote: wss://host:port of
-    the server where the engine is, "" for here; remote_fallback: what shows while that fails.
+    the server where the engine is, "" for here; remote_fallback: what shows while that fails,
+    remote_codec: how pictures go there.
     """
 
     source: str = "auto"
@@ -72,6 +74,7 @@ class RunOptions:
     midi: MidiSettings = field(default_factory=MidiSettings)
     remote: str = ""
     remote_fallback: RemoteFallback = RemoteFallback.NONE
+    remote_codec: RemoteCodec = RemoteCodec.AUTO
     profiles_folder: Path | None = None
     automatic: Mapping[str, Preset] = field(default_factory=dict)
 

@@ -96,6 +96,7 @@ class Terminal(io.StringIO):
         (["pair", "studio", "x", "--from", "y"], "--from and TEXT exclude each other"),
         (["pair", "studio", "--from", "absent.txt"], "absent.txt cannot be read (No such file or directory)"),
         (["run", "--remote", "ws://studio"], "pictures of you go over TLS alone"),
+        (["run", "--remote-codec", "av1"], "--remote-codec is 'av1'; it must be auto, jpeg or h264"),
         (["run", "--remote-fallback", "raw"], "--remote-fallback is 'raw'; it must be none or local"),
     ],
 )

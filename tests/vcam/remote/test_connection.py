@@ -18,10 +18,12 @@ from tests.support.engine_server import FAKE, TlsServer, fake_offer, serving, wa
 from tests.support.fake_children import QUICK, ScriptedChild, frame
 from tests.support.fake_engine import FACTORY
 from tests.support.patience import PATIENCE_S, until
-from vcam.frames import Translation
+from vcam.frames import Picture, Translation
+from vcam.remote.connection import WantedCodec, _is_far
 from vcam.remote.engines import ServerEngines, server_limits
+from vcam.remote.h264 import Decoder, Encoder
 from vcam.remote.paired import PairedServer
-from vcam.remote.protocol import Answer
+from vcam.remote.protocol import Answer, Codec
 from vcam.worker.limits import Activity
 from vcam.worker.messages import EmptyBank
 from vcam.worker.process import EngineProcess
@@ -41,8 +43,8 @@ def server(tmp_path: Path) -> Iterator[TlsServer]:
         yield running
 
 
-def engines(server: PairedServer) -> ServerEngines:
-    return ServerEngines(server, QUICK, time.perf_counter, lambda: None)
+def engines(server: PairedServer, codec: Codec | None = None) -> ServerEngines:
+    return ServerEngines(server, QUICK, time.perf_counter, lambda: None, codec)
 
 
 def loaded(engine: EngineProcess) -> EngineProcess:
@@ -401,6 +403,96 @@ def test_a_name_that_is_found_is_connected_to_and_one_that_is_not_is_told(server
     until(lambda: away.step() or away.failure, "nothing is told")
     assert "there is no machine called no-such-machine.invalid" in away.failure
     away.close()
+
+
+def test_pictures_go_as_h264_both_ways_and_each_connection_begins_with_a_whole_one(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoders: list[Decoder] = []
+    begin = Decoder.__init__
+
+    def begun(self: Decoder, size: tuple[int, int]) -> None:
+        begin(self, size)
+        decoders.append(self)
+
+    monkeypatch.setattr(Decoder, "__init__", begun)
+    own = engines(server.paired(tmp_path), Codec.H264)
+    for connection in (1, 2):
+        engine = loaded(own.show(FAKE, LOOK))
+        for index in range(6):
+            shown = translated(engine, index, 60 + 10 * index)
+            assert np.abs(shown.picture.astype(int) - (195 - 10 * index)).max() <= 4
+        engine.close()
+        assert len(decoders) == 2 * connection  # the server's and ours
+
+
+def test_an_h264_answer_that_comes_too_late_does_not_break_those_that_follow(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = loaded(engines(server.paired(tmp_path), Codec.H264).show(FAKE, LOOK))
+    translated(engine, 0)
+    monkeypatch.setattr("vcam.remote.connection.LATE_S", -1.0)
+    engine.give(frame(1))
+    until(lambda: (engine.step(), not engine.activity.in_flight)[1], "it was not answered")
+    wait_long(monkeypatch)
+    assert translated(engine, 2).index == 2
+    engine.close()
+
+
+@pytest.mark.parametrize("side", ["the server's", "ours"])
+def test_a_picture_that_cannot_be_decoded_is_told_and_pictures_go_as_jpeg_from_then_on(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    """The newest-wins order is kept: it costs this connection, and the next one begins with JPEG."""
+    own = engines(server.paired(tmp_path), Codec.H264)
+    engine = loaded(own.show(FAKE, LOOK))
+    translated(engine, 0)
+    encode, spoilt = Encoder.encode, 1 if side == "the server's" else 2
+
+    def spoil(self: Encoder, picture: Picture) -> bytes:
+        nonlocal spoilt
+        spoilt -= 1
+        coded = encode(self, picture)
+        return coded if spoilt else coded[:4] + b"\0\0\1\x65" + b"\xff" * 64
+
+    monkeypatch.setattr(Encoder, "encode", spoil)
+    engine.give(frame(1))
+    until(lambda: engine.step() or engine.failure, "nothing is told")
+    assert "cannot be decoded" in engine.failure
+    assert "pictures go there as JPEG from now on" in engine.failure
+    assert not engine.final
+    again = loaded(own.show(FAKE, LOOK))
+    translated(again, 2)
+    assert server.server.host.pictures >= 2
+    assert spoilt <= 0
+    left = spoilt
+    translated(again, 3)
+    assert spoilt == left  # nothing is encoded as H.264 any more
+    for one in (engine, again):
+        one.close()
+
+
+def test_a_server_or_a_machine_without_h264_gets_jpeg(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vcam.remote.h264.available", lambda: False)
+    engine = loaded(engines(server.paired(tmp_path), Codec.H264).show(FAKE, LOOK))
+    translated(engine, 0)
+    monkeypatch.undo()
+    wait_long(monkeypatch)
+    translated(engine, 1)  # this machine can now; the server has said that it cannot
+    assert engine.activity.pictures == 2
+    engine.close()
+
+
+def test_what_suits_the_way_is_jpeg_in_this_network_and_h264_outside_it() -> None:
+    assert (WantedCodec().codec(far=False), WantedCodec().codec(far=True)) == (Codec.JPEG, Codec.H264)
+    assert WantedCodec(Codec.H264).codec(far=False) is Codec.H264
+    assert WantedCodec(Codec.H264, failed=True).codec(far=True) is Codec.JPEG
+    near = "127.0.0.1", "192.168.1.7", "10.0.0.2", "fe80::1%eth0", "fd00::1", "::1"
+    assert [_is_far((one, 8790)) for one in near] == [False] * 6
+    assert [_is_far((one, 8790)) for one in ("9.9.9.9", "2620:fe::fe")] == [True] * 2
+    assert not _is_far(None)
 
 
 def test_paths_of_this_machine_are_not_sent(server: TlsServer, tmp_path: Path) -> None:

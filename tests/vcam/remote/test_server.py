@@ -59,7 +59,7 @@ def test_two_hundred_that_connect_at_once_are_refused_in_words_and_cost_nobody_a
         await asyncio.gather(*pictures)
         for one in two:
             assert [answer.answers for answer in one.answers] == list(range(100))
-            assert all(answer.jpeg for answer in one.answers)
+            assert all(answer.coded for answer in one.answers)
             await one.end()
 
     asyncio.run(all_of_them())
@@ -91,7 +91,7 @@ def test_a_camera_of_more_pictures_a_second_than_are_taken_is_held_back_told_so_
         camera = await AsgiCamera(server).hello(token).loaded()
         await camera.run(3 * MOST_FPS)  # as quickly as it is answered: no time passes meanwhile
         assert [one.answers for one in camera.answers] == list(range(3 * MOST_FPS))
-        assert all(one.jpeg or one.replaced for one in camera.answers)  # the newest wins
+        assert all(one.coded or one.replaced for one in camera.answers)  # the newest wins
         assert 2.8 < clock.now < 3.0
         notes = [one.facts.note for one in camera.heard if isinstance(one, Loaded)]
         assert len(notes) == 2

@@ -38,6 +38,7 @@ from vcam.remote.protocol import (
     NO_RECEIPT,
     PATH,
     Answer,
+    Codec,
     GivenPicture,
     Hello,
     Loaded,
@@ -152,8 +153,8 @@ def loaded_then(say: Say) -> Callable[[WebSocket], None]:
     return handle
 
 
-def answer(number: int = 0, shows: int | None = 0, jpeg: bytes = GREY) -> bytes:
-    return packed_answer(Answer(number, shows, 0.0, 0.0, 0.0, 0.0, 0, jpeg))
+def answer(number: int = 0, shows: int | None = 0, coded: bytes = GREY, codec: Codec = Codec.JPEG) -> bytes:
+    return packed_answer(Answer(number, shows, 0.0, 0.0, 0.0, 0.0, 0, coded, codec=codec))
 
 
 LARGE = to_jpeg(np.zeros((2000, 3000, 3), np.uint8))
@@ -173,9 +174,10 @@ LARGE = to_jpeg(np.zeros((2000, 3000, 3), np.uint8))
         ('{"type": "loading", "text": "", "fraction": 1e999}', "that is no JSON"),
         ('{"type": "loaded", "facts": {"bank_bytes": 1' + "0" * 400 + "}}", "that is no JSON"),
         (answer(shows=5), "answers a picture that it was not given"),
-        (answer(jpeg=b"no jpeg at all"), "a picture came that is no JPEG"),
-        (answer(jpeg=GREY[: len(GREY) // 3]), "a picture came that is"),
-        (answer(jpeg=LARGE), "a picture of 3000x2000 came; it must be 96x64"),
+        (answer(coded=b"no jpeg at all"), "a picture came that is no JPEG"),
+        (answer(coded=GREY[: len(GREY) // 3]), "a picture came that is"),
+        (answer(coded=LARGE), "a picture of 3000x2000 came; it must be 96x64"),
+        (answer(coded=b"no h264 at all", codec=Codec.H264), "no H.264 of ours; pictures go there as JPEG from now on"),
         (b"x" * (5 * 1024 * 1024), "sends what is no message of ours"),
     ],
 )
@@ -219,7 +221,7 @@ def test_whatever_cannot_be_read_ends_the_connection_alone(tmp_path: Path, monke
     def fails(*_: object) -> None:
         raise OverflowError("a fault of ours")
 
-    monkeypatch.setattr("vcam.remote.connection.from_jpeg", fails)
+    monkeypatch.setattr("vcam.remote.codecs.from_jpeg", fails)
     send = loaded_then(lambda connection, given: connection.send(answer(given.number)))
     with websocket_server(send, tmp_path) as strange:
         text, _ = why_not(strange)
@@ -399,6 +401,7 @@ def admitted(server: TlsServer, name: str = "a") -> Iterator[WebSocket]:
         packed_picture(GivenPicture(0, 77, GREY)),
         packed_picture(GivenPicture(0, 0, b"no jpeg")),
         packed_picture(GivenPicture(0, 0, LARGE)),
+        packed_picture(GivenPicture(0, 0, b"no h264", Codec.H264)),
         "nonsense",
         '{"type": "look", "look": {"prompt": 3}, "frames": 0}',
         '{"type": "look", "look": {"prompt": "ink"}, "frames": true}',

@@ -24,6 +24,7 @@ from vcam.settings.config import (
     OscSettings,
     RecordFormat,
     RecordSettings,
+    RemoteCodec,
     RemoteFallback,
     config_folder,
     load_config,
@@ -77,6 +78,7 @@ allow = ["use"]
 [remote]
 server = "studio"
 fallback = "local"
+codec = "h264"
 [midi]
 port = "nanoPAD"
 map = { "Note 36" = "use ink", "cc 1  channel 10" = "strength" }
@@ -159,6 +161,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         midi=MidiSettings("nanoPAD", {"note 36": "use ink", "cc 1 channel 10": "strength"}, ("panic",)),
         remote="wss://studio:8790",
         remote_fallback=RemoteFallback.LOCAL,
+        remote_codec=RemoteCodec.H264,
     )
     tables = (ObsSettings, CardTexts, RecordSettings, MarkingSettings, OscSettings, MidiSettings)
     own, engine = len(Config.__dataclass_fields__) - 1 - len(tables), len(names_asked_by(AskedBy.CONFIG))

@@ -1,0 +1,45 @@
+"""How pictures travel between camera and server, for both of them: JPEG, or H.264 where both can and it is wanted."""
+
+from __future__ import annotations
+
+from vcam.errors import CodecError
+from vcam.frames import Picture
+from vcam.remote import h264
+from vcam.remote.jpegs import from_jpeg, to_jpeg
+from vcam.remote.protocol import Codec
+
+
+def codecs() -> tuple[Codec, ...]:
+    """Return those that this machine can encode and decode, JPEG first."""
+    return (Codec.JPEG, Codec.H264) if h264.available() else (Codec.JPEG,)
+
+
+class PictureCodec:
+    """The pictures of one connection, RGB uint8 [height, width, 3], all of one size.
+
+    `encode` is called by one thread at a time, `decode` by one; they need not be the same. came: the codec of the
+    newest picture that was decoded.
+    """
+
+    def __init__(self) -> None:
+        self.came = Codec.JPEG
+        self._encoder: h264.Encoder | None = None
+        self._decoder: h264.Decoder | None = None
+
+    def encode(self, picture: Picture, codec: Codec) -> bytes:
+        """Return the picture in that codec, which the other side must decode; raises CodecError."""
+        if codec is Codec.JPEG:
+            return to_jpeg(picture)
+        height, width, _ = picture.shape
+        self._encoder = self._encoder or h264.Encoder((width, height))
+        return self._encoder.encode(picture)
+
+    def decode(self, coded: bytes, codec: Codec, size: tuple[int, int]) -> Picture:
+        """Return the picture that came, of that width and height; raises RemoteError, CodecError where it is H.264."""
+        self.came = codec
+        if codec is Codec.JPEG:
+            return from_jpeg(coded, size)
+        if not h264.available():
+            raise CodecError("a picture came as H.264, which this machine cannot decode")
+        self._decoder = self._decoder or h264.Decoder(size)
+        return self._decoder.decode(coded)
