@@ -3,6 +3,7 @@
 #   docker build -t streamv2v-camera .
 #   docker run --rm -u "$(id -u)" -v "$PWD:/films" streamv2v-camera translate in.mp4 out.mp4 --profile claymation
 FROM python:3.12-slim
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 libxcb1 && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY pyproject.toml constraints.txt README.md CHANGELOG.md LICENSE NOTICE ./

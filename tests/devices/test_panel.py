@@ -384,7 +384,8 @@ def test_nothing_overflows_and_axe_finds_nothing_serious(page: Any, scheme: str,
     opened = ["", "document.getElementById('help').click()", "document.getElementById('new-profile').click()"]
     for action in opened:
         page.execute_script(action)
-        assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth"), action
+        wide = page.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= width, (action, wide)  # a phone's innerWidth grows with what is too wide
         found = page.execute_async_script("const done = arguments[0]; axe.run().then(done, (e) => done(String(e)))")
         serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
         assert not [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in serious], action

@@ -41,6 +41,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
+@pytest.mark.parametrize(
+    ("program", "file"), [("hadolint", "Dockerfile"), ("actionlint", ".github/workflows/test.yml")]
+)
+def test_the_linters_of_what_runs_elsewhere_have_nothing_to_say(program: str, file: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program}")
+    done = subprocess.run([program, file], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def shipped_data() -> set[str]:
     """What the checkout holds beside its Python files, under the names it must have in a wheel."""
     kept = {".json", ".safetensors", ".onnx", ".txt", ".html", ".css", ".js", ".lua", ".svg", ".jpg"}
@@ -101,3 +111,19 @@ def test_the_installed_program_translates(installed: Path, tmp_path: Path) -> No
     report = json.loads(done.stdout.splitlines()[-1])
     assert (report["frames_in"], report["frames_out"]) == (3, 3)
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not those of HOME there")
+def test_a_run_and_its_removal_leave_nothing(installed: Path, tmp_path: Path) -> None:
+    inherited = ("VCAM_", "XDG_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(inherited)}
+    environment |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    run = [str(installed / "vcam"), "run", "--source", "pattern", "--frames", "10", "--sink", "none", "--port", "0"]
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("vcam.log"))
+    run = [str(installed / "vcam"), "uninstall", "--yes"]
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
+    assert "the program itself: " in done.stdout

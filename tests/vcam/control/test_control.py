@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -22,6 +23,7 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+from starlette.responses import FileResponse
 from starlette.routing import Route
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -33,7 +35,7 @@ from tests.support.patience import PATIENCE_S, until
 from vcam import client
 from vcam.commands import ChangeLook, Panic, SetPrompt, Status, UseProfile
 from vcam.control import api as control
-from vcam.control import guard, live
+from vcam.control import connections, guard, live
 from vcam.control.guard import BODY_LIMIT, Keys, RateLimit, Who
 from vcam.control.server import PAGES_FILE, PAGES_KEPT_S, Server
 from vcam.errors import ProfileError, VcamError
@@ -722,6 +724,34 @@ def test_a_stranger_that_sends_nothing_is_let_go(
         slow.sendall(b"GET / HTTP/1.1\r\nHost: ")
         assert gone(idle)
         assert gone(slow)
+        answered = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
+        with contextlib.closing(answered), contextlib.suppress(ConnectionError):  # a busy machine asks too late
+            answered.request("GET", "/icon.svg")
+            answered.getresponse().read()
+            assert gone(answered.sock)
+
+
+def test_no_part_of_the_page_is_cut_off_in_the_midst_of_its_answer(
+    daemon: ControlledDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine the style sheets took more than five seconds: the page stood there without them."""
+    there: list[connections.Strangers] = []
+
+    class Watched(connections.Strangers):
+        def __init__(self) -> None:
+            super().__init__()
+            there.append(self)
+
+    class Late(FileResponse):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            there[0]._late(scope["client"])  # its time is over
+            await super().__call__(scope, receive, send)
+
+    monkeypatch.setattr("vcam.control.server.Strangers", Watched)
+    monkeypatch.setattr("vcam.control.api.FileResponse", Late)
+    with Server(daemon, 0, tmp_path) as server:
+        found = ask(server, "GET", "/page.css")
+    assert (found.status, found.body) == (200, (control.STATIC / "page.css").read_bytes())
 
 
 def gone(raw: socket.socket) -> bool:
