@@ -12,7 +12,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -27,8 +29,9 @@ from tests.support.patience import until
 from tests.support.pictures import SIZE
 from tests.support.profile_files import write_profile
 from tests.support.running_daemon import RunningDaemon
+from vcam import client
 from vcam.cli import main as cli
-from vcam.commands import UseProfile
+from vcam.commands import Status, UseProfile
 from vcam.daemon.daemon import RunParts
 from vcam.errors import ObsError
 from vcam.frames import Picture
@@ -53,6 +56,7 @@ MICROPHONE = {
     "name": "Mic/Aux",
     "settings": {"device_id": "default"},
 }
+BEATS_OF_A_LATENCY = 60  # of `vcam obs sync`, in which 300 ms are gone
 BACK_S = 6.0  # how soon it is connected again once OBS answers
 PLAIN, RED = 20, 90  # the seeds, which the fake engine adds to the picture's red
 
@@ -298,6 +302,44 @@ def test_the_microphone_is_delayed_by_the_latency(
             assert "Nobody" in capsys.readouterr().err
         finally:
             obs.request("RemoveInput", inputName="Another")
+
+
+def test_the_microphone_follows_a_latency_that_changes_and_never_jumps(
+    running: Running, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`vcam obs sync`: as measured, then far away, then near; OBS itself is asked for the offset at each beat."""
+    monkeypatch.setenv("VCAM_STATE_FOLDER", str(folder))
+    monkeypatch.setenv("VCAM_CONFIG_FOLDER", str(folder / "config"))
+    monkeypatch.setattr("vcam.obs.sync.BEAT_S", 0.0)
+    until(lambda: running.daemon.status().latency_now_ms > 0, "no latency is measured")
+    latencies = [min(200.0, running.daemon.status().latency_now_ms), 190.0, 60.0]
+    offsets: list[list[float]] = [[] for _ in latencies]
+
+    with connect() as obs:
+
+        def offset() -> float:
+            return float(obs.request("GetInputAudioSyncOffset", inputName=MICROPHONE["name"])["inputAudioSyncOffset"])
+
+        def beat(_: float) -> None:
+            at = next(n for n, seen in enumerate(offsets) if len(seen) < BEATS_OF_A_LATENCY)
+            offsets[at].append(offset())
+            if len(offsets[-1]) == BEATS_OF_A_LATENCY:
+                raise KeyboardInterrupt
+
+        def measured() -> Status:
+            at = next(n for n, seen in enumerate(offsets) if len(seen) < BEATS_OF_A_LATENCY)
+            return replace(client.status(), latency_now_ms=latencies[at])
+
+        monkeypatch.setattr("vcam.obs.verbs.client", SimpleNamespace(status=measured))
+        monkeypatch.setattr("vcam.obs.verbs.time", SimpleNamespace(sleep=beat))
+        before = offset()
+        assert cli.main(["obs", "sync", "--microphone", str(MICROPHONE["name"])]) == 0
+    for latency_ms, seen in zip(latencies, offsets, strict=True):
+        assert abs(seen[-1] - latency_ms) <= 20
+        assert seen[-1] == seen[-5]  # it has come to rest
+    every = [before, *itertools.chain(*offsets)]
+    assert max(abs(b - a) for a, b in itertools.pairwise(every)) <= 5
+    assert max(every) - min(every) > 100  # it went there and back
 
 
 def test_scenes_custom_events_and_items_speak(running: Running) -> None:

@@ -6,15 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.engine_server import TlsServer, serving, wait_long
-from tests.support.fake_engine import FACTORY
+from core.settings import Look
+from tests.support.engine_server import FAKE, TlsServer, serving, wait_long
+from tests.support.fake_children import frame
+from tests.support.fake_engine import FACTORY, FakeEngine
 from tests.support.fake_sink import near
 from tests.support.patience import until
 from tests.support.pictures import RAW
@@ -23,8 +27,10 @@ from vcam.commands import ChangeEngine, Forget, Panic, Resume, UseProfile
 from vcam.errors import RemoteError
 from vcam.remote.certificate import made_certificate
 from vcam.remote.clients import ClientBook, Pairing
+from vcam.remote.engines import ServerEngines
 from vcam.remote.paired import pair
 from vcam.settings.config import RemoteFallback
+from vcam.settings.engine_options import EngineOptions
 from vcam.worker.limits import Limits
 
 QUICK = Limits(first_wait_s=0.02, longest_wait_s=0.1)
@@ -73,6 +79,40 @@ def test_film_in_translation_out_looks_and_sizes_change_and_the_status_tells_the
         assert (status.model, status.runtime) == ("fake", "auto")
     until(lambda: not server.server.host.cameras, "the server still has a stream of ours")
     assert away.never_showed_the_camera()
+
+
+def test_forgetting_empties_the_servers_bank(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the stream remembers there is gone before the next picture is translated; the others keep theirs."""
+    emptied: list[tuple[FakeEngine, int, int]] = []
+    forget = FakeEngine.forget
+
+    def noted(self: FakeEngine) -> None:
+        before = len(self.pictures)
+        forget(self)
+        emptied.append((self, before, len(self.pictures)))
+
+    monkeypatch.setattr(FakeEngine, "forget", noted)
+    server.paired(tmp_path)
+    other = ServerEngines(server.paired(tmp_path / "other", "other"), QUICK, time.perf_counter, lambda: None)
+    theirs = other.show(replace(FAKE, steps=4), Look("ink"))
+    until(lambda: (theirs.step(), theirs.ready)[1], "the other camera has no engine")
+    for index in range(3):
+        theirs.give(frame(index))
+        until(lambda: (theirs.step(), not theirs.activity.in_flight)[1], "it was not answered")
+    with AwayDaemon(tmp_path, server.address, engine=EngineOptions(steps=4)) as away:
+        away.until(lambda: away.shows_about(0), "the translation is shown")
+        away.tell(Forget())
+        away.until(lambda: emptied, "the server was told")
+        ((engine, before, after),) = emptied
+        assert (before, after) == (3, 0)
+        translated = away.daemon.status().translated
+        away.until(lambda: away.daemon.status().translated > translated + 5, "it goes on")
+    (kept,) = (one.engine for one in server.server.host._streams)
+    assert kept is not engine
+    assert len(kept.pictures) == 3  # type: ignore[union-attr]
+    theirs.close()
 
 
 def test_a_camera_that_is_not_paired_is_told_how(tmp_path: Path) -> None:
