@@ -212,7 +212,7 @@ class BankRules:
     destinations_first: bool = False
     spread: bool = True
     attends: bool = True
-    steady: float = 0.5
+    steady: float = 0.6
     fusion_strength: float | None = None
     similarity_threshold: float | None = None
     interval: int | None = None
@@ -339,7 +339,7 @@ class Look:
     scale of classifier-free guidance, used when EngineSettings.guidance is not none; residual: StreamDiffusion's
     delta. fusion_strength and similarity_threshold: 0..1, paper section 4.2 (alpha and the cosine threshold); None
     takes the model's own. interval: the bank keeps every interval-th frame; None takes the model's own. steady:
-    0..0.9, the share of the translation before in each, along the motion of the source (core.steadying); None: 0.5 with
+    0..0.9, the share of the translation before in each, along the motion of the source (core.steadying); None: 0.6 with
     our own bank, 0 with another's or none. refresh: the bank is made anew, softly, after so many frames, more than
     DECAY_FRAMES; 0: only where the stream drifts. skip_difference: a frame whose mean absolute difference to the last
     translated one is below this (grey levels, 0..255) shows the last result again, at most skip_limit times in a row;

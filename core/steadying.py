@@ -19,7 +19,8 @@ Floats = NDArray[np.float32]
 FLOW_SIDE = 256  # pixels of the shorter side at which motion is looked for; more takes long and finds no more
 QUIET = 2.0  # grey levels by which a sensor's noise and interpolation change the mean of some pixels
 UNSEEN = 8.0  # grey levels over that, from which on a point is not the one that was there before
-CRISPNESS = 0.18  # of the fine contrast that mixing costs, what is given back
+CRISPNESS = 0.2  # of the fine contrast that mixing costs, what is given back in the long run
+SOFTENS = 0.15  # of what mixing costs in the long run, what each picture adds: the first ones have lost little yet
 
 
 class SourceMotion(NamedTuple):
@@ -55,18 +56,25 @@ def source_motion(source: Pixels, before: Pixels) -> SourceMotion:
     return SourceMotion(x, y, np.clip(1 - (seen - QUIET) / UNSEEN, 0, 1, dtype=np.float32))
 
 
-def mixed(output: Pixels, shown: Pixels, motion: SourceMotion, strength: float) -> tuple[Pixels, Pixels]:
+def crispness(mixes: int) -> float:
+    """Return what of the fine contrast is given back to the translation that is mixed after so many others."""
+    return CRISPNESS * (1 - (1 - SOFTENS) ** (mixes + 1))
+
+
+def mixed(
+    output: Pixels, shown: Pixels, motion: SourceMotion, strength: float, crisp: float = CRISPNESS
+) -> tuple[Pixels, Pixels]:
     """Return a translation mixed with the one before it along the motion: (to mix the next one with, to show).
 
     strength: the share of the one before where its point is seen, 0..1. What is shown has the fine contrast back that
-    mixing costs; what the next one is mixed with has not, or it would grow with every picture.
+    mixing costs (crisp: how much, 0..1); what the next one is mixed with has not, or it would grow with every picture.
     """
     was = cv2.remap(shown, motion.x, motion.y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     share = strength * motion.alike
     kept = np.asarray(cv2.blendLinear(was, output, share, 1 - share), np.uint8)
     soft = cv2.GaussianBlur(kept, (0, 0), 1.0)
-    crisp = np.asarray(cv2.addWeighted(kept, 1 + CRISPNESS, soft, -CRISPNESS, 0), np.uint8)
-    return kept, np.asarray(cv2.blendLinear(crisp, kept, share, 1 - share), np.uint8)
+    sharp = np.asarray(cv2.addWeighted(kept, 1 + crisp, soft, -crisp, 0), np.uint8)
+    return kept, np.asarray(cv2.blendLinear(sharp, kept, share, 1 - share), np.uint8)
 
 
 class Steadying(NamedTuple):
@@ -74,13 +82,14 @@ class Steadying(NamedTuple):
 
     sources: the pictures whose translations are still to come, oldest first. before: the source of the last
     translation, and kept: that translation as it was mixed; None before the first. hold: how many translations are to
-    be shown as they are, because the look changes.
+    be shown as they are, because the look changes. mixes: how many in a row were mixed until now.
     """
 
     sources: tuple[Pixels, ...] = ()
     before: Pixels | None = None
     kept: Pixels | None = None
     hold: int = 0
+    mixes: int = 0
 
     def given(self, picture: Pixels, delay: int) -> Steadying:
         """Return it after another picture was given, `delay` pictures before its translation."""
@@ -100,7 +109,8 @@ class Steadying(NamedTuple):
         """Return what is shown of a translation, and what the next one is steadied by."""
         if not output.any():  # black all over is what NaN becomes
             return output, Steadying(self.sources)
-        kept, shown = output.copy(), output
-        if motion is not None and self.kept is not None:
-            kept, shown = mixed(output, self.kept, motion, strength)
-        return shown, self._replace(before=self.sources[0], kept=kept, hold=max(self.hold - 1, 0))
+        later = self._replace(before=self.sources[0], hold=max(self.hold - 1, 0))
+        if motion is None or self.kept is None:
+            return output, later._replace(kept=output.copy(), mixes=0)
+        kept, shown = mixed(output, self.kept, motion, strength, crispness(self.mixes))
+        return shown, later._replace(kept=kept, mixes=self.mixes + 1)

@@ -80,6 +80,27 @@ def test_thousands_of_pictures_grow_neither_soft_nor_dark() -> None:
     assert np.abs(shown.astype(int) - output).mean() < 2
 
 
+def fine(picture: Pixels) -> float:
+    return float(np.abs(np.diff(picture.astype(float), axis=1)).mean())
+
+
+def test_the_first_pictures_are_no_sharper_than_those_to_come() -> None:
+    # nothing moves and nothing flickers, so nothing is lost, and what is given back shows: it must not come at once
+    source = scene(0)
+    shown = run([source] * 40, [255 - source] * 40, HALF)
+    gained = [fine(picture) / fine(shown[0]) - 1 for picture in shown]
+    assert 0 <= gained[1] < 0.4 * gained[-1]
+    assert gained[1] < gained[8] < gained[-1]
+
+
+def test_after_a_change_of_look_sharpness_comes_back_little_by_little() -> None:
+    state = Steadying()
+    for held in (0, 0, 0, 2, 0, 0):
+        state = state.held(held).given(scene(0), 0)
+        _, state = state.after(255 - scene(0), state.motion(HALF), HALF)
+    assert state.mixes == 1  # after two that were shown as they are
+
+
 def test_while_a_look_changes_nothing_is_mixed_and_then_it_goes_on() -> None:
     sources = [scene(0)] * 6
     state, mixes = Steadying().held(3), []
