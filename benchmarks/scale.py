@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import statistics
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -119,19 +121,35 @@ def cluster(model: str, streams: int, replicas: int) -> Iterator[tuple[PairedSer
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         certificate = made_certificate(place / "serve")
-        offer = Offer(settings, streams, (model,))
+        offer = Offer(settings, streams, (model,), per_client=streams)  # all of them come with one token
         options = ServeOptions(
             offer, certificate, place / "serve", "127.0.0.1", PORT, replicas, replicas, factory=factory
         )
         began_s = time.perf_counter()
-        start(options)
+        context = multiprocessing.get_context("spawn")
+        own, theirs = context.Pipe()
+        server = context.Process(target=_serve, args=(options, theirs))  # its front shares no lock with the cameras
+        server.start()
+        theirs.close()
+        own.recv()
         print(f"Ray and {replicas} replicas started in {time.perf_counter() - began_s:.0f} s", flush=True)
         try:
             text = Pairing(ClientBook(place / "serve").add("load"), certificate.fingerprint).to_text()
             pair(place, f"127.0.0.1:{PORT}", text)
             yield paired_server(place, f"127.0.0.1:{PORT}"), settings
         finally:
-            stop()
+            own.close()
+            server.join(60)
+
+
+def _serve(options: ServeOptions, told: Connection) -> None:
+    front = start(options)
+    try:
+        told.send("it serves")
+        with contextlib.suppress(EOFError):
+            told.recv()
+    finally:
+        stop(front)
 
 
 def memory_mb(replicas_only: bool) -> int:

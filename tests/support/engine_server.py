@@ -1,4 +1,4 @@
-"""An engine server over real TLS in threads of this process, with the fake engine; Ray Serve hosts the same one.
+"""An engine server behind its front in threads of this process, with the fake engine; Ray Serve hosts the same one.
 
     python -m tests.support.engine_server FOLDER FACTORY
 
@@ -24,13 +24,14 @@ from tests.support.fake_engine import FACTORY
 from tests.support.patience import PATIENCE_S
 from vcam.remote.certificate import Certificate, made_certificate
 from vcam.remote.clients import ClientBook, Pairing
+from vcam.remote.front import Front
 from vcam.remote.host import EngineHost, Offer, engine_maker
 from vcam.remote.paired import PairedServer, pair, paired_server
-from vcam.remote.protocol import LARGEST_PICTURE
 from vcam.remote.server import EngineServer
 
 LIMITS_S = {
     "vcam.remote.connection": ("LATE_S", "OPEN_S", "SILENT_S"),
+    "vcam.remote.front": ("BEHIND_S", "HANDSHAKE_S", "HEAD_S", "STALLED_S"),
     "vcam.remote.server": ("CAMERA_SILENT_S", "HELLO_S", "SEND_S"),
 }
 FAKE = EngineSettings(model="fake", width=96, height=64, steps=1)
@@ -67,10 +68,10 @@ class TlsServer:
         self.book = ClientBook(folder)
         self.server = EngineServer(EngineHost(offer, engine_maker(factory, threads)), self.book, clock)
         self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((host, port))
+        self._socket.bind(("127.0.0.1", 0))
         self._socket.listen(256)
-        self.port = int(self._socket.getsockname()[1])
+        self.front = Front(host, port, self.certificate, int(self._socket.getsockname()[1]))
+        self.port = self.front.port
         config = uvicorn.Config(
             self.server,
             log_level="critical",
@@ -78,9 +79,6 @@ class TlsServer:
             lifespan="off",
             loop="asyncio",
             ws="websockets-sansio",
-            ws_max_size=LARGEST_PICTURE,
-            ssl_certfile=str(self.certificate.certificate),
-            ssl_keyfile=str(self.certificate.key),
             timeout_graceful_shutdown=1,
         )
         self._uvicorn = uvicorn.Server(config)
@@ -107,6 +105,7 @@ class TlsServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.front.close()
         self._uvicorn.should_exit = True
         self.thread.join(30)
         self._socket.close()

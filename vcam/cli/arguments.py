@@ -318,6 +318,9 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--port", type=int, default=8790, metavar="N", help="port to listen at (8790)")
     serve.add_argument("--streams", type=int, default=1, metavar="K", help="cameras that one replica takes (1)")
     serve.add_argument(
+        "--per-client", type=int, metavar="N", help="of which one client may have so many at once (half of them)"
+    )
+    serve.add_argument(
         "--replicas", type=int, default=1, metavar="N", help="engines at the least, each with a card (1)"
     )
     serve.add_argument(
@@ -475,6 +478,7 @@ def check(args: argparse.Namespace) -> None:
         "remote_fallback": choice(RemoteFallback),
         "remote_codec": choice(RemoteCodec),
         "streams": whole(1, 64),
+        "per_client": whole(1, 64),
         "replicas": whole(1, 10_000),
         "most_replicas": whole(1, 10_000),
     }

@@ -115,7 +115,7 @@ def _run(args: Namespace) -> int:
         raise RemoteError(f"there is no LoRA {missing[0]}")
     threads = args.threads or max(1, cores() // max(1, args.replicas))
     options = ServeOptions(
-        Offer(usual, args.streams, models, loras),
+        Offer(usual, args.streams, models, loras, per_client=args.per_client or 0),
         certificate,
         folder,
         args.host,
@@ -127,7 +127,7 @@ def _run(args: Namespace) -> int:
         1.0 if usual.device.startswith("cuda") else 0.0,
     )
     print_note("starting Ray, and an engine in each replica; this takes a minute")
-    start(options)
+    front = start(options)
     try:
         where = f"wss://{'[' + args.host + ']' if ':' in args.host else args.host}:{args.port}"
         print_note(
@@ -135,6 +135,6 @@ def _run(args: Namespace) -> int:
         )
         wait_until_told()
     finally:
-        stop()
+        stop(front)
     print_result(args, {"address": where}, "the server has ended")
     return 0

@@ -1,12 +1,14 @@
 """The engine server on Ray Serve: replicas of one model each, started again when they die, more as cameras come.
 
-Ray's proxy ends TLS and hands each WebSocket to a replica; the replica itself says when it is busy, because a
-connection that Ray holds back hangs instead of being refused. Metrics are Ray's own (Prometheus, at its metrics port).
+Our front (vcam.remote.front) ends TLS; Ray's proxy behind it, which listens on this machine alone, hands each WebSocket
+to a replica; the replica itself says when it is busy, because a connection that Ray holds back hangs instead of being
+refused. Metrics are Ray's own (Prometheus, at its metrics port).
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -14,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.errors import StreamV2VError
 from vcam.errors import RemoteError
 from vcam.remote.certificate import Certificate
 from vcam.remote.clients import ClientBook
-from vcam.remote.host import EngineHost, Offer, engine_maker
+from vcam.remote.front import Front
+from vcam.remote.host import BESIDE, EngineHost, Offer, engine_maker
 from vcam.remote.server import EngineServer
 from vcam.settings.toml_schema import one_line
-from vcam.worker.factories import CORE_ENGINE
+from vcam.worker.factories import CORE_ENGINE, check_served
 
 INSTALL = 'pip install "streamv2v-camera[serve]"'
 APPLICATION, DEPLOYMENT = "vcam", "engines"
@@ -100,17 +104,44 @@ class EngineReplica:
             time.sleep(METRICS_S)
 
 
-def start(options: ServeOptions) -> None:
-    """Start Ray, unless one runs, and the server on it; return when it takes cameras. Raises RemoteError."""
+def no_room(offer: Offer, copies: int) -> str:
+    """Return why this machine's memory is too small for what is offered, or the model cannot be had; "" if it is not.
+
+    copies: engines that share the memory.
+    """
+    try:
+        check_served(offer.usual, offer.streams, copies)
+    except StreamV2VError as error:
+        return str(error)
+    return ""
+
+
+def start(options: ServeOptions) -> Front:
+    """Start Ray, unless one runs, and the server on it; return its front when it takes cameras. Raises RemoteError."""
     # nothing of a user's is told to anybody, and no page that runs code is opened
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", START_S)
     try:
-        import ray
-        from ray import serve
-        from ray.serve.config import AutoscalingConfig, HTTPOptions
+        import ray.serve
     except ImportError as error:
         raise RemoteError(f"vcam serve needs Ray Serve, which cannot be loaded ({error}): {INSTALL}") from error
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        behind = int(free.getsockname()[1])
+    front = Front(options.host, options.port, options.certificate, behind)
+    try:
+        _start_behind(ray, options, behind)
+    except BaseException:
+        front.close()
+        raise
+    return front
+
+
+def _start_behind(ray: Any, options: ServeOptions, port: int) -> None:
+    """Start Ray and its proxy, which listens at a port of this machine alone."""
+    from ray import serve
+    from ray.serve.config import AutoscalingConfig, HTTPOptions, ProxyLocation
 
     try:
         if options.address:
@@ -120,10 +151,9 @@ def start(options: ServeOptions) -> None:
             ray.init(num_cpus=own, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     except Exception as error:  # Ray raises plain Exception where its processes do not come
         raise RemoteError(f"Ray cannot be started or reached: {one_line(error)}") from error
-    files = options.certificate
-    http = HTTPOptions(
-        host=options.host, port=options.port, ssl_certfile=str(files.certificate), ssl_keyfile=str(files.key)
-    )
+    if options.factory == CORE_ENGINE:
+        _predict(ray, options)
+    http = HTTPOptions(host="127.0.0.1", port=port)
     autoscaling = AutoscalingConfig(
         min_replicas=options.replicas,
         max_replicas=max(options.replicas, options.most_replicas),
@@ -134,25 +164,41 @@ def start(options: ServeOptions) -> None:
     deployment = serve.deployment(
         name=DEPLOYMENT,
         autoscaling_config=autoscaling,
-        max_ongoing_requests=options.offer.streams + REFUSED_AT_ONCE,
+        max_ongoing_requests=options.offer.streams * (1 + BESIDE) + REFUSED_AT_ONCE,
         health_check_period_s=HEALTH_S,
         graceful_shutdown_timeout_s=2.0,
         ray_actor_options={"num_cpus": 1, "num_gpus": options.gpus},
     )(serve.ingress()(EngineReplica))
     bound = deployment.bind(options.offer, options.folder, options.threads, options.factory)
     try:
-        serve.start(http_options=http)
+        serve.start(http_options=http, proxy_location=ProxyLocation.HeadOnly)
         serve.run(bound, name=APPLICATION, route_prefix="/")
     except Exception as error:
         ray.shutdown()
         raise RemoteError(f"the server could not be started on Ray: {one_line(error)}") from error
 
 
-def stop() -> None:
+def _predict(ray: Any, options: ServeOptions) -> None:
+    """Raise RemoteError where a machine that replicas start on has too little memory; nothing is loaded for it."""
+    # replicas of another cluster's machines, or with a card each, have memory of their own
+    copies = 1 if options.address or options.gpus else options.replicas
+    asked = ray.remote(num_cpus=1, num_gpus=options.gpus, max_calls=1)(no_room)  # its process goes, and its memory
+    try:
+        why = ray.get(asked.remote(options.offer, copies))
+    except Exception as error:
+        ray.shutdown()
+        raise RemoteError(f"the memory could not be looked at: {one_line(error)}") from error
+    if why:
+        ray.shutdown()
+        raise RemoteError(why)
+
+
+def stop(front: Front) -> None:
     """End the server, and the Ray that was started for it."""
     import ray
     from ray import serve
 
+    front.close()
     serve.shutdown()
     ray.shutdown()
 

@@ -125,14 +125,15 @@ def test_serve_offers_what_it_was_started_with_alone(
 ) -> None:
     started: list[cluster.ServeOptions] = []
     monkeypatch.setattr(cluster, "start", started.append)
-    monkeypatch.setattr(cluster, "stop", lambda: None)
+    monkeypatch.setattr(cluster, "stop", lambda front: None)
     monkeypatch.setattr(cluster, "wait_until_told", lambda: None)
     lora = home / "ink.safetensors"
     lora.write_bytes(b"")
     argv = ["serve", "--streams", "3", "--replicas", "2", "--most-replicas", "5", "--lora", str(lora), "--port", "9000"]
-    said(capsys, *argv, "--engine-size", "128x96", "--threads", "1")
+    said(capsys, *argv, "--engine-size", "128x96", "--threads", "1", "--per-client", "2")
     (options,) = started
     assert (options.offer.streams, options.replicas, options.most_replicas, options.port) == (3, 2, 5, 9000)
+    assert options.offer.most_per_client == 2
     assert options.offer.models == ("embedded",)
     assert options.offer.loras == {"ink.safetensors": str(lora)}
     assert (options.offer.usual.width, options.offer.usual.height, options.threads) == (128, 96, 1)

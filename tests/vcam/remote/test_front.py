@@ -1,0 +1,267 @@
+"""The server's front: who is slow to say what he wants, or wants too much, is ended and takes nobody's place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine_server import wait_long
+from tests.support.patience import PATIENCE_S, until
+from vcam.errors import RemoteError
+from vcam.remote import front as front_module
+from vcam.remote.certificate import Certificate, made_certificate
+from vcam.remote.front import Front, MessageLengths, TooLargeError
+from vcam.remote.protocol import LARGEST_PICTURE, LARGEST_TEXT, PATH
+
+REQUEST = f"GET {PATH} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n".encode()
+ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+
+
+class Behind:
+    """A program behind the front, from when it is built until `close`: keeps what it hears, answers each request."""
+
+    def __init__(self) -> None:
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.listening.getsockname()[1])
+        self.heard: list[bytearray] = []
+        self.connections: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listening.accept()
+                self.connections.append(connection)
+                threading.Thread(target=self._hear, args=(connection,), daemon=True).start()
+
+    def _hear(self, connection: socket.socket) -> None:
+        heard = bytearray()
+        self.heard.append(heard)
+        with contextlib.suppress(OSError):
+            while data := connection.recv(65536):
+                before = b"\r\n\r\n" in heard
+                heard += data
+                if not before and b"\r\n\r\n" in heard:
+                    connection.sendall(ANSWER)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # closed before
+            self.listening.shutdown(socket.SHUT_RDWR)  # or the thread goes on accepting
+        self.listening.close()
+        for one in self.connections:
+            one.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return made_certificate(tmp_path_factory.mktemp("serve"))
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_long(monkeypatch)
+
+
+@pytest.fixture
+def behind() -> Iterator[Behind]:
+    made = Behind()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def front(certificate: Certificate, behind: Behind) -> Iterator[Front]:
+    made = Front("127.0.0.1", 0, certificate, behind.port)
+    yield made
+    made.close()
+
+
+def plain(front: Front) -> socket.socket:
+    """A connection that says nothing."""
+    return socket.create_connection(("127.0.0.1", front.port), PATIENCE_S)
+
+
+def secured(front: Front) -> ssl.SSLSocket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(plain(front))
+
+
+def ended(connection: socket.socket) -> bytes:
+    """What comes until the other side ends it."""
+    heard = bytearray()
+    with contextlib.suppress(ConnectionResetError, ssl.SSLError):
+        while data := connection.recv(65536):
+            heard += data
+    return bytes(heard)
+
+
+def serves(front: Front) -> None:
+    """It serves whoever says what he wants."""
+    with secured(front) as one:
+        one.sendall(REQUEST)
+        assert one.recv(100) == ANSWER
+
+
+def frame(payload: bytes, first: int = 0x82, masked: bool = True) -> bytes:
+    """A WebSocket's frame."""
+    length, mask = len(payload), 0x80 if masked else 0
+    if length < 126:
+        head = struct.pack("!BB", first, mask | length)
+    elif length < 65536:
+        head = struct.pack("!BBH", first, mask | 126, length)
+    else:
+        head = struct.pack("!BBQ", first, mask | 127, length)
+    return head + (b"mask" if masked else b"") + payload
+
+
+def test_who_never_secures_his_connection_is_ended_and_takes_no_place(
+    front: Front, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with plain(front) as silent, plain(front) as trickles:
+        until(lambda: front.unfinished == 2, "they are not there")
+        serves(front)
+    monkeypatch.setattr(front_module, "HANDSHAKE_S", 0.05)
+    with plain(front) as silent, plain(front) as trickles:
+        trickles.sendall(b"\x16\x03\x01")  # how a greeting begins
+        assert ended(silent) == b""
+        assert ended(trickles) == b""
+    until(lambda: not front.unfinished, "they are still there")
+    assert len(behind.heard) == 1
+
+
+def test_who_never_ends_his_request_is_ended_and_takes_no_place(
+    front: Front, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_module, "HEAD_S", 0.1)
+    with secured(front) as one:
+        with contextlib.suppress(OSError):
+            for byte in REQUEST[:-4]:  # it trickles: that it goes on does not help
+                one.sendall(bytes([byte]))
+        assert ended(one) == b""
+    until(lambda: not front.unfinished, "it is still there")
+    assert not behind.heard
+    wait_long(monkeypatch)
+    serves(front)
+
+
+def test_the_oldest_of_too_many_that_want_nothing_yet_gives_way(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_module, "MOST_OF_ONE", 3)
+    with contextlib.ExitStack() as stack:
+        silent = []
+        for number in range(3):
+            silent.append(stack.enter_context(plain(front)))
+            until(lambda: front.unfinished == number + 1, "it is not there")  # noqa: B023
+        serves(front)
+        assert ended(silent[0]) == b""
+        monkeypatch.setattr(front_module, "MOST_OF_ONE", 99)
+        monkeypatch.setattr(front_module, "MOST_UNFINISHED", 2)
+        serves(front)
+        assert ended(silent[1]) == b""
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"404"),
+        (b"GET /-/routes HTTP/1.1\r\n\r\n", b"404"),  # Ray's own
+        (b"POST " + PATH.encode() + b" HTTP/1.1\r\nContent-Length: 9\r\n\r\n", b"404"),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET " + PATH.encode() + b" HTTP/1.1\r\nx: " + b"x" * 9000 + b"\r\n\r\n", b"431"),
+        (b"x" * 20_000, b"431"),
+    ],
+)
+def test_a_request_for_anything_else_is_answered_here(
+    front: Front, behind: Behind, request_: bytes, status: bytes
+) -> None:
+    with secured(front) as one:
+        one.sendall(request_)
+        assert ended(one).startswith(b"HTTP/1.1 " + status)
+    assert not behind.heard
+
+
+def test_health_is_asked_for_with_nothing_of_the_request(front: Front, behind: Behind) -> None:
+    with secured(front) as one:
+        one.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX: y\r\nContent-Length: 9\r\n\r\nGET / HTT")
+        assert one.recv(100) == ANSWER
+    assert bytes(behind.heard[0]) == b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+
+
+def test_a_server_that_is_not_there_yet_is_told(front: Front, behind: Behind) -> None:
+    behind.close()
+    with secured(front) as one:
+        one.sendall(REQUEST)
+        assert ended(one).startswith(b"HTTP/1.1 503")
+
+
+def test_bytes_go_both_ways_as_they_are_and_an_end_is_an_end(front: Front, behind: Behind) -> None:
+    sent = [frame(os.urandom(size)) for size in (0, 125, 126, 60_000)] + [frame(os.urandom(300_000)), frame(b"", 0x89)]
+    with secured(front) as one:
+        one.sendall(REQUEST)
+        assert one.recv(100) == ANSWER
+        one.sendall(b"".join(sent))
+        until(lambda: len(behind.heard[0]) == len(REQUEST) + sum(map(len, sent)), "not all of it came")
+        assert bytes(behind.heard[0]) == REQUEST + b"".join(sent)
+        behind.connections[0].sendall(b"x" * 200_000)
+        behind.connections[0].shutdown(socket.SHUT_WR)
+        assert ended(one) == b"x" * 200_000
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        struct.pack("!BBQ", 0x82, 0xFF, 4 << 30) + b"mask",
+        frame(b"x" * (LARGEST_TEXT + 1)),  # as the first message
+        frame(b"hello") + struct.pack("!BBQ", 0x82, 0xFF, LARGEST_PICTURE + 1) + b"mask",
+        frame(b"x" * LARGEST_TEXT, 0x01) + frame(b"x", 0x80),  # in two frames
+        struct.pack("!BBH", 0x89, 0xFE, 126) + b"mask",  # a ping of that size
+    ],
+)
+def test_a_message_that_is_too_large_ends_the_connection_before_it_comes(
+    front: Front, behind: Behind, said: bytes
+) -> None:
+    with secured(front) as one:
+        one.sendall(REQUEST)
+        assert one.recv(100) == ANSWER
+        one.sendall(said)
+        assert ended(one) == b"\x88\x02\x03\xf1"  # closed: the message is too big
+    assert len(behind.heard[0]) <= len(REQUEST) + len(frame(b"x" * LARGEST_TEXT))
+
+
+def test_who_does_not_read_is_ended_and_what_is_for_him_is_not_kept(
+    front: Front, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_module, "STALLED_S", 0.2)
+    with secured(front) as one:
+        one.sendall(REQUEST)
+        assert one.recv(100) == ANSWER
+        with pytest.raises(ConnectionError):
+            behind.connections[0].sendall(b"x" * 200_000_000)
+    serves(front)
+
+
+def test_lengths_are_read_however_the_bytes_are_cut() -> None:
+    whole = (
+        frame(b"hello", 0x81) + frame(b"x" * 70_000, 0x02) + frame(b"", 0x8A) + frame(b"y" * 300, 0x80, masked=False)
+    )
+    for step in (1, 2, 3, 7, 1000, len(whole)):
+        lengths = MessageLengths(first=5, most=70_300)
+        for at in range(0, len(whole), step):
+            lengths.take(whole[at : at + step])
+    with pytest.raises(TooLargeError):
+        MessageLengths(first=5, most=70_299).take(whole)
+    with pytest.raises(TooLargeError):
+        MessageLengths(first=4).take(whole)
+
+
+def test_a_port_that_is_taken_is_told(front: Front, certificate: Certificate, tmp_path: Path) -> None:
+    with pytest.raises(RemoteError, match=rf"port {front.port} \(.*\): another program has it; take --port"):
+        Front("127.0.0.1", front.port, certificate, 1)
