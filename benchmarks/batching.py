@@ -2,7 +2,7 @@
 
     python -m benchmarks.batching [--model embedded] [--runtime eager,onnx] [--size 256x192] [--repeats 40] [--json OUT]
 
-On one thread, in processor time, medians; batches of 1, 2 and 4 take turns, so that a busy machine is as unkind to each.
+On one thread, in processor time, medians; batches of 1, 2 and 4 take turns: a busy machine is as unkind to each.
 A batch is measured as rows of one call, each with a bank of its own, as those of several cameras would be. Encoder and
 decoder take one picture a call in each runtime's graphs, so a whole frame is counted with them once a picture.
 """
@@ -36,9 +36,7 @@ def measured(model: str, runtime: Runtime, size: tuple[int, int], repeats: int) 
         engine = Engine(settings, Look("ink drawing, a person talking"))
         for _ in range(rows + 2):  # until every row has a bank
             engine.translate(picture)
-        engine.wrap_step(lambda step: stages.append(step) or step)  # type: ignore[func-returns-value]
-        step = stages.pop()
-        stages.append(step.stages(engine._sampling, engine._state, picture))
+        stages.append(engine._step.stages(engine._sampling, engine._state, picture))
     taken: dict[str, list[float]] = {}
     with torch.inference_mode():
         for turn in range(repeats + 2):
