@@ -45,6 +45,7 @@ class ScriptedChild:
         self.report = EngineReport()
         self.activity = Activity(0.0, loaded=True, pictures=1, frame_s=0.05)
         self.idle, self.closed, self.here = True, False, True
+        self.idle_in_s = 0.0
         self.sent: list[object] = []
 
     def step(self) -> Frame | None:

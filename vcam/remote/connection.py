@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import math
 import multiprocessing
 import socket
 import ssl
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,6 +84,8 @@ if TYPE_CHECKING:
 OPEN_S = 5.0  # until a server has answered
 MOST_SERVER_S = 10.0  # that a server may say a picture was with it
 MEASURED = 256  # pictures of which times are told
+FORESEEN_BY = 8  # of the last pictures it is foreseen when the engine is free
+EARLY_MS = 2.0  # by so much a picture shall be there before that
 CUT = "the connection was cut"
 PARTS = ("round trip", "encode", "network", "engine", "decode")
 
@@ -119,6 +122,25 @@ class _Sent(NamedTuple):
     order: TranslateFrame
     sent_s: float
     encode_ms: float
+
+
+class _Turn(NamedTuple):
+    """What a picture took: engine_ms in the engine, way_ms all else but its wait for the engine."""
+
+    engine_ms: float
+    way_ms: float
+
+
+def pause_ms(turns: Sequence[_Turn]) -> float:
+    """Return how long after an answer the next picture is to be sent, if another one is on its way.
+
+    The engine begins that one about when it sends the answer, so the next must be there one engine's time later: what
+    is sent sooner waits there, and what is shown is older by that. Turns that differ are taken so that the engine
+    rather has a picture waiting than that it has none.
+    """
+    engine_ms = sorted(one.engine_ms for one in turns)[len(turns) // 4]
+    way_ms = sorted(one.way_ms for one in turns)[(3 * len(turns)) // 4]
+    return max(0.0, engine_ms - max(0.0, way_ms) - EARLY_MS)
 
 
 @dataclass(frozen=True)
@@ -159,6 +181,8 @@ class ServerEngine:
         self._sent: dict[int, _Sent] = {}  # of which a translation may still come
         self._open: set[int] = set()  # that are not answered
         self._number, self._receipt = 0, NO_RECEIPT
+        self._turns = deque[_Turn](maxlen=FORESEEN_BY)
+        self._next_s = -math.inf  # when the next picture is to be sent, seconds of our clock
         self._times = {part: deque[float](maxlen=MEASURED) for part in PARTS}
         named = replace(settings, loras=self._named(settings.loras))
         hello = Hello(server.token, camera, named, _sent_look(look))
@@ -179,6 +203,11 @@ class ServerEngine:
         self._wire.cut()
 
     # ---- from the translating thread
+
+    @property
+    def pause_s(self) -> float:
+        """How long the next picture shall wait here for a newer one: what is early waits for the engine there."""
+        return max(0.0, self._next_s - self._clock())
 
     @property
     def waitable(self) -> list[Any]:
@@ -300,6 +329,8 @@ class ServerEngine:
         self._receipt = answer.receipt
         now = self._clock()
         trip_ms = 1000 * (now - sent.sent_s)
+        self._turns.append(_Turn(answer.engine_ms, sent.encode_ms + trip_ms - answer.waited_ms - answer.engine_ms))
+        self._next_s = now + pause_ms(self._turns) / 1000 if self._open and not answer.replaced else -math.inf
         late = trip_ms - min(answer.server_ms, 1000 * MOST_SERVER_S) > 1000 * LATE_S
         if shown is not None and (not late or answer.codec is Codec.H264):  # of which every one must be decoded
             came = self._coding.decode(answer.coded, answer.codec, self._size)

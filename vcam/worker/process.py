@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -76,6 +77,10 @@ class EngineChild(Protocol):
     def times(self) -> Mapping[str, Spread]:
         """What the way of a picture takes, by its parts; empty for a process of this machine."""
 
+    @property
+    def pause_s(self) -> float:
+        """How long the next picture shall wait here for a newer one, because it would wait there; 0 for not at all."""
+
     def send(self, order: Order) -> None:
         """Send an order, without waiting for anything."""
 
@@ -98,6 +103,7 @@ class ChildProcess:
     window = 1  # there is one place for a picture in the memory that is shared
     here = True
     times: Mapping[str, Spread] = {}
+    pause_s = 0.0
 
     def __init__(self, settings: EngineSettings, look: Look, factory: str, threads: int) -> None:
         self.pictures = SharedPictures(settings)
@@ -214,6 +220,15 @@ class EngineProcess:
     @property
     def idle(self) -> bool:
         """Whether a picture given now would be begun at once."""
+        return self._has_room and self._child.pause_s <= 0
+
+    @property
+    def idle_in_s(self) -> float:
+        """In how many seconds it is idle unless a message comes before; infinite where only a message has it be so."""
+        return max(0.0, self._child.pause_s) if self._has_room else math.inf
+
+    @property
+    def _has_room(self) -> bool:
         return self.ready and not self.failure and self.activity.in_flight < self._child.window
 
     @property

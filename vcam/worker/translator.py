@@ -324,7 +324,8 @@ class WorkerTranslator:
         awaited = self._awaited
         waitable = [] if awaited is None or awaited.idle else awaited.waitable()
         if waitable:
-            multiprocessing.connection.wait(waitable, PATIENCE_S)
+            assert awaited is not None
+            multiprocessing.connection.wait(waitable, min(PATIENCE_S, awaited.idle_in_s))
         elif not self.ready:
             self._sleep(PATIENCE_S)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -19,7 +20,7 @@ from tests.support.fake_children import QUICK, ScriptedChild, frame
 from tests.support.fake_engine import FACTORY
 from tests.support.patience import PATIENCE_S, until
 from vcam.frames import Picture, Translation
-from vcam.remote.connection import WantedCodec, _is_far
+from vcam.remote.connection import EARLY_MS, WantedCodec, _is_far, _Turn, pause_ms
 from vcam.remote.engines import ServerEngines, server_limits
 from vcam.remote.h264 import Decoder, Encoder
 from vcam.remote.paired import PairedServer
@@ -112,6 +113,42 @@ def test_two_pictures_may_be_on_their_way_and_no_more(server: TlsServer, tmp_pat
     until(lambda: (engine.step(), engine.activity.pictures >= 2)[1], "both were not answered")
     assert engine.activity.in_flight == 0
     engine.close()
+
+
+def test_the_second_picture_waits_here_for_a_newer_one_while_it_would_wait_for_the_engine(
+    server: TlsServer, tmp_path: Path
+) -> None:
+    now = [0.0]
+    own = ServerEngines(server.paired(tmp_path), QUICK, lambda: now[0], lambda: None)
+    engine = own.show(replace(FAKE, model="busy"), LOOK)
+    assert engine.idle_in_s == math.inf  # while it loads: nobody turns round and round for it
+    loaded(engine)
+
+    def one_is_left() -> bool:
+        while engine.idle:
+            engine.give(frame(0))
+        engine.step()
+        return engine.activity.in_flight == 1
+
+    until(one_is_left, "none was answered alone")
+    assert not bool(engine.idle)
+    assert 0.05 < engine.idle_in_s < PATIENCE_S  # the engine takes 100 ms and more
+    now[0] += engine.idle_in_s
+    assert engine.idle
+    assert engine.idle_in_s == 0
+    engine.give(frame(2))
+    assert engine.idle_in_s == math.inf  # both places are taken
+    until(lambda: (engine.step(), not engine.activity.in_flight)[1], "the others were not answered")
+    assert engine.idle  # none is on its way: the engine waits
+    engine.close()
+
+
+def test_a_picture_is_sent_so_that_it_comes_just_before_the_engine_is_free() -> None:
+    assert pause_ms([_Turn(50.0, 8.0)]) == 50 - 8 - EARLY_MS
+    assert pause_ms([_Turn(10.0, 12.0)] * 8) == 0  # the way is longer than the engine's time
+    assert pause_ms([_Turn(50.0, -3.0)]) == 50 - EARLY_MS
+    uneven = [_Turn(50.0 + n, 8.0 + n) for n in range(8)]
+    assert pause_ms(uneven) == 52 - 14 - EARLY_MS  # rather early
 
 
 def test_pictures_of_two_cameras_never_meet(server: TlsServer, tmp_path: Path) -> None:
