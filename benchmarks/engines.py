@@ -2,10 +2,11 @@
 
     python benchmarks/engines.py [--model M] [--size 256x256] [--steps 2] [--bank fifo,merge] [--dtype float16]
                                  [--for portable,sm75] [--json]
-    python benchmarks/engines.py --eight-bits
+    python benchmarks/engines.py --eight-bits [--whole]
 
 A model is exported once for each bank, and built for each card. Nothing is run: that takes the card.
 --eight-bits builds single products and convolutions of 8-bit inputs: for which cards, and in which type at last.
+With --whole also the included model's frame with every product and convolution so: whether it is built at all.
 """
 
 from __future__ import annotations
@@ -195,6 +196,61 @@ def eight_bits() -> list[dict[str, str]]:
     return rows
 
 
+def rounded(graph: Path, eight: str, out: Path) -> int:
+    """Write a graph whose products and convolutions with weights take 8 bits; return how many.
+
+    The weights' scales are their own, the features' are one and the same: for a build, not for pictures.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(graph)
+    weights = {one.name: one for one in model.graph.initializer if one.data_type == TensorProto.FLOAT16}
+    largest = {"fp8": 448.0, "int8": 127.0}[eight]
+    constants = [helper.make_tensor("eight_zero", TensorProto.DataType.Value(_EIGHT_BITS[eight]), [], [0])]
+    nodes: list[Any] = []
+    made: dict[str, str] = {}
+    count = 0
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "MatMul", "Gemm") and node.input[1] in weights:
+            count += 1
+            for at, name in enumerate(node.input[:2]):
+                if name not in made:
+                    made[name], scale = f"{name}_16", f"{name}_scale"
+                    most = float(abs(numpy_helper.to_array(weights[name])).max()) / largest if name in weights else 0.05
+                    constants.append(numpy_helper.from_array(torch.tensor(most).half().numpy(), scale))
+                    nodes.append(helper.make_node("QuantizeLinear", [name, scale, "eight_zero"], [f"{name}_8"]))
+                    nodes.append(helper.make_node("DequantizeLinear", [f"{name}_8", scale, "eight_zero"], [made[name]]))
+                node.input[at] = made[name]
+        nodes.append(node)
+    model.graph.initializer.extend(constants)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, out, save_as_external_data=True, location=f"{out.name}.weights")
+    return count
+
+
+def whole_in_eight_bits() -> list[dict[str, Any]]:
+    """Return for each type and card whether the included model's frame is built, and what its kernels read."""
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        settings = EngineSettings(policy=Policy.FIFO, dtype="float16")
+        graph = exported(settings, PORTABLE, Path(folder) / "graphs")["frame.engine"]
+        for eight, capabilities in (("fp8", ("8.9", "12.0")), ("int8", ("8.6",))):
+            path = Path(folder) / f"{eight}.onnx"
+            count = rounded(graph, eight, path)
+            for capability in capabilities:
+                row = {"type": eight, "rounded": count, "for": shown_target(_bound(capability))}
+                try:
+                    layers = built(path, capability).layers
+                except PlanError as error:
+                    rows.append(row | {"refused": str(error)})
+                else:
+                    types = ("+".join(sorted(one.types)) for one in layers if one.kind in ("gemm", "correlation"))
+                    rows.append(row | {"kernels": collections.Counter(types)})
+    return rows
+
+
 def _bound(capability: str) -> Any:
     from core.plans import ANY, Machine
 
@@ -212,9 +268,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--for", dest="cards", default="portable")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--eight-bits", action="store_true")
+    parser.add_argument("--whole", action="store_true")
     args = parser.parse_args(arguments)
     if args.eight_bits:
-        print(json.dumps(eight_bits(), indent=1))
+        print(json.dumps([*eight_bits(), *(whole_in_eight_bits() if args.whole else [])], indent=1))
         return 0
     own = describe(args.model)
     width, height = map(int, args.size.split("x")) if args.size else (own.width, own.height)

@@ -131,9 +131,20 @@ class Eyes:
                 whole = int(self._driver.execute_script("return document.documentElement.scrollHeight"))
                 self._be(width, max(height, whole), scheme)
                 time.sleep(0.3)
-                self._driver.save_screenshot(str(self._out / f"{state}-{shape}-{scheme}.png"))
+                self._keep(self._out / f"{state}-{shape}-{scheme}.png")
                 print(f"{state} {shape} {scheme}: {'; '.join(wrong) or 'nothing serious'}", flush=True)
                 self.faults += len(wrong)
+
+    def _keep(self, path: Path) -> None:
+        from selenium.common.exceptions import TimeoutException
+
+        for left in reversed(range(10)):
+            try:
+                self._driver.save_screenshot(str(path))
+                return
+            except TimeoutException:  # of chromedriver itself, on a busy machine
+                if not left:
+                    raise
 
     def _be(self, width: int, height: int, scheme: str) -> None:
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}

@@ -67,6 +67,8 @@ def test_it_shows_what_is_published_and_beside_it_what_the_camera_sees(page: Any
     by(page, "split").click()
     until(lambda: not by(page, "input").is_displayed(), "the camera stays")
     assert "pictures a second" in text(page, "line")
+    one = {"state": "running", "fps": 1.4, "latency_ms": 900, "readers": [], "reader_count": None, "sink": "none"}
+    assert page.execute_script("return sentence(arguments[0])", one) == "1 picture a second · 0.9 s behind"
 
 
 def test_holding_a_key_or_the_button_shows_the_camera_and_letting_go_ends_it(page: Any, camera: PanelCamera) -> None:

@@ -57,7 +57,7 @@ class EventLog:
     def state(self, state: str, reason: str) -> None:
         """Note the state: a change of it is a line, of the log file too."""
         if (state, reason) != self._state:
-            told = f"{state}: {reason}" if reason else state
+            told = f"{state}: {reason}" if reason not in ("", state) else state
             FILE.tell(lambda: JOURNAL.info("state: %s", told))
             self.note(told)
             self._state = state, reason

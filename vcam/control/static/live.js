@@ -16,7 +16,7 @@ function show(next) {
   at("state").dataset.state = next.state;
   const percent = next.progress === null ? "" : ` ${Math.round(100 * next.progress)} %`;
   const reason = next.state === "stopping" && next.finishing ? "the recording is being finished" : next.reason;
-  const why = reason && next.state !== "resting" ? `: ${reason}` : "";
+  const why = reason && reason !== next.state && next.state !== "resting" ? `: ${reason}` : "";
   text("state-text", WORDS[next.state] + callable(why) + percent);
   text("line", sentence(next));
   drawPicture(next);
@@ -48,10 +48,15 @@ function show(next) {
 // What a streamer wants to know, in one line.
 function sentence({ state, fps, latency_ms, readers, reader_count, sink }) {
   const parts = [];
-  if (state === "running") parts.push(`${fps.toFixed(0)} pictures a second`, `${(latency_ms / 1000).toFixed(1)} s behind`);
+  if (state === "running") parts.push(pictures(fps), `${(latency_ms / 1000).toFixed(1)} s behind`);
   if (readers.length) parts.push(`${readers.join(", ")} ${readers.length === 1 ? "shows" : "show"} it`);
   else if (reader_count === 0 && sink !== "none") parts.push("no program shows it yet");
   return parts.join(" · ");
+}
+
+function pictures(fps) {
+  const count = fps.toFixed(0);
+  return `${count} ${count === "1" ? "picture" : "pictures"} a second`;
 }
 
 function connected(is) {
