@@ -221,13 +221,12 @@ def rows_of(found: Mapping[str, Any], date: str, remark: str) -> dict[str, Any]:
         ]
         for name, films in whole.items()
     ]
-    names = list(dict.fromkeys(film.partition(" | ")[0] for film in by[first]))
     command = f"python benchmarks/bank_rows.py FILMS --frames {asked['frames']} --runtime {asked['runtime']}"
     table = {
         "title": "The rows of the paper",
         "command": command + (f" --noise {asked['noise']:g}" if asked["noise"] else ""),
-        "before": f"{len(by[first])} translations a row: {', '.join(names)}, each in "
-        f"{len(by[first]) // len(names)} looks. In brackets the mean change to the same translation of the first row.",
+        "before": f"{len(by[first])} translations a row: {'; '.join(by[first]).replace(' | ', ', ')}. In brackets the "
+        "mean change to the same translation by the first row.",
         "columns": ["row", *(title for _, title in _ROWS), "ghosting", "CPU ms a picture"],
         "rows": lines,
         "after": [remark] if remark else [],

@@ -107,6 +107,6 @@ def test_of_the_papers_rows_those_with_all_films_are_kept_and_shown(
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "| off | 8 | 20 | 700 | - | 90 |" in page
     assert "| paper | 7 (-12.5 %) | 20 (+0.0 %) | 700 (+0.0 %) | 0.125 | 90 |" in page
-    assert "2 translations a row: a, b, each in 1 looks" in page
+    assert "2 translations a row: a, ink; b, ink." in page
     assert "A busy day." in page
     assert "| own |" not in page
