@@ -145,6 +145,15 @@ def test_a_card_that_stands_still_is_shown_at_once(page: Any, camera: PanelCamer
     until(lambda: near(pixel(page, "picture"), FACE), "the picture does not come back")
 
 
+def test_an_engine_that_was_given_up_can_be_tried_again(page: Any) -> None:
+    until(lambda: page.execute_script("return status !== null"), "no status")
+    script = """const told = []; send = async (command) => { told.push(command.command); };
+        status = { ...status, state: "failed" }; drawPicture(status);
+        const button = document.getElementById("pause"), says = button.textContent;
+        button.click(); return [says, ...told]"""
+    assert page.execute_script(script) == ["Try again", "resume"]
+
+
 def test_everything_by_keyboard_alone(page: Any, camera: PanelCamera) -> None:
     first, second, *_ = camera.daemon.choice.profiles
     leave_fields(page)

@@ -41,7 +41,7 @@ function veil(state) {
 function drawPicture(now) {
   veil(halting || now.state);
   pressed("pause", now.state === "paused");
-  text("pause", now.state === "paused" ? "Resume" : "Pause");
+  text("pause", { paused: "Resume", failed: "Try again" }[now.state] ?? "Pause");
   pressed("panic", now.state === "panic");
   text("panic", now.state === "panic" ? "Resume" : "Panic");
   drawRecording(now);
@@ -89,7 +89,10 @@ at("compare").addEventListener("keydown", (event) => {
 });
 at("compare").addEventListener("keyup", () => { if (comparing === "held") compare(""); });
 
-at("pause").addEventListener("click", () => flip("paused", "pause"));
+at("pause").addEventListener("click", () => {
+  if (status?.state === "failed") send({ command: "resume" }); // the engine was given up
+  else flip("paused", "pause");
+});
 at("panic").addEventListener("click", () => flip("panic", "panic"));
 at("record").addEventListener("click", () => send({ command: "record-toggle" }));
 at("snapshot").addEventListener("click", () => send({ command: "snapshot" }));
