@@ -11,6 +11,7 @@ import sys
 
 NICE = -10
 SLICE_NS = 100_000  # the least that Linux takes: who wants little at a time is run soon
+AUTOGROUP = "/proc/self/autogroup"
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # the call's number: the C library has no name for it yet
 _ATTRIBUTES = "=IIQiIQQQ"  # size, policy, flags, nice, priority, runtime (the slice), deadline, period
 
@@ -21,7 +22,8 @@ def go_first() -> None:
     To be called before threads are started: they take it from the one that starts them, and so do child processes on
     Linux. Windows lets everybody, others root or whom RLIMIT_NICE names; a short slice needs no permission (Linux 6.12;
     on earlier ones it changes nothing). Seen at a load of 10 on two cores: at most 45 ms between two beats that are
-    33 ms apart, 76 to 90 without the slice.
+    33 ms apart, 76 to 90 without the slice. Linux shares the processor among sessions before it looks at what is in
+    them: so ours goes first too, where that is allowed (seen at a load of 20: at most 50 ms, 163 without).
     """
     import psutil  # the engine's process, which only steps back, does without
 
@@ -30,6 +32,7 @@ def go_first() -> None:
             psutil.Process().nice(psutil.ABOVE_NORMAL_PRIORITY_CLASS)
         else:
             psutil.Process().nice(NICE)
+    _set_session(NICE)
     _set_slice(SLICE_NS)
 
 
@@ -45,6 +48,12 @@ def step_back(nice: int) -> None:
         with contextlib.suppress(OSError):
             os.nice(nice - min(0, os.nice(0)))
     _set_slice(0)
+
+
+def _set_session(nice: int) -> None:
+    """Have the session of this process go before others by so much, where Linux groups by it and lets us."""
+    with contextlib.suppress(OSError), open(AUTOGROUP, "r+", encoding="ascii") as file:  # r+: it makes none
+        file.write(str(nice))
 
 
 def _set_slice(nanoseconds: int) -> None:
