@@ -34,10 +34,10 @@ def check_stream(resolved: Resolved, bank: int, streams: int = 1) -> int:
     wanted = streams * each
     if wanted > room:
         what = "another stream" if streams == 1 else f"{streams} streams"
-        take = "fewer streams" if streams == 1 or room < each else f"--streams {room // each}"
+        take = "" if streams == 1 or room < each else f"--streams {room // each} or "
         raise MemoryShort(
             f"{what} of {resolved.description.name} at {settings.width}x{settings.height} needs {in_gb(wanted)}, but "
-            f"{in_gb(room)} are free on {settings.device}; take {take} or a smaller size"
+            f"{in_gb(room)} are free on {settings.device}; take {take}a smaller size"
         )
     return wanted
 

@@ -216,7 +216,7 @@ def test_a_stream_for_which_there_is_no_memory_is_refused_before_it_begins(
 ) -> None:
     engine = make(folder)
     monkeypatch.setattr("core.models.host_memory.free_ram", lambda: engine.bank_bytes - 1)
-    with pytest.raises(SettingsError, match=r"another stream of .* needs .* are free on cpu; take fewer streams"):
+    with pytest.raises(SettingsError, match=r"another stream of .* needs .* are free on cpu; take a smaller size"):
         engine.another(Look("oil"))
 
 

@@ -74,11 +74,15 @@ class ClientBook:
         self._read: tuple[tuple[int, ...] | None, tuple[KnownClient, ...]] = (None, ())
 
     def clients(self) -> tuple[KnownClient, ...]:
-        """Return all, revoked ones too. Raises RemoteError where the file cannot be read."""
+        """Return all, revoked ones too. Raises RemoteError where the file cannot be read, or was there and is gone."""
         try:
             found = self._path.stat()
-        except FileNotFoundError:
-            return ()
+        except FileNotFoundError as error:
+            if self._read[0] is None:
+                return ()
+            raise RemoteError(f"{self._path} is gone; restore it, or pair anew") from error
+        except OSError as error:  # a shared folder that has gone away
+            raise RemoteError(f"{self._path} cannot be read ({error.strerror or error})") from error
         mark = found.st_mtime_ns, found.st_size, found.st_ino
         if mark != self._read[0]:
             try:

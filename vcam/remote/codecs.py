@@ -18,7 +18,7 @@ class PictureCodec:
     """The pictures of one connection, RGB uint8 [height, width, 3], all of one size.
 
     `encode` is called by one thread at a time, `decode` by one; they need not be the same. came: the codec of the
-    newest picture that was decoded.
+    newest picture that came, or in which one of the prompt alone is wanted.
     """
 
     def __init__(self) -> None:
@@ -34,12 +34,16 @@ class PictureCodec:
         self._encoder = self._encoder or h264.Encoder((width, height))
         return self._encoder.encode(picture)
 
+    def wants(self, codec: Codec) -> None:
+        """Take note that the other side speaks this codec; raises CodecError where this machine does not."""
+        if codec not in codecs():
+            raise CodecError("H.264 came, which this machine cannot encode and decode")
+        self.came = codec
+
     def decode(self, coded: bytes, codec: Codec, size: tuple[int, int]) -> Picture:
         """Return the picture that came, of that width and height; raises RemoteError, CodecError where it is H.264."""
-        self.came = codec
+        self.wants(codec)
         if codec is Codec.JPEG:
             return from_jpeg(coded, size)
-        if not h264.available():
-            raise CodecError("a picture came as H.264, which this machine cannot decode")
         self._decoder = self._decoder or h264.Decoder(size)
         return self._decoder.decode(coded)

@@ -9,6 +9,7 @@ known size, which is looked at before anything is decoded.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import struct
 from fractions import Fraction
@@ -135,7 +136,8 @@ def _check(data: bytes, size: tuple[int, int]) -> bool:
         raise CodecError(f"an H.264 picture of {len(data)} bytes came, which is more than its pixels need")
     if not data.startswith((b"\0\0\1", b"\0\0\0\1")):  # a decoder knows another form, whose units are not to be seen
         raise CodecError("a picture came that is no H.264 of ours")
-    kinds = [one[1][0] & 31 for one in _UNIT.finditer(data)]
+    units = itertools.islice(_UNIT.finditer(data), MOST_UNITS + 1)  # of a message that is nothing but units too
+    kinds = [one[1][0] & 31 for one in units]
     slices = [kind for kind in kinds if kind not in _BESIDE]
     if len(kinds) > MOST_UNITS or len(slices) != 1 or slices[0] not in (_SLICE, _KEY_SLICE):
         raise CodecError("an H.264 message came that is not one picture in one slice")

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from core.errors import MemoryShort, StreamV2VError
 from core.settings import EngineSettings, Look, Lora
 from vcam.errors import RemoteError
@@ -182,7 +184,7 @@ class EngineHost:
         self._failed_loads: dict[EngineSettings, _FailedLoad] = {}
         self._freed = 0  # how often memory was given back: a stream or a model was gone
         self._ending = False
-        self._turn = self._raises = 0
+        self._turn = 0
         self._turns_since_begun = 0  # orders carried out since a stream's engine was made
         self.broken = ""  # why no engine of this process works any more; whoever runs it shall start another
         self.pictures = 0  # translated so far
@@ -238,8 +240,9 @@ class EngineHost:
             own, most = sum(one[0] == client for one in cameras), self.offer.most_per_client
             if own >= most:
                 text = (
-                    f"the client {client!r} has {own} of the {self.offer.streams} streams, and may have {most}; pair "
-                    "each camera's machine by itself: vcam serve clients add NAME there"
+                    f"the client {client!r} has {own} of the {self.offer.streams} streams, and may have {most}; one "
+                    "of a connection that was lost ends within 10 s; pair each camera's machine by itself: vcam serve "
+                    "clients add NAME there"
                 )
                 return Refused(Refusal.BUSY, text)
         of_camera = sum((one.client, one.camera) == (client, camera) for one in self._streams)
@@ -309,9 +312,13 @@ class EngineHost:
         """Load what the stream that waits longest asks for; this thread holds none of it afterwards."""
         with self._changed:
             first = next((one for one in self._streams if one.model is None), None)
+            there = None if first is None else self._models.get(first.settings)  # brought back meanwhile
         if first is None:
             return
         settings = first.settings
+        if there is not None:
+            self._hand_over(settings, there)
+            return
         try:
             model = self._loaded(settings, first.look)
         except StreamV2VError as error:
@@ -322,14 +329,18 @@ class EngineHost:
             text = f"the engine could not be loaded ({type(error).__name__})"
             self._load_failed(settings, text, memory_short=False)
             return
+        self._hand_over(settings, model)
+        self._put_out(but=(self.offer.usual, settings))
+
+    def _hand_over(self, settings: EngineSettings, model: EngineProtocol) -> None:
+        """Give a model to all who wait for it."""
         with self._changed:
             self._models[settings] = model
             self._failed_loads.pop(settings, None)
             for one in self._streams:
                 if one.settings == settings:
-                    one.model = model
+                    one.model = one.model or model
             self._changed.notify_all()
-        self._put_out(but=(self.offer.usual, settings))
 
     def _loaded(self, settings: EngineSettings, look: Look) -> EngineProtocol:
         """Load a model beside all others; where memory is short, in the place of those that nobody uses."""
@@ -355,13 +366,15 @@ class EngineHost:
         """Let models go that no stream uses, and return which."""
         with self._changed:
             used = {one.settings for one in self._streams if one.model is not None}.union(but)
-            gone = [one for one in self._models if one not in used]
-            for one in gone:
-                del self._models[one]
-            self._freed += bool(gone)
-        if gone:
-            give_memory_back()
-        return gone
+            gone = {one: self._models.pop(one) for one in list(self._models) if one not in used}
+        which = list(gone)
+        if not which:
+            return []
+        gone.clear()  # ends them, which takes its time: nobody waits for the lock meanwhile
+        give_memory_back()
+        with self._changed:
+            self._freed += 1
+        return which
 
     def _bring_back(self, gone: list[EngineSettings]) -> None:
         """Load the usual model again, if it made room for one that could not be loaded: it is what cameras ask for."""
@@ -372,8 +385,7 @@ class EngineHost:
         except StreamV2VError as error:
             LOG.warning("the usual model cannot be loaded again: %s", error)  # the camera that asks for it hears why
             return
-        with self._changed:
-            self._models[usual] = model
+        self._hand_over(usual, model)
 
     def _load_failed(self, settings: EngineSettings, text: str, memory_short: bool) -> None:
         """Remember it, and tell those who wait for it, whose streams end."""
@@ -384,7 +396,7 @@ class EngineHost:
             self._failed_loads[settings] = _FailedLoad(text, tries, self._clock(), freed)
             while len(self._failed_loads) > MOST_FAILED:
                 del self._failed_loads[next(iter(self._failed_loads))]
-            waiting = [one for one in self._streams if one.settings == settings]
+            waiting = [one for one in self._streams if one.settings == settings and one.model is None]
             for one in waiting:
                 one.closed = True
                 self._streams.remove(one)
@@ -493,7 +505,7 @@ class EngineHost:
             stream.in_flight.pop()  # nothing of it will come out
             raise
         took_s = self._clock() - began_s
-        stream.raises = self._raises = 0
+        stream.raises = 0
         self.pictures += picture is not None
         self.busy_s += took_s
         shows = None if picture is None else stream.in_flight[0]
@@ -509,10 +521,9 @@ class EngineHost:
         match order:
             case PictureOrder(number):
                 stream.raises += 1
-                self._raises += not known
-                if self._raises >= RAISES:
-                    self.broken = text
                 if stream.raises >= RAISES:
+                    if not known:
+                        self._look_whether_broken(stream)
                     stream.tell(Refused(Refusal.ENGINE, text))
                 else:
                     stream.tell(Failed("picture", text, number))
@@ -520,6 +531,18 @@ class EngineHost:
                 stream.tell(Failed("loras", text))
             case _:
                 stream.tell(Failed("look", text))
+
+    def _look_whether_broken(self, failed: Stream) -> None:
+        """Set `broken` if the model of a stream that failed translates nothing at all, not even for a new stream."""
+        assert failed.model is not None
+        size = failed.settings.height, failed.settings.width, 3
+        try:
+            failed.model.another(Look(prompt="a person")).translate(np.full(size, 128, np.uint8))
+        except StreamV2VError as error:
+            LOG.warning("whether the engine still works cannot be told: %s", error)
+        except Exception as error:
+            LOG.exception("the engine works no more")
+            self.broken = f"the engine failed ({type(error).__name__})"
 
 
 def engine_maker(factory: str, threads: int) -> MakeEngine:

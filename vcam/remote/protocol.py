@@ -137,8 +137,7 @@ class Answer(NamedTuple):
 
 def packed_picture(given: GivenPicture) -> bytes:
     """Return the binary message that hands a picture over."""
-    codec = _NUMBERS[given.codec] if given.coded else _NO_PICTURE
-    header = _PICTURE.pack(_PICTURE_KIND, codec, given.number, given.receipt)
+    header = _PICTURE.pack(_PICTURE_KIND, _NUMBERS[given.codec], given.number, given.receipt)
     return header + given.coded
 
 
@@ -150,9 +149,9 @@ def unpacked_picture(message: bytes) -> GivenPicture:
         raise RemoteError("a binary message came that is too short for a picture")
     kind, codec, number, receipt = _PICTURE.unpack_from(message)
     coded = message[_PICTURE.size :]
-    if kind != _PICTURE_KIND or codec not in (_CODECS if coded else (_NO_PICTURE,)):
+    if kind != _PICTURE_KIND or codec not in _CODECS:
         raise RemoteError("a binary message came that is no picture of this protocol")
-    return GivenPicture(number, receipt, coded, _CODECS.get(codec, Codec.JPEG))
+    return GivenPicture(number, receipt, coded, _CODECS[codec])
 
 
 def packed_answer(answer: Answer) -> bytes:

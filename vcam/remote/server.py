@@ -356,6 +356,8 @@ class CameraSession:
         picture = None
         if given.coded:
             picture = await self._server.decoded(self._coding, given, size)
+        else:
+            self._coding.wants(given.codec)
         self._decode_ms[given.number] = 1000 * (time.perf_counter() - began_s)
         while len(self._decode_ms) > 16:
             del self._decode_ms[next(iter(self._decode_ms))]

@@ -41,5 +41,5 @@ def test_so_many_streams_as_fit_on_a_loaded_model_are_told(resolved: Resolved, m
     monkeypatch.setattr(host, "free_ram", lambda: 3 * one)
     with pytest.raises(MemoryShort, match=r"4 streams of .* are free on cpu; take --streams 3 or a smaller size"):
         check_stream(resolved, 1000, 4)
-    with pytest.raises(MemoryShort, match=r"another stream of .*; take fewer streams"):
+    with pytest.raises(MemoryShort, match=r"another stream of .*; take a smaller size"):
         check_stream(resolved, 4000)

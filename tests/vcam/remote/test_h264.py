@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from vcam.errors import CodecError
 from vcam.frames import Picture
+from vcam.remote import h264
 from vcam.remote.h264 import Decoder, Encoder, available
 from vcam.remote.jpegs import to_jpeg
 
@@ -70,6 +73,23 @@ def bombs() -> dict[str, bytes]:
 def test_what_would_cost_more_than_one_picture_is_refused(words: str) -> None:
     with pytest.raises(CodecError, match=words):
         Decoder(SIZE).decode(bombs()[words])
+
+
+def test_a_message_of_nothing_but_units_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every one of them would be looked for while no other thread runs."""
+    found: list[object] = []
+    unit = h264._UNIT
+
+    class Counted:
+        def finditer(self, data: bytes) -> Iterator[re.Match[bytes]]:
+            for one in unit.finditer(data):
+                found.append(one)
+                yield one
+
+    monkeypatch.setattr(h264, "_UNIT", Counted())
+    with pytest.raises(CodecError, match="is not one picture in one slice"):
+        Decoder((1024, 1024)).decode(KEY[:4] + b"\0\0\1\6" * 700_000)
+    assert len(found) <= h264.MOST_UNITS + 1
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"\0" * 9, b"\0\0\0\0" + KEY, b"\0\0\0\0" + KEY + b"\xff" * 90])

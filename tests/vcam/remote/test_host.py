@@ -17,7 +17,7 @@ from tests.support.fake_engine import FakeEngine
 from tests.support.patience import PATIENCE_S, until
 from vcam.frames import Picture
 from vcam.remote import host as host_module
-from vcam.remote.host import BESIDE, EngineHost, Made, Offer, PictureOrder, Stream
+from vcam.remote.host import BESIDE, RAISES, EngineHost, Made, Offer, PictureOrder, Stream
 from vcam.remote.protocol import Failed, FromServer, Loaded, Prompts, Refusal, Refused
 from vcam.worker.factories import ReportProgress
 
@@ -320,3 +320,73 @@ def test_an_order_that_finds_no_room_is_told(host: EngineHost, monkeypatch: pyte
         for _ in range(2):
             host.give(camera.stream, Prompts(("ink",)))
     assert [one.kind for one in camera.told if isinstance(one, Failed)] == ["look"]
+
+
+def test_a_model_that_was_brought_back_serves_who_waited_for_it_and_is_not_loaded_again(
+    host_of: Open, loads: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = host_of(fake_offer(4))
+    loads.trouble["busy"] = MemoryShort("busy needs 2 GB, but 1 GB are free")
+    waited: list[Camera] = []
+    # as the usual model has been put out for the large one
+    monkeypatch.setattr(host_module, "give_memory_back", lambda: waited.append(Camera(host, name="waited")))
+    assert "busy needs 2 GB" in Camera(host, OTHER, name="large").refusal()
+    later = Camera(host, name="later").loaded()
+    for one in (*waited, later):
+        one.loaded().picture(0)
+    assert (len(waited), loads.count) == (1, {"fake": 2, "busy": 2})
+
+
+def test_a_load_that_fails_ends_none_of_those_that_run(host: EngineHost, loads: Loads) -> None:
+    runs = Camera(host).loaded()
+    with host._changed:
+        host._models.clear()
+    loads.trouble["fake"] = ModelError("the disk is gone")
+    assert "the disk is gone" in Camera(host, name="two").refusal()
+    runs.picture(0)
+
+
+def test_models_that_end_slowly_hold_nobody_up(host: EngineHost, loads: Loads) -> None:
+    """The lock is free while a model's memory is given back."""
+    seen: list[bool] = []
+
+    class Slow(Noted):
+        def __del__(self) -> None:
+            free = host._changed.acquire(blocking=False)
+            seen.append(free)
+            if free:
+                host._changed.release()
+
+    with host._changed:
+        host._models[OTHER] = Slow(OTHER, LOOK, [])
+    host._put_out(but=(FAKE,))
+    assert seen == [True]
+
+
+class Failing(Noted):
+    """Fails at every picture with what nobody foresaw; what begins anew on it fails where `all_of_it` says so."""
+
+    all_of_it = False
+
+    def another(self, look: Look) -> Noted:
+        return Failing(self.settings, look, self.noted) if self.all_of_it or look == LOOK else super().another(look)
+
+    def translate(self, picture: Picture) -> Picture | None:
+        raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("all_of_it", [False, True])
+def test_one_streams_faults_end_it_alone_and_a_model_that_works_no_more_is_told(
+    host: EngineHost, all_of_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Failing, "all_of_it", all_of_it)
+    with host._changed:
+        host._models[OTHER] = Failing(OTHER, LOOK, [])
+    bad, good = Camera(host, OTHER, name="bad").loaded(), Camera(host, name="good").loaded()
+    assert bad.stream is not None
+    for number in range(RAISES):
+        host.give(bad.stream, PictureOrder(number, GREY))
+        until(lambda: sum(isinstance(one, Failed | Refused) for one in bad.told) > number, "it was not told")  # noqa: B023
+    assert "the engine failed (RuntimeError)" in bad.refusal()
+    assert bool(host.broken) is all_of_it
+    good.picture(0)

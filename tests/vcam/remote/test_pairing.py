@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from filelock import FileLock
@@ -85,6 +87,24 @@ def test_a_clients_file_that_is_none_lets_nobody_in_and_says_so(tmp_path: Path) 
     (tmp_path / "clients.json").write_text("{")
     with pytest.raises(RemoteError, match="cannot be read"):
         ClientBook(tmp_path).check("x")
+
+
+def test_a_clients_file_that_goes_away_is_told_and_revokes_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shared folder that is not there for a while, in both ways that show it."""
+    book = ClientBook(tmp_path)
+    token = book.add("laptop")
+    assert book.check(token) == ("laptop", None)
+    there = (tmp_path / "clients.json").rename(tmp_path / "elsewhere")
+    with pytest.raises(RemoteError, match="is gone; restore it, or pair anew"):
+        book.check(token)
+    there.rename(tmp_path / "clients.json")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", Mock(side_effect=OSError(errno.ESTALE, "Stale file handle")))
+        with pytest.raises(RemoteError, match=r"cannot be read \(Stale file handle\)"):
+            book.check(token)
+    assert book.check(token) == ("laptop", None)
 
 
 def test_the_certificate_is_made_once_and_its_key_is_private(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from core.settings import BANK_RULES, BankPreset, EngineSettings, Look, Policy
 from vcam.errors import RemoteError
 from vcam.remote.protocol import (
     Answer,
+    Codec,
     GivenPicture,
     Hello,
     from_camera,
@@ -39,7 +40,7 @@ def test_rules_that_are_none_are_refused() -> None:
 
 
 def test_pictures_and_answers_arrive_as_they_were() -> None:
-    for given in (GivenPicture(7, 2**32 - 1, b"jpeg"), GivenPicture(0, 0, b"")):
+    for given in (GivenPicture(7, 2**32 - 1, b"jpeg"), GivenPicture(0, 0, b"", Codec.H264)):
         assert unpacked_picture(packed_picture(given)) == given
     for answer in (Answer(7, 6, 1.5, 2.5, 3.5, 4.5, 9, b"jpeg", 2, receipt=2**32 - 1), Answer(0, None, 0, 0, 0, 0, 0)):
         assert unpacked_answer(packed_answer(answer)) == answer
