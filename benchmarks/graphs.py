@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from core.models.description import ONNX_GRAPHS, describe
 from core.runtimes.folding import Chain
 from core.runtimes.onnx import runtime as runtime
+from core.runtimes.onnx.weights import folded_weights, named, weights_of
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Run = Callable[[], list[np.ndarray[Any, Any]]]
@@ -36,15 +37,15 @@ def whole_graphs() -> dict[str, bytes]:
 
     description = describe("embedded")
     manifest = runtime.read_manifest(description)
-    weights = {part: runtime.weights_of(description.folder / part) for part in set(ONNX_GRAPHS.values())}
+    weights = {part: weights_of(description.folder / part) for part in set(ONNX_GRAPHS.values())}
     chains = {name: Chain.from_json(values) for name, values in manifest["folded"].items()}
-    weights["vae"] |= runtime.folded_weights(chains, weights["vae"])
+    weights["vae"] |= folded_weights(chains, weights["vae"])
     found = {}
     for graph in ("encoder", "unet", "decoder"):
         proto = onnx.load(description.folder / "onnx" / f"{graph}.onnx", load_external_data=False)
         for constant in proto.graph.initializer:
             if constant.external_data:
-                value = runtime.named(constant.name, weights[ONNX_GRAPHS[graph]])
+                value = named(constant.name, weights[ONNX_GRAPHS[graph]])
                 constant.CopyFrom(onnx.numpy_helper.from_array(value, constant.name))
         found[graph] = proto.SerializeToString()
     return found

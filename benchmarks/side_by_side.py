@@ -1,13 +1,17 @@
 """Engines beside each other in one process, frame by frame: a plain loop, the paper's way, ours, and anybody's.
 
-    python benchmarks/side_by_side.py [--model FOLDER] [--size 256] [--steps 1] [--rounds 24]
+    python benchmarks/side_by_side.py [--model FOLDER|random] [--size 256,512] [--steps 1] [--rounds 24]
                                       [--runtimes eager,onnx] [--banks off,fifo,merge] [--other NAME=FILE.py ...]
 
 `plain` calls the model's own diffusers parts and nothing else: encode, noise, UNet, estimate, decode. Each round takes
 one frame by every engine, in the opposite order every other round. A file given with --other has a function
 `open(model, size, steps, prompt)` that returns `translate(picture) -> picture`, RGB uint8 [size, size, 3]: so can
 another program's engine be put beside ours. On CUDA a frame is timed by events. Compiling and the first frames are not
-counted. Prints a table, and one JSON object on the last line.
+counted. Prints a table for each size, which of our promises hold, and one JSON object on the last line.
+
+`--model random` makes weights that mean nothing in Stable Diffusion 1.5's form, its UNet `--width` times as wide, TAESD
+in full; so `--model random --size 256,512 --rounds 16` is one run of minutes on two quiet cores. `--minutes` ends it
+earlier where the machine is slower: fewer rounds count then.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -83,11 +88,20 @@ def _two(pair: NDArray[Any]) -> tuple[float, float]:
 
 
 def take_turns(
-    engines: Mapping[str, Translate], source: Callable[[], Picture], rounds: int, clock: Callable[[Translate], Taken]
+    engines: Mapping[str, Translate],
+    source: Callable[[], Picture],
+    rounds: int,
+    clock: Callable[[Translate], Taken],
+    until_s: float = float("inf"),
 ) -> dict[str, list[Taken]]:
-    """Take a frame by each engine, `rounds` times, the order turned round each time; `clock` measures one."""
+    """Take a frame by each engine, `rounds` times, the order turned round each time; `clock` measures one.
+
+    until_s: of the monotonic clock, from when on no round is begun but the first.
+    """
     taken: dict[str, list[Taken]] = {name: [] for name in engines}
     for number in range(rounds):
+        if number and time.monotonic() > until_s:
+            break
         picture = source()
         for name in list(engines)[:: -1 if number % 2 else 1]:
             translate = engines[name]
@@ -176,12 +190,57 @@ def contenders(
     return found
 
 
+class Promise(NamedTuple):
+    """Something that a run is to show: what, the figure found, and the most that it may be."""
+
+    what: str
+    found: float
+    most: float
+
+    @property
+    def told(self) -> str:
+        """In a line."""
+        return (
+            f"{'holds' if self.found <= self.most else 'FAILS'}: {self.what}: {self.found:.3f}, at most {self.most:.3f}"
+        )
+
+
+def promises(rows: Mapping[str, Figures], size: int) -> list[Promise]:
+    """Return what is promised of those engines of ours that are there: ratios of means, and the largest frame."""
+    found = []
+    for name, own in rows.items():
+        runtime, _, bank = name.partition(", ")
+        if bank == "off":
+            found.append(Promise(f"{name} over the plain loop", own.ratio, 1.03))
+        if runtime not in list(Runtime) or not bank:
+            continue
+        found.append(Promise(f"{name}, largest frame over the median", own.largest_over_median, 1.05))
+        off, fifo = rows.get(f"{runtime}, off"), rows.get(f"{runtime}, fifo")
+        if bank == "merge" and off is not None:
+            found.append(Promise(f"{name} over off", own.ratio / off.ratio, 1.10 if size >= 512 else 1.04))
+        if bank == "merge" and fifo is not None:
+            found.append(Promise(f"{runtime}, fifo over merge", fifo.ratio / own.ratio, 1.0))
+    return found
+
+
+def random_folder(folder: Path, width: float) -> Path:
+    """Write random weights of Stable Diffusion 1.5's form, its UNet `width` times as wide, and return the folder."""
+    from benchmarks.random_model import FULL, SMALL, make
+
+    channels = tuple(max(32, round(width * one / 32) * 32) for one in FULL.unet["block_out_channels"])
+    text = SMALL.text_encoder | {"hidden_size": 64, "intermediate_size": 128}
+    unet = FULL.unet | {"block_out_channels": channels, "cross_attention_dim": text["hidden_size"]}
+    return make(folder, FULL._replace(unet=unet, text_encoder=text))
+
+
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--width", type=float, default=0.4)
+    parser.add_argument("--size", default="256")
+    parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--runtimes", default="eager")
@@ -193,8 +252,21 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print."""
     given = arguments(argv)
+    sizes, begun_s, found = [int(one) for one in given.size.split(",")], time.monotonic(), []
+    with tempfile.TemporaryDirectory() as made:
+        model = str(random_folder(Path(made), given.width)) if given.model == "random" else given.model
+        for number, size in enumerate(sizes):
+            # a picture of twice the side is four times the work
+            share = sum(one**2 for one in sizes[: number + 1]) / sum(one**2 for one in sizes)
+            found.append(measured(given, model, size, begun_s + 60 * given.minutes * share))
+    print(json.dumps(found[0] if len(found) == 1 else {"sizes": found}))
+    return 0
+
+
+def measured(given: argparse.Namespace, model: str, size: int, until_s: float) -> dict[str, Any]:
+    """Measure at one size, print its table, and return all that is known of it; until_s: as in `take_turns`."""
     dtype = "float16" if given.device.startswith("cuda") else "float32"
-    run = Run(given.model, given.device, dtype, given.size, given.rounds, 0, 0, smoke=False, until_s=float("inf"))
+    run = Run(model, given.device, dtype, size, given.rounds, 0, 0, smoke=False, until_s=float("inf"))
     others = {name: Path(file) for name, _, file in (one.partition("=") for one in given.other)}
     load_before = os.getloadavg()[0]
     engines = contenders(
@@ -206,10 +278,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     source = pictures(run)
     clock = by_events if given.device.startswith("cuda") else by_the_clock
-    take_turns(engines, lambda: next(source), WARM_UP, clock)
-    taken = take_turns(engines, lambda: next(source), given.rounds, clock)
+    take_turns(engines, lambda: next(source), WARM_UP, clock, until_s)
+    taken = take_turns(engines, lambda: next(source), given.rounds, clock, until_s)
     random, first = np.random.default_rng(0), next(iter(taken.values()))
     rows = {name: figures(own, first, random) for name, own in taken.items()}
+    print(f"{size}x{size}, {given.steps} steps, {len(first)} rounds")
     print(f"{'engine':22} {'median ms':>10} {'quartiles':>15} {'largest':>8} {'ratio':>6} {'95 %':>13} {'cpu':>6}")
     for name, one in rows.items():
         quartiles, between = f"{one.quartiles[0]:.0f}..{one.quartiles[1]:.0f}", "{:.3f}..{:.3f}".format(*one.between)
@@ -217,17 +290,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{name:22} {one.median:10.1f} {quartiles:>15} {one.largest_over_median:8.3f} {one.ratio:6.3f} "
             f"{between:>13} {one.cpu_ratio:6.3f}"
         )
+    kept = promises(rows, size)
+    print("\n".join(one.told for one in kept))
     facts = {
-        "model": Path(given.model).name,
+        "model": f"random, {given.width} wide" if given.model == "random" else Path(given.model).name,
         "device": given.device,
-        "size": given.size,
+        "size": size,
         "steps": given.steps,
-        "rounds": given.rounds,
+        "rounds": len(first),
         "threads": torch.get_num_threads(),
         "load": [load_before, os.getloadavg()[0]],
+        "promises": [one._asdict() for one in kept],
     }
-    print(json.dumps(facts | {"engines": {name: one._asdict() for name, one in rows.items()}}))
-    return 0
+    return facts | {"engines": {name: one._asdict() for name, one in rows.items()}}
 
 
 if __name__ == "__main__":

@@ -215,6 +215,30 @@ def test_a_ratio_counts_what_comes_rarely_and_says_how_sure_it_is() -> None:
     assert 1.1 < found.between[0] < 1.25 < found.between[1] < 1.4
 
 
+def test_a_merge_that_jerks_and_a_bank_that_costs_too_much_are_called_broken_promises() -> None:
+    def at(ratio: float, largest: float) -> side_by_side.Figures:
+        return side_by_side.Figures(10.0, (9.0, 11.0), largest, ratio, (ratio, ratio), ratio)
+
+    rows = {"plain": at(1.0, 1.3), "another's": at(2.0, 2.0), "eager, off": at(0.9, 1.02)}
+    rows |= {"eager, fifo": at(0.93, 1.04), "eager, merge": at(0.963, 1.2)}
+    found = {one.what: (round(one.found, 3), one.most) for one in side_by_side.promises(rows, 256)}
+    assert found == {
+        "eager, off over the plain loop": (0.9, 1.03),
+        "eager, off, largest frame over the median": (1.02, 1.05),
+        "eager, fifo, largest frame over the median": (1.04, 1.05),
+        "eager, merge, largest frame over the median": (1.2, 1.05),
+        "eager, merge over off": (1.07, 1.04),
+        "eager, fifo over merge": (0.966, 1.0),
+    }
+    told = [one.told.split(":")[0] for one in side_by_side.promises(rows, 512)]
+    assert told == ["holds", "holds", "holds", "FAILS", "holds", "holds"]
+
+
+def test_rounds_end_with_the_time_that_is_given_but_one_is_always_taken() -> None:
+    taken = side_by_side.take_turns({"a": print}, lambda: None, 5, lambda _: side_by_side.Taken(1.0, 1.0), until_s=0.0)  # type: ignore[arg-type,return-value]
+    assert len(taken["a"]) == 1
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_plain_loop_shows_what_the_engine_shows_without_a_bank(folder: Path, steps: int) -> None:

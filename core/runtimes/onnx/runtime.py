@@ -38,16 +38,18 @@ from core.models.folder_files import check_keys, part_config, read_json, whole
 from core.models.loading import betas_schedule
 from core.models.resolved import Resolved
 from core.models.tokenizer import light_tokenizer, special_tokens
-from core.runtimes.folding import Chain, compose
+from core.runtimes.folding import Chain
 from core.runtimes.model import Model
 from core.runtimes.onnx import providers
 from core.runtimes.onnx.eight_bits import in_eight_bits
+from core.runtimes.onnx.weights import folded_weights, in_float32, named, weights_of
 from core.runtimes.parts import ModelParts, PartsStep
 from core.settings import EngineSettings, Policy, Provider
 
 FOLDER = "onnx"
 MANIFEST = "graphs.json"
 SIDES = ("height", "width")  # how a graph of pictures alone calls their sides
+LARGE = 100_000_000  # numbers in a UNet whose single operations are worth several threads; SD 1.5 has 860 million
 VERSION = 2  # of what the graphs take and give, and of the manifest
 _ALL_GRAPHS = ("encoder", "unet", "decoder", "text_encoder", "text_encoder_2", DETAIL)
 _REMEDY = "use --runtime eager, or export the graphs again (docs/models.md)"
@@ -97,7 +99,8 @@ def load(resolved: Resolved) -> Model:
             "auto takes) or compiled runs it"
         )
     manifest = read_manifest(description)
-    threads = _divided(settings, torch.get_num_threads())
+    weights = sum(value.size for value in weights_of(folder / "unet").values())
+    threads = _divided(settings, torch.get_num_threads(), weights)
     factor = int(manifest["factor"])
     channels = int(part_config(folder, "unet")["in_channels"])
     latent = (channels, settings.height // factor, settings.width // factor)
@@ -138,16 +141,18 @@ class _Threads(NamedTuple):
     rows_at_once: bool = False
 
 
-def _divided(settings: EngineSettings, threads: int) -> _Threads:
+def _divided(settings: EngineSettings, threads: int, weights: int) -> _Threads:
+    """weights: how many numbers the UNet has."""
     rows = len(net_rows(settings.guidance, settings.steps))
-    # the UNet's many small operations gain less by threads than its rows do by running side by side
-    unet = max(1, threads // (rows + 1))
+    # A small UNet's many small operations gain less by threads than its rows do by running side by side. A large one
+    # takes all threads, and so does what runs beside it: idle ones sleep, so whoever works at the moment has the cores.
+    unet = threads if weights >= LARGE else max(1, threads // (rows + 1))
     if settings.provider is not Provider.CPU:
         # other hardware takes all rows at once, and DirectML one call at a time
         return _Threads(dict.fromkeys(_ALL_GRAPHS, threads), 1, beside=False, rows_at_once=True)
     # with one step there is no second row to run beside the first: the last picture is decoded meanwhile
     beside = settings.steps == 1 and threads > 1
-    decoder = max(1, threads - unet) if beside else threads
+    decoder = max(1, threads - unet) if beside and weights < LARGE else threads
     each = {"encoder": threads, "unet": unet, "decoder": decoder, DETAIL: decoder}
     each |= dict.fromkeys(("text_encoder", "text_encoder_2"), threads)
     return _Threads(each, min(rows, threads), beside)
@@ -187,15 +192,20 @@ def _sessions(
 ) -> dict[str, Any]:
     folder, graphs = description.folder, graphs_of(description)
     weights = {part: weights_of(folder / part) for part in set(graphs.values())}
+
+    def needed(graph: str) -> dict[str, NDArray[Any]]:
+        """Made for one session at a time: what is not stored as the graph wants it is in memory no longer."""
+        return {name: named(name, weights[graphs[graph]]) for name in manifest["weights"][graph]}
+
+    found: dict[str, Any] = {}
     try:
         chains = {name: Chain.from_json(values) for name, values in manifest["folded"].items()}
         weights["vae"] |= folded_weights(chains, weights["vae"])
         if DETAIL in weights:
+            weights[DETAIL] = in_float32(weights[DETAIL])
             weights[DETAIL] |= in_eight_bits(weights[DETAIL])
-        needed = {
-            graph: {name: named(name, weights[part]) for name in manifest["weights"][graph]}
-            for graph, part in graphs.items()
-        }
+        for graph in graphs:
+            found[graph] = builder.session(folder / FOLDER / f"{graph}.onnx", needed(graph), threads[graph])
     except (
         KeyError,
         TypeError,
@@ -207,9 +217,7 @@ def _sessions(
         raise ModelError(
             f"{folder / FOLDER / MANIFEST}: does not fit the weights ({' '.join(str(error).split())}); {_REMEDY}"
         ) from error
-    return {
-        graph: builder.session(folder / FOLDER / f"{graph}.onnx", needed[graph], threads[graph]) for graph in graphs
-    }
+    return found
 
 
 class SessionBuilder(NamedTuple):
@@ -247,39 +255,6 @@ class SessionBuilder(NamedTuple):
         inputs = self.onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]).get_inputs()
         pairs = [pair for one in inputs for pair in zip(one.shape, self.shapes.get(one.name, ()), strict=False)]
         return {name: size for name, size in pairs if isinstance(name, str)}
-
-
-def weights_of(part: Path) -> dict[str, NDArray[np.float32]]:
-    """Read a part's weights by their names in its safetensors files."""
-    from safetensors.numpy import load_file
-
-    found: dict[str, NDArray[np.float32]] = {}
-    for file in sorted(part.glob("*.safetensors")):
-        found |= {name: stored.astype(np.float32) for name, stored in load_file(file).items()}
-    return found
-
-
-def folded_weights(
-    chains: Mapping[str, Chain], weights: Mapping[str, NDArray[np.float32]]
-) -> dict[str, NDArray[np.float32]]:
-    """Return the weight and bias of each chain's one convolution, as `chain.weight` and `chain.bias`."""
-    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
-    found = {name: compose(chain, tensors) for name, chain in chains.items()}
-    return {
-        f"{name}.{kind}": np.ascontiguousarray(value.numpy())
-        for name, both in found.items()
-        for kind, value in zip(("weight", "bias"), both, strict=True)
-    }
-
-
-def named(name: str, weights: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return the weight that a graph names: `name`, `name.T` for the transpose, with `:AxBxC` for another shape.
-
-    Raises KeyError, ValueError.
-    """
-    whole, _, shape = name.partition(":")
-    value = weights[whole] if whole in weights else weights[whole.removesuffix(".T")].T
-    return np.require(value.reshape([int(size) for size in shape.split("x")]) if shape else value, requirements="C")
 
 
 def _layout(levels: Mapping[str, tuple[int, int]], height: int, width: int) -> Layout:
