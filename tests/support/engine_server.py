@@ -31,7 +31,7 @@ from vcam.remote.server import EngineServer
 
 LIMITS_S = {
     "vcam.remote.connection": ("LATE_S", "OPEN_S", "SILENT_S"),
-    "vcam.remote.front": ("BEHIND_S", "HANDSHAKE_S", "HEAD_S", "STALLED_S"),
+    "vcam.remote.front": ("BEHIND_S", "CLOSE_S", "HANDSHAKE_S", "HEAD_S", "HELLO_S", "STALLED_S"),
     "vcam.remote.server": ("CAMERA_SILENT_S", "HELLO_S", "SEND_S"),
 }
 FAKE = EngineSettings(model="fake", width=96, height=64, steps=1)

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ APPLICATION, DEPLOYMENT = "vcam", "engines"
 REFUSED_AT_ONCE = 512  # connections that a full replica refuses in words, instead of Ray's letting them hang
 METRICS_S = 2.0
 HEALTH_S = 5.0
+PORTS_TRIED = 5  # for Ray's proxy
 START_S = "180"  # until Ray's processes are there: a busy machine takes over a minute
 
 
@@ -126,20 +128,52 @@ def start(options: ServeOptions) -> Front:
     except ImportError as error:
         raise RemoteError(f"vcam serve needs Ray Serve, which cannot be loaded ({error}): {INSTALL}") from error
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        behind = int(free.getsockname()[1])
-    front = Front(options.host, options.port, options.certificate, behind)
+    front = Front(options.host, options.port, options.certificate)  # a port that is taken is told before Ray starts
     try:
-        _start_behind(ray, options, behind)
+        front.behind = _start_behind(ray, options)
     except BaseException:
         front.close()
         raise
     return front
 
 
-def _start_behind(ray: Any, options: ServeOptions, port: int) -> None:
-    """Start Ray and its proxy, which listens at a port of this machine alone."""
+def at_free_port(listen: Callable[[int], None], undo: Callable[[], None]) -> int:
+    """Have a program listen at a free port of this machine, and return the port.
+
+    listen: raises where it cannot. Another port is tried, after `undo`, where somebody has taken the first meanwhile.
+    Raises RemoteError where nobody holds the port afterwards: whoever took it then would hear what cameras say.
+    """
+    for left in reversed(range(PORTS_TRIED)):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        try:
+            listen(port)
+        except Exception as error:  # Ray's own: its cause is an OSError in another process
+            if not left or "bind" not in str(error):
+                raise
+            undo()
+        else:
+            if _is_free(port):
+                raise RemoteError(
+                    "Ray's proxy is not there: its Serve ran already, or this is not its head; end it there "
+                    "(serve shutdown), and start vcam serve on the head"
+                )
+            return port
+    raise AssertionError("the last try returns or raises")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _start_behind(ray: Any, options: ServeOptions) -> int:
+    """Start Ray and its proxy, which listens at a port of this machine alone; return the port."""
     from ray import serve
     from ray.serve.config import AutoscalingConfig, HTTPOptions, ProxyLocation
 
@@ -153,7 +187,10 @@ def _start_behind(ray: Any, options: ServeOptions, port: int) -> None:
         raise RemoteError(f"Ray cannot be started or reached: {one_line(error)}") from error
     if options.factory == CORE_ENGINE:
         _predict(ray, options)
-    http = HTTPOptions(host="127.0.0.1", port=port)
+
+    def listen(port: int) -> None:
+        serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port), proxy_location=ProxyLocation.HeadOnly)
+
     autoscaling = AutoscalingConfig(
         min_replicas=options.replicas,
         max_replicas=max(options.replicas, options.most_replicas),
@@ -171,17 +208,18 @@ def _start_behind(ray: Any, options: ServeOptions, port: int) -> None:
     )(serve.ingress()(EngineReplica))
     bound = deployment.bind(options.offer, options.folder, options.threads, options.factory)
     try:
-        serve.start(http_options=http, proxy_location=ProxyLocation.HeadOnly)
+        port = at_free_port(listen, serve.shutdown)
         serve.run(bound, name=APPLICATION, route_prefix="/")
     except Exception as error:
         ray.shutdown()
         raise RemoteError(f"the server could not be started on Ray: {one_line(error)}") from error
+    return port
 
 
 def _predict(ray: Any, options: ServeOptions) -> None:
     """Raise RemoteError where a machine that replicas start on has too little memory; nothing is loaded for it."""
     # replicas of another cluster's machines, or with a card each, have memory of their own
-    copies = 1 if options.address or options.gpus else options.replicas
+    copies = 1 if options.address or options.gpus else max(options.replicas, options.most_replicas)
     asked = ray.remote(num_cpus=1, num_gpus=options.gpus, max_calls=1)(no_room)  # its process goes, and its memory
     try:
         why = ray.get(asked.remote(options.offer, copies))

@@ -1,9 +1,11 @@
 """The front of an engine server: ends TLS, and lets only whole requests of bounded size and time through to Ray.
 
-Ray's proxy behind it listens on this machine alone. A connection takes no place of a camera before its request is
-whole; those that are slow to say what they want are ended after HANDSHAKE_S and HEAD_S, and give way to newer ones.
-From then on bytes are handed over as they are, no faster than the other side takes them; only the lengths of the
-camera's messages are looked at. The front reads no picture and keeps none.
+Ray's proxy behind it listens on this machine alone, and hears nothing of what a stranger writes but the messages of a
+WebSocket: requests to it are the front's own, one on each connection. The front agrees upon the WebSocket itself, and
+connects behind only once the camera's first message is whole. Those that are slow to say what they want are ended after
+HANDSHAKE_S, HEAD_S and HELLO_S, and give way to newer ones until behind has taken that message. From then on bytes are
+handed over as they are, no faster than the other side takes them; only the lengths of the messages are looked at. The
+front reads no picture and keeps none.
 """
 
 from __future__ import annotations
@@ -16,23 +18,32 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from http import HTTPStatus
+from typing import NamedTuple
+
+from websockets.client import ClientProtocol
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.uri import parse_uri
 
 from vcam.errors import RemoteError
 from vcam.remote.certificate import Certificate
-from vcam.remote.protocol import LARGEST_PICTURE, LARGEST_TEXT, PATH
+from vcam.remote.protocol import HELLO_S, LARGEST_PICTURE, LARGEST_TEXT, PATH, Refusal, Refused, packed
 
 LOG = logging.getLogger("vcam.serve")
 HANDSHAKE_S = 5.0  # until a connection is secured
 HEAD_S = 5.0  # until its request is whole
 BEHIND_S = 20.0  # until Ray answers
 STALLED_S = 10.0  # that one side may take nothing
+CLOSE_S = 2.0  # that a connection lasts after behind has closed its WebSocket
 LARGEST_HEAD = 8 * 1024  # bytes of a request
-MOST_UNFINISHED, MOST_OF_ONE = 1024, 256  # connections whose request is not whole, of all and of one address
+MOST_UNFINISHED, MOST_OF_ONE = 1024, 256  # connections that behind has not taken, of all and of one address
 BACKLOG = 512
 HEALTH = "/health"
 _CHUNK = 64 * 1024
+_ANY = 1 << 64  # bytes
 _TOO_LARGE = b"\x88\x02\x03\xf1"  # a WebSocket's close frame, code 1009
-_PHRASES = {400: "Bad Request", 404: "Not Found", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
+_BUSY = "the server takes no connection now: it is starting, or busy"
 
 
 class TooLargeError(Exception):
@@ -42,13 +53,16 @@ class TooLargeError(Exception):
 class MessageLengths:
     """Reads the lengths of the frames in a WebSocket's bytes, however they are cut (RFC 6455, 5.2).
 
-    first, most: bytes that the first message and each later one may have, all of its frames together.
+    first, most: bytes that the first message and each later one may have, all of its frames together. whole: messages
+    that have come to their end; closes: a frame that closes the WebSocket has come.
     """
 
     def __init__(self, first: int = LARGEST_TEXT, most: int = LARGEST_PICTURE) -> None:
         self._limit, self._most = first, most
         self._head = bytearray()  # of a frame, as far as it has come
         self._left = self._message = 0  # bytes to come of this frame; of the message so far
+        self._ends = False  # this frame is its message's last
+        self.whole, self.closes = 0, False
 
     def take(self, data: bytes) -> None:
         """Read on; raises TooLargeError as soon as a length says it, before what it tells of comes."""
@@ -57,6 +71,7 @@ class MessageLengths:
             if self._left:
                 step = min(self._left, len(data) - at)
                 self._left, at = self._left - step, at + step
+                self._end_frame()
                 continue
             wanted = self._wanted()
             more = data[at : at + wanted - len(self._head)]
@@ -74,6 +89,8 @@ class MessageLengths:
 
     def _begin_frame(self) -> None:
         short, control, last = self._head[1] & 0x7F, self._head[0] & 0x08, self._head[0] & 0x80
+        self.closes |= self._head[0] & 0x0F == 0x08
+        self._ends = bool(last and not control)
         size = {126: 2, 127: 8}.get(short, 0)
         self._left = int.from_bytes(self._head[2 : 2 + size]) if size else short
         self._head.clear()
@@ -86,19 +103,32 @@ class MessageLengths:
             raise TooLargeError
         if last:
             self._message, self._limit = 0, self._most
+        self._end_frame()
+
+    def _end_frame(self) -> None:
+        if self._ends and not self._left:
+            self.whole, self._ends = self.whole + 1, False
+
+
+class _Pipe(NamedTuple):
+    """Both directions of a connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
 
 
 class Front:
-    """Listens from when it is built until `close`, on a thread of its own. behind: Ray's port on this machine.
+    """Listens from when it is built until `close`, on a thread of its own. Raises RemoteError where it cannot.
 
-    Raises RemoteError where it cannot listen.
+    behind: Ray's port on this machine; None until Ray holds it. As long the front answers by itself that nobody is
+    there, and connects to no port: another program could have it.
     """
 
-    def __init__(self, host: str, port: int, certificate: Certificate, behind: int) -> None:
+    def __init__(self, host: str, port: int, certificate: Certificate, behind: int | None = None) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._context.load_cert_chain(certificate.certificate, certificate.key)
-        self._behind = behind
+        self.behind = behind
         self._socket = _listening(host, port)
         self.port = int(self._socket.getsockname()[1])
         self._unfinished: dict[asyncio.Task[None], str] = {}  # by when they came, with their addresses
@@ -115,7 +145,7 @@ class Front:
 
     @property
     def unfinished(self) -> int:
-        """How many connections have not said what they want."""
+        """How many connections have not said what they want, or were not taken behind yet."""
         return len(self._unfinished)
 
     # ---- its thread
@@ -172,9 +202,8 @@ class Front:
             except (OSError, TimeoutError):  # ssl.SSLError is one
                 return
             with _aborted_at_the_end(writer):
-                status = await self._head_of(reader, writer, task)
-                if status:
-                    await _answer(writer, status)
+                if answer := await self._served(_Pipe(reader, writer), task):
+                    await _answer(writer, *answer)
 
     async def _secured(self, connection: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Return the connection once TLS is agreed upon."""
@@ -186,72 +215,134 @@ class Front:
         )
         return reader, asyncio.StreamWriter(transport, protocol, reader, self._loop)
 
-    async def _head_of(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, task: asyncio.Task[None]
-    ) -> int:
-        """Read the request, and have it served; return the status to answer with where that is not done, else 0."""
+    async def _served(self, stranger: _Pipe, task: asyncio.Task[None]) -> tuple[HTTPStatus, bytes] | None:
+        """Read the request, and serve it; return the status and the text to answer, None where nothing is."""
         try:
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_S)
+            head = await asyncio.wait_for(stranger.reader.readuntil(b"\r\n\r\n"), HEAD_S)
         except asyncio.LimitOverrunError:
-            return 431
+            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b""
         except (OSError, TimeoutError, EOFError):
-            return 0
-        self._unfinished.pop(task, None)
+            return None
         words = head.split(b"\r\n", 1)[0].split(b" ")
         if len(words) != 3 or words[2] != b"HTTP/1.1":
-            return 400
-        path = words[1].decode("latin-1")
-        if words[0] not in (b"GET", b"HEAD") or path not in (PATH, HEALTH):
-            return 404
+            return HTTPStatus.BAD_REQUEST, b""
+        method, path = words[0], words[1].decode("latin-1")
+        if method in (b"GET", b"HEAD") and path == HEALTH:
+            status = await _health(self.behind)
+            text = b"well\n" if status is HTTPStatus.OK else b"not well\n"
+            return status, text if method == b"GET" else b""
+        if method != b"GET" or path != PATH:
+            return HTTPStatus.NOT_FOUND, b""
+        camera = ServerProtocol()
+        camera.receive_data(head)
+        if not (requests := camera.events_received()):
+            return HTTPStatus.BAD_REQUEST, b""
+        answer = camera.accept(requests[0])  # type: ignore[arg-type]  # the first event is the request
+        if answer.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            return HTTPStatus(answer.status_code), b""
+        if self.behind is None:
+            return HTTPStatus.SERVICE_UNAVAILABLE, b""
+        camera.send_response(answer)
+        stranger.writer.write(b"".join(camera.data_to_send()))
+        await self._stream(stranger, camera, task)
+        await _ended(stranger.writer)
+        return None
+
+    async def _stream(self, stranger: _Pipe, camera: ServerProtocol, task: asyncio.Task[None]) -> None:
+        """Wait for the camera's first message, connect behind, and hand over what each side says until one ends."""
+        lengths = MessageLengths()
         try:
-            behind = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", self._behind, limit=_CHUNK), BEHIND_S)
-        except (OSError, TimeoutError):
-            return 503
-        with _aborted_at_the_end(behind[1]):
-            if path == HEALTH:
-                return await _asked(words[0], behind, writer)
-            behind[1].write(head)
-            return await _joined(reader, writer, behind)
+            said = await asyncio.wait_for(_first_message(stranger.reader, lengths), HELLO_S)
+        except TooLargeError:
+            stranger.writer.write(_TOO_LARGE)
+            return
+        except (OSError, TimeoutError, EOFError):
+            return
+        behind = None if self.behind is None else await _connected(self.behind)
+        if behind is None:
+            camera.send_text(packed(Refused(Refusal.BUSY, _BUSY)).encode())
+            camera.send_close(1013)
+            stranger.writer.write(b"".join(camera.data_to_send()))
+            return
+        with _aborted_at_the_end(behind.writer):
+            behind.writer.write(said)
+            self._unfinished.pop(task, None)
+            await _joined(stranger, behind, lengths)
 
 
-async def _asked(
-    method: bytes, behind: tuple[asyncio.StreamReader, asyncio.StreamWriter], writer: asyncio.StreamWriter
-) -> int:
-    """Ask behind whether it is well, and hand the answer over; nothing of the request but its first line."""
-    behind[1].write(method + b" " + HEALTH.encode() + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+async def _health(port: int | None) -> HTTPStatus:
+    """Return what is answered behind to whether it is well."""
+    if port is None:
+        return HTTPStatus.SERVICE_UNAVAILABLE
+    ask = b"GET " + HEALTH.encode() + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    found = await _asked(port, ask)
+    if found is None:
+        return HTTPStatus.SERVICE_UNAVAILABLE
+    with _aborted_at_the_end(found[0].writer):
+        with contextlib.suppress(OSError, TimeoutError, EOFError):  # nobody cuts off what he asked for
+            await asyncio.wait_for(found[0].reader.readexactly(LARGEST_HEAD), CLOSE_S)
+        well = found[1].split(b" ")[1:2] == [b"200"]
+        return HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
+
+
+async def _connected(port: int) -> _Pipe | None:
+    """Return a connection behind that is a WebSocket; None where there is none to be had."""
+    asking = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}{PATH}"))
+    asking.send_request(asking.connect())
+    found = await _asked(port, b"".join(asking.data_to_send()))
+    if found is None:
+        return None
+    behind, head = found
+    asking.receive_data(head)
+    if asking.handshake_exc is None and asking.state is State.OPEN:
+        return behind
+    behind.writer.transport.abort()
+    return None
+
+
+async def _asked(port: int, request: bytes) -> tuple[_Pipe, bytes] | None:
+    """Return a connection to a port of this machine, and the head of its answer to a request; None without one."""
     try:
-        answer = await asyncio.wait_for(behind[0].read(LARGEST_HEAD), BEHIND_S)
+        behind = _Pipe(*await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port, limit=_CHUNK), BEHIND_S))
     except (OSError, TimeoutError):
-        return 503
-    if not answer:
-        return 503
-    writer.write(answer)
-    await _handed_over(behind[0], writer)
-    await _ended(writer)
-    return 0
-
-
-async def _joined(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    behind: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-) -> int:
-    """Hand over what each side says until one ends; return 503 where nothing behind answers, else 0."""
+        return None
     try:
-        answer = await asyncio.wait_for(behind[0].read(_CHUNK), BEHIND_S)
-    except (OSError, TimeoutError):
-        return 503
-    if not answer:
-        return 503
-    writer.write(answer)
+        behind.writer.write(request)
+        return behind, await asyncio.wait_for(behind.reader.readuntil(b"\r\n\r\n"), BEHIND_S)
+    except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError):
+        behind.writer.transport.abort()
+        return None
+    except BaseException:
+        behind.writer.transport.abort()
+        raise
+
+
+async def _first_message(reader: asyncio.StreamReader, lengths: MessageLengths) -> bytes:
+    """Return what a camera says until its first message is whole. Raises TooLargeError, and EOFError where none is."""
+    said = bytearray()
+    while not lengths.whole:
+        if len(said) > 2 * LARGEST_TEXT:  # with much else between its frames
+            raise TooLargeError
+        if not (data := await reader.read(_CHUNK)):
+            raise EOFError
+        lengths.take(data)
+        if lengths.closes and not lengths.whole:
+            raise EOFError
+        said += data
+    return bytes(said)
+
+
+async def _joined(stranger: _Pipe, behind: _Pipe, lengths: MessageLengths) -> None:
+    """Hand over what each side says until one ends. lengths: of the camera's messages."""
+    answers = MessageLengths(_ANY, _ANY)  # for their end alone
     both = [
-        asyncio.ensure_future(_handed_over(behind[0], writer)),
-        asyncio.ensure_future(_handed_over(reader, behind[1], MessageLengths())),
+        asyncio.ensure_future(_handed_over(behind.reader, stranger.writer, answers)),
+        asyncio.ensure_future(_handed_over(stranger.reader, behind.writer, lengths)),
     ]
     try:
         done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if any(isinstance(one.exception(), TooLargeError) for one in done):
-            writer.write(_TOO_LARGE)
+            stranger.writer.write(_TOO_LARGE)
         for one in done:
             if (error := one.exception()) is not None and not isinstance(error, TooLargeError):
                 raise error
@@ -259,26 +350,23 @@ async def _joined(
         for one in both:
             one.cancel()
         await asyncio.gather(*both, return_exceptions=True)
-    await _ended(writer)
-    return 0
 
 
-async def _handed_over(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lengths: MessageLengths | None = None
-) -> None:
-    """Hand over until one side ends or takes nothing for STALLED_S. Raises TooLargeError."""
+async def _handed_over(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lengths: MessageLengths) -> None:
+    """Hand over until one side ends, takes nothing for STALLED_S, or has closed CLOSE_S ago. Raises TooLargeError."""
     with contextlib.suppress(OSError, TimeoutError):
-        while data := await reader.read(_CHUNK):
-            if lengths is not None:
-                lengths.take(data)
+        while data := await asyncio.wait_for(reader.read(_CHUNK), CLOSE_S if lengths.closes else None):
+            lengths.take(data)
             writer.write(data)
             await asyncio.wait_for(writer.drain(), STALLED_S)
 
 
-async def _answer(writer: asyncio.StreamWriter, status: int) -> None:
-    """Answer a request that is not served."""
-    text = f"HTTP/1.1 {status} {_PHRASES[status]}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    writer.write(text.encode())
+async def _answer(writer: asyncio.StreamWriter, status: HTTPStatus, text: bytes) -> None:
+    """Answer a request, the only one of its connection."""
+    length = f"Content-Type: text/plain\r\nContent-Length: {len(text)}"
+    if status is HTTPStatus.UPGRADE_REQUIRED:
+        length += "\r\nUpgrade: websocket"
+    writer.write(f"HTTP/1.1 {status.value} {status.phrase}\r\n{length}\r\nConnection: close\r\n\r\n".encode() + text)
     await _ended(writer)
 
 

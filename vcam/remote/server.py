@@ -7,7 +7,6 @@ disk, and logs neither pictures nor prompts nor tokens.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -58,6 +57,7 @@ HELD_BACK = (
 )
 TOLD_S = 5.0  # how long a camera is told so after it was last the case
 MOST_WAITING = 512  # connections that have not said who they are
+CROWDED = Refused(Refusal.BUSY, "the server is busy: too many connect at once")
 MOST_UNREAD = 4 * WINDOW  # answers of which a camera has not named the receipt
 MOST_RECEIPTS = 2**32 - 1  # nobody guesses one
 CODEC_THREADS = 4
@@ -136,7 +136,7 @@ class EngineServer:
     ) -> None:
         self.host, self.book, self.counts = host, book, ServerCounts()
         self._clock, self.sleep = clock, sleep
-        self._waiting = 0
+        self._waiting: dict[asyncio.Task[Admitted | Refused], None] = {}  # for a Hello, the oldest first
         self._codecs = ThreadPoolExecutor(CODEC_THREADS, "vcam-codec")  # beside the engines' thread
         codecs()  # what must be tried for it is tried now
 
@@ -164,25 +164,29 @@ class EngineServer:
         if scope["path"] != PATH:
             await send({"type": "websocket.close", "code": 1013})
             return
-        if self._waiting >= MOST_WAITING:
-            self.counts.refused[Refusal.BUSY] += 1
-            said = packed(Refused(Refusal.BUSY, "the server is busy: too many connect at once"))
-            with contextlib.suppress(OSError, TimeoutError):
-                await send({"type": "websocket.accept"})
-                await asyncio.wait_for(send({"type": "websocket.send", "text": said}), SEND_S)
-                await asyncio.wait_for(send({"type": "websocket.close", "code": 1013}), SEND_S)
-            return
-        self._waiting += 1
         self.counts.connected += 1
         session = CameraSession(self, receive, send)
         try:
             await send({"type": "websocket.accept"})
-            hello = await session.hello()
+            said = await self._hello(session)
         except (TimeoutError, OSError):
             return
+        await session.serve(said)
+
+    async def _hello(self, session: CameraSession) -> Admitted | Refused:
+        """Return what the camera says first; where too many have said nothing yet, the oldest of them gives way."""
+        hello = asyncio.ensure_future(session.hello())
+        self._waiting[hello] = None
+        try:
+            if len(self._waiting) > MOST_WAITING:
+                oldest = next(iter(self._waiting))
+                del self._waiting[oldest]
+                oldest.cancel()
+            await asyncio.wait([hello])
+            return CROWDED if hello.cancelled() else hello.result()
         finally:
-            self._waiting -= 1
-        await session.serve(hello)
+            self._waiting.pop(hello, None)
+            hello.cancel()
 
     def admitted(self, text: str) -> Admitted | Refused:
         """Return what the first message of a camera says, or why it is not let in: token before everything else."""

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from core.models import device_memory
 from core.settings import EngineSettings, Runtime
+from tests.support.engine_server import wait_long
+from tests.support.patience import PATIENCE_S
 from vcam.errors import RemoteError
 from vcam.remote import cluster
-from vcam.remote.certificate import Certificate
-from vcam.remote.cluster import ServeOptions, no_room
+from vcam.remote.certificate import Certificate, made_certificate
+from vcam.remote.cluster import ServeOptions, at_free_port, no_room
+from vcam.remote.front import Front
 from vcam.remote.host import Offer
 
 SMALL = EngineSettings("embedded", 128, 96, 1, runtime=Runtime.EAGER, device="cpu")
@@ -45,6 +52,7 @@ class HereRay:
 
 def test_too_little_memory_for_the_streams_ends_the_start_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     offer = Offer(SMALL, 4)
+    monkeypatch.setattr(device_memory, "free", lambda device: 40_000_000_000)
     assert no_room(offer, 1) == ""
     monkeypatch.setattr(device_memory, "free", lambda device: 400_000_000)
     own = Certificate(Path(), Path(), "")
@@ -53,6 +61,9 @@ def test_too_little_memory_for_the_streams_ends_the_start_in_a_sentence(monkeypa
     with pytest.raises(RemoteError, match=r"8 engines, each with 64 streams, needs .* are free on cpu"):
         cluster._predict(ray, options)
     assert ray.over
+    for more in (replace(options, replicas=1, most_replicas=8), replace(options, replicas=8, most_replicas=2)):
+        with pytest.raises(RemoteError, match="8 engines"):  # as many as there may once be
+            cluster._predict(HereRay(), more)
     cards = HereRay()
     cluster._predict(cards, replace(options, gpus=1.0, offer=offer))  # each has its own memory
     assert cards.asked == [{"num_cpus": 1, "num_gpus": 1.0, "max_calls": 1}]
@@ -61,3 +72,65 @@ def test_too_little_memory_for_the_streams_ends_the_start_in_a_sentence(monkeypa
 
 def test_a_model_that_cannot_be_had_ends_the_start_in_a_sentence() -> None:
     assert "model 'absent' is neither a known name" in no_room(Offer(replace(SMALL, model="absent")), 1)
+
+
+def test_a_port_that_somebody_took_meanwhile_is_left_for_another() -> None:
+    tried: list[int] = []
+    undone: list[int] = []
+    holders: list[socket.socket] = []
+
+    def listen(port: int) -> None:
+        tried.append(port)
+        if len(tried) == 1:
+            raise RuntimeError(f"Failed to bind to address '127.0.0.1:{port}'.")
+        holders.append(socket.create_server(("127.0.0.1", port)))
+
+    assert at_free_port(listen, lambda: undone.append(len(tried))) == tried[-1]
+    assert undone == [1]
+    holders.pop().close()
+    with pytest.raises(RemoteError, match="Ray's proxy is not there"):
+        at_free_port(lambda port: None, lambda: None)
+
+    def never(port: int) -> None:
+        tried.append(port)
+        raise RuntimeError("Failed to bind to it" if len(tried) < 20 else "something else")
+
+    tried.clear()
+    with pytest.raises(RuntimeError, match="Failed to bind"):
+        at_free_port(never, lambda: None)
+    assert len(tried) == cluster.PORTS_TRIED
+    tried.extend(range(20))
+    with pytest.raises(RuntimeError, match="something else"):
+        at_free_port(never, lambda: None)
+    assert len(tried) == cluster.PORTS_TRIED + 21
+
+
+def test_cameras_reach_no_port_before_what_is_started_holds_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Any program may have a port that was found free and let go."""
+    seen: list[tuple[int | None, bytes]] = []
+    for name in ("ray", "ray.serve"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    options = ServeOptions(Offer(SMALL, 1), made_certificate(tmp_path), tmp_path, "127.0.0.1", 0)
+    fronts: list[Front] = []
+
+    def made(*values: Any) -> Front:
+        fronts.append(Front(*values))
+        return fronts[0]
+
+    def started(ray: object, asked: ServeOptions) -> int:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection(("127.0.0.1", fronts[0].port), PATIENCE_S) as plain:
+            connection = context.wrap_socket(plain)
+            connection.sendall(b"GET /health HTTP/1.1\r\n\r\n")
+            seen.append((fronts[0].behind, connection.recv(12)))
+            connection.close()
+        return 4321
+
+    wait_long(monkeypatch)
+    monkeypatch.setattr(cluster, "Front", made)
+    monkeypatch.setattr(cluster, "_start_behind", started)
+    front = cluster.start(options)
+    front.close()
+    assert seen == [(None, b"HTTP/1.1 503")]
+    assert front.behind == 4321

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.utils import accept_key
 
 from tests.support.engine_server import wait_long
 from tests.support.patience import PATIENCE_S, until
@@ -21,14 +24,23 @@ from vcam.remote.certificate import Certificate, made_certificate
 from vcam.remote.front import Front, MessageLengths, TooLargeError
 from vcam.remote.protocol import LARGEST_PICTURE, LARGEST_TEXT, PATH
 
-REQUEST = f"GET {PATH} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n".encode()
-ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
+UPGRADE = f"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n"
+REQUEST = f"GET {PATH} HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n".encode()
+PLAIN = f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode()  # wants no WebSocket
+HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\nX: y\r\n\r\n"
+MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nno\n"  # and goes on listening
+WELL = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwell\n"
 
 
 class Behind:
-    """A program behind the front, from when it is built until `close`: keeps what it hears, answers each request."""
+    """A program behind the front, from when it is built until `close`: keeps what it hears, answers each request.
 
-    def __init__(self) -> None:
+    answer: to each, whatever it wants, on a connection that stays; b"" for a WebSocket's.
+    """
+
+    def __init__(self, answer: bytes = b"") -> None:
+        self.answer = answer
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self.listening.getsockname()[1])
         self.heard: list[bytearray] = []
@@ -50,7 +62,23 @@ class Behind:
                 before = b"\r\n\r\n" in heard
                 heard += data
                 if not before and b"\r\n\r\n" in heard:
-                    connection.sendall(ANSWER)
+                    connection.sendall(self.answer or self._agreed(bytes(heard)))
+
+    def _agreed(self, heard: bytes) -> bytes:
+        side = ServerProtocol()
+        side.receive_data(heard[: heard.index(b"\r\n\r\n") + 4])
+        (request,) = side.events_received()
+        assert isinstance(request, Request)
+        side.send_response(side.accept(request))
+        return b"".join(side.data_to_send())
+
+    def requests(self) -> list[str]:
+        """The first line of whatever came."""
+        return [bytes(one).split(b"\r\n", 1)[0].decode() for one in self.heard]
+
+    def said(self) -> bytes:
+        """What the first connection heard after its request."""
+        return bytes(self.heard[0]).partition(b"\r\n\r\n")[2] if self.heard else b""
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # closed before
@@ -95,6 +123,16 @@ def secured(front: Front) -> ssl.SSLSocket:
     return context.wrap_socket(plain(front))
 
 
+def agreed(connection: ssl.SSLSocket) -> None:
+    """Have it be a WebSocket."""
+    connection.sendall(REQUEST)
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += connection.recv(1)
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    assert accept_key(KEY).encode() in answer
+
+
 def ended(connection: socket.socket) -> bytes:
     """What comes until the other side ends it."""
     heard = bytearray()
@@ -107,8 +145,7 @@ def ended(connection: socket.socket) -> bytes:
 def serves(front: Front) -> None:
     """It serves whoever says what he wants."""
     with secured(front) as one:
-        one.sendall(REQUEST)
-        assert one.recv(100) == ANSWER
+        agreed(one)
 
 
 def frame(payload: bytes, first: int = 0x82, masked: bool = True) -> bytes:
@@ -135,7 +172,7 @@ def test_who_never_secures_his_connection_is_ended_and_takes_no_place(
         assert ended(silent) == b""
         assert ended(trickles) == b""
     until(lambda: not front.unfinished, "they are still there")
-    assert len(behind.heard) == 1
+    assert not behind.heard
 
 
 def test_who_never_ends_his_request_is_ended_and_takes_no_place(
@@ -173,6 +210,12 @@ def test_the_oldest_of_too_many_that_want_nothing_yet_gives_way(front: Front, mo
     [
         (b"GET / HTTP/1.1\r\n\r\n", b"404"),
         (b"GET /-/routes HTTP/1.1\r\n\r\n", b"404"),  # Ray's own
+        (PLAIN, b"426"),
+        (REQUEST.replace(b"Version: 13", b"Version: 12"), b"400"),
+        (REQUEST.replace(KEY.encode(), b"x"), b"400"),
+        (REQUEST.replace(b"Host: x", b"Host: x\n\nGET /-/routes HTTP/1.1"), b"400"),
+        (REQUEST.replace(b"Host: x", b"Host: x\r\nContent-Length: 9"), b"400"),
+        (REQUEST.replace(b"GET", b"HEAD"), b"404"),
         (b"POST " + PATH.encode() + b" HTTP/1.1\r\nContent-Length: 9\r\n\r\n", b"404"),
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET " + PATH.encode() + b" HTTP/1.1\r\nx: " + b"x" * 9000 + b"\r\n\r\n", b"431"),
@@ -188,38 +231,131 @@ def test_a_request_for_anything_else_is_answered_here(
     assert not behind.heard
 
 
-def test_health_is_asked_for_with_nothing_of_the_request(front: Front, behind: Behind) -> None:
+@pytest.mark.parametrize(("request_", "status"), [(PLAIN, b"426"), (HEALTH, b"200")])
+def test_one_request_is_all_that_a_connection_may_say(
+    front: Front, behind: Behind, request_: bytes, status: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's proxy goes on listening after an answer: whatever came there would be any request to any application."""
+    behind.answer = WELL
+    monkeypatch.setattr(front_module, "CLOSE_S", 0.05)
     with secured(front) as one:
-        one.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX: y\r\nContent-Length: 9\r\n\r\nGET / HTT")
-        assert one.recv(100) == ANSWER
+        one.sendall(request_ + b"GET /-/routes HTTP/1.1\r\nHost: x\r\n\r\n")
+        told = ended(one)
+    assert told.startswith(b"HTTP/1.1 " + status)
+    assert told.count(b"HTTP/1.1") == 1
+    assert b"Connection: close" in told
+    assert behind.requests() == ["GET /health HTTP/1.1"] * (status == b"200")
+    assert behind.said() == b""
+    until(lambda: not front.unfinished, "it is still there")
+
+
+def test_nothing_is_handed_over_where_behind_makes_no_websocket(front: Front, behind: Behind) -> None:
+    behind.answer = MISSING
+    with secured(front) as one:
+        one.sendall(REQUEST + frame(b"hello", 0x81) + b"GET /-/routes HTTP/1.1\r\nHost: x\r\n\r\n")
+        told = ended(one)
+    assert b"it is starting, or busy" in told
+    assert told.endswith(b"\x88\x02\x03\xf5")  # closed: try again later
+    assert b"404" not in told
+    assert behind.requests() == [f"GET {PATH} HTTP/1.1"]
+    assert behind.said() == b""
+
+
+def test_behind_hears_of_a_camera_only_once_its_first_message_is_whole(
+    front: Front, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray counts every WebSocket as a camera, and a replica has so many places for those that say nothing."""
+    first = frame(b"hel", 0x01) + frame(b"", 0x89) + frame(b"lo", 0x80)
+    monkeypatch.setattr(front_module, "MOST_OF_ONE", 2)
+    with secured(front) as old, secured(front) as one:
+        for each in (old, one):
+            agreed(each)
+        one.sendall(first[:-1])
+        serves(front)  # and so the oldest gives way
+        assert ended(old) == b""
+        assert not behind.heard
+        one.sendall(first[-1:])
+        until(lambda: behind.said() == first, "it has not come")
+        until(lambda: not front.unfinished, "it may still have to give way")
+        for _ in range(3):
+            serves(front)
+        one.sendall(frame(b"more"))
+        until(lambda: behind.said() == first + frame(b"more"), "it was ended")
+
+
+def test_who_never_says_a_first_message_is_ended(front: Front, behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front_module, "HELLO_S", 0.05)
+    with secured(front) as silent:
+        agreed(silent)
+        assert ended(silent) == b""
+    wait_long(monkeypatch)
+    with secured(front) as pings:
+        agreed(pings)
+        with contextlib.suppress(OSError):
+            while True:
+                pings.sendall(frame(b"x" * 100, 0x89) * 100)
+    with secured(front) as closes:
+        agreed(closes)
+        closes.sendall(frame(b"", 0x88))
+        assert ended(closes) == b""
+    until(lambda: not front.unfinished, "they are still there")
+    assert not behind.heard
+
+
+def test_who_stays_though_behind_has_closed_is_ended(
+    front: Front, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_module, "CLOSE_S", 0.05)
+    with secured(front) as one:
+        agreed(one)
+        one.sendall(frame(b"hello"))
+        until(lambda: behind.said() == frame(b"hello"), "it has not come")
+        behind.connections[0].sendall(frame(b"bye", 0x81, masked=False) + frame(b"", 0x88, masked=False))
+        assert ended(one) == frame(b"bye", 0x81, masked=False) + frame(b"", 0x88, masked=False)
+
+
+def test_health_is_asked_for_with_nothing_of_the_request(front: Front, behind: Behind) -> None:
+    for answer, status, text in ((WELL, b"200 OK", b"well\n"), (MISSING, b"503 Service Unavailable", b"not well\n")):
+        behind.answer = answer.ljust(front_module.LARGEST_HEAD + len(answer))  # more than is listened to
+        with secured(front) as one:
+            one.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX: y\r\nContent-Length: 9\r\n\r\nGET / HTT")
+            told = ended(one)
+        assert told.startswith(b"HTTP/1.1 " + status)
+        assert told.endswith(b"\r\n\r\n" + text)
     assert bytes(behind.heard[0]) == b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 
 
 def test_a_server_that_is_not_there_yet_is_told(front: Front, behind: Behind) -> None:
     behind.close()
     with secured(front) as one:
-        one.sendall(REQUEST)
-        assert ended(one).startswith(b"HTTP/1.1 503")
+        agreed(one)
+        one.sendall(frame(b"hello"))
+        assert b"it is starting, or busy" in ended(one)
+    front.behind = None
+    for request in (REQUEST, HEALTH):
+        with secured(front) as one:
+            one.sendall(request)
+            assert ended(one).startswith(b"HTTP/1.1 503")
 
 
 def test_bytes_go_both_ways_as_they_are_and_an_end_is_an_end(front: Front, behind: Behind) -> None:
     sent = [frame(os.urandom(size)) for size in (0, 125, 126, 60_000)] + [frame(os.urandom(300_000)), frame(b"", 0x89)]
     with secured(front) as one:
-        one.sendall(REQUEST)
-        assert one.recv(100) == ANSWER
+        agreed(one)
         one.sendall(b"".join(sent))
-        until(lambda: len(behind.heard[0]) == len(REQUEST) + sum(map(len, sent)), "not all of it came")
-        assert bytes(behind.heard[0]) == REQUEST + b"".join(sent)
-        behind.connections[0].sendall(b"x" * 200_000)
+        until(lambda: len(behind.said()) == sum(map(len, sent)), "not all of it came")
+        assert behind.said() == b"".join(sent)
+        answer = frame(os.urandom(200_000), masked=False)
+        behind.connections[0].sendall(answer)
         behind.connections[0].shutdown(socket.SHUT_WR)
-        assert ended(one) == b"x" * 200_000
+        assert ended(one) == answer
 
 
 @pytest.mark.parametrize(
     "said",
     [
         struct.pack("!BBQ", 0x82, 0xFF, 4 << 30) + b"mask",
-        frame(b"x" * (LARGEST_TEXT + 1)),  # as the first message
+        struct.pack("!BBQ", 0x82, 0xFF, LARGEST_TEXT + 1) + b"mask",  # as the first message
         frame(b"hello") + struct.pack("!BBQ", 0x82, 0xFF, LARGEST_PICTURE + 1) + b"mask",
         frame(b"x" * LARGEST_TEXT, 0x01) + frame(b"x", 0x80),  # in two frames
         struct.pack("!BBH", 0x89, 0xFE, 126) + b"mask",  # a ping of that size
@@ -229,11 +365,10 @@ def test_a_message_that_is_too_large_ends_the_connection_before_it_comes(
     front: Front, behind: Behind, said: bytes
 ) -> None:
     with secured(front) as one:
-        one.sendall(REQUEST)
-        assert one.recv(100) == ANSWER
+        agreed(one)
         one.sendall(said)
         assert ended(one) == b"\x88\x02\x03\xf1"  # closed: the message is too big
-    assert len(behind.heard[0]) <= len(REQUEST) + len(frame(b"x" * LARGEST_TEXT))
+    assert len(behind.said()) <= len(frame(b"x" * LARGEST_TEXT))
 
 
 def test_who_does_not_read_is_ended_and_what_is_for_him_is_not_kept(
@@ -241,10 +376,11 @@ def test_who_does_not_read_is_ended_and_what_is_for_him_is_not_kept(
 ) -> None:
     monkeypatch.setattr(front_module, "STALLED_S", 0.2)
     with secured(front) as one:
-        one.sendall(REQUEST)
-        assert one.recv(100) == ANSWER
+        agreed(one)
+        one.sendall(frame(b"hello"))
+        until(behind.said, "it has not come")
         with pytest.raises(ConnectionError):
-            behind.connections[0].sendall(b"x" * 200_000_000)
+            behind.connections[0].sendall(frame(b"x" * 200_000_000, masked=False))
     serves(front)
 
 

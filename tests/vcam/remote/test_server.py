@@ -11,6 +11,7 @@ import pytest
 from tests.support.asgi_camera import AsgiCamera
 from tests.support.engine_server import fake_offer, wait_long
 from tests.support.fake_engine import FACTORY
+from tests.support.patience import PATIENCE_S
 from vcam.remote.clients import FILE, ClientBook
 from vcam.remote.host import EngineHost, engine_maker
 from vcam.remote.protocol import Loaded, Refusal
@@ -65,6 +66,32 @@ def test_two_hundred_that_connect_at_once_are_refused_in_words_and_cost_nobody_a
     asyncio.run(all_of_them())
     assert server.counts.refused == {"busy": CROWD}
     assert server.host.cameras == 0
+
+
+def test_the_oldest_of_too_many_that_say_nothing_gives_way(
+    server: EngineServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vcam.remote.server.MOST_WAITING", 3)
+    token = server.book.add("own")
+
+    async def all_of_them() -> None:
+        silent = [AsgiCamera(server) for _ in range(3)]
+        await asyncio.sleep(0)
+        own = await AsgiCamera(server).hello(token).loaded()
+        assert (await silent[0].refusal()).text == "the server is busy: too many connect at once"
+        for one in (*silent[1:], own):
+            await one.end()
+
+    asyncio.run(all_of_them())
+
+
+def test_who_says_nothing_is_not_waited_for(server: EngineServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vcam.remote.server.HELLO_S", 0.01)
+
+    async def silent() -> None:
+        await asyncio.wait_for(AsgiCamera(server)._task, PATIENCE_S)
+
+    asyncio.run(silent())
 
 
 def test_two_hundred_of_one_client_get_what_one_client_may_have(server: EngineServer) -> None:

@@ -28,6 +28,7 @@ from tests.support.patience import PATIENCE_S, until
 from tests.support.web_sockets import WebSocket, connected, served
 from vcam.errors import RemoteError
 from vcam.frames import EngineFacts
+from vcam.remote import front as front_module
 from vcam.remote import server as server_module
 from vcam.remote.certificate import made_certificate
 from vcam.remote.connection import reset
@@ -378,9 +379,10 @@ def test_a_picture_or_nonsense_before_a_hello_is_refused(server: TlsServer) -> N
 
 
 def test_who_says_nothing_is_not_waited_for(server: TlsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "HELLO_S", 0.05)
+    monkeypatch.setattr(front_module, "HELLO_S", 0.05)
     with stranger(server) as connection, pytest.raises(ConnectionClosed):
         connection.recv()
+    assert not server.server.counts.connected
 
 
 @contextlib.contextmanager
