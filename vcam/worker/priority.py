@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
 import platform
+import re
 import struct
 import sys
 
@@ -51,9 +53,16 @@ def step_back(nice: int) -> None:
 
 
 def _set_session(nice: int) -> None:
-    """Have the session of this process go before others by so much, where Linux groups by it and lets us."""
+    """Have the session of this process go before others by so much, where Linux groups by it and lets us.
+
+    As it was again when this process ends: a terminal's session outlives it.
+    """
     with contextlib.suppress(OSError), open(AUTOGROUP, "r+", encoding="ascii") as file:  # r+: it makes none
+        before = re.search(r"nice (-?\d+)", file.read())  # "/autogroup-6 nice 0"
+        file.seek(0)
         file.write(str(nice))
+        if before is not None and int(before[1]) != nice:
+            atexit.register(_set_session, int(before[1]))
 
 
 def _set_slice(nanoseconds: int) -> None:
