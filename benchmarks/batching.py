@@ -66,7 +66,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     # all rows in one call of the graph, as on other makers' hardware
-    onnx_runtime._divided = lambda settings, threads: onnx_runtime._Threads(dict.fromkeys(GRAPHS, 1), 1, False, True)
+    onnx_runtime._divided = lambda settings, threads, weights: onnx_runtime._Threads(
+        dict.fromkeys(GRAPHS, 1), 1, beside=False, rows_at_once=True
+    )
     width, _, height = args.size.partition("x")
     result = {
         name: measured(args.model, Runtime(name), (int(width), int(height)), args.repeats)
