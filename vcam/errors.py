@@ -9,7 +9,9 @@
     ├── DeviceError         a camera or a virtual camera cannot be used
     ├── VideoError          a video, a picture or its sound cannot be read or written
     ├── RemoteError         an engine server cannot be used, or what it or its camera sends
-    │   └── RemoteRefused   one of the two ends the connection for a reason that has a name
+    │   ├── RemoteRefused   one of the two ends the connection for a reason that has a name
+    │   ├── CodecError      a picture on its way cannot be encoded or decoded as was agreed
+    │   └── MessageTooLarge a message on its way is larger than may be
     ├── ServiceError        the start at login cannot be set up
     └── ObsError            OBS Studio cannot be reached, or refused something
         ├── ObsGone         it is not there, or not any more
@@ -82,6 +84,10 @@ class RemoteRefused(RemoteError):
 
 class CodecError(RemoteError):
     """A picture on its way to or from a server cannot be encoded or decoded as was agreed; the message says why."""
+
+
+class MessageTooLarge(RemoteError):
+    """A message of a WebSocket is larger than may be; it is ended before the rest of it comes."""
 
 
 class ServiceError(VcamError):

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -113,17 +115,24 @@ def test_the_installed_program_translates(installed: Path, tmp_path: Path) -> No
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
 
 
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder of a short name: a socket's may have 107 letters, and pytest's own folders have nearly as many."""
+    with tempfile.TemporaryDirectory(prefix="vcam-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="folders are not those of HOME there")
-def test_a_run_and_its_removal_leave_nothing(installed: Path, tmp_path: Path) -> None:
+def test_a_run_and_its_removal_leave_nothing(installed: Path, home: Path) -> None:
     inherited = ("VCAM_", "XDG_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(inherited)}
-    environment |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    environment |= {"HOME": str(home), "TMPDIR": str(home)}
     run = [str(installed / "vcam"), "run", "--source", "pattern", "--frames", "10", "--sink", "none", "--port", "0"]
-    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(run, cwd=home, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert list(tmp_path.rglob("vcam.log"))
+    assert list(home.rglob("vcam.log"))
     run = [str(installed / "vcam"), "uninstall", "--yes"]
-    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(run, cwd=home, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
+    assert not [path for path in home.rglob("*") if not path.is_dir()]
     assert "the program itself: " in done.stdout

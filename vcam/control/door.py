@@ -31,6 +31,11 @@ def open_door(folder: Path) -> tuple[socket.socket, Door]:
     if not hasattr(socket, "AF_UNIX") or sys.platform == "win32":
         return open_port()
     path = _short(private_folder(folder) / SOCKET_FILE)
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise VcamError(
+            f"{path}: a socket's name may have {_LONGEST_PATH} letters; commands come in there: set VCAM_STATE_FOLDER "
+            "to a folder whose name is short"
+        )
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -39,7 +44,7 @@ def open_door(folder: Path) -> tuple[socket.socket, Door]:
         listener.listen(64)
     except OSError as error:
         listener.close()
-        raise VcamError(f"{path} cannot be made ({error.strerror}); commands come in there") from error
+        raise VcamError(f"{path} cannot be made ({error.strerror or error}); commands come in there") from error
     return listener, str(path)
 
 

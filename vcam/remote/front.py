@@ -26,7 +26,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from vcam.errors import RemoteError
+from vcam.errors import MessageTooLarge, RemoteError
 from vcam.remote.certificate import Certificate
 from vcam.remote.protocol import HELLO_S, LARGEST_PICTURE, LARGEST_TEXT, PATH, Refusal, Refused, packed
 
@@ -46,10 +46,6 @@ _TOO_LARGE = b"\x88\x02\x03\xf1"  # a WebSocket's close frame, code 1009
 _BUSY = "the server takes no connection now: it is starting, or busy"
 
 
-class TooLargeError(Exception):
-    """A message of a WebSocket is larger than may be."""
-
-
 class MessageLengths:
     """Reads the lengths of the frames in a WebSocket's bytes, however they are cut (RFC 6455, 5.2).
 
@@ -65,7 +61,7 @@ class MessageLengths:
         self.whole, self.closes = 0, False
 
     def take(self, data: bytes) -> None:
-        """Read on; raises TooLargeError as soon as a length says it, before what it tells of comes."""
+        """Read on; raises MessageTooLarge as soon as a length says it, before what it tells of comes."""
         at = 0
         while at < len(data):
             if self._left:
@@ -96,11 +92,11 @@ class MessageLengths:
         self._head.clear()
         if control:  # between the frames of a message
             if size:
-                raise TooLargeError
+                raise MessageTooLarge("a message is larger than may be")
             return
         self._message += self._left
         if self._message > self._limit:
-            raise TooLargeError
+            raise MessageTooLarge("a message is larger than may be")
         if last:
             self._message, self._limit = 0, self._most
         self._end_frame()
@@ -253,7 +249,7 @@ class Front:
         lengths = MessageLengths()
         try:
             said = await asyncio.wait_for(_first_message(stranger.reader, lengths), HELLO_S)
-        except TooLargeError:
+        except MessageTooLarge:
             stranger.writer.write(_TOO_LARGE)
             return
         except (OSError, TimeoutError, EOFError):
@@ -318,11 +314,11 @@ async def _asked(port: int, request: bytes) -> tuple[_Pipe, bytes] | None:
 
 
 async def _first_message(reader: asyncio.StreamReader, lengths: MessageLengths) -> bytes:
-    """Return what a camera says until its first message is whole. Raises TooLargeError, and EOFError where none is."""
+    """Return what a camera says until its first message is whole. Raises MessageTooLarge, EOFError where none is."""
     said = bytearray()
     while not lengths.whole:
         if len(said) > 2 * LARGEST_TEXT:  # with much else between its frames
-            raise TooLargeError
+            raise MessageTooLarge("a message is larger than may be")
         if not (data := await reader.read(_CHUNK)):
             raise EOFError
         lengths.take(data)
@@ -341,10 +337,10 @@ async def _joined(stranger: _Pipe, behind: _Pipe, lengths: MessageLengths) -> No
     ]
     try:
         done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if any(isinstance(one.exception(), TooLargeError) for one in done):
+        if any(isinstance(one.exception(), MessageTooLarge) for one in done):
             stranger.writer.write(_TOO_LARGE)
         for one in done:
-            if (error := one.exception()) is not None and not isinstance(error, TooLargeError):
+            if (error := one.exception()) is not None and not isinstance(error, MessageTooLarge):
                 raise error
     finally:
         for one in both:
@@ -353,7 +349,7 @@ async def _joined(stranger: _Pipe, behind: _Pipe, lengths: MessageLengths) -> No
 
 
 async def _handed_over(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lengths: MessageLengths) -> None:
-    """Hand over until one side ends, takes nothing for STALLED_S, or has closed CLOSE_S ago. Raises TooLargeError."""
+    """Hand over until one side ends, takes nothing for STALLED_S, or has closed CLOSE_S ago. Raises MessageTooLarge."""
     with contextlib.suppress(OSError, TimeoutError):
         while data := await asyncio.wait_for(reader.read(_CHUNK), CLOSE_S if lengths.closes else None):
             lengths.take(data)

@@ -889,3 +889,14 @@ def test_a_file_that_names_others_must_name_them_by_full_paths(tmp_path: Path) -
     assert profile_files.imported("gold", text + "steps = 2", tmp_path) == tmp_path / "gold.toml"
     with pytest.raises(ProfileError, match=r"gold\.toml"):
         profile_files.imported("gold", "name = 3", tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a port is taken there")
+def test_a_door_of_too_long_a_name_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vcam.control import door
+
+    deep = tmp_path / ("d" * 90)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(deep))
+    with pytest.raises(VcamError, match="set VCAM_STATE_FOLDER to a folder whose name is short"):
+        door.open_door(deep / "state")

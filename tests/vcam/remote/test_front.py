@@ -18,10 +18,10 @@ from websockets.utils import accept_key
 
 from tests.support.engine_server import wait_long
 from tests.support.patience import PATIENCE_S, until
-from vcam.errors import RemoteError
+from vcam.errors import MessageTooLarge, RemoteError
 from vcam.remote import front as front_module
 from vcam.remote.certificate import Certificate, made_certificate
-from vcam.remote.front import Front, MessageLengths, TooLargeError
+from vcam.remote.front import Front, MessageLengths
 from vcam.remote.protocol import LARGEST_PICTURE, LARGEST_TEXT, PATH
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
@@ -392,9 +392,9 @@ def test_lengths_are_read_however_the_bytes_are_cut() -> None:
         lengths = MessageLengths(first=5, most=70_300)
         for at in range(0, len(whole), step):
             lengths.take(whole[at : at + step])
-    with pytest.raises(TooLargeError):
+    with pytest.raises(MessageTooLarge):
         MessageLengths(first=5, most=70_299).take(whole)
-    with pytest.raises(TooLargeError):
+    with pytest.raises(MessageTooLarge):
         MessageLengths(first=4).take(whole)
 
 
