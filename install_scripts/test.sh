@@ -15,7 +15,7 @@ fi
 for system in win32 darwin; do # what runs there alone; what runs elsewhere alone is unreachable there
     "$PY" -m mypy --platform "$system" --no-warn-unreachable --cache-dir ".mypy_cache/$system" core vcam
 done
-"$PY" -m pytest -m "not slow and not browser and not fuzz" -n logical --maxprocesses 4 --dist loadfile --cov --cov-report=term
+"$PY" -m pytest -m "not slow and not browser and not fuzz" -n 4 --dist loadfile --cov --cov-report=term
 # what runs in other processes (bridge, tray, the engine's child) is tested and not counted
 "$PY" -m coverage report --include="core/*" --format=total --fail-under=95
 "$PY" -m coverage report --include="vcam/*" --format=total --fail-under=88
