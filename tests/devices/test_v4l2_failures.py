@@ -187,8 +187,9 @@ class Watched:
 
     def check(self) -> None:
         """No gap, nothing raw, at the end the translation again."""
+        seen = len(self.recorder.shots)
         # what a camera gave before a change, its buffers keep for a while, and it is translated too
-        self.live.until(self._is_back, "translating what the camera shows again")
+        self.live.until(lambda: len(self.recorder.shots) > seen + 2 and self._is_back(), "translating what is shown")
         shots = self.recorder.shots[max(0, self.start - 1) :]
         assert all(shot is not None for _, shot in shots), "the reader was refused a picture"
         gaps = np.diff([at for at, _ in shots])
