@@ -319,21 +319,22 @@ def _tensors(path: Path) -> list[Stored]:
     try:
         return [
             Stored(key, str(one["dtype"]), math.prod(one["shape"]), one["data_offsets"][1] - one["data_offsets"][0])
-            for key, one in _header(path).items()
+            for key, one in header(path)[0].items()
             if key != "__metadata__"
         ]
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ModelError(f"{path}: is no safetensors file; fetch the model again") from error
 
 
-def _header(path: Path) -> dict[str, Any]:
-    """Read the header of a safetensors file: 8 bytes of length, then JSON (safetensors' README). Raises ModelError."""
+def header(path: Path) -> tuple[dict[str, Any], int]:
+    """Read the header of a safetensors file (safetensors' README), and where its tensors begin. Raises ModelError."""
     try:
         with path.open("rb") as file:
-            header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            length = int.from_bytes(file.read(8), "little")  # of the JSON that follows
+            found: dict[str, Any] = json.loads(file.read(length))
     except (OSError, ValueError, MemoryError, OverflowError, RecursionError) as error:
         raise ModelError(f"{path}: is no safetensors file; fetch the model again") from error
-    return header
+    return found, 8 + length
 
 
 def scheduler_config(folder: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from core.models.description import (
     fingerprint,
     graphs_of,
     has_graphs,
+    stored,
     tokenizer_of,
 )
 from core.models.folder_files import check_keys, part_config, read_json, whole
@@ -99,7 +100,7 @@ def load(resolved: Resolved) -> Model:
             "auto takes) or compiled runs it"
         )
     manifest = read_manifest(description)
-    weights = sum(value.size for value in weights_of(folder / "unet").values())
+    weights = sum(tensor.numbers for tensor in stored(folder / "unet"))
     threads = _divided(settings, torch.get_num_threads(), weights)
     factor = int(manifest["factor"])
     channels = int(part_config(folder, "unet")["in_channels"])

@@ -6,9 +6,7 @@ go of what it was given. So a model is in memory about once, whatever its files 
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from core.models.description import header
 from core.runtimes.folding import Chain, compose
 
 _MAPPED: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
@@ -37,13 +36,12 @@ def _stored(file: Path) -> Weights:
     from safetensors import safe_open
 
     found: Weights = {}
-    with safe_open(file, framework="pt") as stored, file.open("rb") as raw:  # the first has checked the header
-        (length,) = struct.unpack("<Q", raw.read(8))
-        header = json.loads(raw.read(length))
+    with safe_open(file, framework="pt") as stored:  # it checks the header
+        told, base = header(file)
         for name in stored.keys():  # noqa: SIM118
-            kind, shape = _MAPPED.get(header[name]["dtype"]), tuple(header[name]["shape"])
+            kind, shape = _MAPPED.get(told[name]["dtype"]), tuple(told[name]["shape"])
             if kind is not None and kind.itemsize * math.prod(shape) >= _LEAST:
-                begin = 8 + length + header[name]["data_offsets"][0]
+                begin = base + told[name]["data_offsets"][0]
                 found[name] = np.memmap(file, kind, mode="c", offset=begin, shape=shape)
             else:
                 found[name] = stored.get_tensor(name).float().numpy().copy()
