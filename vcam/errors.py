@@ -89,6 +89,9 @@ class CodecError(RemoteError):
 class MessageTooLarge(RemoteError):
     """A message of a WebSocket is larger than may be; it is ended before the rest of it comes."""
 
+    def __init__(self) -> None:
+        super().__init__("a message is larger than may be")
+
 
 class ServiceError(VcamError):
     """The start at login cannot be set up; the message names the command or file that failed."""

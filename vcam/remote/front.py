@@ -28,7 +28,7 @@ from websockets.uri import parse_uri
 
 from vcam.errors import MessageTooLarge, RemoteError
 from vcam.remote.certificate import Certificate
-from vcam.remote.protocol import HELLO_S, LARGEST_PICTURE, LARGEST_TEXT, PATH, Refusal, Refused, packed
+from vcam.remote.protocol import HEALTH, HELLO_S, LARGEST_PICTURE, LARGEST_TEXT, PATH, Refusal, Refused, packed
 
 LOG = logging.getLogger("vcam.serve")
 HANDSHAKE_S = 5.0  # until a connection is secured
@@ -39,7 +39,6 @@ CLOSE_S = 2.0  # that a connection lasts after behind has closed its WebSocket
 LARGEST_HEAD = 8 * 1024  # bytes of a request
 MOST_UNFINISHED, MOST_OF_ONE = 1024, 256  # connections that behind has not taken, of all and of one address
 BACKLOG = 512
-HEALTH = "/health"
 _CHUNK = 64 * 1024
 _ANY = 1 << 64  # bytes
 _TOO_LARGE = b"\x88\x02\x03\xf1"  # a WebSocket's close frame, code 1009
@@ -92,11 +91,11 @@ class MessageLengths:
         self._head.clear()
         if control:  # between the frames of a message
             if size:
-                raise MessageTooLarge("a message is larger than may be")
+                raise MessageTooLarge
             return
         self._message += self._left
         if self._message > self._limit:
-            raise MessageTooLarge("a message is larger than may be")
+            raise MessageTooLarge
         if last:
             self._message, self._limit = 0, self._most
         self._end_frame()
@@ -180,12 +179,10 @@ class Front:
 
     def _make_way(self, address: str) -> None:
         """End the oldest unfinished connection where there are too many, of this address or of all."""
-        own = [task for task, one in self._unfinished.items() if one == address]
-        if len(own) > MOST_OF_ONE:
-            own[0].cancel()
-            del self._unfinished[own[0]]
-        elif len(self._unfinished) > MOST_UNFINISHED:
-            oldest = next(iter(self._unfinished))
+        every = list(self._unfinished)
+        own = [task for task in every if self._unfinished[task] == address]
+        crowd = own if len(own) > MOST_OF_ONE else every if len(every) > MOST_UNFINISHED else []
+        for oldest in crowd[:1]:
             oldest.cancel()
             del self._unfinished[oldest]
 
@@ -318,7 +315,7 @@ async def _first_message(reader: asyncio.StreamReader, lengths: MessageLengths) 
     said = bytearray()
     while not lengths.whole:
         if len(said) > 2 * LARGEST_TEXT:  # with much else between its frames
-            raise MessageTooLarge("a message is larger than may be")
+            raise MessageTooLarge
         if not (data := await reader.read(_CHUNK)):
             raise EOFError
         lengths.take(data)

@@ -190,8 +190,11 @@ class EngineHost:
         self.pictures = 0  # translated so far
         self.busy_s = 0.0  # that the engines worked
         self._threads = [
-            threading.Thread(target=work, name=name, daemon=True)
-            for work, name in ((self._work, "vcam-engines"), (self._load, "vcam-loads"))
+            threading.Thread(target=self._repeat, args=(due, work), name=name, daemon=True)
+            for due, work, name in (
+                (lambda one: one.waits or one.begins, self._take_turn, "vcam-engines"),
+                (lambda one: one.model is None, self._load_next, "vcam-loads"),
+            )
         ]
         for one in self._threads:
             one.start()
@@ -297,37 +300,28 @@ class EngineHost:
         for one in self._threads:
             one.join(10)
 
-    # ---- the thread that loads models
-
-    def _load(self) -> None:
+    def _repeat(self, due: Callable[[Stream], bool], work: Callable[[], None]) -> None:
+        """Do the work whenever it is due for a stream, to the end: the life of a thread."""
         while True:
             with self._changed:
-                while not self._ending and all(one.model is not None for one in self._streams):
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._ending or any(map(due, self._streams)))
                 if self._ending:
                     return
-            self._load_next()
+            work()
+
+    # ---- the thread that loads models
 
     def _load_next(self) -> None:
         """Load what the stream that waits longest asks for; this thread holds none of it afterwards."""
         with self._changed:
             first = next((one for one in self._streams if one.model is None), None)
-            there = None if first is None else self._models.get(first.settings)  # brought back meanwhile
         if first is None:
             return
         settings = first.settings
-        if there is not None:
-            self._hand_over(settings, there)
-            return
         try:
             model = self._loaded(settings, first.look)
-        except StreamV2VError as error:
-            self._load_failed(settings, str(error), memory_short=isinstance(error, MemoryShort))
-            return
-        except Exception as error:
-            LOG.exception("an engine could not be loaded")
-            text = f"the engine could not be loaded ({type(error).__name__})"
-            self._load_failed(settings, text, memory_short=False)
+        except Exception as error:  # noqa: BLE001  `_not_loaded` logs it; the thread goes on with the next
+            self._load_failed(settings, _not_loaded(error), memory_short=isinstance(error, MemoryShort))
             return
         self._hand_over(settings, model)
         self._put_out(but=(self.offer.usual, settings))
@@ -416,15 +410,6 @@ class EngineHost:
 
     # ---- the thread that calls the engines
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._ending and not any(one.waits or one.begins for one in self._streams):
-                    self._changed.wait()
-                if self._ending:
-                    return
-            self._take_turn()
-
     def _take_turn(self) -> None:
         """Do one thing for the stream whose turn it is; this thread holds nothing of it afterwards."""
         with self._changed:
@@ -460,13 +445,9 @@ class EngineHost:
         assert stream.model is not None
         try:
             engine = stream.model.another(stream.look)
-        except Exception as error:
-            known = isinstance(error, StreamV2VError)
-            if not known:
-                LOG.error("a stream could not begin", exc_info=error)
-            text = str(error) if known else f"the engine could not be loaded ({type(error).__name__})"
+        except Exception as error:  # noqa: BLE001  `_not_loaded` logs it; it costs this stream alone
             self.end(stream)
-            stream.tell(Refused(Refusal.ENGINE, text))
+            stream.tell(Refused(Refusal.ENGINE, _not_loaded(error)))
             return
         with self._changed:
             if stream.closed:
@@ -543,6 +524,14 @@ class EngineHost:
         except Exception as error:
             LOG.exception("the engine works no more")
             self.broken = f"the engine failed ({type(error).__name__})"
+
+
+def _not_loaded(error: Exception) -> str:
+    """Return why there is no engine, in words for a camera; what nobody foresaw is logged."""
+    if isinstance(error, StreamV2VError):
+        return str(error)
+    LOG.error("an engine could not be loaded", exc_info=error)
+    return f"the engine could not be loaded ({type(error).__name__})"
 
 
 def engine_maker(factory: str, threads: int) -> MakeEngine:

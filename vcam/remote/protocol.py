@@ -1,9 +1,9 @@
 """What a camera and an engine server send each other over their WebSocket: messages, pictures, limits. Pure functions.
 
-Text messages are JSON objects with a "type"; pictures are binary messages, a fixed header and a JPEG,
-or H.264 where both sides can. The camera says
-Hello first, and nothing is looked at before its token. Whatever the other side sends that is not exactly this raises
-RemoteError, whose text is a sentence for the user; it never costs more than the message's own size.
+Text messages are JSON objects with a "type"; pictures are binary messages, a fixed header and a JPEG, or H.264 where
+both sides can. The camera says Hello first, and nothing is looked at before its token. Whatever the other side sends
+that is not exactly this raises RemoteError, whose text is a sentence for the user; it never costs more than the
+message's own size.
 
 Numbers on the wire are big-endian. Clocks of two machines are never compared: pictures have numbers, by which the
 camera knows when each was taken, and times on the wire are durations.
@@ -43,6 +43,7 @@ from vcam.frames import EngineFacts
 
 VERSION = 2
 PATH = "/v1/stream"
+HEALTH = "/health"  # a GET: whether the server is well
 WINDOW = 2  # pictures that a camera may have given and not been answered
 LARGEST_TEXT = 64 * 1024  # bytes of a text message: all prompts of many profiles
 LARGEST_PICTURE = 4 * 1024 * 1024  # bytes of a picture's message: a JPEG of 2048x2048

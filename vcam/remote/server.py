@@ -22,6 +22,7 @@ from vcam.remote.codecs import PictureCodec, codecs
 from vcam.remote.host import EngineHost, Made, PictureOrder, Stream, StreamOrder
 from vcam.remote.protocol import (
     ALIVE_S,
+    HEALTH,
     HELLO_S,
     LARGEST_TEXT,
     NO_RECEIPT,
@@ -152,7 +153,7 @@ class EngineServer:
                 await send({"type": f"lifespan.{step}.complete"})
 
     async def _http(self, scope: Mapping[str, Any], send: Send) -> None:
-        known = scope["path"] == "/health" and scope["method"] in ("GET", "HEAD")
+        known = scope["path"] == HEALTH and scope["method"] in ("GET", "HEAD")
         status = 404 if not known else 503 if self.host.broken else 200
         await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
         text = b"well\n" if status == 200 else b"not well\n" if known else b"not found\n"

@@ -40,8 +40,8 @@ class RunOptions:
     profile says; usual_framing: where it says nothing. region, elsewhere: of every profile's look. engine: asked for
     here, over what a profile asks for; machine: what config.toml says of the engine. threads: the engine's CPU threads.
     automatic: what the preset `auto` takes, by model, as this machine was measured before. remote: wss://host:port of
-    the server where the engine is, "" for here; remote_fallback: what shows while that fails,
-    remote_codec: how pictures go there.
+    the server where the engine is, "" for here; remote_fallback: what shows while that fails; remote_codec: how
+    pictures go there.
     """
 
     source: str = "auto"
