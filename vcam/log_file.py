@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import queue
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any, TextIO
 
 from core import folders
 
@@ -106,6 +108,42 @@ def _program(at_terminal: bool) -> str:
     return f'"{ours}"' if " " in str(ours) else str(ours)
 
 
+class _Lossy(io.RawIOBase):
+    """Writes to `to`, which lies below `stream`; what that does not take is lost."""
+
+    def __init__(self, stream: TextIO, to: io.RawIOBase) -> None:
+        self._stream, self._to = stream, to  # a stream that nobody holds closes what it lies on
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._to.fileno()
+
+    def isatty(self) -> bool:
+        return self._to.isatty()
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._to.write(data) or len(data)
+        except OSError:
+            return len(data)
+
+
+def lossy(stream: TextIO) -> TextIO:
+    """Return the stream so that what it does not take (a full disk, a closed terminal) is lost and raises nothing.
+
+    An ordinary stream keeps such text, and raises again whenever somebody flushes it: multiprocessing does at each
+    start of a process, so that no engine could be started any more. What lies on no file is returned as it is.
+    """
+    buffer = getattr(stream, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)
+    if not isinstance(raw, io.RawIOBase) or isinstance(raw, _Lossy):
+        return stream
+    below = io.BufferedWriter(_Lossy(stream, raw))
+    return io.TextIOWrapper(below, stream.encoding, "backslashreplace", line_buffering=True)
+
+
 def announce(text: str) -> None:
     """Tell the user at the terminal what was chosen or what happened, and keep it in the log."""
     with contextlib.suppress(OSError):  # a terminal that was closed, a full disk: neither is a reason to end
@@ -181,21 +219,23 @@ class Repeats(logging.Filter):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._clock = clock
+        self._clock, self._lock = clock, threading.RLock()  # of any thread; a destructor may log in between
         self._seen: dict[tuple[str, int, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether the record is to be written; it may then name those left out."""
         if record.levelno < logging.WARNING:
             return True
-        now, kind = self._clock(), (record.name, record.levelno, str(record.msg))
-        told_s, left_out = self._seen.get(kind, (float("-inf"), 0))
-        if now < told_s + REPEAT_S:
-            self._seen[kind] = told_s, left_out + 1
-            return False
-        if len(self._seen) >= _KINDS:
-            self._seen = {one: seen for one, seen in self._seen.items() if now < seen[0] + REPEAT_S}
-        self._seen[kind] = now, 0
+        kind = record.name, record.levelno, str(record.msg)
+        with self._lock:
+            now = self._clock()
+            told_s, left_out = self._seen.get(kind, (float("-inf"), 0))
+            if now < told_s + REPEAT_S:
+                self._seen[kind] = told_s, left_out + 1
+                return False
+            if len(self._seen) >= _KINDS:
+                self._seen = {one: seen for one, seen in list(self._seen.items()) if now < seen[0] + REPEAT_S}
+            self._seen[kind] = now, 0
         if left_out:
             record.msg, record.args = f"{record.getMessage()} (and {left_out} times more since it was last said)", None
         return True

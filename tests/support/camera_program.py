@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 
 from core.settings import EngineSettings
+from tests.support import stacks
 from tests.support.fake_engine import FACTORY
 from vcam.cli.main import main
 from vcam.daemon import daemon
 from vcam.settings.run_options import RunOptions, RunReport
 
+stacks.tell_when_asked()
 run = daemon.run
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -40,6 +41,8 @@ class FakeEngine:
 
     def __init__(self, settings: EngineSettings, look: Look, frame_s: float = 0.0) -> None:
         self.settings, self.look, self.frame_s = settings, look, frame_s
+        if "talk" in look.prompt.split():  # as libraries do while they load
+            print("a remark", file=sys.stderr, flush=True)
         self.delay = settings.steps - 1
         self.pictures: list[Picture] = []
         self.prepared: list[str] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import sys
 import time
 from collections.abc import Callable
 
@@ -18,8 +20,14 @@ def until(
     what: str | Callable[[], object] = "it did not happen",
     meanwhile: Callable[[], object] = pause,
 ) -> None:
-    """Return once `true` is. what: to be said when it never is; meanwhile: what the test does between two looks."""
+    """Return once `true` is. what: to be said when it never is; meanwhile: what the test does between two looks.
+
+    When it never is, what every thread of this process is at is printed, too.
+    """
     end_s = time.monotonic() + PATIENCE_S
     while not true():
-        assert time.monotonic() < end_s, what if isinstance(what, str) else what()
+        if time.monotonic() >= end_s:
+            if sys.__stderr__ is not None:
+                faulthandler.dump_traceback(sys.__stderr__)
+            raise AssertionError(what if isinstance(what, str) else what())
         meanwhile()

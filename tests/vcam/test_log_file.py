@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.one_at_a_time import meet
 from vcam import log_file
 from vcam.cli.arguments import build_parser, verbs_of
 from vcam.log_file import JOURNAL
@@ -101,6 +105,44 @@ def test_messages_without_end_are_not_remembered_without_end() -> None:
         now[0] += 1
         repeats.filter(logging.LogRecord("x", logging.ERROR, "", 0, f"message {n}", None, None))
     assert len(repeats._seen) <= 1001
+
+
+def test_two_threads_that_log_are_remembered_one_after_the_other() -> None:
+    def logging_by(clock: Callable[[], float]) -> Callable[[], object]:
+        repeats = log_file.Repeats(clock)
+        return lambda: repeats.filter(logging.LogRecord("x", logging.ERROR, "", 0, "out of files", None, None))
+
+    assert not meet(logging_by)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is a full disk")
+@pytest.mark.parametrize("buffering", [-1, 0], ids=["buffered", "unbuffered"])
+def test_what_a_full_disk_does_not_take_is_lost_and_no_later_flush_fails(buffering: int) -> None:
+    with open("/dev/full", "wb", buffering=buffering) as full:
+        stream = io.TextIOWrapper(full, "ascii", write_through=not buffering)
+        kept = log_file.lossy(stream)
+        print("the panel: Zoë", file=kept, flush=True)
+        kept.flush()  # as multiprocessing does when it starts a process
+        assert (kept.fileno(), kept.isatty()) == (full.fileno(), False)
+        assert log_file.lossy(kept) is kept
+        kept.close()
+
+
+def test_what_is_taken_is_written_whole_and_a_pipe_that_is_full_takes_no_time(tmp_path: Path) -> None:
+    with (tmp_path / "said").open("w", encoding="ascii") as file:
+        print("the panel: Zoë", file=log_file.lossy(file))
+    assert (tmp_path / "said").read_text() == "the panel: Zo\\xeb\n"
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(reading, "rb"), open(writing, "w") as pipe:
+        kept = log_file.lossy(pipe)
+        for _ in range(100):
+            print("x" * 10_000, file=kept, flush=True)
+
+
+def test_what_lies_on_no_file_stays_as_it_is() -> None:
+    stream = io.StringIO()
+    assert log_file.lossy(stream) is stream
 
 
 def test_commands_are_named_as_they_can_be_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from core.errors import StreamV2VError
 from vcam.cli.arguments import build_parser
 from vcam.cli.output import keep_streams_open, print_note
 from vcam.cli.verbs import INTERRUPTED, VERBS
+from vcam.log_file import lossy
 
 _READER_GONE = 141  # 128 + SIGPIPE
 
@@ -19,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a console that cannot show a name still shows the rest
+    sys.stderr = lossy(sys.stderr)  # what is told on the way is no reason to fail; a result that is lost is one
     try:
         return _run_verb(argv)
     except KeyboardInterrupt:

@@ -279,7 +279,7 @@ class Daemon:
             gc.unfreeze()
             sys.setswitchinterval(interval)
             TERMINAL.wait()
-        if trouble := self._log.troubles.get("publish"):
+        if trouble := self._log.trouble_of("publish"):
             raise VcamError(f"publishing ended: {trouble}; please report this with the lines above")
         if self._pipeline.lost:
             raise VcamError(self._pipeline.lost)
@@ -293,7 +293,7 @@ class Daemon:
     def _why_ended(self) -> str:
         if self._reasons:
             return self._reasons[0]
-        if trouble := self._log.troubles.get("publish"):
+        if trouble := self._log.trouble_of("publish"):
             return f"publishing failed, {trouble}"
         frames = self.choice.options.frames
         if frames is not None and self._pipeline.slots.counts.published >= frames:

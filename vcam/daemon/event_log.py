@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import traceback
 from collections import deque
@@ -17,8 +18,6 @@ class EventLog:
     """The newest LINES lines, and how many there were. May be told and asked from any thread; never raises OSError.
 
     Nobody who tells waits for the terminal or the disk: the pacer tells too, and the thread that carries out a panic.
-
-    troubles: what is not as it should be now, by the part that it came from; "" where it is well again.
     """
 
     def __init__(self) -> None:
@@ -27,16 +26,32 @@ class EventLog:
         self._last_fault = ""
         self._stood_in = False
         self.count = 0
-        self.troubles: dict[str, str] = {"sink": ""}
+        # of the lines and of the troubles, which are by the part that they came from; "" where it is well again
+        self._lock = threading.Lock()
+        self._troubles: dict[str, str] = {"sink": ""}
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the lines, newest last: at (seconds since 1970) and text."""
-        return list(self._lines)
+        with self._lock:
+            return list(self._lines)
+
+    def troubles(self) -> tuple[str, ...]:
+        """Return what is not as it should be now."""
+        with self._lock:
+            standing = list(self._troubles.values())
+        return tuple(text for text in standing if text)
+
+    def trouble_of(self, part: str) -> str:
+        """Return what is not as it should be with a part; "" where all is well."""
+        with self._lock:
+            return self._troubles.get(part, "")
 
     def note(self, text: str) -> None:
         """Add a line for the panel."""
-        self._lines.append({"at": round(time.time(), 3), "text": without_secrets(one_line(text))})
-        self.count += 1
+        line = {"at": round(time.time(), 3), "text": without_secrets(one_line(text))}
+        with self._lock:
+            self._lines.append(line)
+            self.count += 1
 
     def say(self, text: str) -> None:
         """Tell the user at the terminal and at the panel."""
@@ -64,9 +79,15 @@ class EventLog:
 
     def trouble(self, part: str, text: str) -> None:
         """Tell once what is not as it should be with a part; "": it is well again."""
-        if text and text != self.troubles.get(part):
+        if self.set_trouble(part, text) and text:
             self.say(text)
-        self.troubles[part] = text
+
+    def set_trouble(self, part: str, text: str) -> bool:
+        """Keep, without a word of it, what is not as it should be with a part; return whether that is new."""
+        with self._lock:
+            before = self._troubles.get(part, "")
+            self._troubles[part] = text
+        return text != before
 
     def stands_in(self, why: str) -> None:
         """Tell once that this machine's engine shows in place of the server's, and once that it no longer does."""
@@ -78,6 +99,5 @@ class EventLog:
     def sink_said(self, text: str) -> None:
         """Tell once why the sink takes no pictures; "": it takes them again."""
         text = one_line(text)
-        if text != self.troubles["sink"]:
+        if self.set_trouble("sink", text):
             self.say(text or "the sink takes pictures again")
-        self.troubles["sink"] = text

@@ -88,7 +88,7 @@ class Pipeline:
             self.publisher.publish(self.slots, stop, self._log.sink_said, self._log.fault)
         except Exception as error:  # noqa: BLE001  the pacer itself: nothing can be published any more, and it says why
             self._log.fault("publishing failed", error)
-            self._log.troubles["publish"] = f"{type(error).__name__}: {error}"
+            self._log.set_trouble("publish", f"{type(error).__name__}: {error}")
         finally:
             stop.set()
             self._close_publisher()  # here: nobody else may be at the sink while it sends
@@ -105,4 +105,4 @@ class Pipeline:
 
     def _failed(self, name: str, error: BaseException) -> None:
         self._log.fault(f"{name} failed and is started again", error)
-        self._log.troubles[name] = f"{name} failed ({type(error).__name__}: {error}) and was started again"
+        self._log.set_trouble(name, f"{name} failed ({type(error).__name__}: {error}) and was started again")

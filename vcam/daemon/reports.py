@@ -36,7 +36,7 @@ def status_of(
         pipeline.slots.counts,
     )
     facts = engine.facts or EngineFacts(choice.settings.model, str(choice.settings.runtime), choice.settings.device)
-    notes = [trouble for trouble in log.troubles.values() if trouble]
+    notes = list(log.troubles())
     if state != "failed" and engine.phase is EnginePhase.RUNNING and engine.text:
         notes.append(engine.text)
     from core.models.prompt_reading import prompt_notes

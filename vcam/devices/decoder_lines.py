@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vcam.log_file import JOURNAL
+from vcam.log_file import JOURNAL, lossy
 
 # its warnings (jerror.h of libjpeg), which it prints as lines of their own
 _LIBJPEG = re.compile(
@@ -64,7 +64,7 @@ def decoders_in_log() -> Iterator[DecoderLines]:
     os.dup2(theirs, 2)
     os.close(theirs)
     before = sys.stderr
-    direct = open(terminal, "w", encoding=before.encoding, errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    direct = lossy(open(terminal, "w", encoding=before.encoding, buffering=1, closefd=False))  # noqa: SIM115
     thread = threading.Thread(target=_pass_on, args=(ours, terminal, lines), name="vcam-stderr", daemon=True)
     thread.start()
     sys.stderr = direct
@@ -74,8 +74,7 @@ def decoders_in_log() -> Iterator[DecoderLines]:
         sys.stderr = before
         os.dup2(terminal, 2)  # closes the pipe's end; a child that still has it keeps the thread, a daemon
         thread.join(1.0)
-        with contextlib.suppress(OSError):  # what a closed terminal did not take is no failure of the run's end
-            direct.close()
+        direct.close()
 
 
 def _pass_on(source: int, terminal: int, known: DecoderLines) -> None:

@@ -25,25 +25,35 @@ COMMAND = (sys.executable, "-P", "-m", "vcam.obs.bridge")
 
 
 class Seldom:
-    """Says a text once in REPEAT_S: whoever listens in OBS's place shall not fill the terminal, the page or the log."""
+    """Says a text once in REPEAT_S: whoever listens in OBS's place shall not fill the terminal, the page or the log.
+
+    May be called from any thread.
+    """
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._say, self._clock = say, clock
+        self._say, self._clock, self._lock = say, clock, threading.Lock()
         self._said: dict[str, tuple[float, int]] = {}
 
     def __call__(self, text: str) -> None:
         """Say the text, and how often it was left out; or leave it out."""
+        with self._lock:
+            left_out = self._left_out(text)
+        if left_out is not None:
+            self._say(f"{text} (and {left_out} times more since it was last said)" if left_out else text)
+
+    def _left_out(self, text: str) -> int | None:
+        """Return how often the text was left out since it was said, None where it is left out now."""
         now = self._clock()
         said_s, left_out = self._said.get(text, (float("-inf"), 0))
         if now < said_s + REPEAT_S:
             self._said[text] = said_s, left_out + 1
-            return
+            return None
         if len(self._said) >= MOST_TEXTS:
             self._said = {one: seen for one, seen in self._said.items() if now < seen[0] + REPEAT_S}
             if len(self._said) >= MOST_TEXTS:
-                return  # nobody says so much who means well
+                return None  # nobody says so much who means well
         self._said[text] = now, 0
-        self._say(f"{text} (and {left_out} times more since it was last said)" if left_out else text)
+        return left_out
 
 
 class BridgeProcess:

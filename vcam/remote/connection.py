@@ -429,7 +429,7 @@ class _Wire:
 
     def next(self) -> str | bytes | None:
         """Return the oldest message that came and was not read."""
-        return self._inbox.popleft() if self._inbox else None
+        return _oldest(self._inbox)
 
     def fail(self, end: _End) -> None:
         """End it at once, for this reason unless it has ended already."""
@@ -532,11 +532,19 @@ class _Wire:
             except TimeoutError:
                 await connection.send(_ALIVE)
             self._stirred.clear()
-            while self._outbox:
-                await connection.send(self._outbox.popleft())
+            while (message := _oldest(self._outbox)) is not None:
+                await connection.send(message)
             if self._end is not None:
                 await connection.close()
                 return
+
+
+def _oldest(waiting: deque[str | bytes]) -> str | bytes | None:
+    """Take the oldest message, None where there is none: `fail` empties what waits at any moment, on another thread."""
+    try:
+        return waiting.popleft()
+    except IndexError:
+        return None
 
 
 _ALIVE = packed(Alive())

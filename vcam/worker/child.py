@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from core.errors import StreamV2VError
 from core.settings import EngineSettings, Look
 from vcam.frames import EngineFacts
+from vcam.log_file import lossy
 from vcam.worker.factories import EngineProtocol, builds_loras, instead
 from vcam.worker.messages import (
     EmptyBank,
@@ -42,6 +43,7 @@ def main(
 
     pictures: the name of its SharedPictures. factory: "module:function", as in factories.py. parent: its process id.
     """
+    sys.stdout, sys.stderr = lossy(sys.stdout), lossy(sys.stderr)  # what cannot be said is no reason to end
     _die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches us too; the parent ends us in its order
     if sys.platform != "win32":

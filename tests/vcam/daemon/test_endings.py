@@ -13,9 +13,10 @@ import av
 import psutil
 import pytest
 
+from tests.support import stacks
 from tests.support.patience import PATIENCE_S, until
 from vcam import client
-from vcam.commands import Stop
+from vcam.commands import Status, Stop
 from vcam.errors import VcamError
 
 ROOT = Path(__file__).parents[3]
@@ -27,26 +28,37 @@ class Camera:
 
     def __init__(self, folder: Path, *arguments: str, **streams: Any) -> None:
         self.folder, self.log = folder, folder / "log" / "vcam.log"
-        self.recording = folder / "out.mp4"
+        self.recording, self.stacks = folder / "out.mp4", folder / "stacks"
+        self.stacks.mkdir()
         environment = {
             **os.environ,
             "VCAM_STATE_FOLDER": str(folder / "state"),
             "VCAM_LOG_FOLDER": str(folder / "log"),
             "VCAM_CONFIG_FOLDER": str(folder / "config"),
+            stacks.FOLDER: str(self.stacks),
         }
         command = [sys.executable, "-m", "tests.support.camera_program", "run", "--source", "pattern", "--port", "0"]
         sink = [] if "--sink" in arguments else ["--sink", str(self.recording), "--size", "96x64"]
         given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
         self.process = subprocess.Popen([*command, *sink, *arguments], cwd=ROOT, env=environment, **given)
 
-    def state(self) -> str:
+    def status(self) -> Status | None:
         try:
-            return client.status(self.folder / "state").state
+            return client.status(self.folder / "state")
         except VcamError:
-            return ""
+            return None
 
-    def until_running(self) -> None:
-        until(lambda: self.state() == "running" or self.process.poll() is not None)
+    def until_running(self, but: int | None = None) -> None:
+        """Wait until pictures come. but: of the process of an engine that is over."""
+
+        def runs() -> bool:
+            now = self.status()
+            return now is not None and now.state == "running" and now.engine_pid != but
+
+        def found() -> str:
+            return f"{self.status()}\n{stacks.asked(self.stacks)}"
+
+        until(lambda: runs() or self.process.poll() is not None, found)
         assert self.process.poll() is None, self.process.communicate()
 
     def engines(self) -> list[psutil.Process]:
@@ -114,6 +126,21 @@ def test_a_full_disk_of_the_log_and_the_terminal_is_no_failure_of_the_end(folder
         client.send(Stop(), folder / "state")
         assert camera.ended(engines) == 0, "a service manager would start it again"
     assert camera.plays()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is a full disk")
+def test_a_full_disk_of_the_log_and_the_terminal_keeps_no_engine_from_being_started_again(folder: Path) -> None:
+    (folder / "log" / "vcam.log").symlink_to("/dev/full")
+    with open("/dev/full", "wb") as full:
+        camera = Camera(folder, stdout=full, stderr=full)
+        camera.until_running()  # it has said where the page is, and what it said is kept by no buffer
+        pid = client.status(folder / "state").engine_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        camera.until_running(but=pid)
+        engines = camera.engines()
+        client.send(Stop(), folder / "state")
+        assert camera.ended(engines) == 0
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is a full disk")

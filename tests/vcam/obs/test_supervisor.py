@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.support.clock import Clock
+from tests.support.one_at_a_time import meet
 from tests.support.patience import PATIENCE_S, until
 from vcam.errors import ObsGone
 from vcam.obs import supervisor
@@ -154,6 +155,14 @@ def test_a_text_that_repeats_is_said_once_a_minute_with_its_count() -> None:
     for number in range(10_000):
         seldom(f"OBS: {number}")
     assert len(said) <= 3 + supervisor.MOST_TEXTS
+
+
+def test_two_threads_say_one_after_the_other() -> None:
+    def saying(clock: Callable[[], float]) -> Callable[[], object]:
+        seldom = Seldom(lambda text: None, clock)
+        return lambda: seldom("OBS: waiting")
+
+    assert not meet(saying)
 
 
 def test_a_program_that_ends_each_connection_is_not_asked_for_ever_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import math
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.support.fake_children import QUICK, ScriptedChild, frame
 from tests.support.fake_engine import FACTORY
 from tests.support.patience import PATIENCE_S, until
 from vcam.frames import Picture, Translation
-from vcam.remote.connection import EARLY_MS, WantedCodec, _is_far, _Turn, pause_ms
+from vcam.remote.connection import EARLY_MS, WantedCodec, _is_far, _oldest, _Turn, pause_ms
 from vcam.remote.engines import ServerEngines, server_limits
 from vcam.remote.h264 import Decoder, Encoder
 from vcam.remote.paired import PairedServer
@@ -267,6 +268,19 @@ def test_a_cut_connection_is_gone_at_once_and_none_is_made_until_it_is_mended(
     translated(mended, 2)
     for one in (engine, later, mended):
         one.close()
+
+
+def test_what_a_cut_empties_just_as_it_is_looked_at_is_taken_or_gone() -> None:
+    class CutNow(deque[str | bytes]):
+        """Is emptied as soon as somebody has looked whether anything is there."""
+
+        def __bool__(self) -> bool:
+            there = len(self) > 0
+            self.clear()
+            return there
+
+    waiting = CutNow(["one"])
+    assert [_oldest(waiting), _oldest(waiting)] == ["one", None]
 
 
 def test_an_answer_that_was_too_long_on_its_way_is_not_shown_and_the_next_one_is(

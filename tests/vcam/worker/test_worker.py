@@ -397,6 +397,18 @@ def test_killed_the_parent_takes_child_and_memory_with_it(prompt: str) -> None:
     patience.until(lambda: not psutil.pid_exists(int(pid)) and not Path("/dev/shm", memory).exists(), "left behind")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is a full disk")
+def test_what_a_full_disk_does_not_take_costs_no_engine() -> None:
+    command = [sys.executable, "-m", "tests.support.worker_parent", "talk"]
+    with open("/dev/full", "wb") as full:
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": full, "text": True}
+        with subprocess.Popen(command, cwd=Path(__file__).parents[3], **streams) as parent:
+            assert parent.stdout is not None
+            pid, _ = parent.stdout.readline().split()
+            parent.kill()
+    patience.until(lambda: not psutil.pid_exists(int(pid)), "left behind")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm")
 def test_no_shared_memory_is_left_behind(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     names = []
