@@ -9,7 +9,7 @@ try {
         & $Py -m pytest @args
         exit $LASTEXITCODE
     }
-    foreach ($check in @("ruff", "check", "."), @("ruff", "format", "--check", "."), @("mypy", "--platform", "linux"), @("mypy", "--platform", "win32", "--no-warn-unreachable", "--cache-dir", ".mypy_cache/win32", "core", "vcam"), @("mypy", "--platform", "darwin", "--no-warn-unreachable", "--cache-dir", ".mypy_cache/darwin", "core", "vcam"), @("pytest", "-m", "not slow and not browser and not fuzz", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--cov", "--cov-report=term"), @("coverage", "report", "--include=core/*", "--format=total", "--fail-under=95"), @("coverage", "report", "--include=vcam/*", "--format=total", "--fail-under=88"), @("pytest", "-m", "browser")) {
+    foreach ($check in @("ruff", "check", "."), @("ruff", "format", "--check", "."), @("mypy", "--platform", "linux"), @("mypy", "--config-file", "install_scripts/mypy-elsewhere.ini", "--platform", "win32", "--cache-dir", ".mypy_cache/win32"), @("mypy", "--config-file", "install_scripts/mypy-elsewhere.ini", "--platform", "darwin", "--cache-dir", ".mypy_cache/darwin"), @("pytest", "-m", "not slow and not browser and not fuzz", "-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--cov", "--cov-report=term"), @("coverage", "report", "--include=core/*", "--format=total", "--fail-under=95"), @("coverage", "report", "--include=vcam/*", "--format=total", "--fail-under=88"), @("pytest", "-m", "browser")) {
         & $Py -m @check
         if ($LASTEXITCODE -ne 0) { exit $LASTEXITCODE }
     }

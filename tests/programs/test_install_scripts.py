@@ -27,6 +27,8 @@ case "$*" in
     "-m pip install"*" --target "*) [ -z "$PROVIDER_FAILS" ] && mkdir -p "${10}/onnxruntime" ;;
     "-m pip install"*) exit "${PIP_FAILS:-0}" ;;
     -) cat >/dev/null; echo "${LACKS:-}" ;;
+    "-m mypy "*"--platform ${TYPES_FAIL:-nowhere}"*) echo "vcam/client.py: error of $TYPES_FAIL"; exit 1 ;;
+    "-m pytest -m not slow"*) exit "${TESTS_FAIL:-0}" ;;
 esac
 """
 
@@ -89,6 +91,27 @@ def test_what_the_checks_need_is_enough_to_run(checkout: Checkout) -> None:
     assert checkout.log.read_text().splitlines() == ["-c ", "-m pytest -k bank"]
     assert checkout.start().returncode == 0
     assert checkout.asked("-m pip") == 0
+
+
+@on_unix
+@pytest.mark.parametrize("system", ["linux", "win32", "darwin"])
+@pytest.mark.parametrize("tests", [0, 3])
+def test_what_mypy_has_against_any_system_is_shown_and_fails_the_checks(
+    checkout: Checkout, system: str, tests: int
+) -> None:
+    done = checkout.start(script="test.sh", TYPES_FAIL=system, TESTS_FAIL=str(tests))
+    assert done.returncode == (tests or 1)
+    said = done.stdout.splitlines()
+    assert said[said.index(f"mypy for {system}:") + 1] == f"vcam/client.py: error of {system}"
+    assert [line for line in said if line.startswith("mypy for ")] == [
+        f"mypy for {one}:" for one in ("linux", "win32", "darwin")
+    ]
+    assert checkout.asked("-m pytest") == 1, "what comes after is not begun"
+
+
+@on_unix
+def test_a_test_that_fails_fails_the_checks(checkout: Checkout) -> None:
+    assert checkout.start(script="test.sh", TESTS_FAIL="3").returncode == 3
 
 
 # Stands in for nvidia-smi: a card of the capability in CARD, or a driver that fails.
