@@ -18,6 +18,7 @@ from torch import Tensor
 from core.algorithm.detail import POINTS, Detail
 from training.log import recorder
 from training.optimiser import Muon, split
+from training.precision import autocast
 from training.teachers import TEACHERS
 from training.triples import Triples, read
 from training.vae import signed
@@ -171,7 +172,7 @@ def train(
         again = AGAIN * factor
         seen = torch.cat([noisy(source, random), noisy(source[:again], random)])
         given = torch.cat([made, made[:again]])
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             shown = net(
                 given.contiguous(memory_format=torch.channels_last), seen.contiguous(memory_format=torch.channels_last)
             ).float()

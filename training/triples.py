@@ -22,6 +22,7 @@ from training.data import Photographs, Random
 from training.lessons import Bytes, Shard, to_bytes
 from training.lessons import load as load_lessons
 from training.photos import Photos
+from training.precision import autocast
 from training.run import Parts, load
 from training.scenes import base_picture, degrade
 from training.teachers import ATTRIBUTES, LINED, TEACHERS, analyse, lesson
@@ -52,7 +53,7 @@ def translations(
     hidden = parts.text(ids).last_hidden_state
     alphas = parts.scheduler.alphas_cumprod.to(device)
     given = signed(pictures, device).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device):
         latents = parts.vae.encoder(given).float() * parts.vae.config.scaling_factor
         noise = torch.randn(latents.shape[1:], generator=generator).to(device)
         for timestep in timesteps:

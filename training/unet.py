@@ -32,6 +32,7 @@ from training.parts import (
     Vae,
     Words,
 )
+from training.precision import autocast, precision
 from training.vae import LATENTS, SPREAD, Pairs, pyramid_loss, signed
 
 STRENGTH = ((0, 0.0), (100, 0.15), (200, 0.4), (300, 0.7), (400, 0.92), (480, 1.0), (600, 1.0), (850, 1.1))
@@ -148,7 +149,7 @@ class Latents:
             rows.append(inputs.reshape(-1, *inputs.shape[2:])[row] if kind == "input" else targets[row])
         device = next(self.vae.parameters()).device
         pictures = signed(np.stack(rows), device)
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+        with torch.no_grad(), autocast(device):
             made = self.vae.encoder(pictures.contiguous(memory_format=torch.channels_last)).float().half()
         self.kept.update(zip(missing, made, strict=True))
 
@@ -236,7 +237,7 @@ def predict(
     net: Callable[..., tuple[Tensor, Bank]], noisy: Tensor, timestep: Tensor, text: Tensor, bank: Bank, reading: Reading
 ) -> tuple[Tensor, Bank]:
     """Predicted x0 (scaled latents), and the bank that the picture after it reads."""
-    with torch.autocast(noisy.device.type, torch.bfloat16):
+    with autocast(noisy.device):
         made, seen = net(noisy, timestep, text, bank, reading)
     return made.float() * SPREAD, {name: feature[:, None] for name, feature in seen.items()}
 
@@ -345,12 +346,12 @@ def remember(
     moved = random.integers(-7, 8, (fresh, 2)) * (random.random((fresh, 1)) < 0.5)
     at = (task.corners * 8 + moved).clip(0, room * 8)
     views = noisy_views([lesson.source for lesson in task.lessons], at, phase.window * 8, random)
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+    with torch.no_grad(), autocast(device):
         before = school.vae.encoder(views.to(device, memory_format=torch.channels_last)).float() * school.scale
     with torch.no_grad():
         noisy = add_noise(before, noise, school.alphas[task.timestep])
         past, bank = predict(school.net, noisy, task.timestep, hidden, {}, empty)
-    strengths = torch.from_numpy(random.uniform(0, 0.9, fresh)).to(device, torch.bfloat16)  # as autocast
+    strengths = torch.from_numpy(random.uniform(0, 0.9, fresh)).to(device, precision(device))
     thresholds = torch.from_numpy(random.uniform(0.9, 1, fresh)).float().to(device)
     fresh_rows = torch.zeros(fresh, dtype=torch.bool, device=device)
     return Memories(bank, Reading(fresh_rows, strengths, thresholds), moved, past)
@@ -370,7 +371,7 @@ def judge(
     if phase.decoded:
         some = torch.from_numpy(random.integers(0, len(made), phase.decoded)).to(school.device)
         y, x = random.integers(0, phase.window - 16 + 1, 2)
-        with torch.autocast(school.device.type, torch.bfloat16):
+        with autocast(school.device):
             pair = torch.cat([made[some], target[some]])[..., y : y + 16, x : x + 16] / scale
             shown = school.vae.decoder(pair.contiguous(memory_format=torch.channels_last)).float()
         loss = loss + 0.5 * pyramid_loss(shown[: phase.decoded], shown[phase.decoded :])
@@ -562,7 +563,7 @@ def pairs(shards: list[Shard], folder: Path, count: int, seed: int, device: torc
         for low, high in ((480, 561), (200, 320)):
             timestep = torch.from_numpy(random.integers(low, high, 8)).to(device)
             noisy = add_noise(latents, torch.randn_like(latents), alphas[timestep])
-            with torch.autocast(device.type, torch.bfloat16):
+            with autocast(device):
                 latents = unet(noisy, timestep, hidden).sample.float()
         made.append((latents / scale).half().cpu())
     return Pairs(torch.cat(made), torch.stack(wanted))

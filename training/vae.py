@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from training.lessons import Bytes, Shard
 from training.optimiser import Muon, rate, split
 from training.parts import AutoencoderTiny, Vae
+from training.precision import autocast
 
 LATENTS = 24
 SPREAD = 10.0  # diffusion works on latents of this standard deviation: noise leaves the features of a face alone
@@ -197,7 +198,7 @@ def train(
     begin, step = time.monotonic(), 0
     while (part := (time.monotonic() - begin) / seconds) < 1 and step < most:
         picture = crops(batch, size).to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             if decoder_only:
                 with torch.no_grad():
                     latent = vae.encoder(picture)
