@@ -21,6 +21,7 @@ _LIBJPEG = re.compile(
 # and OpenCV's own: "[ WARN:0@0.249] global grfmt_tiff.cpp:123 TIFF_Warning ...", an error's with an empty line after it
 _OPENCV = re.compile(rb"\[ *(?:DEBUG|INFO|WARN|ERROR|FATAL): *\d+@")
 LOG_EVERY = 100
+PASSED_ON_S = 1.0  # that the end waits until all lines are passed on, at most
 
 
 @dataclass
@@ -61,11 +62,14 @@ def decoders_in_log() -> Iterator[DecoderLines]:
         yield lines
         return
     ours, theirs = os.pipe()
+    over, end = os.pipe()
+    passed_on = threading.Event()
     os.dup2(theirs, 2)
     os.close(theirs)
     before = sys.stderr
     direct = lossy(open(terminal, "w", encoding=before.encoding, buffering=1, closefd=False))  # noqa: SIM115
-    thread = threading.Thread(target=_pass_on, args=(ours, terminal, lines), name="vcam-stderr", daemon=True)
+    arguments = ours, terminal, lines, over, passed_on
+    thread = threading.Thread(target=_pass_on, args=arguments, name="vcam-stderr", daemon=True)
     thread.start()
     sys.stderr = direct
     try:
@@ -73,14 +77,15 @@ def decoders_in_log() -> Iterator[DecoderLines]:
     finally:
         sys.stderr = before
         os.dup2(terminal, 2)  # closes the pipe's end; a child that still has it keeps the thread, a daemon
-        thread.join(1.0)
+        os.close(end)
+        passed_on.wait(PASSED_ON_S)
         direct.close()
 
 
-def _pass_on(source: int, terminal: int, known: DecoderLines) -> None:
-    """Copy lines until the other end is closed."""
+def _pass_on(source: int, terminal: int, known: DecoderLines, over: int, passed_on: threading.Event) -> None:
+    """Copy lines until the other end is closed. passed_on: set once all is that was there when `over` was closed."""
     rest = before = b""
-    while data := os.read(source, 65536):
+    while data := _read(source, over, passed_on):
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             if not known.takes(line, before):
@@ -89,7 +94,18 @@ def _pass_on(source: int, terminal: int, known: DecoderLines) -> None:
         if rest and not _LIBJPEG.match(rest) and not _OPENCV.match(rest):
             _write(terminal, rest)  # a bar or a question without an end of line
             rest = b""
+    passed_on.set()
     os.close(source)
+    os.close(over)
+
+
+def _read(source: int, over: int, passed_on: threading.Event) -> bytes:
+    if sys.platform != "win32" and not passed_on.is_set():  # where pipes can be waited for
+        from multiprocessing.connection import wait
+
+        if source not in wait([source, over]):
+            passed_on.set()
+    return os.read(source, 65536)
 
 
 def _write(terminal: int, data: bytes) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from tests.support.patience import PATIENCE_S
+
 PROGRAM = """
 import logging, os, sys
 import cv2, numpy as np
@@ -38,3 +42,22 @@ def test_a_damaged_cameras_lines_go_to_the_log_and_all_else_stays() -> None:
         *(f"damaged pictures (JPEG): {count}" for count in (1, 100, 200)),
         "damaged pictures (OpenCV): 1",
     ]
+
+
+HELD = """
+import os, subprocess, sys
+from vcam.devices import decoder_lines
+
+decoder_lines.PASSED_ON_S = 10**6
+with decoder_lines.decoders_in_log():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    os.write(2, b"the last line\\n")
+print("over")
+child.communicate(b"\\n")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes that can be waited for")
+def test_a_child_that_keeps_stderr_does_not_hold_up_the_end() -> None:
+    done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    assert (done.stdout, done.stderr) == ("over\n", "the last line\n")
