@@ -1,13 +1,14 @@
 """The published pace while the engine's server is killed, stopped, cut off, delayed; its rate beside an engine here.
 
-    python -m benchmarks.remote [--part pace|rate|all] [--seconds 10] [--model fake|embedded] [--json OUT]
+    python -m benchmarks.remote [--part pace|rate|all] [--seconds 10] [--model fake|elsewhere|embedded] [--json OUT]
 
 A daemon as `vcam run` has it, with a fake camera of 30 pictures a second and a sink that counts; the server and, for
 delays, a relay are programs of their own, over real TLS: in a network namespace where this is allowed (root on Linux),
 whose cable is taken out; else on the loopback, where the relay swallows what passes. Prints one line a case, and JSON.
 
 pace: three minutes with the fake engine, which costs nothing. rate: the included model, engine here and on the server
-in turn, twice each; then what the server's rate is of the one here, and how much later its pictures are.
+in turn, twice each; then what the server's rate is of the one here, and how much later its pictures are. With `--model
+elsewhere` an engine that takes no processor of this machine: what the way alone costs.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from typing import Any
 
 import numpy as np
 
-from core.settings import EngineSettings, Policy
+from core.settings import EngineSettings, Look, Policy
+from tests.support.fake_engine import FakeEngine
 from vcam.daemon.daemon import Daemon, RunParts
 from vcam.daemon.loops import ticks
 from vcam.frames import Frame, Picture
@@ -44,10 +46,15 @@ from vcam.settings.config import ObsSettings
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.presets import Preset
 from vcam.settings.run_options import RunOptions, cores
-from vcam.worker.factories import CORE_ENGINE
+from vcam.worker.factories import CORE_ENGINE, ReportProgress
 from vcam.worker.priority import go_first, step_back
 
-FAKE = "tests.support.fake_engine:make"
+ELSEWHERE_S = 0.055  # of its engine for a picture: about what the included model takes
+FACTORIES = {
+    "fake": "tests.support.fake_engine:make",
+    "elsewhere": "benchmarks.remote:elsewhere",
+    "embedded": CORE_ENGINE,
+}
 SIZE = (640, 480)
 
 
@@ -286,11 +293,34 @@ def serve(folder: Path, model: str, port: int) -> None:
 
     step_back(0)  # a server is no part of the camera, nor of its session
     usual = settings_of(model)
-    offer = fake_offer(usual=usual) if model == "fake" else Offer(usual, 2)
-    factory = FAKE if model == "fake" else CORE_ENGINE
-    with TlsServer(folder, offer, factory, port, host="", threads=cores()) as server:
+    offer = Offer(usual, 2) if model == "embedded" else fake_offer(usual=usual, models=(model,))
+    with TlsServer(folder, offer, FACTORIES[model], port, host="", threads=cores()) as server:
         print(server.port, flush=True)
         sys.stdin.read()
+
+
+def elsewhere(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> FakeEngine:
+    """Make an engine that takes ELSEWHERE_S a picture and no processor of this machine, as a card's does.
+
+    Its process goes first: else what is measured is how long it waits to be woken on a busy machine.
+    """
+    go_first()
+    return ElsewhereEngine(settings, look, ELSEWHERE_S)
+
+
+class ElsewhereEngine(FakeEngine):
+    """Waits for frame_s."""
+
+    def translate(self, picture: Picture) -> Picture | None:
+        """Return the picture inverted, frame_s after it was given."""
+        began_s, wait_s, self.frame_s = time.perf_counter(), self.frame_s, 0.0
+        made, self.frame_s = super().translate(picture), wait_s
+        time.sleep(max(0.0, wait_s - (time.perf_counter() - began_s)))
+        return made
+
+    def another(self, look: Look) -> ElsewhereEngine:
+        """Return one of the same settings."""
+        return ElsewhereEngine(self.settings, look, self.frame_s)
 
 
 def settings_of(model: str) -> EngineSettings:
@@ -313,7 +343,7 @@ def running(folder: Path, model: str, remote: str) -> Iterator[tuple[Daemon, Cou
         engine=EngineOptions(preset=Preset.FAST),  # none that is measured and exchanged meanwhile
     )
     parts = RunParts(
-        engine=FAKE if model == "fake" else CORE_ENGINE,
+        engine=FACTORIES[model],
         settings_of=lambda profile, options: settings_of(model),
         open_source=lambda options: MovingCamera(),
         open_sink=lambda options: sink,
@@ -452,7 +482,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", default="all", choices=("pace", "rate", "all"))
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--model", choices=("fake", "embedded"), help="of both parts")
+    parser.add_argument("--model", choices=tuple(FACTORIES), help="of both parts")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", nargs="+", metavar=("FOLDER", "MODEL"), help=argparse.SUPPRESS)
     parser.add_argument("--pacer", action="store_true", help=argparse.SUPPRESS)

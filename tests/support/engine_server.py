@@ -30,9 +30,11 @@ from vcam.remote.paired import PairedServer, pair, paired_server
 from vcam.remote.server import EngineServer
 
 LIMITS_S = {
-    "vcam.remote.connection": ("LATE_S", "OPEN_S", "SILENT_S"),
+    "vcam.remote.connecting": ("OPEN_S",),
+    "vcam.remote.connection": ("LATE_S",),
+    "vcam.remote.wire": ("SILENT_S",),
     "vcam.remote.front": ("BEHIND_S", "CLOSE_S", "HANDSHAKE_S", "HEAD_S", "HELLO_S", "STALLED_S"),
-    "vcam.remote.server": ("CAMERA_SILENT_S", "HELLO_S", "SEND_S"),
+    "vcam.remote.session": ("CAMERA_SILENT_S", "HELLO_S", "SEND_S"),
 }
 FAKE = EngineSettings(model="fake", width=96, height=64, steps=1)
 

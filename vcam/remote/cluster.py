@@ -21,7 +21,7 @@ from core.errors import StreamV2VError
 from vcam.errors import RemoteError
 from vcam.remote.certificate import Certificate
 from vcam.remote.clients import ClientBook
-from vcam.remote.front import Front
+from vcam.remote.front import Front, have_many_files
 from vcam.remote.host import BESIDE, EngineHost, Offer, engine_maker
 from vcam.remote.server import EngineServer
 from vcam.settings.toml_schema import one_line
@@ -123,11 +123,15 @@ def start(options: ServeOptions) -> Front:
     # nothing of a user's is told to anybody, and no page that runs code is opened
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", START_S)
+    if not options.address:
+        # read when Ray is loaded; else it takes the network's address in place of 127.0.0.1, and listens on all
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray.serve
     except ImportError as error:
         raise RemoteError(f"vcam serve needs Ray Serve, which cannot be loaded ({error}): {INSTALL}") from error
 
+    have_many_files()
     front = Front(options.host, options.port, options.certificate)  # a port that is taken is told before Ray starts
     try:
         front.behind = _start_behind(ray, options)

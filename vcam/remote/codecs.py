@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from vcam.errors import CodecError
 from vcam.frames import Picture
 from vcam.remote import h264
@@ -12,6 +14,23 @@ from vcam.remote.protocol import Codec
 def codecs() -> tuple[Codec, ...]:
     """Return those that this machine can encode and decode, JPEG first."""
     return (Codec.JPEG, Codec.H264) if h264.available() else (Codec.JPEG,)
+
+
+@dataclass
+class WantedCodec:
+    """How pictures shall go to a server. asked: None for what suits the way there; failed: whether H.264 did not work.
+
+    JPEG costs less work at either end, and its pictures are a little nearer; H.264 has a quarter or less of the bytes.
+    """
+
+    asked: Codec | None = None
+    failed: bool = False
+
+    def codec(self, far: bool) -> Codec:
+        """Return how the next picture shall go. far: whether the server is outside this network."""
+        if self.failed:
+            return Codec.JPEG
+        return self.asked or (Codec.H264 if far else Codec.JPEG)
 
 
 class PictureCodec:
@@ -47,3 +66,31 @@ class PictureCodec:
             return from_jpeg(coded, size)
         self._decoder = self._decoder or h264.Decoder(size)
         return self._decoder.decode(coded)
+
+
+class CameraCodec:
+    """The pictures of one connection at a camera's end. taken: the codecs in which the server takes pictures.
+
+    size: width and height of those that come. One thread calls it.
+    """
+
+    def __init__(self, wanted: WantedCodec, size: tuple[int, int]) -> None:
+        self.taken: tuple[Codec, ...] = (Codec.JPEG,)
+        self._wanted, self._size, self._coding = wanted, size, PictureCodec()
+
+    def next(self, far: bool) -> Codec:
+        """Return how the next picture goes there. far: whether the server is outside this network."""
+        wanted = self._wanted.codec(far)
+        return wanted if wanted in self.taken and wanted in codecs() else Codec.JPEG
+
+    def give_up_h264(self) -> None:
+        """Have pictures go as JPEG from the next connection on."""
+        self._wanted.failed = True
+
+    def encode(self, picture: Picture, codec: Codec) -> bytes:
+        """Return the picture in that codec; raises CodecError."""
+        return self._coding.encode(picture, codec)
+
+    def decode(self, coded: bytes, codec: Codec) -> Picture:
+        """Return the picture that came; raises RemoteError, CodecError where it is H.264."""
+        return self._coding.decode(coded, codec, self._size)

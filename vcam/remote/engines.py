@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from core.settings import EngineSettings, Look
-from vcam.remote.connection import ServerEngine, WantedCodec, load
+from vcam.remote.codecs import WantedCodec
+from vcam.remote.connection import ServerEngine, load
 from vcam.remote.paired import PairedServer
 from vcam.remote.protocol import Codec
 from vcam.settings.config import RemoteCodec

@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import logging
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -37,7 +39,8 @@ BEHIND_S = 20.0  # until Ray answers
 STALLED_S = 10.0  # that one side may take nothing
 CLOSE_S = 2.0  # that a connection lasts after behind has closed its WebSocket
 LARGEST_HEAD = 8 * 1024  # bytes of a request
-MOST_UNFINISHED, MOST_OF_ONE = 1024, 256  # connections that behind has not taken, of all and of one address
+MOST_UNFINISHED, MOST_OF_ONE = 1024, 256  # connections that behind has not taken, of all and of one place
+MOST_FILES = 16_384  # that a process of the server may have open
 BACKLOG = 512
 _CHUNK = 64 * 1024
 _ANY = 1 << 64  # bytes
@@ -126,7 +129,7 @@ class Front:
         self.behind = behind
         self._socket = _listening(host, port)
         self.port = int(self._socket.getsockname()[1])
-        self._unfinished: dict[asyncio.Task[None], str] = {}  # by when they came, with their addresses
+        self._unfinished: dict[asyncio.Task[None], str] = {}  # by when they came, with the places that they came from
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="vcam-front", daemon=True)
@@ -162,14 +165,16 @@ class Front:
             try:
                 connection, address = await self._loop.sock_accept(self._socket)
             except OSError as error:  # no file is left, or the other side was gone before
-                LOG.warning("a connection could not be taken: %s", error.strerror)
-                await asyncio.sleep(0.1)
+                gives_way = error.errno in (errno.EMFILE, errno.ENFILE) and self._end_oldest(list(self._unfinished))
+                if not gives_way:
+                    LOG.warning("a connection could not be taken: %s", error.strerror)
+                await asyncio.sleep(0.01 if gives_way else 0.1)
                 continue
             task = self._loop.create_task(self._serve(connection))
             self._tasks.add(task)
-            self._unfinished[task] = address[0]
+            self._unfinished[task] = place = one_place(address[0])
             task.add_done_callback(self._done)
-            self._make_way(address[0])
+            self._make_way(place)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -177,14 +182,18 @@ class Front:
         if not task.cancelled() and (error := task.exception()) is not None:
             LOG.error("a connection failed", exc_info=error)
 
-    def _make_way(self, address: str) -> None:
-        """End the oldest unfinished connection where there are too many, of this address or of all."""
+    def _make_way(self, place: str) -> None:
+        """End the oldest unfinished connection where there are too many, of this place or of all."""
         every = list(self._unfinished)
-        own = [task for task in every if self._unfinished[task] == address]
-        crowd = own if len(own) > MOST_OF_ONE else every if len(every) > MOST_UNFINISHED else []
+        own = [task for task in every if self._unfinished[task] == place]
+        self._end_oldest(own if len(own) > MOST_OF_ONE else every if len(every) > MOST_UNFINISHED else [])
+
+    def _end_oldest(self, crowd: list[asyncio.Task[None]]) -> bool:
+        """End the oldest of these unfinished connections; return whether there was one."""
         for oldest in crowd[:1]:
             oldest.cancel()
             del self._unfinished[oldest]
+        return bool(crowd)
 
     async def _serve(self, connection: socket.socket) -> None:
         task = asyncio.current_task()
@@ -261,6 +270,28 @@ class Front:
             behind.writer.write(said)
             self._unfinished.pop(task, None)
             await _joined(stranger, behind, lengths)
+
+
+def one_place(address: str) -> str:
+    """Return what the connections of one machine have in common: of IPv6 it may have all addresses of a /64 network."""
+    try:
+        own = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if not isinstance(own, ipaddress.IPv6Address):
+        return address
+    return str(own.ipv4_mapped or ipaddress.ip_network((int(own), 64), strict=False))
+
+
+def have_many_files() -> None:
+    """Let this process have as many files as the system lets it, up to MOST_FILES: each camera takes two."""
+    if sys.platform != "win32":
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _health(port: int | None) -> HTTPStatus:
@@ -351,7 +382,8 @@ async def _handed_over(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         while data := await asyncio.wait_for(reader.read(_CHUNK), CLOSE_S if lengths.closes else None):
             lengths.take(data)
             writer.write(data)
-            await asyncio.wait_for(writer.drain(), STALLED_S)
+            async with asyncio.timeout(STALLED_S):  # wait_for makes a task of each
+                await writer.drain()
 
 
 async def _answer(writer: asyncio.StreamWriter, status: HTTPStatus, text: bytes) -> None:
@@ -381,7 +413,8 @@ def _aborted_at_the_end(writer: asyncio.StreamWriter) -> Iterator[None]:
 
 def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family)
+    # asyncio sends small pieces at once (TCP_NODELAY) on no socket whose protocol is not named
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))

@@ -200,7 +200,7 @@ def test_a_server_that_stands_still_or_is_killed_costs_the_translation_alone(
         pair(tmp_path, f"127.0.0.1:{port}", text)
         with AwayDaemon(tmp_path, f"wss://127.0.0.1:{port}") as away:
             away.until(lambda: away.shows_about(0), "the translation is shown")
-            monkeypatch.setattr("vcam.remote.connection.SILENT_S", 0.5)
+            monkeypatch.setattr("vcam.remote.wire.SILENT_S", 0.5)
             translated = away.daemon.status().translated
             away.until(lambda: away.daemon.status().translated > translated + 5, "it waits no longer than that now")
             os.kill(process.pid, signal.SIGSTOP)

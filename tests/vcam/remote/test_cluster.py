@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import sys
@@ -134,3 +135,25 @@ def test_cameras_reach_no_port_before_what_is_started_holds_it(monkeypatch: pyte
     front.close()
     assert seen == [(None, b"HTTP/1.1 503")]
     assert front.behind == 4321
+
+
+@pytest.mark.parametrize(("address", "told"), [("", "0"), ("auto", None)])
+def test_a_ray_of_our_own_listens_on_this_machine_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str, told: str | None
+) -> None:
+    """Ray reads it when it is loaded; else it takes this machine's address of the network for 127.0.0.1."""
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    monkeypatch.setenv(name, "as it was")
+    monkeypatch.delenv(name)
+    seen: list[str | None] = []
+
+    def started(ray: object, asked: ServeOptions) -> int:
+        seen.append(os.environ.get(name))
+        return 1
+
+    for one in ("ray", "ray.serve"):
+        monkeypatch.setitem(sys.modules, one, ModuleType(one))
+    monkeypatch.setattr(cluster, "_start_behind", started)
+    options = ServeOptions(Offer(SMALL, 1), made_certificate(tmp_path), tmp_path, "127.0.0.1", 0, address=address)
+    cluster.start(options).close()
+    assert seen == [told]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import socket
 import threading
@@ -14,6 +15,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+from websockets.asyncio.client import ClientConnection
 
 from core.settings import EngineSettings, Look, Lora
 from tests.support.engine_server import FAKE, TlsServer, fake_offer, serving, wait_long
@@ -21,11 +23,14 @@ from tests.support.fake_children import QUICK, ScriptedChild, frame
 from tests.support.fake_engine import FACTORY
 from tests.support.patience import PATIENCE_S, until
 from vcam.frames import Picture, Translation
-from vcam.remote.connection import EARLY_MS, WantedCodec, _is_far, _oldest, _Turn, pause_ms
+from vcam.remote.codecs import WantedCodec
+from vcam.remote.connecting import connected, is_far
 from vcam.remote.engines import ServerEngines, server_limits
 from vcam.remote.h264 import Decoder, Encoder
 from vcam.remote.paired import PairedServer
 from vcam.remote.protocol import Answer, Codec
+from vcam.remote.turns import EARLY_MS, Turn, pause_ms
+from vcam.remote.wire import oldest
 from vcam.worker.limits import Activity
 from vcam.worker.messages import EmptyBank
 from vcam.worker.process import EngineProcess
@@ -145,11 +150,11 @@ def test_the_second_picture_waits_here_for_a_newer_one_while_it_would_wait_for_t
 
 
 def test_a_picture_is_sent_so_that_it_comes_just_before_the_engine_is_free() -> None:
-    assert pause_ms([_Turn(50.0, 8.0)]) == 50 - 8 - EARLY_MS
-    assert pause_ms([_Turn(10.0, 12.0)] * 8) == 0  # the way is longer than the engine's time
-    assert pause_ms([_Turn(50.0, -3.0)]) == 50 - EARLY_MS
-    uneven = [_Turn(50.0 + n, 8.0 + n) for n in range(8)]
-    assert pause_ms(uneven) == 52 - 14 - EARLY_MS  # rather early
+    assert pause_ms([Turn(50.0, 8.0)]) == 50 - 8 - EARLY_MS
+    assert pause_ms([Turn(10.0, 12.0)] * 8) == 0  # the way is longer than the engine's time
+    assert pause_ms([Turn(50.0, -3.0)]) == 50 - EARLY_MS
+    uneven = [Turn(50.0 + n, 8.0 + n * n) for n in range(7)]
+    assert pause_ms(uneven) == 53 - 17 - EARLY_MS  # one that was slow makes none of the others older
 
 
 def test_pictures_of_two_cameras_never_meet(server: TlsServer, tmp_path: Path) -> None:
@@ -280,7 +285,31 @@ def test_what_a_cut_empties_just_as_it_is_looked_at_is_taken_or_gone() -> None:
             return there
 
     waiting = CutNow(["one"])
-    assert [_oldest(waiting), _oldest(waiting)] == ["one", None]
+    assert [oldest(waiting), oldest(waiting)] == ["one", None]
+
+
+def test_a_connection_that_is_cut_while_it_is_made_leaves_no_socket(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio says goodbye to the other side and waits for its answer, longer than the loop lives."""
+    paired, sockets, tasks = server.paired(tmp_path), list[socket.socket](), list[asyncio.Task[object]]()
+    begin = ClientConnection.connection_made
+
+    def begun(self: ClientConnection, transport: asyncio.BaseTransport) -> None:
+        begin(self, transport)
+        sockets.append(transport.get_extra_info("socket"))
+        tasks[0].cancel()  # TLS is agreed upon, and nobody has heard of it
+
+    async def cut() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        await connected(paired)
+
+    monkeypatch.setattr(ClientConnection, "connection_made", begun)
+    with pytest.raises(asyncio.CancelledError), asyncio.Runner() as runner:
+        runner.run(cut())
+    assert [one.fileno() for one in sockets] == [-1]
 
 
 def test_an_answer_that_was_too_long_on_its_way_is_not_shown_and_the_next_one_is(
@@ -428,7 +457,7 @@ def test_a_name_that_is_never_answered_holds_nothing_up(
         raise socket.gaierror(socket.EAI_AGAIN, "try again")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    monkeypatch.setattr("vcam.remote.connection.OPEN_S", 0.05)
+    monkeypatch.setattr("vcam.remote.connecting.OPEN_S", 0.05)
     own = engines(replace(server.paired(tmp_path), host="studio.lan"))
     try:
         two = [own.show(FAKE, LOOK) for _ in range(2)]
@@ -508,6 +537,8 @@ def test_a_picture_that_cannot_be_decoded_is_told_and_pictures_go_as_jpeg_from_t
 
     monkeypatch.setattr(Encoder, "encode", spoil)
     engine.give(frame(1))
+    if side == "the server's":  # why is told although the connection has ended when it is read
+        until(lambda: not any(one.name == "vcam-server" for one in threading.enumerate()), "it was not ended")
     until(lambda: engine.step() or engine.failure, "nothing is told")
     assert "cannot be decoded" in engine.failure
     assert "pictures go there as JPEG from now on" in engine.failure
@@ -541,9 +572,9 @@ def test_what_suits_the_way_is_jpeg_in_this_network_and_h264_outside_it() -> Non
     assert WantedCodec(Codec.H264).codec(far=False) is Codec.H264
     assert WantedCodec(Codec.H264, failed=True).codec(far=True) is Codec.JPEG
     near = "127.0.0.1", "192.168.1.7", "10.0.0.2", "fe80::1%eth0", "fd00::1", "::1"
-    assert [_is_far((one, 8790)) for one in near] == [False] * 6
-    assert [_is_far((one, 8790)) for one in ("9.9.9.9", "2620:fe::fe")] == [True] * 2
-    assert not _is_far(None)
+    assert [is_far((one, 8790)) for one in near] == [False] * 6
+    assert [is_far((one, 8790)) for one in ("9.9.9.9", "2620:fe::fe")] == [True] * 2
+    assert not is_far(None)
 
 
 def test_paths_of_this_machine_are_not_sent(server: TlsServer, tmp_path: Path) -> None:

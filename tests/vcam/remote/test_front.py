@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +24,7 @@ from tests.support.patience import PATIENCE_S, until
 from vcam.errors import MessageTooLarge, RemoteError
 from vcam.remote import front as front_module
 from vcam.remote.certificate import Certificate, made_certificate
-from vcam.remote.front import Front, MessageLengths
+from vcam.remote.front import Front, MessageLengths, _listening, have_many_files, one_place
 from vcam.remote.protocol import LARGEST_PICTURE, LARGEST_TEXT, PATH
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
@@ -401,3 +404,77 @@ def test_lengths_are_read_however_the_bytes_are_cut() -> None:
 def test_a_port_that_is_taken_is_told(front: Front, certificate: Certificate, tmp_path: Path) -> None:
     with pytest.raises(RemoteError, match=rf"port {front.port} \(.*\): another program has it; take --port"):
         Front("127.0.0.1", front.port, certificate, 1)
+
+
+FEW_FILES = """
+import resource, sys
+from pathlib import Path
+from vcam.remote import front
+from vcam.remote.certificate import Certificate
+front.HANDSHAKE_S = 600.0
+own = front.Front("127.0.0.1", 0, Certificate(Path(sys.argv[1]), Path(sys.argv[2]), ""))
+used = len(list(Path("/proc/self/fd").iterdir()))
+resource.setrlimit(resource.RLIMIT_NOFILE, (used + 16, used + 16))
+print(own.port, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_who_says_nothing_gives_way_where_no_file_is_left(certificate: Certificate) -> None:
+    """Too few of them to be too many: the system's limit is lower than ours."""
+    command = [sys.executable, "-c", FEW_FILES, str(certificate.certificate), str(certificate.key)]
+    with contextlib.ExitStack() as stack:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        here = "127.0.0.1", int(process.stdout.readline())
+        for _ in range(40):
+            stack.enter_context(socket.create_connection(here, PATIENCE_S))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with context.wrap_socket(socket.create_connection(here, PATIENCE_S)) as one:
+            one.sendall(HEALTH)
+            assert ended(one).startswith(b"HTTP/1.1 503")
+
+
+def test_a_machines_addresses_are_one_place() -> None:
+    assert one_place("9.9.9.9") == one_place("::ffff:9.9.9.9") == "9.9.9.9"
+    assert one_place("2001:db8::1") == one_place("2001:db8::ffff:0:1") != one_place("2001:db8:0:1::1")
+    assert one_place("fe80::1%eth0") == one_place("fe80::2%eth0")
+    assert one_place("") == ""
+
+
+def test_small_pieces_go_at_once() -> None:
+    """Else the end of an answer waits up to 40 ms until the camera's system has said that it has the beginning."""
+
+    async def taken() -> int:
+        with _listening("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+            connection, _ = await asyncio.get_running_loop().sock_accept(listening)
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, connection)
+            option = int(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.abort()
+            await asyncio.sleep(0)
+            return option
+
+    assert asyncio.run(taken())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_the_server_takes_as_many_files_as_it_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = before[0] - 1 if before[0] > 0 else 1024
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, before[1]))
+        monkeypatch.setattr(front_module, "MOST_FILES", few + 1)
+        have_many_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (few + 1, before[1])
+        monkeypatch.setattr(front_module, "MOST_FILES", 64)
+        have_many_files()  # what it has is not taken away
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (few + 1, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

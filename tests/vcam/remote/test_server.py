@@ -12,10 +12,11 @@ from tests.support.asgi_camera import AsgiCamera
 from tests.support.engine_server import fake_offer, wait_long
 from tests.support.fake_engine import FACTORY
 from tests.support.patience import PATIENCE_S
+from vcam.remote.allowance import MOST_FPS, Allowance
 from vcam.remote.clients import FILE, ClientBook
 from vcam.remote.host import EngineHost, engine_maker
 from vcam.remote.protocol import Loaded, Refusal
-from vcam.remote.server import MOST_FPS, Allowance, EngineServer
+from vcam.remote.server import EngineServer
 
 CROWD = 200
 
@@ -86,7 +87,7 @@ def test_the_oldest_of_too_many_that_say_nothing_gives_way(
 
 
 def test_who_says_nothing_is_not_waited_for(server: EngineServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vcam.remote.server.HELLO_S", 0.01)
+    monkeypatch.setattr("vcam.remote.session.HELLO_S", 0.01)
 
     async def silent() -> None:
         await asyncio.wait_for(AsgiCamera(server)._task, PATIENCE_S)

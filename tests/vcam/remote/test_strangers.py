@@ -31,7 +31,6 @@ from vcam.frames import EngineFacts
 from vcam.remote import front as front_module
 from vcam.remote import server as server_module
 from vcam.remote.certificate import made_certificate
-from vcam.remote.connection import reset
 from vcam.remote.engines import ServerEngines
 from vcam.remote.jpegs import from_jpeg, to_jpeg
 from vcam.remote.paired import PairedServer
@@ -49,6 +48,7 @@ from vcam.remote.protocol import (
     unpacked_answer,
     unpacked_picture,
 )
+from vcam.remote.wire import reset
 from vcam.worker.process import EngineProcess
 
 LOOK = Look("ink")
