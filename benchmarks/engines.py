@@ -18,11 +18,12 @@ import re
 import resource
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -88,11 +89,12 @@ def built(graph: Path, capability: str, dtype: torch.dtype = torch.float16) -> B
     told: list[str] = []
     options = building.BuildOptions(dtype, capability, refittable=False, timing=Path(), account=told.append)
     start_s = time.perf_counter()
-    plan = building.build(RTX, graph, options, lambda text, share: None, lambda: True)
+    plan = graph.with_suffix(".engine")
+    building.build(RTX, graph, plan, options, lambda text, share: None, lambda: True)
     seconds = time.perf_counter() - start_s
     lines = [line for text in told if text.startswith("Layers:") for line in text.splitlines() if "LayerType:" in line]
     memory = next((int(n) for text in told for n in re.findall(r"^Total Activation Memory: (\d+)", text)), 0)
-    return Built(seconds, len(plan), tuple(map(_layer, lines)), memory)
+    return Built(seconds, plan.stat().st_size, tuple(map(_layer, lines)), memory)
 
 
 def _layer(line: str) -> Layer:
@@ -109,8 +111,39 @@ def exported(settings: EngineSettings, capability: str, folder: Path, library: L
     """Export a model's graphs: name -> file. library: what they are for. Raises what a build raises."""
     folder.mkdir(exist_ok=True)
     resolved = for_plan(settings, capability)
-    made = make_plan.export(resolved, library, folder, lambda text, share: None)
+    made = make_plan.export(resolved, library, folder, lambda text, share: None, refittable=False)
     return {name: graph.path for name, graph in made.items()}
+
+
+class Held:
+    """The most RAM, in bytes, that this process holds while the body runs, looked at ten times a second.
+
+    Pages of files that are being read are not counted where the system tells them apart: it takes them back when they
+    are needed elsewhere. (Linux; the model's weights and the graph's are such pages.)
+    """
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watch.join()
+
+    def _look(self) -> None:
+        import psutil
+
+        own = psutil.Process()
+        while True:
+            now = own.memory_info()
+            self.most = max(self.most, now.rss - getattr(now, "shared", 0))
+            if self._over.wait(0.1):
+                return
 
 
 def measure(settings: EngineSettings, capabilities: Sequence[str], say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -118,7 +151,8 @@ def measure(settings: EngineSettings, capabilities: Sequence[str], say: Callable
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         start_s = time.perf_counter()
-        graphs = exported(settings, capabilities[0], Path(folder))
+        with Held() as exporting:
+            graphs = exported(settings, capabilities[0], Path(folder))
         export_s = time.perf_counter() - start_s
         for name, graph in graphs.items():
             network = parsed(graph)
@@ -132,14 +166,17 @@ def measure(settings: EngineSettings, capabilities: Sequence[str], say: Callable
                     "bank": str(settings.policy),
                     "dtype": settings.dtype,
                     "export_s": round(export_s, 1),
+                    "export_ram_gb": round(exporting.most / 1e9, 1),
                     "network_layers": len(network.layers),
                     "rings_in_place": kinds["KV_CACHE_UPDATE"],
                 }
                 try:
-                    made = built(graph, capability, getattr(torch, settings.dtype))
+                    with Held() as compiling:
+                        made = built(graph, capability, getattr(torch, settings.dtype))
                 except PlanError as error:
                     row["refused"] = str(error)
                 else:
+                    row["build_ram_gb"] = round(compiling.most / 1e9, 1)
                     row |= {"build_s": round(made.seconds, 1), "mb": round(made.size / 1e6, 1)}
                     row |= {"engine_layers": len(made.layers), "memory_mb": round(made.memory / 1e6, 1)}
                 row["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 1)

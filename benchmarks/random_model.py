@@ -1,15 +1,17 @@
 """A model folder of random weights, in the layout and, as size `full`, in the very shapes of Stable Diffusion 1.5.
 
-`python benchmarks/random_model.py FOLDER [--size full|sd-turbo|small] [--dtype float16]`: for what depends on shapes
-alone, as speed and memory do, where no weights can be fetched. The text encoder is CLIP-L's shape (sd-turbo: its own,
-and its own UNet), the autoencoder TAESD's; the tokenizer, made here, knows a few words. Needs diffusers, transformers.
+`python benchmarks/random_model.py FOLDER [--size full|sd-turbo|sdxl-turbo|small] [--dtype float16]`: for what depends
+on shapes alone, as speed and memory do, where no weights can be fetched. The text encoder is CLIP-L's shape (the turbo
+models': their own, and their own UNets), the autoencoder TAESD's; the tokenizer, made here, knows a few words. A part
+is born in the wanted precision, so that SDXL's UNet takes 5 GB of RAM and not 10. Needs diffusers, transformers.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +24,16 @@ _UP = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBloc
 
 
 class Shape(NamedTuple):
-    """The configurations of the parts, by diffusers' and transformers' names."""
+    """The configurations of the parts, by diffusers' and transformers' names.
+
+    text_encoder_2: of SDXL's shape alone. own: what streamv2v.json says, of turbo models.
+    """
 
     unet: dict[str, Any]
     vae: dict[str, Any]
     text_encoder: dict[str, Any]
+    text_encoder_2: dict[str, Any] | None = None
+    own: dict[str, Any] | None = None
 
 
 # read from the config.json files of stable-diffusion-v1-5, madebyollin/taesd and CLIP ViT-L/14
@@ -73,6 +80,34 @@ SD_TURBO = Shape(
         "projection_dim": 512,
     },
 )
+# read from the config.json files of stabilityai/sdxl-turbo
+SDXL_TURBO = Shape(
+    unet={
+        "sample_size": 64,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (320, 640, 1280),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+    vae=FULL.vae,
+    text_encoder=FULL.text_encoder | {"projection_dim": 768},
+    text_encoder_2=FULL.text_encoder
+    | {
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 20,
+        "hidden_act": "gelu",
+        "projection_dim": 1280,
+    },
+    own={"schedule": "turbo", "steps": 1, "strength": 0.5},
+)
 SMALL = Shape(
     unet=FULL.unet
     | {
@@ -99,7 +134,7 @@ SMALL = Shape(
         "max_position_embeddings": 8,
     },
 )
-SHAPES = {"full": FULL, "sd-turbo": SD_TURBO, "small": SMALL}
+SHAPES = {"full": FULL, "sd-turbo": SD_TURBO, "sdxl-turbo": SDXL_TURBO, "small": SMALL}
 
 
 def tokenizer(words: Sequence[str], length: int) -> Any:
@@ -138,31 +173,52 @@ def carry_pictures(vae: nn.Module) -> None:
             weight.data.fill_(0.5 if len(weight) == 3 and isinstance(vae, AutoencoderTiny) else 0)
 
 
+def born(kind: Callable[[], Any], dtype: torch.dtype) -> Any:
+    """Return a net whose weights are made in that type, layer by layer: never twice and never in a larger type."""
+    with torch.device("meta"):
+        net = kind().to(dtype)
+    net = net.to_empty(device="cpu")
+    for layer in net.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.Embedding, nn.GroupNorm, nn.LayerNorm)):
+            layer.reset_parameters()
+    return net
+
+
 def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
     """Write the model to the folder."""
     from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.schedulers.scheduling_lcm import LCMScheduler
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = UNet2DConditionModel(**shape.unet)
+        unet = born(lambda: UNet2DConditionModel(**shape.unet), dtype)
         for name, weight in unet.named_parameters():
             if name.endswith(("to_q.weight", "to_k.weight")):
                 weight.data *= 3  # logits of about 3: some tokens matter, others do not
-        unet.to(dtype).save_pretrained(folder / "unet")
+        unet.save_pretrained(folder / "unet")
         del unet  # 3.4 GB at full size
         vae = AutoencoderTiny(**shape.vae)
         carry_pictures(vae)
         vae.to(dtype).save_pretrained(folder / "vae")
         special: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
-        text_encoder: Any = CLIPTextModel(CLIPTextConfig(**shape.text_encoder, **special))
-        text_encoder.to(dtype).save_pretrained(folder / "text_encoder")
-    tokenizer(WORDS, shape.text_encoder["max_position_embeddings"]).save_pretrained(folder / "tokenizer")
-    LCMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(
-        folder / "scheduler"
-    )
+        encoders = {"": (CLIPTextModel, shape.text_encoder), "_2": (CLIPTextModelWithProjection, shape.text_encoder_2)}
+        for which, (kind, config) in encoders.items():
+            if config is not None:
+                given = CLIPTextConfig(**config, **special)
+                encoder = born(lambda kind=kind, given=given: kind(given), dtype)  # type: ignore[misc]
+                encoder.save_pretrained(folder / f"text_encoder{which}")
+                tokenizer(WORDS, config["max_position_embeddings"]).save_pretrained(folder / f"tokenizer{which}")
+    spacing = {"timestep_spacing": "trailing"} if shape.own else {}
+    LCMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        **spacing,
+    ).save_pretrained(folder / "scheduler")
+    if shape.own:
+        (folder / "streamv2v.json").write_text(json.dumps(shape.own))
     return folder
 
 

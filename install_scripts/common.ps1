@@ -20,6 +20,7 @@ function Find-Python {
     $candidates += , @("python3")
     foreach ($candidate in $candidates) {
         $command, $rest = $candidate
+        $rest = @($rest | Where-Object { $_ }) # where there is no more an empty array, for a null might be handed over as a word
         if (-not (Get-Command $command -ErrorAction SilentlyContinue)) { continue }
         # Windows PowerShell turns what a program writes to stderr into errors: silence them for this probe.
         $ErrorActionPreference = "Continue"
@@ -104,6 +105,7 @@ function Enter-Environment([string] $Purpose) {
         if ([IO.File]::ReadAllText($stamp) -ceq $wanted) { return }
     }
     $command, $rest = Find-Python
+    $rest = @($rest | Where-Object { $_ })
     if ((Test-Path $unfinished) -or -not (Test-Path $Py)) {
         if (Test-Path $Venv) { Remove-Item -Recurse -Force $Venv }
         Write-Host "Making .venv with $command $rest"

@@ -28,8 +28,9 @@ _CUDA_BESIDES = 1_000_000_000  # CUDA's libraries: an allowance, not measured
 _FUSING = 3 * 4  # bytes for each number of the largest weight that a LoRA changes, which is worked out in float32
 _ENGINE = 1.1  # an engine's file, of the weights in it: an allowance, for it is refittable and so holds them all
 _EXPORT_BESIDES = 600_000_000  # the exporter's graph; 0.42 GB were seen at SD 1.5's shapes (docs/engines.md)
-_BUILDER = 4.0  # TensorRT's builder, of the weights: the graph's, its network's, its own, the engine's; an allowance
-_BUILDER_BESIDES = 2_000_000_000
+# TensorRT's builder, of the weights, and bytes besides: an allowance, and what was seen of TensorRT for RTX with a
+# margin (docs/engines.md); the graph's weights are read where they lie in their file, the plan is written as it is made
+_BUILDER = {"tensorrt": (4.0, 2_000_000_000), "tensorrt_rtx": (2.5, 2_000_000_000)}
 
 
 class LoadingNeed(NamedTuple):
@@ -176,7 +177,7 @@ def building(resolved: Resolved) -> BuildNeed:
     """Return what building the TensorRT plan takes. Raises ModelError.
 
     RAM: the most of three moments, which are loading; exporting, which copies no weights; and TensorRT's builder, when
-    the model is no longer held. Disk: the graph with its weights, which the plan then replaces.
+    the model is no longer held. Disk: the graph with its weights, and the plan.
     """
     description, settings = resolved.description, resolved.settings
     dtype: torch.dtype = getattr(torch, settings.dtype)
@@ -185,8 +186,10 @@ def building(resolved: Resolved) -> BuildNeed:
     graph = sum(sizes[part] for part in _NETS)
     model = sum(sizes.values()) if settings.device == "cpu" else _CUDA_BESIDES
     exporting = model + _EXPORT_BESIDES
-    compiling = int(_BUILDER * graph) + _BUILDER_BESIDES
-    return BuildNeed(max(loading(resolved).needed, exporting, compiling), int(_ENGINE * graph) + _BESIDES)
+    key = resolved.tensorrt.key
+    share, besides = _BUILDER["tensorrt" if key is None else key.machine.library]
+    compiling = int(share * graph) + besides
+    return BuildNeed(max(loading(resolved).needed, exporting, compiling), int((1 + _ENGINE) * graph) + _BESIDES)
 
 
 def check_building(resolved: Resolved, ram: int, disk: int, folder: Path) -> BuildNeed:

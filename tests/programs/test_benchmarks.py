@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmarks import bank_rows, gpu, random_model, report, side_by_side, wheels
 from benchmarks.paper_way import PaperAttention, PaperNet
@@ -110,6 +111,23 @@ def test_a_random_model_is_one_that_an_engine_takes(folder: Path) -> None:
     stages = engine.stages(grey, repeats=2)
     assert list(stages) == ["copy in", "encode", "unet", "bank", "decode", "copy out"]
     assert stages["unet"] > 0
+
+
+def test_a_random_model_of_sdxls_kind_is_one_too(tmp_path: Path) -> None:
+    small, turbo = random_model.SMALL, random_model.SDXL_TURBO
+    conditions = {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 6 * 8 + 16}
+    shape = small._replace(
+        unet=small.unet | {"cross_attention_dim": 32, "addition_embed_type": "text_time"} | conditions,
+        text_encoder_2=small.text_encoder | {"projection_dim": 16},
+        own=turbo.own,
+    )
+    model = random_model.make(tmp_path / "model", shape, dtype=torch.float16)
+    weights = load_file(model / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
+    wanted = EngineSettings(str(model), 64, 64, steps=1, policy=Policy.MERGE, runtime=Runtime.EAGER, dtype="float32")
+    shown = Engine(wanted, Look("ink")).translate(torch.arange(64 * 64 * 3).to(torch.uint8).view(64, 64, 3).numpy())
+    assert shown is not None
+    assert shown.std() > 1
 
 
 def test_the_arithmetic_of_the_full_shape_is_that_of_the_published_model(folder: Path, tmp_path: Path) -> None:

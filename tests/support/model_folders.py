@@ -16,7 +16,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from benchmarks.random_model import carry_pictures, tokenizer
+from benchmarks.random_model import SDXL_TURBO, carry_pictures, tokenizer
 from core.algorithm import unet as unets
 from core.algorithm.bank import Layout
 from core.algorithm.stream import Step
@@ -213,7 +213,9 @@ def make_full_turbo_shapes(folder: Path) -> Path:
 
 def make_full_sdxl_shapes(folder: Path) -> Path:
     """The same of SDXL-Turbo."""
-    return _as_turbo(_full_shapes(folder, FULL_SDXL, {"text_encoder": CLIP_L, "text_encoder_2": {**CLIP_L, **CLIP_G}}))
+    return _as_turbo(
+        _full_shapes(folder, SDXL_TURBO.unet, {"text_encoder": CLIP_L, "text_encoder_2": {**CLIP_L, **CLIP_G}})
+    )
 
 
 CLIP_L: dict[str, Any] = {
@@ -231,18 +233,6 @@ CLIP_G = {
     "num_hidden_layers": 32,
     "num_attention_heads": 20,
     "projection_dim": 1280,
-}
-FULL_SDXL: dict[str, Any] = {
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "block_out_channels": (320, 640, 1280),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
 }
 
 

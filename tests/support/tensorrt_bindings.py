@@ -54,7 +54,6 @@ print(json.dumps({"version": trt.__version__, "classes": found}))
 """
 # what gives None besides, by the bindings' documentation; their signatures do not tell
 _MAY_BE_NONE = {
-    "build_serialized_network",
     "create_execution_context",
     "deserialize_cuda_engine",
     "get_aliased_input_tensor",

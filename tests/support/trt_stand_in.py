@@ -147,6 +147,15 @@ class IHostMemory(bytes):
     """As the real one, it gives its memory to whoever asks for a buffer."""
 
 
+class IStreamWriter:
+    """Whoever subclasses it gives it `write`: bytes -> how many of them were written."""
+
+    _built = False
+
+    def __init__(self) -> None:
+        self._built = True
+
+
 class ITimingCache:
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -257,7 +266,10 @@ class Builder:
     def create_builder_config(self) -> IBuilderConfig:
         return IBuilderConfig()
 
-    def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory | None:
+    def build_serialized_network_to_stream(
+        self, network: INetworkDefinition, config: IBuilderConfig, writer: Any
+    ) -> bool:
+        assert writer._built, "IStreamWriter.__init__ was not called"
         from core.runtimes.tensorrt.library import RTX
         from core.runtimes.tensorrt.operators import refused
 
@@ -271,15 +283,16 @@ class Builder:
             reasons += _refused_by_rtx(network.model, config)
         if reasons:
             self._logger.log(Severity.ERROR, reasons[0])
-            return None
+            return False
         if not _phases(config.progress_monitor):
-            return None
+            return False
         head = {"version": self._version, "refit": config.get_flag(BuilderFlag.REFIT)}
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as file:
             file.writestr("head.json", json.dumps(head))
             file.writestr("graph.onnx", network.model.SerializeToString())
-        return IHostMemory(MAGIC + packed.getvalue())
+        data = MAGIC + packed.getvalue()
+        return bool(writer.write(data) == len(data))
 
     _version = ""
 
@@ -580,6 +593,7 @@ _BOTH: dict[str, Any] = {
         ILogger,
         INetworkDefinition,
         IProgressMonitor,
+        IStreamWriter,
         ITimingCache,
         NetworkDefinitionCreationFlag,
         OnnxParser,

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -38,12 +38,13 @@ class BuildOptions:
 
 
 def build(
-    library: Library, onnx: Path, options: BuildOptions, report: Report, wanted: Callable[[], bool]
-) -> memoryview:
-    """Build the plan of a graph; `wanted` is asked all the time, False ends it. Raises PlanError,
-    BuildRefused where the library does not do it.
+    library: Library, onnx: Path, plan: Path, options: BuildOptions, report: Report, wanted: Callable[[], bool]
+) -> None:
+    """Build the plan of a graph into the file `plan`; `wanted` is asked all the time, False ends it. Raises
+    BuildRefused where the library does not do it, PlanError, and OSError where the file cannot be written.
 
-    The network is strongly typed: the graph's own types are the plan's, no builder flag chooses a precision.
+    The network is strongly typed: the graph's own types are the plan's, no builder flag chooses a precision. The plan
+    is written as it is made: held in RAM it would take once more what the model's weights take.
     """
     trt = library.bindings()
     log, progress = _Log(trt, options.account), _monitor(trt, report, wanted)
@@ -65,14 +66,17 @@ def build(
         _for_card(cast("rtx.IBuilderConfig", config), options.capability)
     if library.timing_cache:
         config.set_timing_cache(config.create_timing_cache(_bytes(options.timing)), False)
-    plan = builder.build_serialized_network(network, config)
+    with plan.open("wb") as file:
+        writer = _Writer(trt, file)
+        done = builder.build_serialized_network_to_stream(network, config, writer.writer)
     if library.timing_cache and (cache := config.get_timing_cache()) is not None:
         write_helper(options.timing, bytes(cache.serialize()))
-    if plan is None:
+    if writer.errors:
+        raise writer.errors[0]
+    if not done:
         if not wanted():
             raise BuildCancelled("the build of the TensorRT engine was cancelled")
         raise BuildRefused(f"{library.name} could not build the engine: {_first(log.errors)}")
-    return memoryview(plan).cast("B")  # no copy: it is as large as the model
 
 
 def _for_card(config: rtx.IBuilderConfig, capability: str) -> None:
@@ -146,6 +150,28 @@ class _Log:
 
         self.errors = errors
         self.logger = Logger()
+
+
+class _Writer:
+    """Where TensorRT writes a plan. What goes wrong there is kept, for no error may pass through the library."""
+
+    def __init__(self, trt: Bindings, file: IO[bytes]) -> None:
+        errors: list[OSError] = []
+
+        class Writer(trt.IStreamWriter):  # type: ignore[name-defined,misc]  # of the library at work
+            def __init__(self) -> None:
+                trt.IStreamWriter.__init__(self)
+
+            def write(self, data: bytes) -> int:
+                try:
+                    file.write(data)
+                except OSError as error:
+                    errors.append(error)
+                    return 0  # ends the build
+                return len(data)
+
+        self.errors = errors
+        self.writer = Writer()
 
 
 def _monitor(trt: Bindings, report: Report, wanted: Callable[[], bool]) -> trt.IProgressMonitor:

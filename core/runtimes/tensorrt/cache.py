@@ -126,7 +126,7 @@ def changed(plan: CachedPlan) -> str:
 def keep(
     wanted: PlanKey,
     model: str,
-    files: Mapping[str, bytes | memoryview],
+    files: Mapping[str, bytes | Path],
     constants: Mapping[str, str],
     seconds: float,
     cache: Path | None = None,
@@ -134,21 +134,27 @@ def keep(
     *,
     refittable: bool = True,
 ) -> CachedPlan:
-    """Put a built plan into the cache, whole or not at all; what was there stays if that fails. Raises PlanError."""
+    """Put a built plan into the cache, whole or not at all; what was there stays if that fails. Raises PlanError.
+
+    files: name -> its bytes, or a file on the cache's disk (`scratch`), which is moved.
+    """
     cache = cache or cache_folder()
     manifest = PlanManifest(
         wanted,
         model,
-        {name: (hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()},
+        {name: _told(data) for name, data in files.items()},
         dict(constants),
         (now or datetime.now(UTC)).isoformat(timespec="seconds"),
         round(seconds, 1),
         refittable=refittable,
     )
     target = cache / wanted.folder_name
-    with _written(cache, sum(map(len, files.values()))) as part:
+    with _written(cache, sum(size for _, size in manifest.files.values())) as part:
         for name, data in files.items():
-            (part / name).write_bytes(data)
+            if isinstance(data, Path):
+                data.rename(part / name)
+            else:
+                (part / name).write_bytes(data)
         (part / MANIFEST).write_text(json.dumps(manifest.to_json(), indent=1) + "\n", encoding="utf-8")
         if target.exists():  # a folder cannot be replaced by one that holds files
             target.rename(part.with_name(f"{part.name}-old"))
@@ -157,6 +163,13 @@ def keep(
     with suppress(OSError):
         (cache / f"{wanted.folder_name}{_REFUSED}").unlink(missing_ok=True)
     return CachedPlan(target, manifest)
+
+
+def _told(data: bytes | Path) -> tuple[str, int]:
+    """Return what a manifest says of a file: its hash and its size. Raises PlanError."""
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest(), len(data)
+    return _hash(data), data.stat().st_size
 
 
 def note_refusal(wanted: PlanKey, why: str, cache: Path | None = None) -> None:

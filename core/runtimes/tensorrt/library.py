@@ -34,6 +34,7 @@ class Bindings(Protocol):
     DataType: type[trt.DataType]
     ILogger: type[trt.ILogger]
     IProgressMonitor: type[trt.IProgressMonitor]
+    IStreamWriter: type[trt.IStreamWriter]
     NetworkDefinitionCreationFlag: type[trt.NetworkDefinitionCreationFlag]
     OnnxParser: type[trt.OnnxParser]
     ProfilingVerbosity: type[trt.ProfilingVerbosity]

@@ -53,9 +53,9 @@ def build(resolved: Resolved, report: Report, wanted: Callable[[], bool] = lambd
     library = libraries.named(key.machine.library)
     with on_device(settings.device), cache.scratch(folder) as made_in:
         with quiet():
-            made = export(resolved, library, made_in, report)
-        # TensorRT for RTX asks a GPU for its part in a plan that can be refitted, and there is none for another's card
-        ahead = resolved.tensorrt.machine is None
+            # TensorRT for RTX asks a GPU for its part in a plan that can be refitted; there is none for another's card
+            ahead = resolved.tensorrt.machine is None
+            made = export(resolved, library, made_in, report, refittable=not ahead)
         timing = cache.timing_cache(key.machine, folder)
         options = building.BuildOptions(
             getattr(torch, settings.dtype), key.machine.capability, refittable=not ahead, timing=timing
@@ -81,12 +81,20 @@ def _build(
     options: building.BuildOptions,
     report: Report,
     wanted: Callable[[], bool],
-) -> dict[str, memoryview]:
-    return {name: building.build(library, graph.path, options, report, wanted) for name, graph in made.items()}
+) -> dict[str, Path]:
+    files = {name: graph.path.with_name(name) for name, graph in made.items()}
+    for name, graph in made.items():
+        building.build(library, graph.path, files[name], options, report, wanted)
+    return files
 
 
-def export(resolved: Resolved, library: Library, folder: Path, report: Report) -> dict[str, graphs.Graph]:
-    """Load the model and write its graphs into the folder. Raises ModelError, PlanError."""
+def export(
+    resolved: Resolved, library: Library, folder: Path, report: Report, *, refittable: bool
+) -> dict[str, graphs.Graph]:
+    """Load the model and write its graphs into the folder. Raises ModelError, PlanError.
+
+    refittable: whether a plan of them may get other weights, for which every weight is looked for among the constants.
+    """
     settings = resolved.settings
     loaded, version = load_parts(resolved), library.takes
     shape = tensorrt.plan_shape(loaded, settings, version)
@@ -95,8 +103,8 @@ def export(resolved: Resolved, library: Library, folder: Path, report: Report) -
     example = tensorrt.example_tensors(loaded, frame, settings, shape)
     with graphs.graph_attention(frame.net, in_place=shape.in_place) as reading, torch.inference_mode(False):
         module = graphs.FrameGraph(frame, list(example), reading)
-        outputs = graphs.frame_outputs(shape.layout)
-        made = {FRAME: graphs.export(module, example, outputs, folder / "frame.onnx", version, loaded.weights)}
+        outputs, weights = graphs.frame_outputs(shape.layout), loaded.weights if refittable else {}
+        made = {FRAME: graphs.export(module, example, outputs, folder / "frame.onnx", version, weights)}
     if settings.policy is Policy.MERGE and shape.layout:
         for group, names in enumerate(banks.merge_groups(shape.layout)):
             layout = {name: shape.layout[name] for name in names}

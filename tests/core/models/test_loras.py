@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from benchmarks.random_model import SDXL_TURBO
 from core.algorithm.net import Picture
 from core.engine import Engine
 from core.errors import ModelError, SettingsError
@@ -32,7 +33,7 @@ from tests.support.lora_files import (
     kohya,
     random_change,
 )
-from tests.support.model_folders import FULL_SDXL, load_model, parts_of, settings
+from tests.support.model_folders import load_model, parts_of, settings
 
 pytestmark = pytest.mark.usefixtures("quick_layout")
 PARTS = ("unet", "text_encoder")
@@ -391,7 +392,7 @@ def as_first_called(name: str) -> str:
 def test_layers_of_sdxl_by_their_first_names_are_found(tmp_path: Path) -> None:
     library: Any = diffusers
     with torch.device("meta"):
-        unet = library.UNet2DConditionModel(**FULL_SDXL)
+        unet = library.UNet2DConditionModel(**SDXL_TURBO.unet)
     names = [
         name.removesuffix(".weight").removeprefix("unet.")
         for name in loras.named_weights({"unet": unet})

@@ -18,6 +18,7 @@ from benchmarks import random_model
 from benchmarks.engines import Built, Network, built, exported, parsed, quantized
 from core.errors import PlanError, SettingsError
 from core.runtimes.choice import for_plan
+from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import library
 from core.runtimes.tensorrt.library import PORTABLE, RTX
 from core.settings import EngineSettings, Guidance, Policy
@@ -123,6 +124,15 @@ def test_what_cannot_be_built_is_one_line(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"could not build the engine: .*FP32 GEMM is not supported") as refused:
         built(path, "7.5", torch.float32)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file that is always full")
+def test_a_full_disk_is_what_a_build_raises(tmp_path: Path) -> None:
+    """The plan is written by the library as it builds: what goes wrong there comes out on our side."""
+    graph = quantized("MatMul", "fp8", tmp_path / "graph.onnx")
+    options = building.BuildOptions(torch.float16, "8.9", refittable=False, timing=Path())
+    with pytest.raises(OSError, match="No space left"):
+        building.build(RTX, graph, Path("/dev/full"), options, lambda text, share: None, lambda: True)
 
 
 def test_vcam_engines_builds_for_another_machines_card(
