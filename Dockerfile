@@ -12,7 +12,7 @@ COPY vcam vcam
 COPY profiles profiles
 COPY install_scripts/camera.sh install_scripts/camera.ps1 install_scripts/
 # PyTorch without CUDA: of the size that a server without a GPU needs
-RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu -c constraints.txt . && rm -rf /build
+RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu -c constraints.txt ".[marking]" && rm -rf /build
 WORKDIR /films
 ENV HOME=/tmp
 ENTRYPOINT ["vcam"]

@@ -108,9 +108,14 @@ function dirty() {
   return JSON.stringify(formed()) !== filled;
 }
 
+function shut() {
+  filled = JSON.stringify(formed());
+  at("editor").close();
+}
+
 function leave() {
   if (!dirty()) {
-    at("editor").close();
+    shut();
     return;
   }
   at("editor-leave").hidden = false;
@@ -153,6 +158,12 @@ at("import").addEventListener("change", () => doing(async () => {
 at("e-name").addEventListener("input", showFile);
 at("e-strength").addEventListener("input", () => text("e-strength-says", at("e-strength").value));
 at("editor-cancel").addEventListener("click", leave);
+// of a second Escape, the browser closes without asking "cancel": the key is taken before it comes there
+at("editor").addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  event.preventDefault();
+  leave();
+});
 at("editor").addEventListener("cancel", (event) => {
   event.preventDefault();
   leave();
@@ -161,7 +172,7 @@ at("editor-stay").addEventListener("click", () => {
   at("editor-leave").hidden = true;
   at("e-name").focus();
 });
-at("editor-discard").addEventListener("click", () => at("editor").close());
+at("editor-discard").addEventListener("click", shut);
 at("editor-delete").addEventListener("click", async () => {
   const button = at("editor-delete");
   if (button.dataset.sure !== "yes") {
@@ -172,7 +183,7 @@ at("editor-delete").addEventListener("click", async () => {
   try {
     const undo = await backTo(editing.id);
     await change("DELETE", editing.id, {});
-    at("editor").close();
+    shut();
     await drawLooks();
     toast(`${editing.profile.name} is deleted`, undo);
   } catch (error) {
@@ -180,6 +191,11 @@ at("editor-delete").addEventListener("click", async () => {
   }
 });
 at("editor").addEventListener("close", () => {
+  if (dirty()) { // closed by what cannot be prevented, as a phone's second "back"
+    at("editor").showModal();
+    leave();
+    return;
+  }
   at("editor-delete").dataset.sure = "";
   at("editor-delete").textContent = "Delete";
 });
@@ -197,7 +213,7 @@ at("editor-form").addEventListener("submit", async (event) => {
     const id = editing.id || idFor(data.name);
     const undo = await backTo(id);
     await change("PUT", id, data);
-    at("editor").close();
+    shut();
     await drawLooks();
     toast(`${data.name} is saved`, undo);
   } catch (error) {
