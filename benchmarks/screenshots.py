@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 import psutil  # noqa: E402  the path first
 
 from vcam import client  # noqa: E402
-from vcam.commands import EndRecording, Panic, Pause, Resume, StartRecording  # noqa: E402
+from vcam.commands import EndRecording, Panic, Pause, Resume, StartRecording, UseMicrophone  # noqa: E402
 from vcam.errors import VcamError  # noqa: E402
 
 SHAPES = {"desktop": (1280, 900), "phone": (390, 844)}
@@ -189,6 +189,7 @@ def look_everywhere(eyes: Eyes, driver: Any, camera: Camera) -> None:
     eyes.look("keys", f"{close} document.getElementById('help').click()")
     eyes.look("editor", f"{close} document.getElementById('edit').click()")
     driver.execute_script(close + "for (const one of document.querySelectorAll('main details')) one.open = false")
+    camera.send(UseMicrophone(True), "running")
     camera.send(StartRecording(), "running")
     eyes.look("recording")
     camera.send(EndRecording(), "running")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from core.errors import SettingsError
 
 NAME = "streamv2v-camera"
+_ABOVE = ".made-above"  # in our folder: the folders above it that were made with it, the outermost first
 
 
 def home() -> Path:
@@ -72,6 +74,30 @@ def state() -> Path:
     if sys.platform == "darwin":
         return home() / "Library" / "Application Support" / NAME
     return home() / ".local" / "state" / NAME
+
+
+def make(folder: Path, mode: int = 0o777) -> None:
+    """Make the folder and those above it, and note in ours which of those above were not there; raises OSError."""
+    ours = next((one for one in (folder, *folder.parents) if one.name == NAME), None)
+    missing = [] if ours is None else [one for one in reversed(ours.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    if ours is not None and missing:
+        with contextlib.suppress(OSError):  # an empty folder would stay behind then
+            (ours / _ABOVE).write_text("".join(f"{one}\n" for one in missing), encoding="utf-8")
+
+
+def notes(ours: Path) -> list[Path]:
+    """Return the files in ours that only say how it was made."""
+    return [one for one in (ours / _ABOVE,) if one.exists()]
+
+
+def made_above(ours: Path) -> list[Path]:
+    """Return the folders above ours that were made with it, the innermost first; none where that is not known."""
+    try:
+        noted = (ours / _ABOVE).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [one for one in ours.parents if str(one) in noted]
 
 
 def _require_home() -> None:

@@ -97,7 +97,7 @@ function Install-Provider([string[]] $Arguments) {
 
 # Enter-Environment run | test: .venv holds the checkout and all that this purpose needs, at the versions of constraints.txt.
 function Enter-Environment([string] $Purpose) {
-    $extras = if ($Purpose -eq "run") { "camera,obs,marking" } else { "camera,obs,marking,tray,dev" }
+    $extras = if ($Purpose -eq "run") { "camera,obs,marking,microphone" } else { "camera,obs,marking,microphone,tray,dev" }
     $stamp = Join-Path $Venv ".ready-$Purpose"
     $unfinished = Join-Path $Venv ".installing"
     $wanted = Get-Wanted

@@ -128,8 +128,8 @@ provider() {
 # `environment run`: .venv holds the checkout and all that running it needs, at the versions of constraints.txt.
 # `environment test`: the same, and what the checks need.
 environment() {
-    local purpose=$1 extras=camera,obs,marking python quiet=--quiet
-    [ "$purpose" = run ] || extras=camera,obs,marking,tray,dev
+    local purpose=$1 extras=camera,obs,marking,microphone python quiet=--quiet
+    [ "$purpose" = run ] || extras=camera,obs,marking,microphone,tray,dev
     if [ ! -e "$VENV/.installing" ] && "$PY" -c '' >/dev/null 2>&1 && wanted | cmp -s - "$VENV/.ready-$purpose"; then
         return
     fi

@@ -7,5 +7,5 @@ VENV="$ROOT/.venv-lowest"
 cd "$ROOT"
 [ -x "$VENV/bin/python" ] || "${PYTHON:-python3.11}" -m venv "$VENV"
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt \
-    --editable ".[camera,obs,marking,dev]"
+    --editable ".[camera,obs,marking,microphone,dev]"
 exec "$VENV/bin/python" -m pytest -m "not slow and not browser and not fuzz" -p no:cacheprovider "$@"

@@ -38,7 +38,7 @@ def private_folder(path: Path) -> Path:
 
     On Windows the folders of a user's profile are private already. Raises ClientError where it is somebody else's.
     """
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folders.make(path, 0o700)
     if sys.platform == "win32":
         return path
     found = os.stat(path, follow_symlinks=True)

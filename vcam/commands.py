@@ -122,6 +122,13 @@ class ToggleRecording:
 
 
 @dataclass(frozen=True)
+class UseMicrophone:
+    """Record the microphone with the picture, or do not; on: None is the other way than now."""
+
+    on: bool | None = None
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Keep the picture that is published now as a file."""
 
@@ -149,6 +156,7 @@ Command = (
     | StartRecording
     | EndRecording
     | ToggleRecording
+    | UseMicrophone
     | Snapshot
     | Stop
 )
@@ -171,6 +179,7 @@ _BY_NAME: dict[str, type[Any]] = {
     "record": StartRecording,
     "record-stop": EndRecording,
     "record-toggle": ToggleRecording,
+    "microphone": UseMicrophone,
     "snapshot": Snapshot,
     "stop": Stop,
 }
@@ -263,7 +272,9 @@ class Status:
     of a picture there takes ("round trip", "encode", "network", "engine", "decode"), each p50 and p95.
     prompt_notes: what the model does not read of the prompt, in words. recording: the file that what is published
     is recorded into, "" for none, recorded_s: how long it is; finishing: the recording that has ended and is being
-    completed and signed; saved: the recording or picture that was kept last, "" for none.
+    completed and signed; saved: the recording or picture that was kept last, "" for none. microphone: the one that
+    recordings hear, "" for none; sound: how the one that runs hears it: "" without sound, "on", "cut" (paused, after a
+    panic), "missing"; sound_trouble: why it is missing, in words.
     """
 
     state: str = "starting"
@@ -312,6 +323,9 @@ class Status:
     recorded_s: float = 0.0
     finishing: str = ""
     saved: str = ""
+    microphone: str = ""
+    sound: str = ""
+    sound_trouble: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return an object for JSON."""

@@ -278,7 +278,7 @@ def kept(folder: Path) -> Iterator[Path | None]:
     """Keep the log in the folder while the body runs; its path, or None and a line to the user."""
     path = folder / LOG_FILE
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folders.make(folder, 0o700)
         handler = _Handler(path, maxBytes=LARGEST, backupCount=KEPT, encoding="utf-8", errors="replace")
     except OSError as error:
         print(f"vcam: no log: {path} cannot be written ({error.strerror})", file=sys.stderr)

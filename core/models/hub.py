@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from core import folders
 from core.errors import ModelError
 from core.models.catalogue import ENTRIES, SOURCE, CatalogueModel, File, in_gb, models_folder
 from core.models.description import DESCRIPTION
@@ -79,7 +80,7 @@ def accept(entry: CatalogueModel) -> None:
     path = models_folder() / _ACCEPTED
     when = datetime.now(UTC).isoformat(timespec="seconds")
     with _writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.make(path.parent)
         known = {**_accepted(), entry.name: {"licences": _licences(entry), "when": when}}
         _write(path, json.dumps(known, indent=2))
 
@@ -156,7 +157,7 @@ def _alone(entry: CatalogueModel) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     with _writing(models_folder()):
-        models_folder().mkdir(parents=True, exist_ok=True)
+        folders.make(models_folder())
     try:
         with FileLock(models_folder() / f".{entry.name}.lock", timeout=0):
             yield

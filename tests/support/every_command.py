@@ -21,6 +21,7 @@ from vcam.commands import (
     Stop,
     Toggle,
     ToggleRecording,
+    UseMicrophone,
     UseProfile,
     UseSource,
 )
@@ -43,6 +44,7 @@ COMMANDS: list[Command] = [
     StartRecording(),
     EndRecording(),
     ToggleRecording(),
+    UseMicrophone(False),
     Snapshot(),
     Stop(),
 ]

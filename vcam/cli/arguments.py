@@ -29,6 +29,7 @@ PLAIN_COMMANDS = {
     "record": "record what is published into a file, in your folder of videos",
     "record-stop": "end the recording",
     "record-toggle": "begin a recording, or end it: for one key that does both",
+    "microphone": "have recordings hear the microphone, or hear nothing again",
     "snapshot": "keep the picture that is published now",
     "reload": "read the profiles anew; edited files act by themselves",
     "stop": "end the running camera",
@@ -139,6 +140,13 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--framing", metavar="F", help=f"{_FRAMING_HELP} (the profile's, fill)")
     _add_region(run)
     run.add_argument("--mirror", action="store_true", default=None, help="mirror the picture")
+    run.add_argument(
+        "--microphone",
+        nargs="?",
+        const="default",
+        metavar="NAME",
+        help="recordings hear the microphone: the system's own one, or the one with this in its name (none)",
+    )
     run.add_argument("--idle-after", dest="idle_after_s", type=float, metavar="S", help=_IDLE_HELP)
     run.add_argument("--on-failure", metavar="WHAT", help="without a translation, show card, hold or raw (card)")
     run.add_argument("--no-panel", dest="panel", action="store_false", default=None, help="no control page")

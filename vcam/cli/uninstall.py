@@ -110,11 +110,18 @@ def _remove_folder(folder: Path, kept: Iterable[Path]) -> None:
         raise VcamError("it is a link: look into where it leads, and delete both yourself")
     if (sign := _sign_of_work(folder)) is not None:
         raise VcamError(f"{sign} tells that somebody works there: look into it, and delete it yourself")
+    ours = next(one for one in (folder, *folder.parents) if one.name == folders.NAME)
+    above = folders.made_above(ours)
     _remove(folder, [path for one in kept for path in (one, one.resolve()) if path.is_relative_to(folder)])
     parent = folder.parent
     if parent.name == folders.NAME:
         with contextlib.suppress(OSError):  # something else is in it
-            parent.rmdir()
+            if [one.name for one in parent.iterdir()] == [one.name for one in folders.notes(parent)]:
+                _remove(parent, [])
+    if not ours.exists():
+        with contextlib.suppress(OSError):  # something else is in it by now
+            for one in above:
+                one.rmdir()
 
 
 def _sign_of_work(folder: Path) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from vcam.cli.arguments import (
@@ -38,6 +39,8 @@ def _run(args: argparse.Namespace) -> int:
         for key, own in vars(config).items()
         if key not in ("profile", "engine", "framing")
     }
+    if args.microphone is not None:
+        wished["record"] = replace(config.record, microphone=args.microphone)
     options = RunOptions(
         **wished,
         profile=profile.id,

@@ -20,6 +20,7 @@ from vcam.commands import (
     Snapshot,
     StartRecording,
     ToggleRecording,
+    UseMicrophone,
     UseProfile,
     UseSource,
 )
@@ -87,6 +88,8 @@ class CommandHandler:
                 self._recorder.end()
             case ToggleRecording():
                 self._recorder.toggle()
+            case UseMicrophone(on):
+                self._recorder.listen(on)
             case Snapshot():
                 self._recorder.snapshot()
             case _:

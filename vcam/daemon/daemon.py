@@ -36,6 +36,7 @@ from vcam.daemon.recorder import Recorder, origin_of
 from vcam.daemon.reports import Described, report_of, status_of
 from vcam.devices import readers
 from vcam.devices.choose import choose_sink, choose_source
+from vcam.devices.microphone import Microphone, MicrophoneProcess
 from vcam.devices.sinks import SURELY_LEFT_S, recover
 from vcam.devices.source_switch import SourceSwitch
 from vcam.devices.stills import read_still
@@ -86,6 +87,7 @@ class RunParts:
     )
     open_source: Callable[[RunOptions], FrameSource] = _open_source
     open_sink: Callable[[RunOptions], FrameSink] = _open_sink
+    open_microphone: Callable[[str, Callable[[str], None]], Microphone] = MicrophoneProcess
     open_faces: Callable[[], fit.FaceDetector] = open_face_detector
     open_persons: Callable[[], fit.PersonFinder] = open_person_finder
     watch_sink: Callable[[FrameSink], readers.Readers | None] = readers.watch
@@ -176,7 +178,16 @@ class Daemon:
         folder, kind = options.record.place(), f".{options.record.format}"
         origin = origin_of(options.source)
         recorder = Recorder(
-            folder, kind, options.size or DEFAULT_SIZE, options.fps, self._log.say, options.marking, origin
+            folder,
+            kind,
+            options.size or DEFAULT_SIZE,
+            options.fps,
+            self._log.say,
+            options.marking,
+            origin,
+            options.record.microphone,
+            parts.open_microphone,
+            parts.clock,
         )
         publisher = Publisher(sink, options, slots.captured, parts.clock, recorder)
         self._audience = readers.Audience(parts.watch_sink(sink), options.idle_after_s, parts.clock)
@@ -327,7 +338,8 @@ class Daemon:
 
     def _look(self) -> None:
         # an engine that starts shall make its first picture before it rests: then it is ready for a reader
-        if self._audience.look(busy=self._pipeline.translator.state.phase is EnginePhase.STARTING):
+        starting = self._pipeline.translator.state.phase is EnginePhase.STARTING
+        if self._audience.look(busy=starting or bool(self._pipeline.publisher.recorder.state.recording)):
             self._pipeline.slots.clear()
         self._set_card()
         if not self._stop.is_set():

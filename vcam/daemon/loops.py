@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -235,13 +236,28 @@ def ticks(
             sleep(wait)
 
 
+class Shown(NamedTuple):
+    """What was published at a beat.
+
+    made: the translation that it is, None for a card or the camera itself. fresh: it was not shown before. card: it is
+    the card. cut: nothing else may be shown: paused, after a panic, at rest.
+    """
+
+    picture: Picture
+    tick: int
+    made: FinishedFrame | None = None
+    fresh: bool = False
+    card: bool = False
+    cut: bool = False
+
+
 def publish_loop(
     sink: FrameSink,
     slots: FrameSlots,
     beats: Iterable[int],
     fallback: Callable[[], Fallback],
     *,
-    shown: Callable[[Picture, int, Origin | None], None] = lambda picture, tick, origin: None,
+    shown: Callable[[Shown], None] = lambda now: None,
     trouble: Callable[[str], None] = lambda text: None,
     fault: Callable[[str, Exception], None] = lambda what, error: None,
     clock: Callable[[], float] = time.perf_counter,
@@ -249,9 +265,8 @@ def publish_loop(
     """Publish one picture at each beat (see `ticks`).
 
     The first there is: the new translation, the last one while it is young enough, the raw camera if that was chosen,
-    the card. `shown` gets what was published, its beat, and what the engine made it of (None: it is no
-    engine's), `trouble` what the sink said ("" when it is well
-    again), `fault` what nobody foresaw, in the sink or here: it costs this picture and nothing else.
+    the card. `shown` gets what was published, `trouble` what the sink said ("" when it is well again), `fault` what
+    nobody foresaw, in the sink or here: it costs this picture and nothing else.
     """
     counts = slots.counts
     last: FinishedFrame | None = None
@@ -273,7 +288,11 @@ def publish_loop(
             if said or before:
                 trouble(said)
             sent_s = clock()
-            shown(picture, tick, None if held is None else held.origin)
+            shown(
+                Shown(
+                    picture, tick, held, fresh is not None and fresh is held, picture is current.card, current.only_card
+                )
+            )
             counts.published += 1
             counts.published_rate.add(sent_s)
             if fresh is not None and fresh is last:

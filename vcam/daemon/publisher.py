@@ -8,11 +8,10 @@ import threading
 from collections.abc import Callable
 from itertools import islice
 
-from core.settings import Origin
 from vcam import fit
 from vcam.commands import OnFailure
 from vcam.daemon.cards import Card, Halt, card_for, draw_card
-from vcam.daemon.loops import Fallback, FrameSlots, no_view, publish_loop, ticks
+from vcam.daemon.loops import Fallback, FrameSlots, Shown, no_view, publish_loop, ticks
 from vcam.daemon.recorder import Recorder
 from vcam.devices import sinks
 from vcam.devices.health import LATE_INTERVALS
@@ -81,9 +80,9 @@ class Publisher:
             sinks.send_last(self.sink, draw_card(self._off, self.size), published + 1)
         self.sink.close()
 
-    def _show(self, picture: Picture, tick: int, origin: Origin | None) -> None:
-        self.preview = picture
-        self.recorder.take(picture, tick, origin)
+    def _show(self, now: Shown) -> None:
+        self.preview = now.picture
+        self.recorder.take(now)
 
 
 def hold_s(on_failure: OnFailure, frame_s: float, interval_s: float) -> float:

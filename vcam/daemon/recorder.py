@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,10 @@ from typing import NamedTuple
 from core.errors import StreamV2VError
 from core.settings import Origin
 from vcam.commands import IMAGINE
+from vcam.daemon.loops import Shown
+from vcam.daemon.sound_place import Place, SoundPlace
+from vcam.devices.microphone import Heard, Microphone, MicrophoneProcess
+from vcam.devices.microphone_process import DEFAULT, RATE
 from vcam.devices.sinks import VideoFile, picture_file
 from vcam.errors import VcamError
 from vcam.frames import Picture
@@ -32,12 +38,23 @@ def origin_of(source: str) -> Origin:
 
 
 class RecorderState(NamedTuple):
-    """Values of Status: the file that is written, how long it is, the one that is finished, and what was kept last."""
+    """Values of Status: the file that is written, how long it is, the one that is finished, what was kept last, and
+    which microphone recordings hear, how this one hears it, and what is wrong with it.
+    """
 
-    recording: str
-    recorded_s: float
-    finishing: str
-    saved: str
+    recording: str = ""
+    recorded_s: float = 0.0
+    finishing: str = ""
+    saved: str = ""
+    microphone: str = ""
+    sound: str = ""
+    sound_trouble: str = ""
+
+
+class _Beat(NamedTuple):
+    picture: Picture
+    tick: int
+    place: Place
 
 
 @dataclass
@@ -45,13 +62,16 @@ class _Session:
     """One recording. origin: what its file says of its pictures.
 
     begun: the beat of its first picture, None before there is one; newest: of its last one. pictures: those that wait,
-    None behind the last one. done: set when its file is complete, or never will be.
+    None behind the last one. with_sound: whether its file has a track for it; microphone: what it hears now. done: set
+    when its file is complete, or never will be.
     """
 
     path: Path
     file: VideoFile
     origin: Origin
-    pictures: queue.SimpleQueue[tuple[Picture, int] | None] = field(default_factory=queue.SimpleQueue)
+    with_sound: bool = False
+    microphone: Microphone | None = None
+    pictures: queue.SimpleQueue[_Beat | None] = field(default_factory=queue.SimpleQueue)
     begun: int | None = None
     newest: int = 0
     thread: threading.Thread | None = None
@@ -61,9 +81,9 @@ class _Session:
 class Recorder:
     """Takes every published picture by `take` (the publisher's thread, which never waits here).
 
-    `start`, `end`, `toggle` and `snapshot` belong to the commands' thread; `state` may be read from any. say: tells the
-    user. marking, origin: how what is kept says that it is AI-made,
-    and what.
+    `start`, `end`, `toggle`, `listen` and `snapshot` belong to the commands' thread; `state` may be read from any. say:
+    tells the user. marking, origin: how what is kept says that it is AI-made, and what. microphone: which one is
+    recorded too, "" for none; it is open only during a recording. clock: gives the seconds of a frame's captured_s.
     """
 
     def __init__(
@@ -75,7 +95,13 @@ class Recorder:
         say: Callable[[str], None],
         marking: MarkingSettings,
         origin: Origin = Origin.TRANSLATED,
+        microphone: str = "",
+        open_microphone: Callable[[str, Callable[[str], None]], Microphone] = MicrophoneProcess,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self._wanted, self._listens, self._open_microphone = microphone or DEFAULT, bool(microphone), open_microphone
+        self._place, self._clock = SoundPlace(fps), clock
+        self._heard_from = -math.inf
         self._folder, self._suffix, self._size, self._fps, self._say = folder, suffix, size, fps, say
         self._marking, self._origin = marking, origin
         self._session: _Session | None = None
@@ -88,17 +114,30 @@ class Recorder:
         """What it does now."""
         session = self._session
         finishing = next((str(one.path) for one in self._ended if not one.done.is_set()), "")
+        wanted = self._wanted if self._listens else ""
         if session is None:
-            return RecorderState("", 0.0, finishing, self._saved)
+            return RecorderState(finishing=finishing, saved=self._saved, microphone=wanted)
         beats = 0 if session.begun is None else session.newest - session.begun + 1
-        return RecorderState(str(session.path), round(beats / self._fps, 1), finishing, self._saved)
+        known = RecorderState(str(session.path), round(beats / self._fps, 1), finishing, self._saved, wanted)
+        microphone = session.microphone
+        if microphone is None:
+            return known
+        heard = "cut" if self._heard_from == math.inf else "missing" if microphone.trouble else "on"
+        return known._replace(
+            microphone=microphone.name or wanted,
+            sound=heard if microphone.name else "missing",
+            sound_trouble=microphone.trouble,
+        )
 
-    def take(self, picture: Picture, tick: int, origin: Origin | None = None) -> None:
-        """Have the picture of this beat recorded, if a recording runs; it must not be written to any more.
+    def take(self, now: Shown) -> None:
+        """Have what is published recorded, if a recording runs; its picture must not be written to any more.
 
-        origin: what the engine made it of, None for what is no engine's. A recording of another origin leaves it out:
-        just after a change of the source there still are pictures of the one before.
+        A recording of another origin leaves it out: just after a change of the source there still are pictures of the
+        one before.
         """
+        picture, tick, origin = now.picture, now.tick, None if now.made is None else now.made.origin
+        place = self._place.take(now, self._clock())
+        self._heard_from = place.heard_from
         self._newest = picture, origin
         session = self._session
         if session is None or origin not in (None, session.origin):
@@ -107,7 +146,7 @@ class Recorder:
             session.begun = tick
         session.newest = tick
         if session.pictures.qsize() < WAITING:
-            session.pictures.put((picture, tick))
+            session.pictures.put(_Beat(picture, tick, place))
 
     def start(self) -> None:
         """Begin a recording; raises VcamError where one runs already, or the file cannot be written."""
@@ -118,14 +157,17 @@ class Recorder:
     def _begun(self, origin: Origin) -> _Session:
         """Return a new recording, whose thread runs; raises VcamError."""
         path = self._new_path(self._suffix)
-        session = _Session(path, VideoFile(path, self._size, self._fps, self._marking, origin), origin)
+        file = VideoFile(path, self._size, self._fps, self._marking, origin, self._listens)
+        session = _Session(path, file, origin, self._listens)
         session.thread = threading.Thread(target=self._write, args=(session,), name="vcam-record", daemon=True)
         try:
             session.thread.start()
         except RuntimeError as error:  # the system gives no more threads
             session.file.close()
             raise VcamError(f"{path} cannot be recorded ({error})") from error
-        self._say(f"recording into {path}")
+        self._say(f"recording into {path}, {'with the microphone' if self._listens else 'without sound'}")
+        if self._listens:
+            session.microphone = self._open_microphone(self._wanted, self._say)
         return session
 
     def end(self) -> None:
@@ -136,6 +178,26 @@ class Recorder:
         self._ended = (*(one for one in self._ended if not one.done.is_set()), session)
         self._session = None
         session.pictures.put(None)
+        if session.microphone is not None:
+            session.microphone.close()
+
+    def listen(self, on: bool | None = None) -> None:
+        """Record the microphone from now on, or do not; None: the other way than now.
+
+        A recording that began without sound stays so; in one that has sound it is silent while this is off.
+        """
+        self._listens = not self._listens if on is None else on
+        session = self._session
+        if session is None:
+            return
+        if not session.with_sound:
+            if self._listens:
+                self._say(f"{session.path} began without sound and stays so; the next recording has the microphone")
+        elif not self._listens and session.microphone is not None:
+            session.microphone.close()
+            session.microphone = None
+        elif self._listens and session.microphone is None:
+            session.microphone = self._open_microphone(self._wanted, self._say)
 
     def toggle(self) -> None:
         """Begin a recording, or end the one that runs: for one key that does both.
@@ -200,12 +262,33 @@ class Recorder:
         }  # which may not have its name yet
         return next(path for name in names if (path := self._folder / name) not in taken and not path.exists())
 
+    def _was_heard(self, sound: Heard, one: _Beat) -> bool:
+        """Return whether it was heard when this was published: by what comes later it is not to be judged."""
+        return sound.heard_s * self._fps + one.place.now <= one.tick
+
+    def _hear(self, file: VideoFile, heard: Heard, place: Place) -> None:
+        """Give the file sound, at its place, but for what was said while nothing might be heard."""
+        samples, beat = heard.samples, heard.heard_s * self._fps
+        unheard = (place.heard_from - (beat + place.now)) / self._fps * RATE
+        if unheard > 0:
+            samples = samples.copy()
+            samples[: math.ceil(min(unheard, len(samples)))] = 0
+        file.hear(samples, beat + place.shown)
+
     def _write(self, session: _Session) -> None:
         """Write a recording's pictures until its end; whatever goes wrong ends it, and is said with what was kept."""
         wrong = ""
         try:
+            heard_from: float | None = None
+            waiting: deque[Heard] = deque()  # sound that was heard after the picture that is being written
             while (one := session.pictures.get()) is not None:
-                session.file.send(*one)
+                if heard_from is not None and one.place.heard_from != heard_from:
+                    session.file.hush()
+                waiting.extend(() if session.microphone is None else session.microphone.take())
+                while heard_from is not None and waiting and self._was_heard(waiting[0], one):
+                    self._hear(session.file, waiting.popleft(), one.place)
+                heard_from = one.place.heard_from
+                session.file.send(one.picture, one.tick, heard_from)
         except Exception as error:  # noqa: BLE001  memory, libraries: it costs this recording, and is told
             wrong = _told(error, session.path)
         try:
@@ -213,6 +296,8 @@ class Recorder:
         except Exception as error:  # noqa: BLE001  see above; a StreamV2VError says where what was written is
             wrong = _told(error, session.path)
         finally:
+            if session.microphone is not None:
+                session.microphone.close()
             if self._session is session:
                 self._session = None
             if not wrong and session.begun is not None:

@@ -39,6 +39,9 @@ def status_of(
     notes = list(log.troubles())
     if state != "failed" and engine.phase is EnginePhase.RUNNING and engine.text:
         notes.append(engine.text)
+    recorder = sink.recorder.state
+    if recorder.sound_trouble:
+        notes.append(f"the recording has no sound: {recorder.sound_trouble}")
     from core.models.prompt_reading import prompt_notes
 
     told = prompt_notes(choice.settings.model, choice.look.prompt)
@@ -85,7 +88,7 @@ def status_of(
         server=engine.server,
         server_ms={part: [spread.p50_ms, spread.p95_ms] for part, spread in engine.times.items()},
         prompt_notes=told,
-        **sink.recorder.state._asdict(),
+        **recorder._asdict(),
     )
 
 

@@ -21,6 +21,9 @@ from vcam.frames import FrameSink, Picture
 from vcam.log_file import announce
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from vcam.video.marking import MarkingWanted
 
 if sys.platform == "linux":
@@ -184,12 +187,14 @@ class VideoFile:
         fps: float,
         marking: MarkingWanted | None = None,
         origin: Origin = Origin.TRANSLATED,
+        with_sound: bool = False,
     ) -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
         from vcam.video.disk import errors_of, part_of
         from vcam.video.film_writing import while_writing
+        from vcam.video.live_sound import LiveSound
         from vcam.video.marking import film_tags, marker_for
         from vcam.video.media import address
 
@@ -202,6 +207,7 @@ class VideoFile:
         self._errors = functools.partial(errors_of, path)
         self._first: int | None = None
         self._refused: VideoError | None = None  # why the newest picture is not in the file
+        self._end_s = self._silent_until_s = 0.0
         rate = Fraction(fps).limit_denominator(1001)
         self._beat_s, self._reformatter = 1 / rate, VideoReformatter()
         try:
@@ -214,14 +220,18 @@ class VideoFile:
                 # superfast: the encoder shares the cores with the engine, and must keep the pace; zerolatency: it
                 # holds no picture back that would be lost with the program
                 self._stream.options = {"preset": "superfast", "crf": "20", "tune": "zerolatency"}
+                self._sound = LiveSound(self._container, path.suffix.lower()) if with_sound else None
                 self._container.start_encoding()
         except VideoError:
             with contextlib.suppress(OSError):
                 self._part.unlink()
             raise
 
-    def send(self, picture: Picture, tick: int) -> None:
-        """Encode the picture at the time of beat `tick`, counted from the first one."""
+    def send(self, picture: Picture, tick: int, heard_from: float = 0.0) -> None:
+        """Encode the picture at the time of beat `tick`, counted from the first one, and the sound until its end.
+
+        heard_from: the beat before which there is no sound, math.inf for none with this picture either.
+        """
         from av import VideoFrame
 
         self._first = tick if self._first is None else self._first
@@ -231,10 +241,31 @@ class VideoFile:
                 frame = self._reformatter.reformat(frame, format="yuv420p", threads=1)
                 frame.pts, frame.time_base = tick - self._first, self._beat_s
                 self._write(frame)
+                if self._sound is not None:
+                    self._end_s, self._silent_until_s = self._time_s(tick + 1), self._time_s(heard_from)
+                    for packet in self._sound.until(self._end_s, self._silent_until_s):
+                        self._container.mux(packet)
         except VideoError as error:
             self._refused = error
             raise
         self._refused = None
+
+    def hear(self, samples: NDArray[np.int16], beat: float) -> None:
+        """Take sound [n] (RATE of vcam.video.live_sound) whose first sample belongs at this beat, parts of one too.
+
+        Only between two pictures, in a file with sound.
+        """
+        if self._sound is not None:
+            with self._errors():
+                self._sound.hear(samples, self._time_s(beat))
+
+    def hush(self) -> None:
+        """Make silence of all sound that is not written yet."""
+        if self._sound is not None:
+            self._sound.hush()
+
+    def _time_s(self, beat: float) -> float:
+        return (beat - (self._first or 0)) * float(self._beat_s)
 
     def _write(self, frame: Any) -> None:
         for packet in self._stream.encode(frame):
@@ -254,6 +285,9 @@ class VideoFile:
             with self._errors():
                 try:
                     self._write(None)
+                    if self._sound is not None:
+                        for packet in self._sound.rest(self._end_s, self._silent_until_s):
+                            self._container.mux(packet)
                 finally:
                     self._container.close()
                 if self._refused is not None:

@@ -116,10 +116,14 @@ class RecordFormat(StrEnum):
 
 @dataclass(frozen=True)
 class RecordSettings:
-    """Where recordings and pictures of a run are kept. folder: "" is one in the user's folder of videos."""
+    """Where recordings and pictures of a run are kept. folder: "" is one in the user's folder of videos.
+
+    microphone: which one is recorded with the picture: "" for none, "default", or a part of its name.
+    """
 
     folder: str = ""
     format: RecordFormat = RecordFormat.MP4
+    microphone: str = ""
 
     def place(self) -> Path:
         """Return the folder, which need not exist; raises OptionError for a home that is not known."""
@@ -423,6 +427,7 @@ SCHEMA: dict[str, Check] = {
     **{f"cards.{one.name}": text(60, shortest=0) for one in fields(CardTexts)},
     "record.folder": text(1000, shortest=0),
     "record.format": choice(RecordFormat),
+    "record.microphone": text(200, shortest=0),
     "marking.credentials": flag,
     "marking.certificate": _file,
     "marking.key": _file,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
+from core import folders
 from vcam.errors import OptionError
 
 LARGEST_FILE = 64 * 1024  # bytes; ours are under 1 kB
@@ -156,7 +157,7 @@ def check_values(values: Mapping[str, object], schema: Mapping[str, Check]) -> d
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a power cut, finds the old file or the new one; raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(path.parent)
     # not *.toml: a folder watcher must not take the half-written file for a profile
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
     try:

@@ -18,7 +18,18 @@ from PySide6.QtGui import QAction, QActionGroup, QColor, QIcon, QPainter, QPen, 
 from PySide6.QtWidgets import QApplication, QMenu, QSystemTrayIcon
 
 from vcam import client
-from vcam.commands import Command, Panic, Pause, Resume, Snapshot, Stop, Toggle, ToggleRecording, UseProfile
+from vcam.commands import (
+    Command,
+    Panic,
+    Pause,
+    Resume,
+    Snapshot,
+    Stop,
+    Toggle,
+    ToggleRecording,
+    UseMicrophone,
+    UseProfile,
+)
 from vcam.errors import VcamError
 from vcam.tray import display
 from vcam.tray.model import GONE, Light, View, view
@@ -98,6 +109,8 @@ class TrayMenu(QMenu):
         self.panic.setCheckable(True)
         self.record = self._action("Record", lambda: camera.tell(ToggleRecording()))
         self.record.setCheckable(True)
+        self.microphone = self._action("Record with the microphone", lambda: camera.tell(UseMicrophone()))
+        self.microphone.setCheckable(True)
         self.snapshot = self._action("Keep a picture", lambda: camera.tell(Snapshot()))
         self.panel = self._action("Open panel", open_panel)
         self.addSeparator()
@@ -110,7 +123,9 @@ class TrayMenu(QMenu):
         self.on.setChecked(now.on)
         self.panic.setChecked(now.panic)
         self.record.setChecked(now.recording)
-        ours = (self.on, self.panic, self.record, self.snapshot, self.panel, self.end, self.profiles.menuAction())
+        self.microphone.setChecked(now.hears)
+        keeping = (self.record, self.microphone, self.snapshot)
+        ours = (self.on, self.panic, *keeping, self.panel, self.end, self.profiles.menuAction())
         for action in ours:
             action.setEnabled(now.alive)
         if [one.id for one in now.profiles] != [one.id for one in self._view.profiles]:

@@ -33,7 +33,7 @@ class View:
     """All that the tray shows.
 
     line: of the menu and the tooltip. on: whether a translated picture goes out. alive: whether a camera runs.
-    recording: whether what is published is recorded.
+    recording: whether what is published is recorded; hears: whether recordings have the microphone.
     """
 
     light: Light
@@ -43,6 +43,7 @@ class View:
     alive: bool
     profiles: tuple[MenuProfile, ...]
     recording: bool = False
+    hears: bool = False
 
 
 GONE = View(Light.RESTING, "The camera is not running", False, False, False, ())
@@ -70,4 +71,5 @@ def view(status: Status, profiles: Sequence[Mapping[str, Any]]) -> View:
         True,
         tuple(entries),
         bool(status.recording),
+        bool(status.microphone),
     )

@@ -53,7 +53,7 @@ def own_identity(folder: Path | None = None) -> Identity:
         if _is_good(data):
             return _own(data)
     data = _made()
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(kept.parent)
     number, part = tempfile.mkstemp(dir=kept.parent)  # of mode 0600
     try:
         with os.fdopen(number, "wb") as file:

@@ -202,7 +202,7 @@ def _written(cache: Path, size: int) -> Iterator[Path]:
     """Make a new folder of that many bytes in the cache; it is removed unless the body renames it. Raises PlanError."""
     made = cache / f"{_PART}{uuid.uuid4().hex[:12]}"
     try:
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folders.make(cache, 0o700)
         sweep(cache)
         with _claimed(made):
             made.mkdir(mode=0o700)

@@ -217,3 +217,25 @@ def test_not_while_the_camera_runs_and_not_without_anybody_to_ask(
     assert cli.main(["uninstall", "--yes"]) == 1
     assert "vcam stop" in capsys.readouterr().err
     assert (home / folders.NAME / "config" / "config.toml").exists()
+
+
+@pytest.mark.parametrize("somebodys", [False, True])
+def test_the_folders_above_ours_go_where_we_made_them_and_they_are_empty(
+    home: Path, monkeypatch: pytest.MonkeyPatch, somebodys: bool
+) -> None:
+    there = home / "home" / ".cache"
+    there.mkdir(parents=True)
+    state, cache = home / "home" / ".local" / "state" / OURS, there / OURS
+    monkeypatch.setenv("VCAM_STATE_FOLDER", str(state))
+    monkeypatch.setenv("VCAM_LOG_FOLDER", str(state / "log"))
+    monkeypatch.setattr(folders, "cache", lambda: cache)
+    for folder in (client.state_folder(), state / "log", folders.cache() / "engines"):
+        folders.make(folder)
+        (folder / "of_ours").touch()
+    if somebodys:
+        (state.parent / "theirs").touch()
+    assert uninstall.uninstall(lambda question: True, lambda text: None) == []
+    assert there.is_dir(), "it was there before"
+    assert not any(there.iterdir())
+    assert (home / "home" / ".local").exists() == somebodys
+    assert (state.parent / "theirs").exists() == somebodys

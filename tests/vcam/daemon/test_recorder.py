@@ -14,9 +14,11 @@ import pytest
 
 from core.settings import Origin
 from tests.support.patience import PATIENCE_S
+from tests.support.recorded_sound import RATE, sound_of, tones_in
 from tests.support.running_daemon import SwitchedDaemon
 from vcam.commands import EndRecording, Panic, Snapshot, StartRecording, ToggleRecording
-from vcam.daemon.recorder import Recorder
+from vcam.daemon.loops import FinishedFrame, Shown
+from vcam.daemon.recorder import Recorder, RecorderState
 from vcam.devices.sinks import recover
 from vcam.errors import VcamError
 from vcam.frames import Picture
@@ -67,14 +69,17 @@ def test_a_recording_takes_no_picture_of_another_origin(tmp_path: Path) -> None:
     def even(level: int) -> Picture:
         return np.full((48, 64, 3), level, np.uint8)
 
+    def made(level: int, tick: int, origin: Origin) -> Shown:
+        return Shown(even(level), tick, FinishedFrame(even(level), 0.0, origin=origin))
+
     recorder = Recorder(tmp_path, ".mkv", (64, 48), 24.0, lambda text: None, MarkingSettings())
     recorder.start()
-    recorder.take(even(60), 0, Origin.TRANSLATED)
+    recorder.take(made(60, 0, Origin.TRANSLATED))
     recorder.mark(Origin.GENERATED)
     generated = Path(recorder.state.recording)
-    recorder.take(even(60), 1, Origin.TRANSLATED)  # which was in flight
-    recorder.take(even(120), 2)  # a card
-    recorder.take(even(240), 3, Origin.GENERATED)
+    recorder.take(made(60, 1, Origin.TRANSLATED))  # which was in flight
+    recorder.take(Shown(even(120), 2, card=True))  # a card
+    recorder.take(made(240, 3, Origin.GENERATED))
     recorder.close()
     assert [round(one[0] / 60) for one in colours(generated)] == [2, 4]
 
@@ -105,7 +110,7 @@ def test_recordings_and_pictures_say_that_they_are_ai_translated(tmp_path: Path)
     kept = []
     recorder.start()
     for tick in range(30):
-        recorder.take(np.full((48, 64, 3), 99, np.uint8), tick)
+        recorder.take(Shown(np.full((48, 64, 3), 99, np.uint8), tick))
     recorder.close()
     kept.append(recorder.state.saved)
     recorder.snapshot()
@@ -180,7 +185,7 @@ def test_an_encoder_that_is_late_never_holds_up_the_publisher(tmp_path: Path, mo
     send = recorder._session.file.send
     monkeypatch.setattr(recorder._session.file, "send", lambda *one: (gate.wait(PATIENCE_S), send(*one)))
     for tick in range(200):
-        recorder.take(np.full((48, 64, 3), 99, np.uint8), tick)  # returns though nothing is encoded
+        recorder.take(Shown(np.full((48, 64, 3), 99, np.uint8), tick))  # returns though nothing is encoded
     gate.set()
     recorder.close()
     assert 20 < len(colours(Path(recorder.state.saved))) < 200
@@ -202,11 +207,13 @@ def test_what_nobody_foresaw_ends_the_recording_and_is_said(
 
     send, close = session.file.send, session.file.close
     if at == "send":
-        monkeypatch.setattr(session.file, "send", lambda one, tick: out_of_memory() if tick else send(one, tick))
+        monkeypatch.setattr(
+            session.file, "send", lambda one, tick, heard: out_of_memory() if tick else send(one, tick, heard)
+        )
     else:
         monkeypatch.setattr(session.file, "close", out_of_memory)
     for tick in range(2):
-        recorder.take(np.full((48, 64, 3), 99, np.uint8), tick)
+        recorder.take(Shown(np.full((48, 64, 3), 99, np.uint8), tick))
     if at == "close":
         recorder.end()
     session.thread.join(PATIENCE_S)
@@ -245,17 +252,17 @@ def test_the_end_of_a_recording_waits_for_nothing_and_a_toggle_begins_no_other_m
     close = session.file.close
     monkeypatch.setattr(session.file, "close", lambda: (gate.wait(PATIENCE_S), close()))
     for tick in range(200):  # more than wait for the encoder
-        recorder.take(np.full((48, 64, 3), 99, np.uint8), tick)
+        recorder.take(Shown(np.full((48, 64, 3), 99, np.uint8), tick))
     recorder.toggle()  # returns though nothing is signed
     path = str(session.path)
-    assert recorder.state == ("", 0.0, path, "")
+    assert recorder.state == RecorderState(finishing=path)
     with pytest.raises(VcamError, match="is being finished"):
         recorder.toggle()
     recorder.start()  # who asks for another by name gets it, in another file
     assert (recorder.state.recording not in ("", path), recorder.state.finishing) == (True, path)
     gate.set()
     recorder.close()
-    assert recorder.state == ("", 0.0, "", path)
+    assert recorder.state == RecorderState(saved=path)
     recorder.toggle()
     recorder.close()
 
@@ -264,6 +271,8 @@ PROGRAM = """
 import resource, signal, sys, time
 from pathlib import Path
 import numpy as np
+from tests.support.recorded_sound import SpokenMicrophone, sound_of
+from vcam.daemon.loops import Shown
 from vcam.daemon.recorder import Recorder
 from vcam.settings.config import MarkingSettings
 from vcam.video import probe, read
@@ -271,18 +280,27 @@ from vcam.video import probe, read
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 rng = np.random.default_rng(0)
 folder, how, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-recorder = Recorder(folder, kind, (64, 48), 25, lambda text: print(text, flush=True), MarkingSettings())
+microphone, now_s = SpokenMicrophone(), 0.0
+recorder = Recorder(
+    folder, kind, (64, 48), 25, lambda text: print(text, flush=True), MarkingSettings(),
+    microphone="default" if how != "a disk of its own" else "",
+    open_microphone=lambda name, say: microphone, clock=lambda: now_s,
+)
 if how == "limited":
     resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 recorder.start()
 for tick in range(1000 if how != "killed" else 150):
     if not recorder.state.recording:
         break
-    recorder.take(rng.integers(0, 255, (48, 64, 3), np.uint8), tick)
+    now_s = tick / 25
+    microphone.hear(now_s, ((0.0, 1000.0),))
+    recorder.take(Shown(rng.integers(0, 255, (48, 64, 3), np.uint8), tick))
     while recorder._session and not recorder._session.pictures.empty():
         time.sleep(0.001)
 if how != "killed":
     (kept,) = folder.iterdir()
+    if how == "limited":
+        assert len(sound_of(kept)) / 48000 > tick / 25 - 2, "the sound does not play"
     print(tick, sum(1 for _ in read(probe(kept), lambda text: None)), kept.name)
     raise SystemExit
 print("taken", flush=True)
@@ -331,5 +349,8 @@ def test_a_killed_program_leaves_a_recording_that_plays_and_the_next_start_gives
     assert not kept.name.startswith(".")
     assert str(kept) in said[0]
     assert 150 - LAST <= len(colours(kept)) <= 150
+    sound = sound_of(kept)
+    assert len(sound) > (150 - LAST) / 25 * RATE
+    assert len(tones_in(sound)) == 1
     recover(tmp_path, said.append)
     assert len(said) == 1

@@ -7,6 +7,7 @@ const KEYS = {
   p: ["pause, resume", () => at("pause").click()],
   x: ["panic: show nothing, at once", () => at("panic").click()],
   r: ["record, stop recording", () => at("record").click()],
+  m: ["recordings with the microphone, or without", () => at("microphone").click()],
   s: ["keep a picture", () => at("snapshot").click()],
   c: ["hold: what the camera sees", () => compare("held")],
   t: ["preview what is written: only you see it", () => at("try").click()],

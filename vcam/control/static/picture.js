@@ -48,13 +48,21 @@ function drawPicture(now) {
 }
 
 // What has ended is not yet kept: it is completed and signed first, which is said until it is.
-function drawRecording({ recording, recorded_s, finishing }) {
+// That a recording hears the microphone is never left unsaid: on the button before, on the picture meanwhile.
+const SOUNDS = { on: "with sound", cut: "sound is off", missing: "no sound" };
+
+function drawRecording({ recording, recorded_s, finishing, microphone, sound }) {
+  pressed("microphone", microphone);
+  text("microphone", microphone ? "With sound" : "No sound");
+  at("microphone").title = microphone ? `Recordings hear this microphone: ${microphone}` : "Recordings are without sound";
   pressed("record", recording);
   at("record").disabled = !recording && Boolean(finishing);
   at("recording").hidden = !recording && !finishing;
   at("recording").classList.toggle("finishing", !recording);
   const seconds = Math.floor(recorded_s);
-  text("recorded", recording ? `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}` : "Finishing the recording …");
+  const length = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  const said = SOUNDS[sound] ? `${length} · ${SOUNDS[sound]}` : length;
+  text("recorded", recording ? said : "Finishing the recording …");
 }
 
 function told(before, now) {
@@ -95,5 +103,6 @@ at("pause").addEventListener("click", () => {
 });
 at("panic").addEventListener("click", () => flip("panic", "panic"));
 at("record").addEventListener("click", () => send({ command: "record-toggle" }));
+at("microphone").addEventListener("click", () => send({ command: "microphone" }));
 at("snapshot").addEventListener("click", () => send({ command: "snapshot" }));
 document.addEventListener("refused", () => { if (status) drawPicture(status); });
