@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
-PATIENCE_S = 60.0  # only ever waited for when something is broken
+PATIENCE_S = 300.0  # only ever waited for when something is broken
 
 
 def pause() -> None:

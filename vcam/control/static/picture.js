@@ -53,7 +53,7 @@ const SOUNDS = { on: "with sound", cut: "sound is off", missing: "no sound" };
 
 function drawRecording({ recording, recorded_s, finishing, microphone, sound }) {
   pressed("microphone", microphone);
-  text("microphone", microphone ? "With sound" : "No sound");
+  text("microphone", microphone ? "Mic on" : "Mic off");
   at("microphone").title = microphone ? `Recordings hear this microphone: ${microphone}` : "Recordings are without sound";
   pressed("record", recording);
   at("record").disabled = !recording && Boolean(finishing);
