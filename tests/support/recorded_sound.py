@@ -9,7 +9,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vcam.devices.microphone import Heard, Timing
+from vcam.devices.microphone import HeardSound, Timing
 from vcam.devices.microphone_process import BLOCK, RATE
 
 LOUD = 2000  # of 32767: more than what an encoder smears before a tone
@@ -22,7 +22,7 @@ class SpokenMicrophone:
         self.name, self.trouble, self.closed = "spoken", "", False
         self._clock, self._timing = clock, Timing()
         self._samples = 0  # sent
-        self._waiting: deque[Heard] = deque()
+        self._waiting: deque[HeardSound] = deque()
         self._rng = np.random.default_rng(0)
 
     def hear(self, until_s: float, tones: tuple[tuple[float, float], ...]) -> None:
@@ -32,10 +32,10 @@ class SpokenMicrophone:
             sounding = np.any([(begin <= at_s) & (at_s < end) for begin, end in tones] or [False], axis=0)
             samples = (sounding * 12_000 * np.sin(2 * np.pi * 1000 * at_s)).astype(np.int16)
             came_s = end_s + self._rng.uniform(0, 0.008)
-            self._waiting.append(Heard(samples, self._timing.heard_s(came_s, BLOCK)))
+            self._waiting.append(HeardSound(samples, self._timing.heard_s(came_s, BLOCK)))
             self._samples += BLOCK
 
-    def take(self) -> list[Heard]:
+    def take(self) -> list[HeardSound]:
         taken = []
         while self._waiting:
             taken.append(self._waiting.popleft())

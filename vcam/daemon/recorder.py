@@ -19,7 +19,7 @@ from core.settings import Origin
 from vcam.commands import IMAGINE
 from vcam.daemon.loops import Shown
 from vcam.daemon.sound_place import Place, SoundPlace
-from vcam.devices.microphone import Heard, Microphone, MicrophoneProcess
+from vcam.devices.microphone import HeardSound, Microphone, MicrophoneProcess
 from vcam.devices.microphone_process import DEFAULT, RATE
 from vcam.devices.sinks import VideoFile, picture_file
 from vcam.errors import VcamError
@@ -262,11 +262,11 @@ class Recorder:
         }  # which may not have its name yet
         return next(path for name in names if (path := self._folder / name) not in taken and not path.exists())
 
-    def _was_heard(self, sound: Heard, one: _Beat) -> bool:
+    def _was_heard(self, sound: HeardSound, one: _Beat) -> bool:
         """Return whether it was heard when this was published: by what comes later it is not to be judged."""
         return sound.heard_s * self._fps + one.place.now <= one.tick
 
-    def _hear(self, file: VideoFile, heard: Heard, place: Place) -> None:
+    def _hear(self, file: VideoFile, heard: HeardSound, place: Place) -> None:
         """Give the file sound, at its place, but for what was said while nothing might be heard."""
         samples, beat = heard.samples, heard.heard_s * self._fps
         unheard = (place.heard_from - (beat + place.now)) / self._fps * RATE
@@ -280,7 +280,7 @@ class Recorder:
         wrong = ""
         try:
             heard_from: float | None = None
-            waiting: deque[Heard] = deque()  # sound that was heard after the picture that is being written
+            waiting: deque[HeardSound] = deque()  # sound that was heard after the picture that is being written
             while (one := session.pictures.get()) is not None:
                 if heard_from is not None and one.place.heard_from != heard_from:
                     session.file.hush()

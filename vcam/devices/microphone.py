@@ -29,7 +29,7 @@ SILENCE = "gives nothing but silence: is it muted, or may this program not hear 
 
 
 @dataclass(frozen=True, eq=False)
-class Heard:
+class HeardSound:
     """Sound: samples int16 [n], `RATE` a second, and when the first of them was heard, in s of time.perf_counter."""
 
     samples: NDArray[np.int16]
@@ -47,7 +47,7 @@ class Microphone(Protocol):
     def trouble(self) -> str:
         """Why nothing is heard, in a sentence; "" while all is well."""
 
-    def take(self) -> list[Heard]:
+    def take(self) -> list[HeardSound]:
         """Return what was heard since it was last asked."""
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class MicrophoneProcess:
 
     def __init__(self, wanted: str, say: Callable[[str], None], command: Sequence[str] = COMMAND) -> None:
         self._wanted, self._say, self._command = wanted, say, command
-        self._waiting: deque[Heard] = deque(maxlen=KEPT)
+        self._waiting: deque[HeardSound] = deque(maxlen=KEPT)
         self._name = self._trouble = self._said = self._hangs = ""
         self._sounded_s = self._came_s = time.monotonic()
         self._process: subprocess.Popen[bytes] | None = None
@@ -102,7 +102,7 @@ class MicrophoneProcess:
         """See Microphone."""
         return self._trouble
 
-    def take(self) -> list[Heard]:
+    def take(self) -> list[HeardSound]:
         """See Microphone."""
         taken = []
         with contextlib.suppress(IndexError):  # all is taken
@@ -144,7 +144,7 @@ class MicrophoneProcess:
                 elif message.kind in (SOUND, AFTER_A_GAP):
                     samples = np.frombuffer(message.data, np.int16)
                     heard_s = timing.heard_s(message.at_s, len(samples), message.kind == AFTER_A_GAP)
-                    self._waiting.append(Heard(samples, heard_s))
+                    self._waiting.append(HeardSound(samples, heard_s))
                     self._listened(samples, now)
         finally:
             process.kill()
