@@ -29,7 +29,9 @@ class SpokenMicrophone:
         """Hear until a time; tones: from when to when there is a tone."""
         while (end_s := (self._samples + BLOCK) / (RATE * self._clock)) <= until_s:
             at_s = (self._samples + np.arange(BLOCK)) / (RATE * self._clock)
-            sounding = np.any([(begin <= at_s) & (at_s < end) for begin, end in tones] or [False], axis=0)
+            sounding = np.zeros(BLOCK, bool)
+            for begin, end in tones:
+                sounding |= (begin <= at_s) & (at_s < end)
             samples = (sounding * 12_000 * np.sin(2 * np.pi * 1000 * at_s)).astype(np.int16)
             came_s = end_s + self._rng.uniform(0, 0.008)
             self._waiting.append(HeardSound(samples, self._timing.heard_s(came_s, BLOCK)))

@@ -68,12 +68,13 @@ def _unexpected(error: Exception) -> str:
     what = f"{type(error).__name__}: {_line(error)}"
     if isinstance(error, OSError) and error.filename is not None:
         what = f"{error.filename}: {error.strerror}"
+    from core import folders
     from core.errors import StreamV2VError
     from vcam.client import state_folder
 
     try:
         path = state_folder() / "last-error.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.make(path.parent)
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
     except (OSError, StreamV2VError):  # no folder, or no home to have one in
         return f"{what} (unexpected; --debug shows where)"

@@ -213,7 +213,7 @@ def install(service: Service, run: Run | None = None) -> None:
         _forget(service, run)
     try:
         for folder in (service.path.parent, service.folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            folders.make(folder)
         service.path.write_bytes(service.content)
     except OSError as error:
         raise ServiceError(f"{service.path} cannot be written: {error.strerror}") from error

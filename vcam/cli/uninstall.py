@@ -39,20 +39,25 @@ def uninstall(ask: Ask, say: Say, there: Iterable[Removable] | None = None) -> l
     """Take away what is agreed to; return the names of what stays. Raises VcamError while the camera runs."""
     if _camera_runs():
         raise VcamError("the camera runs; end it first: vcam stop")
-    left = []
+    left: list[Removable] = []
+    above: set[Path] = set()
     for one in found() if there is None else there:
         if not ask(f"remove {one.name}?"):
             left.append(one)
             continue
         try:
             if isinstance(one.remove, Path):
-                _remove_folder(one.remove, [other.remove for other in left if isinstance(other.remove, Path)])
+                kept = [other.remove for other in left if isinstance(other.remove, Path)]
+                above.update(_remove_folder(one.remove, kept))
             else:
                 one.remove()
             say(f"removed: {one.name}")
         except (OSError, StreamV2VError) as error:
             left.append(one)
             say(f"{one.name} could not be removed ({error})")
+    for folder in sorted(above, key=lambda folder: -len(folder.parts)):  # one may hold another, and several of ours
+        with contextlib.suppress(OSError):  # something else is in it by now
+            folder.rmdir()
     return [one.name for one in left]
 
 
@@ -99,8 +104,8 @@ def last_words() -> str:
     return f"the program itself: {this_installation().removal()}; your recordings stay in {folders.videos()}"
 
 
-def _remove_folder(folder: Path, kept: Iterable[Path]) -> None:
-    """Remove a folder of ours but for those to keep, and the one that only held it.
+def _remove_folder(folder: Path, kept: Iterable[Path]) -> list[Path]:
+    """Remove a folder of ours but for those to keep, and the one that only held it; return those above we had made.
 
     Raises VcamError for one that bears another name, is a link, or that somebody works in.
     """
@@ -118,10 +123,7 @@ def _remove_folder(folder: Path, kept: Iterable[Path]) -> None:
         with contextlib.suppress(OSError):  # something else is in it
             if [one.name for one in parent.iterdir()] == [one.name for one in folders.notes(parent)]:
                 _remove(parent, [])
-    if not ours.exists():
-        with contextlib.suppress(OSError):  # something else is in it by now
-            for one in above:
-                one.rmdir()
+    return [] if ours.exists() else above
 
 
 def _sign_of_work(folder: Path) -> Path | None:

@@ -411,13 +411,16 @@ def _plain_command(args: argparse.Namespace) -> int:
 
 def _send(args: argparse.Namespace, command: Any) -> int:
     from vcam import client
-    from vcam.commands import SetPrompt, UseProfile
+    from vcam.commands import SetPrompt, UseMicrophone, UseProfile
 
     status = client.send(command)
     what = status.profile_name or status.profile
     if isinstance(command, UseProfile | SetPrompt):
         for note in status.prompt_notes:
             print_note(f"note: {note}")
+    if isinstance(command, UseMicrophone):
+        hears = f"with this microphone: {status.microphone}" if status.microphone else "without sound"
+        print_note(f"recordings are {hears}")
     print_result(args, status.to_json(), f"{status.state}{': ' + what if what else ''}")
     return 0
 

@@ -152,7 +152,8 @@ class Recorder:
         """Begin a recording; raises VcamError where one runs already, or the file cannot be written."""
         if self._session is not None:
             raise VcamError(f"{self._session.path} is being recorded already; to end it: vcam record-stop")
-        self._session = self._begun(self._origin)
+        self._session = session = self._begun(self._origin)
+        self._open(session)
 
     def _begun(self, origin: Origin) -> _Session:
         """Return a new recording, whose thread runs; raises VcamError."""
@@ -166,9 +167,19 @@ class Recorder:
             session.file.close()
             raise VcamError(f"{path} cannot be recorded ({error})") from error
         self._say(f"recording into {path}, {'with the microphone' if self._listens else 'without sound'}")
-        if self._listens:
-            session.microphone = self._open_microphone(self._wanted, self._say)
         return session
+
+    def _open(self, session: _Session) -> None:
+        """Open the microphone for a recording that shall hear it now; what is wrong with that costs the sound alone."""
+        if not (self._listens and session.with_sound and session.microphone is None):
+            return
+        try:
+            session.microphone = self._open_microphone(self._wanted, self._say)
+        except RuntimeError as error:  # the system gives no more threads
+            self._say(f"the microphone cannot be heard ({error}); the recording goes on without sound")
+            return
+        if session.done.is_set():  # it has failed meanwhile, and closed what it knew of
+            session.microphone.close()
 
     def end(self) -> None:
         """End the recording, whose file is finished without anybody waiting; raises VcamError where none runs."""
@@ -186,18 +197,19 @@ class Recorder:
 
         A recording that began without sound stays so; in one that has sound it is silent while this is off.
         """
-        self._listens = not self._listens if on is None else on
-        session = self._session
+        before, session = self._listens, self._session
+        self._listens = not before if on is None else on
+        if self._listens and session is not None and not session.with_sound:
+            self._say(f"{session.path} began without sound and stays so; the next recording has the microphone")
+        elif self._listens is not before:
+            self._say("recordings have the microphone now" if self._listens else "recordings are without sound now")
         if session is None:
             return
-        if not session.with_sound:
-            if self._listens:
-                self._say(f"{session.path} began without sound and stays so; the next recording has the microphone")
-        elif not self._listens and session.microphone is not None:
-            session.microphone.close()
+        if self._listens:
+            self._open(session)
+        elif (microphone := session.microphone) is not None:
             session.microphone = None
-        elif self._listens and session.microphone is None:
-            session.microphone = self._open_microphone(self._wanted, self._say)
+            microphone.close()
 
     def toggle(self) -> None:
         """Begin a recording, or end the one that runs: for one key that does both.
@@ -220,8 +232,9 @@ class Recorder:
             return
         if self._session is not None:
             following = self._begun(origin)
-            self.end()
+            self.end()  # before the next one opens the microphone: some can be open only once
             self._session = following
+            self._open(following)
         self._origin = origin
 
     def snapshot(self) -> None:
@@ -284,7 +297,8 @@ class Recorder:
             while (one := session.pictures.get()) is not None:
                 if heard_from is not None and one.place.heard_from != heard_from:
                     session.file.hush()
-                waiting.extend(() if session.microphone is None else session.microphone.take())
+                microphone = session.microphone  # which the commands' thread may take away at any time
+                waiting.extend(() if microphone is None else microphone.take())
                 while heard_from is not None and waiting and self._was_heard(waiting[0], one):
                     self._hear(session.file, waiting.popleft(), one.place)
                 heard_from = one.place.heard_from
@@ -296,13 +310,13 @@ class Recorder:
         except Exception as error:  # noqa: BLE001  see above; a StreamV2VError says where what was written is
             wrong = _told(error, session.path)
         finally:
-            if session.microphone is not None:
-                session.microphone.close()
             if self._session is session:
                 self._session = None
             if not wrong and session.begun is not None:
                 self._saved = str(session.path)
             session.done.set()
+            if (microphone := session.microphone) is not None:  # asked after `done` is set: see _open
+                microphone.close()
         if wrong:
             self._say(f"the recording has ended: {wrong}")
         elif session.begun is not None:

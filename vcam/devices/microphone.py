@@ -20,7 +20,7 @@ from vcam.log_file import JOURNAL
 
 COMMAND = (sys.executable, "-P", "-m", "vcam.devices.microphone_process")
 GONE_S = 5.0  # without sound: it hangs, or is unplugged
-OPEN_S = 10.0  # ... that is being opened: libraries are loaded first
+OPEN_S = 20.0  # ... that is being opened: libraries are loaded first
 AGAIN_S = 2.0  # until one that failed is tried again
 SILENT_S = 5.0  # of digital silence, which no open microphone gives
 KEPT = 1500  # blocks that wait for whoever writes them: half a minute

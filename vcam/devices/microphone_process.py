@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 from vcam.errors import DeviceError
 
@@ -40,11 +40,13 @@ Open = Callable[[str, Send], None]
 """Opens the microphone of that name and sends what it hears until it is gone; raises DeviceError."""
 
 
-def messages(pipe: BinaryIO) -> Iterator[Message]:
+def messages(pipe: IO[bytes]) -> Iterator[Message]:
     """Yield the messages until the pipe ends."""
     while len(head := pipe.read(HEAD.size)) == HEAD.size:
         kind, at_s, length = HEAD.unpack(head)
-        yield Message(kind, at_s, pipe.read(length))
+        if len(data := pipe.read(length)) < length:  # ended in the middle of one
+            return
+        yield Message(kind, at_s, data)
 
 
 def sender(pipe: BinaryIO) -> Send:
@@ -136,7 +138,8 @@ def main(name: str, open_it: Open = hear) -> int:
 
 
 def _until_stdin_ends() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # unbuffered: a buffer that is being read when the program ends aborts it
+        pass
     os._exit(0)  # a driver that hangs does not keep the microphone open
 
 

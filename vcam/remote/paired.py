@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from core import folders
 from vcam import client
 from vcam.errors import RemoteError
 from vcam.remote.clients import Pairing
@@ -40,7 +41,7 @@ def pair(folder: Path, address: str, text: str) -> None:
     place, pairing = check_address("the address", address), Pairing.from_text(text)
     known = _known(folder) | {place: {"token": pairing.token, "fingerprint": pairing.fingerprint}}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folders.make(folder)
         client.write_private(servers_file(folder), json.dumps(known, indent=1))
     except OSError as error:
         raise RemoteError(f"{servers_file(folder)} cannot be written ({error.strerror or error})") from error

@@ -8,7 +8,6 @@ from typing import cast
 
 import av.error
 import numpy as np
-from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
@@ -30,9 +29,9 @@ class LiveSound:
     """
 
     def __init__(self, container: OutputContainer, suffix: str) -> None:
-        self._stream = cast(AudioStream, container.add_stream("aac", rate=RATE))
+        self._stream: AudioStream = container.add_stream("aac", rate=RATE)
         self._stream.layout = "mono"
-        cast(AudioCodecContext, self._stream.codec_context).bit_rate = BIT_RATE
+        self._stream.codec_context.bit_rate = BIT_RATE
         self._shows_beginnings = suffix == ".mkv"  # what a decoder needs before the first sample would be heard there
         self._graph = Graph()
         source = self._graph.add_abuffer(sample_rate=RATE, format="s16", layout="mono", time_base=Fraction(1, RATE))

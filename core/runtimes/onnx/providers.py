@@ -174,7 +174,7 @@ def _keep(key: str, entry: dict[str, Any]) -> None:
     known.pop(key, None)
     known[key] = entry  # the newest last
     path = folders.cache() / _FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(path.parent)
     beside = path.with_name(f"{_FILE}.{os.getpid()}")
     beside.write_text(json.dumps(dict(list(known.items())[-_KEPT:]), indent=1), encoding="utf-8")
     beside.replace(path)

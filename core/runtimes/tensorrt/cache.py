@@ -298,7 +298,7 @@ def write_helper(path: Path, data: bytes) -> None:
     """Write a file that only makes the next build or start quicker; a full disk is no error."""
     part = path.with_name(f"{path.name}{_PART}{os.getpid()}")
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folders.make(path.parent, 0o700)
         part.write_bytes(data)
         os.replace(part, path)
     with suppress(OSError):

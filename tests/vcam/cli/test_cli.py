@@ -600,6 +600,7 @@ COMMANDS = {
     "record": commands.StartRecording(),
     "record-stop": commands.EndRecording(),
     "record-toggle": commands.ToggleRecording(),
+    "microphone": commands.UseMicrophone(),
     "snapshot": commands.Snapshot(),
     "forget": commands.Forget(),
     "stop": commands.Stop(),
@@ -614,6 +615,18 @@ def test_command_is_sent(argv: str, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert capsys.readouterr().out == "running: Ink\n"
     assert cli.main([*argv.split(), "--json"]) == 0
     assert last_json(capsys)["state"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("microphone", "says"),
+    [("Desk", "recordings are with this microphone: Desk"), ("", "recordings are without sound")],
+)
+def test_who_turns_the_microphone_on_or_off_is_told_which(
+    microphone: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake(monkeypatch, client, "send", Status(state="running", microphone=microphone))
+    assert cli.main(["microphone"]) == 0
+    assert capsys.readouterr().err == f"vcam: {says}\n"
 
 
 def test_status_and_panel(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

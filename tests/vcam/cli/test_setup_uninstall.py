@@ -239,3 +239,18 @@ def test_the_folders_above_ours_go_where_we_made_them_and_they_are_empty(
     assert not any(there.iterdir())
     assert (home / "home" / ".local").exists() == somebodys
     assert (state.parent / "theirs").exists() == somebodys
+
+
+def test_a_folder_above_several_of_ours_goes_with_the_last_of_them(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = home / "home" / ".local"
+    local.parent.mkdir()
+    state, data = local / "state" / OURS, local / "share" / OURS
+    monkeypatch.setenv("VCAM_STATE_FOLDER", str(state))
+    monkeypatch.setenv("VCAM_LOG_FOLDER", str(state / "log"))
+    monkeypatch.setattr(folders, "data", lambda: data)
+    for folder in (state, data):  # the first of them alone knows that .local was not there
+        folders.make(folder)
+        (folder / "of_ours").touch()
+    assert uninstall.uninstall(lambda question: True, lambda text: None) == []
+    assert local.parent.is_dir()
+    assert not local.exists()

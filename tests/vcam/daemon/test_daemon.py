@@ -30,6 +30,7 @@ from tests.support.running_daemon import RunningDaemon
 from vcam import client, commands
 from vcam.commands import (
     ChangeLook,
+    EndRecording,
     Forget,
     NextProfile,
     OnFailure,
@@ -38,6 +39,7 @@ from vcam.commands import (
     PreviousProfile,
     Resume,
     SetPrompt,
+    StartRecording,
     Stop,
     UseProfile,
     UseSource,
@@ -49,7 +51,7 @@ from vcam.daemon.daemon import RunParts, run
 from vcam.devices import cameras, choose, sinks
 from vcam.errors import CommandError, ProfileError, VcamError
 from vcam.frames import EngineFacts, EnginePhase, Frame, Picture, TranslatorState
-from vcam.settings.config import CardTexts
+from vcam.settings.config import CardTexts, RecordSettings
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.profiles import Profile
 from vcam.settings.run_options import RunOptions, settings_for
@@ -329,6 +331,22 @@ def test_who_looks_at_the_preview_keeps_it_awake(tmp_path: Path) -> None:
     with running(tmp_path, options, watch_sink=lambda sink: looking) as at_work:
         at_work.until_state("resting")
         at_work.until(lambda: at_work.daemon.preview is not None and at_work.daemon.status().state == "running")
+        at_work.until_state("resting")
+
+
+def test_a_recording_keeps_it_awake(tmp_path: Path) -> None:
+    """Else the recording would be of the card alone."""
+    looking = FakeReaders()
+    looking.now = 0
+    options = replace(OPTIONS, idle_after_s=0.2, record=RecordSettings(str(tmp_path / "videos")))
+    with running(tmp_path, options, watch_sink=lambda sink: looking) as at_work:
+        at_work.until_state("resting")
+        at_work.tell(StartRecording())
+        at_work.until(lambda: at_work.shows_translation)
+        rests = at_work.source.rests
+        at_work.until(lambda: at_work.daemon.status().recorded_s > 2)
+        assert (at_work.source.rests, at_work.daemon.status().state) == (rests, "running")
+        at_work.tell(EndRecording())
         at_work.until_state("resting")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.settings import Origin
 from tests.support.microphone_program import COMMAND
 from tests.support.patience import until
 from tests.support.recorded_sound import SpokenMicrophone, flashes_in, sound_of, tones_in
@@ -15,6 +16,7 @@ from tests.support.running_daemon import SwitchedDaemon
 from vcam.commands import EndRecording, Panic, StartRecording, UseMicrophone
 from vcam.daemon.loops import FinishedFrame, Shown
 from vcam.daemon.recorder import WAITING, Recorder
+from vcam.devices import microphone
 from vcam.devices.microphone import HeardSound, MicrophoneProcess
 from vcam.devices.microphone_process import RATE
 from vcam.settings.config import MarkingSettings, RecordSettings
@@ -22,6 +24,12 @@ from vcam.settings.config import MarkingSettings, RecordSettings
 FPS = 10
 DARK, WHITE = (np.full((48, 64, 3), level, np.uint8) for level in (10, 245))
 UNMARKED = MarkingSettings(credentials=False)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("GONE_S", "OPEN_S"):
+        monkeypatch.setattr(microphone, limit, 120.0)  # a busy machine is no fault
 
 
 class Scene:
@@ -177,6 +185,83 @@ def test_the_microphone_is_open_only_while_it_is_recorded_and_can_be_left_out(tm
     assert opened[1].closed
 
 
+def test_what_begins_after_the_recording_has_failed_is_closed_again(tmp_path: Path) -> None:
+    """Else the microphone would stay open with nothing that is recorded."""
+    opened: list[SpokenMicrophone] = []
+
+    def open_one(name: str, say: Callable[[str], None]) -> SpokenMicrophone:
+        session = recorder._session
+        assert session is not None
+        session.pictures.put("no picture")  # type: ignore[arg-type]
+        until(session.done.is_set, "it has not failed")
+        opened.append(SpokenMicrophone())
+        return opened[-1]
+
+    said: list[str] = []
+    recorder = Recorder(
+        tmp_path, ".mp4", (64, 48), FPS, said.append, UNMARKED, microphone="default", open_microphone=open_one
+    )
+    recorder.start()
+    assert opened[0].closed
+    recorder.close()
+
+
+def test_a_system_without_another_thread_costs_the_sound_alone(tmp_path: Path) -> None:
+    def no_thread(name: str, say: Callable[[str], None]) -> SpokenMicrophone:
+        raise RuntimeError("can't start new thread")
+
+    said: list[str] = []
+    recorder = Recorder(
+        tmp_path, ".mp4", (64, 48), FPS, said.append, UNMARKED, microphone="default", open_microphone=no_thread
+    )
+    recorder.start()
+    assert "the microphone cannot be heard (can't start new thread)" in said[-1]
+    for tick in range(FPS):
+        recorder.take(Shown(DARK, tick))
+    recorder.close()
+    assert not np.any(sound_of(Path(recorder.state.saved)))
+
+
+def test_another_source_closes_the_microphone_before_it_is_opened_again(tmp_path: Path) -> None:
+    opened: list[SpokenMicrophone] = []
+
+    def open_one(name: str, say: Callable[[str], None]) -> SpokenMicrophone:
+        assert all(one.closed for one in opened), "some can be open only once"
+        opened.append(SpokenMicrophone())
+        return opened[-1]
+
+    recorder = Recorder(
+        tmp_path, ".mp4", (64, 48), FPS, lambda text: None, UNMARKED, microphone="default", open_microphone=open_one
+    )
+    recorder.start()
+    recorder.take(Shown(DARK, 0))
+    recorder.mark(Origin.GENERATED)
+    recorder.take(Shown(DARK, 1))
+    assert recorder.state.sound == "on"
+    recorder.close()
+    assert [one.closed for one in opened] == [True, True]
+
+
+def test_a_recording_that_ends_before_its_first_picture_leaves_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    microphone = SpokenMicrophone()
+    recorder = Recorder(
+        tmp_path,
+        ".mp4",
+        (64, 48),
+        FPS,
+        said.append,
+        UNMARKED,
+        microphone="default",
+        open_microphone=lambda name, say: microphone,
+    )
+    recorder.start()
+    recorder.close()
+    assert microphone.closed
+    assert len(said) == 1, said
+    assert not list(tmp_path.iterdir())
+
+
 def with_program(how: str) -> Callable[[str, Callable[[str], None]], MicrophoneProcess]:
     return lambda name, say: MicrophoneProcess(how, say, COMMAND)
 
@@ -192,7 +277,7 @@ class Counting(MicrophoneProcess):
         return heard
 
 
-def loudness(sound: np.ndarray) -> float:  # type: ignore[type-arg]
+def loudness(sound: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(sound.astype(float))))) if len(sound) else 0.0
 
 

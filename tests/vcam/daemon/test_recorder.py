@@ -14,11 +14,12 @@ import pytest
 
 from core.settings import Origin
 from tests.support.patience import PATIENCE_S
-from tests.support.recorded_sound import RATE, sound_of, tones_in
+from tests.support.recorded_sound import sound_of, tones_in
 from tests.support.running_daemon import SwitchedDaemon
 from vcam.commands import EndRecording, Panic, Snapshot, StartRecording, ToggleRecording
 from vcam.daemon.loops import FinishedFrame, Shown
 from vcam.daemon.recorder import Recorder, RecorderState
+from vcam.devices.microphone_process import RATE
 from vcam.devices.sinks import recover
 from vcam.errors import VcamError
 from vcam.frames import Picture
