@@ -324,6 +324,26 @@ def test_recording_and_keeping_a_picture(page: Any, camera: PanelCamera) -> None
     assert sorted(path.suffix for path in (camera.folder / "videos").iterdir()) == [".mp4", ".png"]
 
 
+def test_that_a_recording_hears_the_microphone_is_on_the_button_and_on_the_picture(
+    page: Any, camera: PanelCamera
+) -> None:
+    assert text(page, "microphone") == "Mic off"
+    by(page, "microphone").click()
+    until(lambda: text(page, "microphone") == "Mic on", "the button does not say it")
+    by(page, "record").click()
+    until(lambda: "with sound" in text(page, "recorded"), "the picture does not say it")
+    assert "Test sine" in (by(page, "microphone").get_attribute("title") or "")
+    by(page, "panic").click()
+    until(lambda: "sound is off" in text(page, "recorded"), "a panic does not show")
+    by(page, "panic").click()
+    until(lambda: "with sound" in text(page, "recorded"), "it does not come back")
+    press(page, "m")
+    until(lambda: text(page, "microphone") == "Mic off", "the key turns nothing off")
+    until(lambda: "sound" not in text(page, "recorded"), "it is still said")
+    by(page, "record").click()
+    until(lambda: not camera.status.recording and not camera.status.finishing, "it does not end")
+
+
 def test_a_recording_that_is_being_finished_is_told_until_it_is_kept(
     page: Any, camera: PanelCamera, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,11 +13,13 @@ from selenium.webdriver.common.keys import Keys
 from core.settings import EngineSettings
 from tests.support.fake_camera import FakeCamera
 from tests.support.fake_engine import FACTORY
+from tests.support.microphone_program import COMMAND
 from tests.support.patience import until
 from tests.support.pictures import SIZE
 from tests.support.profile_files import write_profile
 from tests.support.running_daemon import RunningDaemon
 from vcam.daemon.daemon import RunParts
+from vcam.devices.microphone import MicrophoneProcess
 from vcam.devices.sinks import NullSink
 from vcam.settings.config import ObsSettings, RecordSettings
 from vcam.settings.run_options import RunOptions
@@ -62,6 +64,7 @@ class PanelCamera(RunningDaemon):
             settings_of=settings_of,
             open_source=lambda options: FakeCamera(NAMES[options.source], pause_s=0.03),
             open_sink=lambda options: self.sink,
+            open_microphone=lambda name, say: MicrophoneProcess("sine", say, COMMAND),
             watch_sink=lambda sink: sink if isinstance(sink, WatchedSink) else None,
             state_folder=lambda: folder,
             thumbnails_folder=lambda: folder / "thumbnails",
