@@ -162,6 +162,16 @@ def memory_mb(replicas_only: bool) -> int:
     return total // 2**20
 
 
+def open_to_others() -> int:
+    """Return at how many ports the processes that this program started listen for other machines, too."""
+    count = 0
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            listening = [at for at in one.net_connections("inet") if at.status == psutil.CONN_LISTEN]
+            count += sum(at.laddr.ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1") for at in listening)
+    return count
+
+
 def measure(server: PairedServer, settings: EngineSettings, count: int, replicas: int, seconds: float) -> ScaleRow:
     """Let so many cameras run, and measure once all have pictures."""
     pictures = film((settings.width, settings.height))
@@ -194,7 +204,10 @@ def measure(server: PairedServer, settings: EngineSettings, count: int, replicas
 
 
 def kill_one(server: PairedServer, settings: EngineSettings, seconds: float) -> dict[str, float]:
-    """Kill one of two replicas; return how long its cameras were away, and the worst gap of the others."""
+    """Kill one of two replicas; return how long its cameras were away, and the worst gap of the others.
+
+    And, from before that, at how many ports Ray listened for other machines.
+    """
     pictures = film((settings.width, settings.height))
     cameras = [SimulatedCamera(server, settings, pictures) for _ in range(4)]
     try:
@@ -202,6 +215,7 @@ def kill_one(server: PairedServer, settings: EngineSettings, seconds: float) -> 
             time.sleep(0.2)
         named = ((one, (one.info["cmdline"] or [""])[0]) for one in psutil.process_iter(["cmdline"]))
         replicas = [one for one, command in named if command.startswith(REPLICA)]
+        open_ports = open_to_others()
         killed_s = time.perf_counter()
         os.kill(replicas[0].pid, signal.SIGKILL)
         time.sleep(seconds)
@@ -214,6 +228,7 @@ def kill_one(server: PairedServer, settings: EngineSettings, seconds: float) -> 
             "longest away, s": round(max(back, default=0.0), 2),
             "cameras spared": float(len(spared)),
             "their longest gap, s": round(max(gaps, default=0.0), 3),
+            "ports open to others": float(open_ports),
         }
     finally:
         for one in cameras:

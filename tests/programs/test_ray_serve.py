@@ -1,4 +1,7 @@
-"""The engine server on a real Ray Serve: a replica that is killed costs its cameras a moment, the others nothing."""
+"""The engine server on a real Ray Serve: a replica that is killed costs its cameras a moment, the others nothing.
+
+And nothing of it can be reached from another machine.
+"""
 
 from __future__ import annotations
 
@@ -27,3 +30,4 @@ def test_cameras_of_a_killed_replica_are_back_on_another(tmp_path: Path) -> None
     assert found["cameras hit"] >= 1
     assert found["cameras hit"] + found["cameras spared"] == 4
     assert math.isfinite(found["longest away, s"])
+    assert found["ports open to others"] == 0  # the front is told 127.0.0.1 here

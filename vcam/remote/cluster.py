@@ -7,6 +7,7 @@ refused. Metrics are Ray's own (Prometheus, at its metrics port).
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from vcam.remote.server import EngineServer
 from vcam.settings.toml_schema import one_line
 from vcam.worker.factories import CORE_ENGINE, check_served
 
+LOG = logging.getLogger("vcam.serve")
 INSTALL = 'pip install "streamv2v-camera[serve]"'
 APPLICATION, DEPLOYMENT = "vcam", "engines"
 REFUSED_AT_ONCE = 512  # connections that a full replica refuses in words, instead of Ray's letting them hang
@@ -41,8 +44,8 @@ class ServeOptions:
     """How `vcam serve` runs. folder: with certificate and clients, which every replica reads.
 
     replicas, most_replicas: at the least, and at the most as cameras come. address: of a Ray that runs already, "" to
-    start one on this machine. threads: CPU threads of each replica's engine. gpus: of each replica. factory: as in
-    vcam.worker.factories.
+    start one on this machine, which listens on 127.0.0.1 alone. threads: CPU threads of each replica's engine. gpus: of
+    each replica. factory: as in vcam.worker.factories.
     """
 
     offer: Offer
@@ -59,9 +62,11 @@ class ServeOptions:
 
 
 class EngineReplica:
-    """One replica: what Ray makes in a process of its own."""
+    """One replica: what Ray makes in a process of its own. alone: nobody on another machine may reach it."""
 
-    def __init__(self, offer: Offer, folder: Path, threads: int, factory: str) -> None:
+    def __init__(self, offer: Offer, folder: Path, threads: int, factory: str, alone: bool) -> None:
+        if alone:
+            _listen_here_alone()
         self._host = EngineHost(offer, engine_maker(factory, threads))
         self._host.preload()
         self._server = EngineServer(self._host, ClientBook(folder))
@@ -104,6 +109,24 @@ class EngineReplica:
             for why, count in list(counts.refused.items()):
                 add(refused, count, {"why": str(why)})
             time.sleep(METRICS_S)
+
+
+def _listen_here_alone() -> None:
+    """Have the server that Ray Serve opens in each replica, for other deployments, listen on 127.0.0.1 alone.
+
+    Ray 2.60 opens it on all addresses once the replica is made, and has no setting for that. Nobody calls it here.
+    """
+    replica: Any = import_module("ray.serve._private.replica")
+    try:
+        opened = replica.add_port_to_grpc_server
+    except AttributeError:
+        LOG.warning("this version of Ray Serve opens the ports of its replicas as it likes: see to the firewall")
+        return
+
+    def opened_here(server: Any, address: str) -> Any:
+        return opened(server, address.replace("[::]", "127.0.0.1"))
+
+    replica.add_port_to_grpc_server = opened_here
 
 
 def no_room(offer: Offer, copies: int) -> str:
@@ -210,7 +233,7 @@ def _start_behind(ray: Any, options: ServeOptions) -> int:
         graceful_shutdown_timeout_s=2.0,
         ray_actor_options={"num_cpus": 1, "num_gpus": options.gpus},
     )(serve.ingress()(EngineReplica))
-    bound = deployment.bind(options.offer, options.folder, options.threads, options.factory)
+    bound = deployment.bind(options.offer, options.folder, options.threads, options.factory, not options.address)
     try:
         port = at_free_port(listen, serve.shutdown)
         serve.run(bound, name=APPLICATION, route_prefix="/")

@@ -15,13 +15,14 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import math
 import socket
 import ssl
 import sys
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from websockets.client import ClientProtocol
 from websockets.protocol import State
@@ -37,6 +38,8 @@ HANDSHAKE_S = 5.0  # until a connection is secured
 HEAD_S = 5.0  # until its request is whole
 BEHIND_S = 20.0  # until Ray answers
 STALLED_S = 10.0  # that one side may take nothing
+KNOWN_S = 1.0  # for which what behind said of its health is taken as known
+SAY_S = 60.0  # after which the log is told again why no connection can be taken
 CLOSE_S = 2.0  # that a connection lasts after behind has closed its WebSocket
 LARGEST_HEAD = 8 * 1024  # bytes of a request
 MOST_UNFINISHED, MOST_OF_ONE = 1024, 256  # connections that behind has not taken, of all and of one place
@@ -131,7 +134,9 @@ class Front:
         self.port = int(self._socket.getsockname()[1])
         self._unfinished: dict[asyncio.Task[None], str] = {}  # by when they came, with the places that they came from
         self._tasks: set[asyncio.Task[None]] = set()
+        self._said_s: dict[int | None, float] = {}  # when the log was told, of each errno
         self._loop = asyncio.new_event_loop()
+        self._health = _Health(self._loop)
         self._thread = threading.Thread(target=self._work, name="vcam-front", daemon=True)
         self._thread.start()
 
@@ -153,7 +158,7 @@ class Front:
         try:
             self._loop.run_forever()
         finally:
-            tasks = [accepting, *self._tasks]
+            tasks: list[asyncio.Future[Any]] = [accepting, *self._tasks, self._health.answer]
             for one in tasks:
                 one.cancel()
             self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
@@ -167,7 +172,7 @@ class Front:
             except OSError as error:  # no file is left, or the other side was gone before
                 gives_way = error.errno in (errno.EMFILE, errno.ENFILE) and self._end_oldest(list(self._unfinished))
                 if not gives_way:
-                    LOG.warning("a connection could not be taken: %s", error.strerror)
+                    self._say(error)
                 await asyncio.sleep(0.01 if gives_way else 0.1)
                 continue
             task = self._loop.create_task(self._serve(connection))
@@ -175,6 +180,13 @@ class Front:
             self._unfinished[task] = place = one_place(address[0])
             task.add_done_callback(self._done)
             self._make_way(place)
+
+    def _say(self, error: OSError) -> None:
+        """Tell the log why a connection could not be taken, each reason once in SAY_S."""
+        now = self._loop.time()
+        if now - self._said_s.get(error.errno, -SAY_S) >= SAY_S:
+            self._said_s[error.errno] = now
+            LOG.warning("a connection could not be taken: %s", error.strerror)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -230,7 +242,7 @@ class Front:
             return HTTPStatus.BAD_REQUEST, b""
         method, path = words[0], words[1].decode("latin-1")
         if method in (b"GET", b"HEAD") and path == HEALTH:
-            status = await _health(self.behind)
+            status = await self._health.status(self.behind)
             text = b"well\n" if status is HTTPStatus.OK else b"not well\n"
             return status, text if method == b"GET" else b""
         if method != b"GET" or path != PATH:
@@ -294,10 +306,32 @@ def have_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-async def _health(port: int | None) -> HTTPStatus:
+class _Health:
+    """Whether behind is well: asked for once in KNOWN_S, however many want to know. For one event loop's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.answer: asyncio.Future[HTTPStatus] = loop.create_future()  # the last one, which may be still to come
+        self.answer.set_result(HTTPStatus.SERVICE_UNAVAILABLE)
+        self._old_s = -math.inf  # when it is to be asked for again
+
+    async def status(self, port: int | None) -> HTTPStatus:
+        """Return what is answered at a port of this machine; None: nobody is there yet."""
+        if port is None:
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        if self.answer.done() and self._loop.time() >= self._old_s:
+            self.answer = self._loop.create_task(self._ask(port))
+        return await asyncio.shield(self.answer)  # the others want it still when one who waits is ended
+
+    async def _ask(self, port: int) -> HTTPStatus:
+        try:
+            return await _health(port)
+        finally:
+            self._old_s = self._loop.time() + KNOWN_S
+
+
+async def _health(port: int) -> HTTPStatus:
     """Return what is answered behind to whether it is well."""
-    if port is None:
-        return HTTPStatus.SERVICE_UNAVAILABLE
     ask = b"GET " + HEALTH.encode() + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
     found = await _asked(port, ask)
     if found is None:

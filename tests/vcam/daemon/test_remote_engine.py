@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,23 +96,23 @@ def test_forgetting_empties_the_servers_bank(
     monkeypatch.setattr(FakeEngine, "forget", noted)
     server.paired(tmp_path)
     other = ServerEngines(server.paired(tmp_path / "other", "other"), QUICK, time.perf_counter, lambda: None)
-    theirs = other.show(replace(FAKE, steps=4), Look("ink"))
-    until(lambda: (theirs.step(), theirs.ready)[1], "the other camera has no engine")
-    for index in range(3):
-        theirs.give(frame(index))
-        until(lambda: (theirs.step(), not theirs.activity.in_flight)[1], "it was not answered")
-    with AwayDaemon(tmp_path, server.address, engine=EngineOptions(steps=4)) as away:
-        away.until(lambda: away.shows_about(0), "the translation is shown")
-        away.tell(Forget())
-        away.until(lambda: emptied, "the server was told")
-        ((engine, before, after),) = emptied
-        assert (before, after) == (3, 0)
-        translated = away.daemon.status().translated
-        away.until(lambda: away.daemon.status().translated > translated + 5, "it goes on")
-    (kept,) = (one.engine for one in server.server.host._streams)
-    assert kept is not engine
-    assert len(kept.pictures) == 3  # type: ignore[union-attr]
-    theirs.close()
+    with closing(other.show(replace(FAKE, steps=4), Look("ink"))) as theirs:
+        until(lambda: (theirs.step(), theirs.ready)[1], "the other camera has no engine")
+        for index in range(3):
+            theirs.give(frame(index))
+            until(lambda: (theirs.step(), not theirs.activity.in_flight)[1], "it was not answered")
+        with AwayDaemon(tmp_path, server.address, engine=EngineOptions(steps=4)) as away:
+            away.until(lambda: away.shows_about(0), "the translation is shown")
+            away.tell(Forget())
+            away.until(lambda: emptied, "the server was told")
+            ((engine, before, after),) = emptied
+            assert (before, after) == (3, 0)
+            translated = away.daemon.status().translated
+            away.until(lambda: away.daemon.status().translated > translated + 5, "it goes on")
+        until(lambda: server.server.host.cameras == 1, "the server still has a stream of the one that has ended")
+        (kept,) = (one.engine for one in server.server.host._streams)
+        assert kept is not engine
+        assert len(kept.pictures) == 3  # type: ignore[union-attr]
 
 
 def test_a_camera_that_is_not_paired_is_told_how(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import itertools
 import os
 import socket
 import ssl
@@ -317,7 +319,10 @@ def test_who_stays_though_behind_has_closed_is_ended(
         assert ended(one) == frame(b"bye", 0x81, masked=False) + frame(b"", 0x88, masked=False)
 
 
-def test_health_is_asked_for_with_nothing_of_the_request(front: Front, behind: Behind) -> None:
+def test_health_is_asked_for_with_nothing_of_the_request(
+    front: Front, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_module, "KNOWN_S", 0.0)
     for answer, status, text in ((WELL, b"200 OK", b"well\n"), (MISSING, b"503 Service Unavailable", b"not well\n")):
         behind.answer = answer.ljust(front_module.LARGEST_HEAD + len(answer))  # more than is listened to
         with secured(front) as one:
@@ -326,6 +331,37 @@ def test_health_is_asked_for_with_nothing_of_the_request(front: Front, behind: B
         assert told.startswith(b"HTTP/1.1 " + status)
         assert told.endswith(b"\r\n\r\n" + text)
     assert bytes(behind.heard[0]) == b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+
+
+def test_health_is_asked_for_once_however_many_want_to_know(
+    front: Front, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_module, "KNOWN_S", PATIENCE_S)
+    behind.answer = WELL.ljust(front_module.LARGEST_HEAD + len(WELL))  # or more would be waited for
+    for _ in range(3):
+        with secured(front) as one:
+            one.sendall(HEALTH)
+            assert ended(one).startswith(b"HTTP/1.1 200")
+    assert len(behind.connections) == 1
+
+
+def test_who_is_ended_while_he_waits_for_health_takes_it_from_nobody(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_module, "MOST_OF_ONE", 1)
+    with socket.create_server(("127.0.0.1", 0)) as behind, contextlib.ExitStack() as stack:
+        behind.settimeout(PATIENCE_S)
+        front = Front("127.0.0.1", 0, certificate, behind.getsockname()[1])
+        stack.callback(front.close)
+        first = stack.enter_context(secured(front))
+        first.sendall(HEALTH)
+        asked = stack.enter_context(behind.accept()[0])
+        second = stack.enter_context(secured(front))
+        assert ended(first) == b""  # it was the oldest of too many
+        second.sendall(HEALTH)
+        asked.sendall(WELL)
+        asked.close()
+        assert ended(second).startswith(b"HTTP/1.1 200")
 
 
 def test_a_server_that_is_not_there_yet_is_told(front: Front, behind: Behind) -> None:
@@ -437,6 +473,27 @@ def test_who_says_nothing_gives_way_where_no_file_is_left(certificate: Certifica
         with context.wrap_socket(socket.create_connection(here, PATIENCE_S)) as one:
             one.sendall(HEALTH)
             assert ended(one).startswith(b"HTTP/1.1 503")
+
+
+def test_why_no_connection_can_be_taken_is_told_once_a_minute(
+    front: Front, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried ten times a second."""
+    taken, failed = front._loop.sock_accept, itertools.count()
+
+    async def accept(listening: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
+        if (number := next(failed)) < 6:
+            number = errno.ENFILE if number % 2 else errno.ECONNABORTED
+            raise OSError(number, os.strerror(number))
+        return await taken(listening)
+
+    with caplog.at_level("WARNING", "vcam.serve"):
+        monkeypatch.setattr(front._loop, "sock_accept", accept)
+        serves(front)  # taken by the call that was waiting
+        serves(front)
+    reasons = [os.strerror(one) for one in (errno.ECONNABORTED, errno.ENFILE)]
+    assert [one.getMessage().partition(": ")[2] for one in caplog.records] == reasons
+    assert next(failed) > 6
 
 
 def test_a_machines_addresses_are_one_place() -> None:
