@@ -23,10 +23,18 @@ from training.teachers import TEACHERS
 from training.triples import Triples, read
 from training.vae import signed
 
-SIZES = ((96, 8), (96, 8), (96, 8), (160, 3))  # of windows, and how many, step by step: the large know the style better
+SIZES = (
+    (96, 8),
+    (96, 8),
+    (160, 3),
+    (256, 2),
+)  # of windows, and how many: the large know the style better
+BROAD = 8  # pixels: means of as many squared are a picture's tones
+TONE = 2.0  # weight of having the teacher's tones: most of the distance that was left lay in them
 ENERGY = 0.5  # weight of being as sharp as the teacher, window by window
 EVEN = 0.05  # weight of being as sharp as the teacher on the whole, as a ratio: faint styles count as much as bold ones
 STEADY = 1.0  # weight of showing the same under another noise of the sensor
+INSIDE = 0.01  # weight of each step of 8 bits by which values lie outside their ranges
 AGAIN = 2  # of a batch, pictures that are looked at under a second noise
 HARD = ("pixel art", "anime", "cartoon", "vintage photograph")  # seen twice as often as others
 LAPLACE = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
@@ -36,8 +44,16 @@ class Rounded(Detail):
     """The detail stage as 8 bits compute it: what goes on from each point is rounded, its gradient is not.
 
     So it learns what rounding does to it, and gives the same for nearly the same picture. It is exact where no ranges
-    have been measured, and while it is not being trained.
+    have been measured, and while it is not being trained. What lies outside a point's range is cut off, and no gradient
+    passes: one that did drove a gain on without end, as the picture did not show it.
+    beyond: how far the last picture's values lay outside their ranges, in steps, to be held down.
     """
+
+    beyond: Tensor
+
+    def forward(self, picture: Tensor, source: Tensor) -> Tensor:
+        self.beyond = picture.new_zeros((), dtype=torch.float32)
+        return super().forward(picture, source)
 
     def kept(self, name: str, value: Tensor) -> Tensor:
         """Return the value as one of 256 steps within the point's range, which holds 0 (as in eight_bits.py)."""
@@ -45,9 +61,11 @@ class Rounded(Detail):
         if not self.training or not bool(high > low):
             return value
         step = (high - low) / 255
+        inside = torch.minimum(torch.maximum(value, low.to(value)), high.to(value))
+        self.beyond = self.beyond + ((value - inside).abs().float().mean() / step)
         zero = (-low / step).round()
-        rounded = (value.detach().float() / step + zero).round().clamp(0, 255) - zero
-        return value + (rounded * step - value.detach()).to(value)
+        rounded = (inside.detach().float() / step + zero).round().clamp(0, 255) - zero
+        return inside + (rounded * step - inside.detach()).to(inside)
 
 
 def edges(picture: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,11 +80,12 @@ def sharpness(picture: Tensor, window: int = 12) -> Tensor:
 
 
 def loss(made: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(distance in pictures and edges, lack or surplus of sharpness by windows, and as a ratio); pictures are -1..1."""
+    """(distance in pictures, edges and tones; lack or surplus of sharpness by windows; that as a ratio); all -1..1."""
     steps = sum((u - v).abs().mean() for u, v in zip(edges(made), edges(wanted), strict=True))
     ours, theirs = sharpness(made), sharpness(wanted)
     ratio = ours.square().mean((1, 2, 3)).log() - theirs.square().mean((1, 2, 3)).log()
-    return (made - wanted).abs().mean() + 2 * steps, (ours - theirs).abs().mean(), ratio.abs().mean() / 2
+    tones = F.avg_pool2d(made - wanted, BROAD).abs().mean()
+    return (made - wanted).abs().mean() + 2 * steps + TONE * tones, (ours - theirs).abs().mean(), ratio.abs().mean() / 2
 
 
 class Windows:
@@ -160,6 +179,8 @@ def train(
     if state.exists():
         net.load_state_dict(trained(state).state_dict())
     net.to(device, memory_format=torch.channels_last)
+    net.ranges.copy_(ranges(net.eval(), windows, device, batches=3))
+    net.train()
     weights = dict(net.named_parameters())
     average = {name: weight.detach().clone() for name, weight in weights.items()}
     optimiser, random = Muon(*split(weights, outside=("leave",))), np.random.default_rng(seed)
@@ -178,7 +199,7 @@ def train(
             ).float()
         distance, lack, uneven = loss(shown, torch.cat([wanted, wanted[:again]]))
         flicker = (shown[:again] - shown[batch * factor :]).abs().mean()
-        (distance + ENERGY * lack + EVEN * uneven + STEADY * flicker).backward()
+        (distance + ENERGY * lack + EVEN * uneven + STEADY * flicker + INSIDE * net.beyond).backward()
         torch.nn.utils.clip_grad_norm_(weights.values(), 1.0)
         optimiser.step(2e-3 * rates(part) * speed, 1e-3 * rates(part) * speed)
         step += 1
@@ -192,6 +213,7 @@ def train(
             ("lack", lack),
             ("uneven", uneven),
             ("flicker", flicker),
+            ("beyond", net.beyond),
             ("l1", after),
             ("without", before),
         ):

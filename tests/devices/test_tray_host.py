@@ -132,7 +132,7 @@ def test_every_entry_does_what_it_says(tray: Tray, tmp_path: Path) -> None:
         until(lambda: line().startswith("P0, "), "the running camera is not shown")
         (item,) = items()
         assert "StreamV2V Camera" in item["tooltip"] or "StreamV2V Camera" in item["title"]
-        kept = ["Record", "Keep a picture"]
+        kept = ["Record", "Record with the microphone", "Keep a picture"]
         entries = ["On", "Profile", "Panic: show nothing", *kept, "Open panel", "End the camera", "Quit this icon"]
         assert list(menu())[1:] == entries
         names = [one["name"] for one in profile_list(run.daemon.choice)]
