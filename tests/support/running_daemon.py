@@ -16,6 +16,7 @@ from tests.support.fake_sink import FakeSink
 from tests.support.patience import PATIENCE_S
 from tests.support.pictures import SIZE
 from tests.support.profile_files import write_profile
+from vcam.commands import ChangeEngine
 from vcam.daemon.daemon import Daemon, RunParts
 from vcam.frames import FrameSource
 from vcam.settings.config import ObsSettings, RecordSettings
@@ -102,6 +103,26 @@ class SwitchedDaemon(RunningDaemon):
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+    def change_beside(self, change: dict[str, Any]) -> None:
+        """Have another engine built and taken over by, and see that the one before runs until then.
+
+        For a daemon that holds the last picture: on a busy machine an engine is silent for longer than a card waits.
+        """
+        states = set[str]()
+
+        def over() -> bool:
+            now = self.daemon.status()
+            states.add(now.state)
+            return not now.notes
+
+        pid = self.engine_pid()
+        self.tell(ChangeEngine(change))
+        self.until(lambda: self.daemon.status().notes, "preparing")
+        self.until(over, "over")
+        assert states == {"running"}
+        assert self.engine_pid() != pid
+        assert self.daemon.status().restarts == 0
 
     def shows(self, seed: int) -> bool:
         """Whether the translation by the profile of this seed was published last."""

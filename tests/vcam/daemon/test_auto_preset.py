@@ -10,7 +10,7 @@ import pytest
 
 from core.settings import EngineSettings
 from tests.support.running_daemon import SwitchedDaemon
-from vcam.commands import ChangeEngine
+from vcam.commands import OnFailure
 from vcam.daemon.auto_preset import WARM_UP, WINDOW_S, AutoPreset
 from vcam.frames import EngineFacts, EnginePhase, EngineWork, TranslatorState
 from vcam.settings import presets
@@ -142,12 +142,10 @@ def test_auto_asked_for_again_measures_again(tmp_path: Path) -> None:
 
 
 def test_a_preset_is_changed_beside_the_running_picture_and_the_status_says_which(tmp_path: Path) -> None:
-    with SwitchedDaemon(tmp_path, settings_of=settings_of) as run:
+    with SwitchedDaemon(tmp_path, {"on_failure": OnFailure.HOLD}, settings_of=settings_of) as run:
         run.until(lambda: run.shows(0))
         start = len(run.sink.sent)
-        run.tell(ChangeEngine({"preset": "fast"}))
-        run.until(lambda: run.daemon.status().notes)  # "preparing ..."
-        run.until(lambda: not run.daemon.status().notes)
+        run.change_beside({"preset": "fast"})
         status = run.daemon.status()
         assert (status.preset, status.preset_asked, status.preset_says) == ("fast", "fast", "")
         assert {one.colour for one in run.sink.sent[start:]} == {(245, 55, 225)}, "no card between the two"

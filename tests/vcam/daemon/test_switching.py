@@ -11,7 +11,7 @@ import pytest
 from tests.support.fake_camera import FakeCamera
 from tests.support.profile_files import write_profile
 from tests.support.running_daemon import SwitchedDaemon
-from vcam.commands import ChangeEngine, Reload, Toggle, UseProfile, UseSource
+from vcam.commands import ChangeEngine, OnFailure, Reload, Toggle, UseProfile, UseSource
 from vcam.devices.source_switch import SourceSwitch
 from vcam.errors import CommandError
 from vcam.settings.run_options import settings_for
@@ -56,13 +56,11 @@ def test_every_picture_is_of_one_look_or_the_other(tmp_path: Path) -> None:
 
 
 def test_another_engine_is_built_beside_while_the_running_one_goes_on(tmp_path: Path) -> None:
-    with SwitchedDaemon(tmp_path) as run:
+    with SwitchedDaemon(tmp_path, {"on_failure": OnFailure.HOLD}) as run:
         run.until(lambda: run.shows(0))
         start = len(run.sink.sent)
-        run.tell(ChangeEngine({"width": 128, "steps": 2}))
+        run.change_beside({"width": 128, "steps": 2})
         assert run.daemon.choice.settings.width == 128
-        run.until(lambda: run.daemon.status().notes)  # "preparing ..."
-        run.until(lambda: not run.daemon.status().notes)
         assert {one.colour for one in run.sink.sent[start:]} == {(245, 55, 225)}, "no card between the two"
         for bad in ({"steps": 99}, {"width": "x"}, {"policy": "none"}, {"colour": 1}, {"width": 97}):
             with pytest.raises(CommandError):
