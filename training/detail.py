@@ -23,12 +23,8 @@ from training.teachers import TEACHERS
 from training.triples import Triples, read
 from training.vae import signed
 
-SIZES = (
-    (96, 8),
-    (96, 8),
-    (160, 3),
-    (256, 2),
-)  # of windows, and how many: the large know the style better
+# of windows, in pixels, and how many of them, step by step: the large ones know the style better
+SIZES = ((96, 8), (96, 8), (160, 3), (256, 2))
 BROAD = 8  # pixels: means of as many squared are a picture's tones
 TONE = 2.0  # weight of having the teacher's tones: most of the distance that was left lay in them
 ENERGY = 0.5  # weight of being as sharp as the teacher, window by window
@@ -179,8 +175,12 @@ def train(
     if state.exists():
         net.load_state_dict(trained(state).state_dict())
     net.to(device, memory_format=torch.channels_last)
-    net.ranges.copy_(ranges(net.eval(), windows, device, batches=3))
-    net.train()
+
+    def measure_ranges() -> None:
+        net.ranges.copy_(ranges(net.eval(), windows, device, batches=3))
+        net.train()
+
+    measure_ranges()
     weights = dict(net.named_parameters())
     average = {name: weight.detach().clone() for name, weight in weights.items()}
     optimiser, random = Muon(*split(weights, outside=("leave",))), np.random.default_rng(seed)
@@ -223,8 +223,7 @@ def train(
             sums = {}
         if time.monotonic() - saved > save_every:
             saved = time.monotonic()
-            net.ranges.copy_(ranges(net.eval(), windows, device, batches=3))
-            net.train()
+            measure_ranges()
             save(state, average | {"ranges": net.ranges})
             windows.look()
     net.load_state_dict(net.state_dict() | average)

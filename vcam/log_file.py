@@ -36,9 +36,9 @@ _SECRETS = re.compile(
 
 
 _VERBS = (
-    "bench|cameras|completion|doctor|engines|eval|forget|imagine|microphone|mirror|models|next|obs|pair|panel|panic|pause|"
-    "previous|profiles|prompt|record|record-stop|record-toggle|reload|resume|run|serve|service|setup|snapshot|status|stop|suite|toggle|translate|"
-    "tray|uninstall|update|use"
+    "bench|cameras|completion|doctor|engines|eval|forget|imagine|microphone|mirror|models|next|obs|pair|panel|"
+    "panic|pause|previous|profiles|prompt|record|record-stop|record-toggle|reload|resume|run|serve|service|setup|"
+    "snapshot|status|stop|suite|toggle|translate|tray|uninstall|update|use"
 )
 _CALL = re.compile(rf"(?<![\w/\\.-])vcam(?= (?:{_VERBS})\b)")
 _INSTALL = re.compile(r"(?<![\w-])(?:[^\s(`]+ -m )?pip install(?P<again> --force-reinstall)?(?= [\"'A-Za-z-])")
