@@ -23,7 +23,7 @@ def _has_portaudio() -> bool:
     return subprocess.run([sys.executable, "-c", "import sounddevice"], capture_output=True).returncode == 0
 
 
-pytestmark = pytest.mark.skipif(not _has_portaudio(), reason="sounddevice or the system's libportaudio2 is not installed")
+pytestmark = pytest.mark.skipif(not _has_portaudio(), reason="no sounddevice, or no libportaudio2")
 
 TONE_HZ, LOUD = 440, 8000
 
