@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from training.data import Picture, f32, square
 from training.lessons import to_bytes
 from training.photos import portraits, read
-from training.run import load, sharpened, translate
+from training.run import load, translate
 from training.teachers import TEACHERS, analyse
 from training.words import STYLES
 
@@ -90,13 +90,8 @@ def makers(of: str, model: Path) -> Callable[[str, Picture], Picture]:
     if of == "teachers":
         return lambda prompt, picture: TEACHERS[style_of(prompt)](analyse(picture), 1.0)
     parts = load(model)
-    detail = parts.detail if of == "model" else None
-
-    def make(prompt: str, picture: Picture) -> Picture:
-        made = translate(parts._replace(detail=None), picture, prompt)
-        return sharpened(detail, made, picture) if detail else made
-
-    return make
+    own = parts if of == "model" else parts._replace(detail=None)
+    return lambda prompt, picture: translate(own, picture, prompt)
 
 
 def main(arguments: list[str] | None = None) -> int:

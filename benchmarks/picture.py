@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
         for picture in pictures.values():
             taught = TEACHERS[style](analyse(picture), 1.0)
             made = translate(parts._replace(detail=None), picture, style, steps=given.steps)
-            shown = {"without": made, "with": sharpened(parts.detail, made, picture) if parts.detail else made}
+            shown = {"without": made, "with": sharpened(parts, made, picture)}
             for name, one in shown.items():
                 scores[name].append(score(one, taught))
             cells = [picture, *shown.values(), taught]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from core.algorithm import bank as banks
 from core.algorithm import prompts, schedule, stream
+from core.algorithm.exposure import evened
 from core.algorithm.net import Picture
 from core.algorithm.stream import PendingPicture, SamplingParameters, Step, StreamState
 from core.drift import DriftWatch
@@ -284,6 +285,8 @@ class Engine:
     def _advance(self, picture: Picture | None, sampling: SamplingParameters | None = None) -> Picture | None:
         sampling = self._transition.apply(self._sampling if sampling is None else sampling)
         changing = not self._transition.over
+        if picture is not None and self.resolved.description.local_exposure:
+            picture = evened(picture)
         with _threads(self._model.threads), on_device(self.settings.device):
             pending, self._state = self._step(sampling, self._state, picture)
         if picture is None:

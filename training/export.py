@@ -46,6 +46,7 @@ def description(detail: Detail | None) -> dict[str, object]:
         "steps": 2,
         "strength": 0.5,
         "text_to_image": False,
+        "local_exposure": True,
         "fusion": {"places": list(PLACES), "subtoken": 8, "strength": 0.25, "threshold": 0.93},
         "bank": {"policy": "fifo", "slots": 1, "interval": 1},
         "styles": list(TEACHERS),

@@ -1,4 +1,7 @@
-"""The data set on disk: clean and degraded pictures, and what each style makes of them, as plain uint8 arrays."""
+"""The data set on disk: clean and degraded pictures, and what each style makes of them, as plain uint8 arrays.
+
+The pictures are kept as the network is given them: their light is evened out (core.algorithm.exposure).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.algorithm.exposure import evened
 from training.data import Photographs, Picture, Random
 from training.photos import Photos
 from training.scenes import base_picture, degrade
@@ -61,12 +65,11 @@ def make_shard(
             picture = people.crop(random, size)
         else:
             picture = base_picture(random, size, photographs)
-        inputs.append([to_bytes(picture)] + [to_bytes(degrade(picture, random)) for _ in range(DEGRADED)])
+        views = [picture] + [degrade(picture, random) for _ in range(DEGRADED)]
+        inputs.append([evened(to_bytes(view)) for view in views])
         known = analyse(picture)
         for style, attribute in wishes(random, share):
-            # an attribute alone is put on the picture itself, unbalanced
-            made = lesson(known, style, attribute) if style else ATTRIBUTES[attribute](picture)
-            targets.append(to_bytes(made))
+            targets.append(to_bytes(lesson(known, style, attribute)))
             index.append((picture_number, style, attribute))
     np.save(where / "inputs.npy", np.array(inputs))
     np.save(where / "targets.npy", np.array(targets))

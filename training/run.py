@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +24,11 @@ from training.parts import (
     Vae,
     Words,
 )
+from training.teachers import balance
 
 
 class Parts(NamedTuple):
-    """All that a model folder holds."""
+    """All that a model folder holds. evens: whether the light of a picture is evened out before it is given."""
 
     text: Text
     tokenizer: Words
@@ -34,6 +36,11 @@ class Parts(NamedTuple):
     vae: Vae
     scheduler: Scheduler
     detail: Detail | None = None
+    evens: bool = False
+
+    def given(self, picture: Picture) -> Picture:
+        """The picture as the network is given it, 0..1."""
+        return balance(picture) if self.evens else picture
 
 
 def detail_of(folder: Path) -> Detail | None:
@@ -55,6 +62,7 @@ def load(folder: Path) -> Parts:
         AutoencoderTiny.from_pretrained(folder / "vae").float().eval(),
         LCMScheduler.from_pretrained(folder / "scheduler"),
         detail_of(folder),
+        bool(json.loads((folder / "streamv2v.json").read_text(encoding="utf-8")).get("local_exposure")),
     )
 
 
@@ -66,7 +74,7 @@ def translate(
     random = torch.Generator().manual_seed(seed)
     ids = parts.tokenizer([prompt], padding="max_length", truncation=True, return_tensors="pt").input_ids
     words = parts.text(ids).last_hidden_state
-    given = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None] * 2 - 1
+    given = torch.from_numpy(np.ascontiguousarray(parts.given(picture))).permute(2, 0, 1)[None] * 2 - 1
     latent = parts.vae.encode(given).latents * parts.vae.config.scaling_factor
     parts.scheduler.set_timesteps(steps, original_inference_steps=50, strength=strength)
     noise = torch.randn(latent.shape, generator=random)
@@ -77,14 +85,17 @@ def translate(
         latent, clean = parts.scheduler.step(predicted, timestep, latent, generator=random, return_dict=False)
     made = parts.vae.decode(clean / parts.vae.config.scaling_factor).sample[0]
     out: Picture = made.permute(1, 2, 0).add(1).div(2).clamp(0, 1).numpy()
-    return sharpened(parts.detail, out, picture) if parts.detail else out
+    return sharpened(parts, out, picture)
 
 
 @torch.no_grad()
-def sharpened(detail: Detail, made: Picture, picture: Picture) -> Picture:
-    """A translation with the detail of the picture that was translated."""
+def sharpened(parts: Parts, made: Picture, picture: Picture) -> Picture:
+    """A translation with the detail of the picture that was translated; as it is without a detail stage."""
+    if parts.detail is None:
+        return made
     pair = [
-        torch.from_numpy(np.ascontiguousarray(one)).permute(2, 0, 1)[None].float() * 2 - 1 for one in (made, picture)
+        torch.from_numpy(np.ascontiguousarray(one)).permute(2, 0, 1)[None].float() * 2 - 1
+        for one in (made, parts.given(picture))
     ]
-    out: Picture = detail(*pair)[0].permute(1, 2, 0).add(1).div(2).clamp(0, 1).numpy()
+    out: Picture = parts.detail(*pair)[0].permute(1, 2, 0).add(1).div(2).clamp(0, 1).numpy()
     return out

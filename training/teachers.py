@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from core.algorithm.exposure import gain
 from training.data import Mask, Picture, Random, blur, f32
 
 Array: TypeAlias = NDArray[Any]
 PIXEL = 4  # pixels of a picture in one of pixel art
-AROUND = 24  # pixels (the sigma of a blur) about a place whose brightness counts as its light
 FACETS = 7  # ways in which a face of low poly may slope
 
 
@@ -52,17 +52,9 @@ def ramp(x: Mask, colours: list[tuple[float, float, float]]) -> Picture:
     return f32(table[low] * (1 - part) + table[low + 1] * part)
 
 
-def exposed(x: Mask) -> Mask:
-    """Bring the brightness about each place nearer to the middle, so that dark rooms and bright windows stylise alike.
-
-    What is about a place, a network of convolutions can know; a stretch between percentiles of the whole picture it
-    cannot, least of all when it learns on windows, and that moves all when something bright comes in.
-    """
-    height, width = x.shape
-    around = cv2.resize(x, (max(width // 8, 1), max(height // 8, 1)), interpolation=cv2.INTER_AREA)
-    around = cv2.resize(blur(around, AROUND / 8), (width, height), interpolation=cv2.INTER_LINEAR)
-    even = x * ((around + 0.05) / 0.58) ** -0.7
-    return clip((even - 0.5) * 1.12 + 0.53)
+def balance(picture: Picture) -> Picture:
+    """Even the light out, as the engine does with what it gives to the network."""
+    return clip(picture * gain(grey(picture))[..., None])
 
 
 @dataclass(frozen=True)
@@ -77,9 +69,7 @@ class Analysis:
 
 
 def analyse(picture: Picture) -> Analysis:
-    brightness = grey(picture)
-    gain = (exposed(brightness) + 0.02) / (brightness + 0.02)
-    balanced = clip(picture * np.minimum(gain, 3.0)[..., None])
+    balanced = balance(picture)
     soft = cv2.bilateralFilter(balanced, 7, 0.12, 3)
     flat = cv2.bilateralFilter(cv2.bilateralFilter(soft, 9, 0.14, 4), 9, 0.1, 4)
     light = grey(soft)

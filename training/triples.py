@@ -25,7 +25,7 @@ from training.photos import Photos
 from training.precision import autocast
 from training.run import Parts, load
 from training.scenes import base_picture, degrade
-from training.teachers import ATTRIBUTES, LINED, TEACHERS, analyse, lesson
+from training.teachers import ATTRIBUTES, LINED, TEACHERS, analyse, balance, lesson
 from training.unet import amount
 from training.vae import signed
 
@@ -34,7 +34,10 @@ NOTHING = 0.05  # share in which nothing is asked for
 
 
 class Triples(NamedTuple):
-    """Pictures [n, h, w, 3] that belong together, and the style of each (its number; -1 is none)."""
+    """Pictures [n, h, w, 3] that belong together, and the style of each (its number; -1 is none).
+
+    The sources are as the network is given them, their light evened out.
+    """
 
     clean: Bytes
     given: Bytes  # the source, as a camera gives it
@@ -85,13 +88,14 @@ def first_steps(random: Random, count: int) -> Tensor:
 
 def make(random: Random, parts: Parts, photos: Photos, bundled: Photographs, styles: list[str], size: int) -> Triples:
     """One batch of triples."""
-    sources, wishes, inputs = [], [], []
+    sources, wishes, inputs, known = [], [], [], []
     double = random.random() < 0.15  # translated at half the size, and enlarged
     big = size * 2 if double else size
     for _ in range(BATCH):
         picture = photos.crop(random, big) if random.random() < 0.75 else base_picture(random, big, bundled)
-        sources.append(picture)
-        inputs.append(degrade(picture, random) if random.random() < 0.7 else picture)
+        sources.append(balance(picture))
+        inputs.append(balance(degrade(picture, random)) if random.random() < 0.7 else sources[-1])
+        known.append(analyse(picture))
         wishes.append(wish(random, styles))
     begin = first_steps(random, BATCH)
     steps = [begin]
@@ -105,7 +109,7 @@ def make(random: Random, parts: Parts, photos: Photos, bundled: Photographs, sty
     found = []
     for row, (source, (style, attribute)) in enumerate(zip(sources, wishes, strict=True)):
         share = shares[row] if style else 0.0
-        taught = lesson(analyse(source), style, attribute) if style else source
+        taught = lesson(known[row], style, attribute) if style else source
         taught = source + (taught - source) * share
         shown = made[row]
         if double:
@@ -117,8 +121,8 @@ def make(random: Random, parts: Parts, photos: Photos, bundled: Photographs, sty
         window = np.s_[y : y + size, x : x + size]
         found.append((to_bytes(source)[window], to_bytes(inputs[row])[window], shown[window], to_bytes(taught)[window]))
     clean, given, shown, wanted = (np.stack(list(column)) for column in zip(*found, strict=True))
-    known = np.array([list(TEACHERS).index(style) if style else -1 for style, _ in wishes])
-    return Triples(clean, given, shown, wanted, known)
+    styles_ = np.array([list(TEACHERS).index(style) if style else -1 for style, _ in wishes])
+    return Triples(clean, given, shown, wanted, styles_)
 
 
 def of_lessons(random: Random, parts: Parts, shards: list[Shard]) -> Triples:

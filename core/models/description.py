@@ -18,7 +18,7 @@ from core.settings import EngineSettings, Look, Policy
 EMBEDDED = Path(__file__).parents[1] / "embedded_model"
 _BUILT_IN = {"embedded": EMBEDDED}
 DESCRIPTION = "streamv2v.json"
-_PLAIN_KEYS = {"name", "licence", "schedule", "width", "height", "steps", "strength", "text_to_image"}
+_PLAIN_KEYS = {"name", "licence", "schedule", "width", "height", "steps", "strength", "text_to_image", "local_exposure"}
 _SCHEDULES = ("lcm", "turbo")  # core.algorithm.schedule.ScheduleKind, which imports torch
 _PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl", "*.msgpack", "*.h5")
 _PARTS = {
@@ -41,6 +41,7 @@ class ModelDescription:
     (core.algorithm.unet.default_places).
     subtoken: into how many parts a token's width is divided when features are matched
     (core.algorithm.attention.fuse_subtoken). words: those that the text encoder knows, empty where it knows any.
+    local_exposure: it is given pictures whose light is evened out (core.algorithm.exposure).
     detail: widths of its detail stage (core.algorithm.detail.Detail), empty without one. text_encoders: its parts that
     read a prompt: one, or SDXL's two, each with a tokenizer of its own.
     """
@@ -54,6 +55,7 @@ class ModelDescription:
     steps: int = 4
     strength: float = 0.4
     text_to_image: bool = True
+    local_exposure: bool = False
     places: tuple[str, ...] | None = None
     subtoken: int = 1
     fusion_strength: float = 0.8
@@ -252,8 +254,9 @@ def _check(own: ModelDescription) -> None:
         raise SettingsError(f"fusion.subtoken is {own.subtoken!r}; it must be a whole number between 1 and 16")
     if own.schedule not in _SCHEDULES:
         raise SettingsError(f"schedule is {own.schedule!r}; it must be {' or '.join(_SCHEDULES)}")
-    if not isinstance(own.text_to_image, bool):
-        raise SettingsError(f"text_to_image is {own.text_to_image!r}; it must be true or false")
+    for key in ("text_to_image", "local_exposure"):
+        if not isinstance(value := getattr(own, key), bool):
+            raise SettingsError(f"{key} is {value!r}; it must be true or false")
     if own.detail and own.text_to_image:
         raise SettingsError("detail is given, but a picture that is imagined has no source; set text_to_image to false")
     _texts("name and licence", [own.name, own.licence])

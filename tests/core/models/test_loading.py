@@ -206,6 +206,7 @@ def test_trailing_spacing_means_turbo_unless_said_otherwise(folder: Path) -> Non
         ('{"fusion": {"subtoken": 2.5}}', "fusion.subtoken is 2.5"),
         ('{"words": "abc"}', "words is 'abc'"),
         ('{"text_to_image": "false"}', "text_to_image is 'false'"),
+        ('{"local_exposure": 1}', "local_exposure is 1"),
         ('{"name": 3}', "name"),
         ('{"strenght": 0.5, "Steps": 2}', "unknown key Steps, strenght"),
         ('{"fusion": {"place": []}, "bank": {"slot": 1}}', "unknown key bank.slot, fusion.place"),
