@@ -22,8 +22,9 @@ _FLOOR = 0.02
 def gain(brightness: Array) -> NDArray[np.float32]:
     """Return by how much each pixel is made brighter, so that dark rooms and bright windows come out alike.
 
-    brightness: [height, width], 0..1; what is returned has its shape, and is at most MOST. It depends on what is about a pixel (AROUND), and not on
-    the picture as a whole: nothing bright that comes in at one side changes the other.
+    brightness: [height, width], 0..1; what is returned has its shape, and is at most MOST. It depends on
+    what is about a pixel (AROUND), and not on the picture as a whole: nothing bright that comes in at one side changes
+    the other.
     """
     own = np.asarray(brightness, np.float32)
     height, width = own.shape
@@ -31,7 +32,8 @@ def gain(brightness: Array) -> NDArray[np.float32]:
     places = cv2.resize(own, cells, interpolation=cv2.INTER_AREA)
     around = cv2.GaussianBlur(places, (0, 0), AROUND / CELL, borderType=cv2.BORDER_REPLICATE)
     lift = np.asarray(((around + 0.05) / USUAL) ** -EVENNESS, np.float32)
-    even = np.clip((own * cv2.resize(lift, (width, height), interpolation=cv2.INTER_LINEAR) - 0.5) * CONTRAST + MIDDLE, 0, 1)
+    lifted = own * cv2.resize(lift, (width, height), interpolation=cv2.INTER_LINEAR)
+    even = np.clip((lifted - 0.5) * CONTRAST + MIDDLE, 0, 1)
     return np.asarray(np.minimum((even + _FLOOR) / (own + _FLOOR), MOST), np.float32)
 
 

@@ -21,8 +21,10 @@ HALVES = np.repeat(np.array([[0.12] * 128 + [0.9] * 128], np.float32), 128, 0)  
 
 def test_what_is_dark_becomes_brighter_and_what_is_bright_darker() -> None:
     lift = gain(HALVES)
-    assert lift.shape == HALVES.shape and lift.dtype == np.float32
-    assert (lift[:, :96] > 1.3).all() and (lift[:, 160:] < 1).all()
+    assert lift.shape == HALVES.shape
+    assert lift.dtype == np.float32
+    assert (lift[:, :96] > 1.3).all()
+    assert (lift[:, 160:] < 1).all()
     even = HALVES * lift
     assert even[:, 192:].mean() - even[:, :64].mean() < 0.6 * (0.9 - 0.12)
 
@@ -41,16 +43,20 @@ def test_a_light_that_is_far_away_changes_nothing() -> None:
 @pytest.mark.parametrize("shape", [(8, 8), (64, 40), (30, 50)])
 def test_it_is_finite_and_bounded_at_every_size(brightness: float, shape: tuple[int, int]) -> None:
     lift = gain(np.full(shape, brightness, np.float32))
-    assert np.isfinite(lift).all() and (lift > 0).all() and (lift <= MOST).all()
+    assert np.isfinite(lift).all()
+    assert (lift > 0).all()
+    assert (lift <= MOST).all()
 
 
 def test_colours_keep_their_tint() -> None:
     """All three are multiplied alike, and are rounded to the nearest level."""
     picture = np.full((64, 64, 3), [46, 51, 56], np.uint8)
     brighter = evened(picture)
-    assert brighter.shape == picture.shape and brighter.dtype == np.uint8
+    assert brighter.shape == picture.shape
+    assert brighter.dtype == np.uint8
     ratio = brighter.astype(np.float32) / picture
-    assert ratio.min() > 1.2 and np.ptp(ratio) < 1 / picture.min()
+    assert ratio.min() > 1.2
+    assert np.ptp(ratio) < 1 / picture.min()
 
 
 def test_a_model_that_was_trained_so_is_given_such_pictures(tmp_path: Path) -> None:
