@@ -44,7 +44,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("program", "file"), [("hadolint", "Dockerfile"), ("actionlint", ".github/workflows/test.yml")]
+    ("program", "file"),
+    [
+        ("hadolint", "Dockerfile"),
+        ("hadolint", "deploy/Dockerfile.serve"),
+        ("actionlint", ".github/workflows/test.yml"),
+    ],
 )
 def test_the_linters_of_what_runs_elsewhere_have_nothing_to_say(program: str, file: str) -> None:
     if shutil.which(program) is None:
@@ -122,11 +127,26 @@ def home() -> Iterator[Path]:
         yield Path(folder)
 
 
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every file and folder below a folder, None for a folder."""
+    return {
+        path.relative_to(folder).as_posix(): None if path.is_dir() else path.read_bytes() for path in folder.rglob("*")
+    }
+
+
 @pytest.mark.skipif(os.name == "nt", reason="folders are not those of HOME there")
-def test_a_run_and_its_removal_leave_nothing(installed: Path, home: Path) -> None:
-    inherited = ("VCAM_", "XDG_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(inherited)}
-    environment |= {"HOME": str(home), "TMPDIR": str(home)}
+@pytest.mark.parametrize("xdg", [False, True], ids=["usual folders", "XDG folders"])
+def test_a_run_and_its_removal_leave_nothing(installed: Path, home: Path, xdg: bool) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("VCAM_", "XDG_"))}
+    environment |= {"HOME": str(home), "TMPDIR": str(home / "tmp")}
+    if xdg:
+        kinds = ("CONFIG_HOME", "DATA_HOME", "CACHE_HOME", "STATE_HOME", "RUNTIME_DIR")
+        environment |= {f"XDG_{kind}": str(home / "xdg" / kind.lower()) for kind in kinds}
+        (home / "xdg" / "runtime_dir").mkdir(parents=True, mode=0o700)
+    for others in (home / "tmp", home / ".config" / "another", home / "Videos"):
+        others.mkdir(parents=True)
+    (home / ".config" / "another" / "settings").write_text("not ours")
+    before = contents(home)
     run = [str(installed / "vcam"), "run", "--source", "pattern", "--frames", "10", "--sink", "none", "--port", "0"]
     done = subprocess.run(run, cwd=home, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -134,5 +154,5 @@ def test_a_run_and_its_removal_leave_nothing(installed: Path, home: Path) -> Non
     run = [str(installed / "vcam"), "uninstall", "--yes"]
     done = subprocess.run(run, cwd=home, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert not [path for path in home.rglob("*") if not path.is_dir()]
+    assert contents(home) == before
     assert "the program itself: " in done.stdout

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from core.settings import EngineSettings
 from tests.support import stacks
-from tests.support.fake_engine import FACTORY
+from tests.support.fake_engine import FACTORY, MODEL
 from vcam.cli.main import main
 from vcam.daemon import daemon
 from vcam.settings.run_options import RunOptions, RunReport
@@ -17,7 +18,7 @@ run = daemon.run
 
 def run_with_the_fake_engine(options: RunOptions, parts: daemon.RunParts | None = None) -> RunReport:
     """Run the camera as `vcam run` does."""
-    settings = EngineSettings(model="fake", width=64, height=64, steps=1)
+    settings = EngineSettings(model=os.environ.get(MODEL, "fake"), width=64, height=64, steps=1)
     return run(options, daemon.RunParts(engine=FACTORY, settings_of=lambda profile, options: settings))
 
 

@@ -21,6 +21,7 @@ from vcam.worker.factories import ReportProgress
 FACTORY = "tests.support.fake_engine:make"  # for WorkerTranslator and daemon.Parts
 
 GATE = "FAKE_ENGINE_GATE"  # in the environment: the file that must be there for what is slow to go on
+MODEL = "FAKE_ENGINE_MODEL"  # in the environment of tests.support.camera_program: what `make` is asked for
 
 
 def wait_at_the_gate() -> None:
@@ -102,7 +103,10 @@ class FakeEngine:
 
 
 def make(settings: EngineSettings, look: Look, threads: int, report: ReportProgress) -> FakeEngine:
-    """A good one; the model "absent" cannot be had, "broken" and "buggy" raise, "slow-start" waits at the gate."""
+    """A good one; the model "absent" cannot be had, "broken" and "buggy" raise, "busy" takes 0.1 s a picture.
+
+    "slow-start" waits at the gate.
+    """
     report("loading", 0.5)
     if settings.model == "absent":
         raise SettingsError("there is no model 'absent'; there are: fake")

@@ -20,6 +20,7 @@ from vcam.commands import Command, Panic, Pause, Resume, Status, Stop, Toggle
 from vcam.control.page_memory import PageMemory
 from vcam.control.thumbnails import thumbnails_folder
 from vcam.daemon import surfaces
+from vcam.daemon.asleep import pause_told, seconds_through_sleep
 from vcam.daemon.auto_preset import AutoPreset
 from vcam.daemon.cards import Halt, card_for, daemon_state
 from vcam.daemon.command_handler import CommandHandler
@@ -56,7 +57,6 @@ from vcam.worker.process import EngineProcess
 from vcam.worker.translator import WorkerTranslator, engine_starters
 
 BEAT_S = 0.1  # how often the daemon looks at itself
-ASLEEP_S = 5.0  # between two looks: longer than that, and nothing of the program ran
 _ENDING = "StreamV2V Camera is ending"
 _ENDED_BY_SIGNAL = ("SIGINT", "SIGTERM", "SIGHUP")
 _AT_ONCE = (Pause, Resume, Toggle, Panic, Stop)  # wait for no other command
@@ -96,6 +96,7 @@ class RunParts:
     config_folder: Callable[[], Path] = config_folder
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.perf_counter
+    clock_through_sleep: Callable[[], float] = seconds_through_sleep
     signals: bool = True
 
 
@@ -326,11 +327,12 @@ class Daemon:
 
     def _look_after(self) -> None:
         """Look at the state every BEAT_S and draw its card; carry out at once the commands that cannot wait."""
-        looked_s = self._parts.clock()
+        awake_s = self._parts.clock_through_sleep()
         while not self._stop.is_set():
-            before_s, looked_s = looked_s, self._parts.clock()
-            if looked_s - before_s > ASLEEP_S:
-                self._log.say(f"nothing ran for {looked_s - before_s:.0f} s: the computer slept, or we were stopped")
+            before_s, awake_s = awake_s, self._parts.clock_through_sleep()
+            if told := pause_told(before_s, awake_s):
+                self._log.say(told)
+            looked_s = self._parts.clock()
             while (left := looked_s + BEAT_S - self._parts.clock()) > 0 and not self._stop.is_set():
                 if self._at_once.carry_out(left):
                     break  # and at once to the next look

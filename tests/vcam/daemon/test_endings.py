@@ -7,81 +7,21 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import av
-import psutil
 import pytest
 
-from tests.support import stacks
+from tests.support.camera_process import ROOT, Camera, made_folder
 from tests.support.patience import PATIENCE_S, until
 from vcam import client
-from vcam.commands import Status, Stop
-from vcam.errors import VcamError
+from vcam.commands import Stop
 
-ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and devices of POSIX")
-
-
-class Camera:
-    """`vcam run` in a process of its own. streams: stdin, stdout, stderr, ... of it."""
-
-    def __init__(self, folder: Path, *arguments: str, **streams: Any) -> None:
-        self.folder, self.log = folder, folder / "log" / "vcam.log"
-        self.recording, self.stacks = folder / "out.mp4", folder / "stacks"
-        self.stacks.mkdir()
-        environment = {
-            **os.environ,
-            "VCAM_STATE_FOLDER": str(folder / "state"),
-            "VCAM_LOG_FOLDER": str(folder / "log"),
-            "VCAM_CONFIG_FOLDER": str(folder / "config"),
-            stacks.FOLDER: str(self.stacks),
-        }
-        command = [sys.executable, "-m", "tests.support.camera_program", "run", "--source", "pattern", "--port", "0"]
-        sink = [] if "--sink" in arguments else ["--sink", str(self.recording), "--size", "96x64"]
-        given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-        self.process = subprocess.Popen([*command, *sink, *arguments], cwd=ROOT, env=environment, **given)
-
-    def status(self) -> Status | None:
-        try:
-            return client.status(self.folder / "state")
-        except VcamError:
-            return None
-
-    def until_running(self, but: int | None = None) -> None:
-        """Wait until pictures come. but: of the process of an engine that is over."""
-
-        def runs() -> bool:
-            now = self.status()
-            return now is not None and now.state == "running" and now.engine_pid != but
-
-        def found() -> str:
-            return f"{self.status()}\n{stacks.asked(self.stacks)}"
-
-        until(lambda: runs() or self.process.poll() is not None, found)
-        assert self.process.poll() is None, self.process.communicate()
-
-    def engines(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def ended(self, engines: list[psutil.Process]) -> int:
-        """Wait for its end; nothing of it is left. Its exit status."""
-        status = self.process.wait(PATIENCE_S)
-        _, alive = psutil.wait_procs(engines, timeout=PATIENCE_S)
-        assert not alive
-        assert not (self.folder / "state" / client.SESSION_FILE).exists()
-        return status
-
-    def plays(self) -> bool:
-        with av.open(str(self.recording)) as container:
-            return sum(1 for _ in container.decode(video=0)) > 0
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("state", "log", "config"):
-        (tmp_path / name).mkdir(mode=0o700)
-    return tmp_path
+    return made_folder(tmp_path)
 
 
 def test_closing_the_terminal_ends_it_as_sigterm_does_and_the_log_says_so(folder: Path) -> None:

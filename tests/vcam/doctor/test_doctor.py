@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import struct
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,12 +18,14 @@ from typing import Any
 import pytest
 from websockets.sync.server import Server, ServerConnection, serve
 
+from tests.support.patience import PATIENCE_S, until
 from vcam.cli import main as cli
 from vcam.doctor import checks, machine
 from vcam.doctor import examine as doctor
 from vcam.doctor.checks import Finding, Loopback, Mark
 from vcam.doctor.machine import KernelModule, ObsWebsocket, PackageReport
 
+ROOT = Path(__file__).parents[3]
 WELL = KernelModule(
     loaded=True, version="0.15.3", available=True, at_boot=True, options='card_label="StreamV2V Camera"'
 )
@@ -360,7 +364,9 @@ def test_the_command_ends_with_1_if_something_needed_is_broken(
     if harm:
         made(tmp_path, {"profiles/wild.toml": "name = 7\n"})
     assert cli.main(["doctor", "--json"]) == status
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed = capsys.readouterr()
+    assert " ..." not in printed.err, "it is for a person who waits, not for files and pipes"
+    told = json.loads(printed.out.splitlines()[-1])
     assert told["ok"] is (status == 0)
     names = [one["name"] for one in told["findings"]]
     assert {"Python", "packages", "model", "virtual camera", "OBS", "port", "profiles", "disk"} <= set(names)
@@ -368,3 +374,60 @@ def test_the_command_ends_with_1_if_something_needed_is_broken(
         (broken,) = (one for one in told["findings"] if one["mark"] == "bad")
         assert "wild.toml" in broken["found"]
         assert os.fspath(tmp_path) in broken["remedy"]
+
+
+@pytest.fixture
+def slow_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is said of the work, on a machine that goes on with what takes seconds only once that was said."""
+    said: list[str] = []
+
+    def after(words: str) -> None:
+        until(lambda: any(words in one for one in said), lambda: f"{words!r} was not said before, but: {said}")
+
+    def loads() -> PackageReport:
+        after("loading the packages")
+        return PackageReport(LOADS, providers=("CPUExecutionProvider",))
+
+    def outlook(model: str) -> tuple[bool, str]:
+        after("the memory that the model takes")
+        return True, "it fits"
+
+    monkeypatch.setenv("VCAM_CONFIG_FOLDER", str(tmp_path))
+    monkeypatch.setenv("VCAM_STATE_FOLDER", str(tmp_path))
+    monkeypatch.setattr(machine, "load_packages", loads)
+    monkeypatch.setattr(machine, "outlook", outlook)
+    return said
+
+
+def test_what_takes_seconds_is_said_before_it_is_done(slow_machine: list[str]) -> None:
+    """It took 12 s without a word."""
+    found = doctor.examine(slow_machine.append)
+    assert [one.found for one in found if one.name == "memory"] == ["it fits"]
+    assert slow_machine == [
+        "looking at cameras, OBS, profiles and the disk",
+        "loading the packages, as the camera would",
+        "working out the memory that the model takes",
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")
+def test_a_person_at_a_terminal_reads_it_before_the_findings(tmp_path: Path) -> None:
+    folders = {"VCAM_CONFIG_FOLDER": str(tmp_path), "VCAM_STATE_FOLDER": str(tmp_path)}
+    terminal, theirs = os.openpty()
+    command = [sys.executable, "-m", "vcam", "doctor"]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | folders, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux's word for the end of a terminal
+        while part := os.read(terminal, 4096):
+            shown += part
+    os.close(terminal)
+    process.wait(PATIENCE_S)
+    lines = shown.decode().splitlines()
+    at = [
+        next(n for n, line in enumerate(lines) if words in line) for words in ("looking at", "loading", "working out")
+    ]
+    first_finding = next(n for n, line in enumerate(lines) if line[2:].startswith("Python"))
+    assert at == sorted(at)
+    assert at[-1] < first_finding
+    assert all(lines[n].endswith(" ...") for n in at)
