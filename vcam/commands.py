@@ -254,7 +254,26 @@ def from_text(text: str) -> Command:
 
 
 @dataclass(frozen=True)
-class Status:
+class RecorderState:
+    """What of the status is the recorder's.
+
+    recording: the file that what is published is recorded into, "" for none, recorded_s: how long it is; finishing: the
+    recording that has ended and is being completed and signed; saved: the recording or picture that was kept last, ""
+    for none. microphone: the one that recordings hear, "" for none; sound: how the one that runs hears it: "" without
+    sound, "on", "cut" (paused, after a panic), "missing"; sound_trouble: why it is missing, in words.
+    """
+
+    recording: str = ""
+    recorded_s: float = 0.0
+    finishing: str = ""
+    saved: str = ""
+    microphone: str = ""
+    sound: str = ""
+    sound_trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Status(RecorderState):
     """What the daemon says about itself.
 
     state: "starting", "running", "waiting" (for the source), "resting" (nobody looks), "restarting", "failed",
@@ -270,11 +289,7 @@ class Status:
     preset: fast, balanced or sharp, "" where a size was asked for; preset_asked: may be auto; preset_says: what
     auto has measured, in words. server: where the engine is, host:port, "" on this machine; server_ms: what the way
     of a picture there takes ("round trip", "encode", "network", "engine", "decode"), each p50 and p95.
-    prompt_notes: what the model does not read of the prompt, in words. recording: the file that what is published
-    is recorded into, "" for none, recorded_s: how long it is; finishing: the recording that has ended and is being
-    completed and signed; saved: the recording or picture that was kept last, "" for none. microphone: the one that
-    recordings hear, "" for none; sound: how the one that runs hears it: "" without sound, "on", "cut" (paused, after a
-    panic), "missing"; sound_trouble: why it is missing, in words.
+    prompt_notes: what the model does not read of the prompt, in words.
     """
 
     state: str = "starting"
@@ -319,13 +334,6 @@ class Status:
     prompt_notes: tuple[str, ...] = ()
     server: str = ""
     server_ms: dict[str, list[float]] = field(default_factory=dict)
-    recording: str = ""
-    recorded_s: float = 0.0
-    finishing: str = ""
-    saved: str = ""
-    microphone: str = ""
-    sound: str = ""
-    sound_trouble: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return an object for JSON."""

@@ -33,11 +33,13 @@ from vcam.daemon.loops import FrameSlots, again_and_again
 from vcam.daemon.pipeline import END_S, Pipeline
 from vcam.daemon.profile_watch import ProfileWatch
 from vcam.daemon.publisher import Publisher
+from vcam.daemon.recorded_sound import OpenMicrophone, RecordedSound
 from vcam.daemon.recorder import Recorder, origin_of
+from vcam.daemon.recording_files import RecordingFiles
 from vcam.daemon.reports import Described, report_of, status_of
 from vcam.devices import readers
 from vcam.devices.choose import choose_sink, choose_source
-from vcam.devices.microphone import Microphone, MicrophoneProcess
+from vcam.devices.microphone import MicrophoneProcess
 from vcam.devices.sinks import SURELY_LEFT_S, recover
 from vcam.devices.source_switch import SourceSwitch
 from vcam.devices.stills import read_still
@@ -87,7 +89,7 @@ class RunParts:
     )
     open_source: Callable[[RunOptions], FrameSource] = _open_source
     open_sink: Callable[[RunOptions], FrameSink] = _open_sink
-    open_microphone: Callable[[str, Callable[[str], None]], Microphone] = MicrophoneProcess
+    open_microphone: OpenMicrophone = MicrophoneProcess
     open_faces: Callable[[], fit.FaceDetector] = open_face_detector
     open_persons: Callable[[], fit.PersonFinder] = open_person_finder
     watch_sink: Callable[[FrameSink], readers.Readers | None] = readers.watch
@@ -176,20 +178,10 @@ class Daemon:
             limits = self._servers.limits
         translator = WorkerTranslator(choice.settings, choice.look, starters, limits=limits, clock=parts.clock)
         translator.prepare(prompts(choice))
-        folder, kind = options.record.place(), f".{options.record.format}"
-        origin = origin_of(options.source)
-        recorder = Recorder(
-            folder,
-            kind,
-            options.size or DEFAULT_SIZE,
-            options.fps,
-            self._log.say,
-            options.marking,
-            origin,
-            options.record.microphone,
-            parts.open_microphone,
-            parts.clock,
-        )
+        size, record = options.size or DEFAULT_SIZE, options.record
+        files = RecordingFiles(record.place(), f".{record.format}", size, options.fps, options.marking)
+        sound = RecordedSound(options.fps, self._log.say, record.microphone, parts.open_microphone, parts.clock)
+        recorder = Recorder(files, sound, self._log.say, origin_of(options.source))
         publisher = Publisher(sink, options, slots.captured, parts.clock, recorder)
         self._audience = readers.Audience(parts.watch_sink(sink), options.idle_after_s, parts.clock)
         self._pipeline = Pipeline(source, translator, publisher, slots, self._log, parts.clock)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from vcam.commands import Status
 from vcam.daemon.event_log import EventLog
 from vcam.daemon.loops import Counts
@@ -88,7 +90,7 @@ def status_of(
         server=engine.server,
         server_ms={part: [spread.p50_ms, spread.p95_ms] for part, spread in engine.times.items()},
         prompt_notes=told,
-        **recorder._asdict(),
+        **asdict(recorder),
     )
 
 

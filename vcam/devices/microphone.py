@@ -75,6 +75,38 @@ class Timing:
         return began_s
 
 
+class _Trouble:
+    """What is wrong with a microphone: said once, and that it is well again. now: in a sentence, "" while all is well.
+
+    Belongs to the thread that hears, but for `now`.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.now, self._said, self._say = "", "", say
+        self._sounded_s = time.monotonic()
+
+    def opened(self, now_s: float) -> None:
+        """Wait for the first sound of a microphone that was opened now."""
+        self._sounded_s = now_s
+
+    def listened(self, samples: NDArray[np.int16], now_s: float, name: str) -> None:
+        """Notice whether anything is to be heard at all."""
+        if np.any(samples):
+            self._sounded_s = now_s
+            self.tell("", name)
+        elif now_s - self._sounded_s > SILENT_S:
+            self.tell(f"the microphone {name} {SILENCE}", name)
+
+    def tell(self, trouble: str, name: str) -> None:
+        """Say a trouble that is new, and that all is well again."""
+        self.now = trouble
+        if trouble and trouble != self._said:
+            self._say(trouble if SILENCE in trouble else f"{trouble}; the recording goes on without sound")
+        elif not trouble and self._said:
+            self._say(f"the microphone {name} is heard again")
+        self._said = trouble
+
+
 class MicrophoneProcess:
     """Hears a microphone from its making to `close`; what goes wrong is said once, and it is tried again.
 
@@ -82,10 +114,10 @@ class MicrophoneProcess:
     """
 
     def __init__(self, wanted: str, say: Callable[[str], None], command: Sequence[str] = COMMAND) -> None:
-        self._wanted, self._say, self._command = wanted, say, command
+        self._wanted, self._command, self._trouble = wanted, command, _Trouble(say)
         self._waiting: deque[HeardSound] = deque(maxlen=KEPT)
-        self._name = self._trouble = self._said = self._hangs = ""
-        self._sounded_s = self._came_s = time.monotonic()
+        self._name = self._hangs = ""
+        self._came_s = time.monotonic()
         self._process: subprocess.Popen[bytes] | None = None
         self._starting = threading.Lock()  # held from the look at `_stop` until the process is known
         self._stop = threading.Event()
@@ -100,7 +132,7 @@ class MicrophoneProcess:
     @property
     def trouble(self) -> str:
         """See Microphone."""
-        return self._trouble
+        return self._trouble.now
 
     def take(self) -> list[HeardSound]:
         """See Microphone."""
@@ -138,14 +170,14 @@ class MicrophoneProcess:
                 now = self._came_s = time.monotonic()
                 if message.kind == OPENED:
                     self._name = message.data.decode(errors="replace")
-                    self._sounded_s = now
+                    self._trouble.opened(now)
                 elif message.kind == FAILED:
                     why = message.data.decode(errors="replace")
                 elif message.kind in (SOUND, AFTER_A_GAP):
                     samples = np.frombuffer(message.data, np.int16)
                     heard_s = timing.heard_s(message.at_s, len(samples), message.kind == AFTER_A_GAP)
                     self._waiting.append(HeardSound(samples, heard_s))
-                    self._listened(samples, now)
+                    self._trouble.listened(samples, now, self._name)
         finally:
             process.kill()
             process.wait()
@@ -187,19 +219,5 @@ class MicrophoneProcess:
             if self._process is not None:
                 self._process.kill()
 
-    def _listened(self, samples: NDArray[np.int16], now: float) -> None:
-        """Notice whether anything is to be heard at all."""
-        if np.any(samples):
-            self._sounded_s = now
-            self._wrong("")
-        elif now - self._sounded_s > SILENT_S:
-            self._wrong(f"the microphone {self._name} {SILENCE}")
-
     def _wrong(self, trouble: str) -> None:
-        """Say a trouble that is new, and that all is well again."""
-        self._trouble = trouble
-        if trouble and trouble != self._said:
-            self._say(trouble if SILENCE in trouble else f"{trouble}; the recording goes on without sound")
-        elif not trouble and self._said:
-            self._say(f"the microphone {self._name} is heard again")
-        self._said = trouble
+        self._trouble.tell(trouble, self._name)

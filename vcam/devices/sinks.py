@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.settings import Origin
 from vcam.devices.cameras import OUR_NAME as OUR_NAME
+from vcam.devices.microphone_process import RATE
 from vcam.devices.side_sinks import CameraAndMore, SinkThread
 from vcam.errors import DeviceError, VideoError
 from vcam.frames import FrameSink, Picture
@@ -220,7 +221,7 @@ class VideoFile:
                 # superfast: the encoder shares the cores with the engine, and must keep the pace; zerolatency: it
                 # holds no picture back that would be lost with the program
                 self._stream.options = {"preset": "superfast", "crf": "20", "tune": "zerolatency"}
-                self._sound = LiveSound(self._container, path.suffix.lower()) if with_sound else None
+                self._sound = LiveSound(self._container, path.suffix.lower(), RATE) if with_sound else None
                 self._container.start_encoding()
         except VideoError:
             with contextlib.suppress(OSError):
@@ -251,7 +252,7 @@ class VideoFile:
         self._refused = None
 
     def hear(self, samples: NDArray[np.int16], beat: float) -> None:
-        """Take sound [n] (RATE of vcam.video.live_sound) whose first sample belongs at this beat, parts of one too.
+        """Take sound [n] (a microphone's, RATE) whose first sample belongs at this beat, parts of one too.
 
         Only between two pictures, in a file with sound.
         """

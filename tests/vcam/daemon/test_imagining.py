@@ -96,7 +96,7 @@ def test_a_source_whose_recording_cannot_be_written_changes_nothing(
         run.until(lambda: near(run.sink.colour, (245, 55, 225)))
         run.tell(StartRecording())
         path = run.daemon.status().recording
-        monkeypatch.setattr("vcam.daemon.recorder.VideoFile", full)
+        monkeypatch.setattr("vcam.daemon.recording_files.VideoFile", full)
         with pytest.raises(VcamError, match="the disk is full"):
             run.tell(UseSource("imagine"))
         status = run.daemon.status()

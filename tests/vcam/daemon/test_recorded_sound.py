@@ -12,18 +12,18 @@ from core.settings import Origin
 from tests.support.microphone_program import COMMAND
 from tests.support.patience import until
 from tests.support.recorded_sound import SpokenMicrophone, flashes_in, sound_of, tones_in
+from tests.support.recorders import UNMARKED, recorder_in
 from tests.support.running_daemon import SwitchedDaemon
 from vcam.commands import EndRecording, Panic, StartRecording, UseMicrophone
 from vcam.daemon.loops import FinishedFrame, Shown
-from vcam.daemon.recorder import WAITING, Recorder
+from vcam.daemon.recorder import WAITING
 from vcam.devices import microphone
 from vcam.devices.microphone import HeardSound, MicrophoneProcess
 from vcam.devices.microphone_process import RATE
-from vcam.settings.config import MarkingSettings, RecordSettings
+from vcam.settings.config import RecordSettings
 
 FPS = 10
 DARK, WHITE = (np.full((48, 64, 3), level, np.uint8) for level in (10, 245))
-UNMARKED = MarkingSettings(credentials=False)
 
 
 @pytest.fixture(autouse=True)
@@ -49,12 +49,11 @@ class Scene:
     ) -> None:
         self.now_s, self.said = 0.0, list[str]()
         self.microphone = SpokenMicrophone(clock)
-        self.recorder = Recorder(
+        self.recorder = recorder_in(
             folder,
-            kind,
-            (64, 48),
-            FPS,
             self.said.append,
+            kind,
+            FPS,
             UNMARKED,
             microphone="default",
             open_microphone=lambda name, say: self.microphone,
@@ -162,7 +161,7 @@ def test_the_microphone_is_open_only_while_it_is_recorded_and_can_be_left_out(tm
         return opened[-1]
 
     said: list[str] = []
-    recorder = Recorder(tmp_path, ".mp4", (64, 48), FPS, said.append, UNMARKED, open_microphone=open_one)
+    recorder = recorder_in(tmp_path, said.append, ".mp4", FPS, UNMARKED, open_microphone=open_one)
     assert recorder.state.microphone == "", "off unless somebody asked for it"
     recorder.start()
     recorder.take(Shown(DARK, 0))
@@ -198,9 +197,7 @@ def test_what_begins_after_the_recording_has_failed_is_closed_again(tmp_path: Pa
         return opened[-1]
 
     said: list[str] = []
-    recorder = Recorder(
-        tmp_path, ".mp4", (64, 48), FPS, said.append, UNMARKED, microphone="default", open_microphone=open_one
-    )
+    recorder = recorder_in(tmp_path, said.append, ".mp4", FPS, UNMARKED, microphone="default", open_microphone=open_one)
     recorder.start()
     assert opened[0].closed
     recorder.close()
@@ -211,8 +208,8 @@ def test_a_system_without_another_thread_costs_the_sound_alone(tmp_path: Path) -
         raise RuntimeError("can't start new thread")
 
     said: list[str] = []
-    recorder = Recorder(
-        tmp_path, ".mp4", (64, 48), FPS, said.append, UNMARKED, microphone="default", open_microphone=no_thread
+    recorder = recorder_in(
+        tmp_path, said.append, ".mp4", FPS, UNMARKED, microphone="default", open_microphone=no_thread
     )
     recorder.start()
     assert "the microphone cannot be heard (can't start new thread)" in said[-1]
@@ -230,8 +227,8 @@ def test_another_source_closes_the_microphone_before_it_is_opened_again(tmp_path
         opened.append(SpokenMicrophone())
         return opened[-1]
 
-    recorder = Recorder(
-        tmp_path, ".mp4", (64, 48), FPS, lambda text: None, UNMARKED, microphone="default", open_microphone=open_one
+    recorder = recorder_in(
+        tmp_path, lambda text: None, ".mp4", FPS, UNMARKED, microphone="default", open_microphone=open_one
     )
     recorder.start()
     recorder.take(Shown(DARK, 0))
@@ -245,12 +242,11 @@ def test_another_source_closes_the_microphone_before_it_is_opened_again(tmp_path
 def test_a_recording_that_ends_before_its_first_picture_leaves_nothing(tmp_path: Path) -> None:
     said: list[str] = []
     microphone = SpokenMicrophone()
-    recorder = Recorder(
+    recorder = recorder_in(
         tmp_path,
-        ".mp4",
-        (64, 48),
-        FPS,
         said.append,
+        ".mp4",
+        FPS,
         UNMARKED,
         microphone="default",
         open_microphone=lambda name, say: microphone,

@@ -15,15 +15,15 @@ import pytest
 from core.settings import Origin
 from tests.support.patience import PATIENCE_S
 from tests.support.recorded_sound import sound_of, tones_in
+from tests.support.recorders import recorder_in
 from tests.support.running_daemon import SwitchedDaemon
-from vcam.commands import EndRecording, Panic, Snapshot, StartRecording, ToggleRecording
+from vcam.commands import EndRecording, Panic, RecorderState, Snapshot, StartRecording, ToggleRecording
 from vcam.daemon.loops import FinishedFrame, Shown
-from vcam.daemon.recorder import Recorder, RecorderState
 from vcam.devices.microphone_process import RATE
 from vcam.devices.sinks import recover
 from vcam.errors import VcamError
 from vcam.frames import Picture
-from vcam.settings.config import MarkingSettings, RecordSettings
+from vcam.settings.config import RecordSettings
 from vcam.video import probe, read
 
 ROOT = Path(__file__).parents[3]
@@ -73,7 +73,7 @@ def test_a_recording_takes_no_picture_of_another_origin(tmp_path: Path) -> None:
     def made(level: int, tick: int, origin: Origin) -> Shown:
         return Shown(even(level), tick, FinishedFrame(even(level), 0.0, origin=origin))
 
-    recorder = Recorder(tmp_path, ".mkv", (64, 48), 24.0, lambda text: None, MarkingSettings())
+    recorder = recorder_in(tmp_path, suffix=".mkv", fps=24.0)
     recorder.start()
     recorder.take(made(60, 0, Origin.TRANSLATED))
     recorder.mark(Origin.GENERATED)
@@ -107,7 +107,7 @@ def test_a_picture_is_kept_as_it_is_published(tmp_path: Path) -> None:
 def test_recordings_and_pictures_say_that_they_are_ai_translated(tmp_path: Path) -> None:
     import c2pa
 
-    recorder = Recorder(tmp_path, ".mp4", (64, 48), 25, lambda text: None, MarkingSettings())
+    recorder = recorder_in(tmp_path)
     kept = []
     recorder.start()
     for tick in range(30):
@@ -163,14 +163,14 @@ def test_a_run_looks_for_what_was_left_before_it_starts_and_once_more(
 def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said: list[str] = []
-    recorder = Recorder(tmp_path / "file" / "videos", ".mp4", (64, 48), 25, said.append, MarkingSettings())
+    recorder = recorder_in(tmp_path / "file" / "videos", said.append)
     with pytest.raises(VcamError, match="nothing is being recorded"):
         recorder.end()
     with pytest.raises(VcamError, match="nothing was published"):
         recorder.snapshot()
     with pytest.raises(VcamError, match=r"cannot be made .* folder under \[record\]"):
         recorder.start()
-    recorder = Recorder(tmp_path / "videos", ".mp4", (64, 48), 25, said.append, MarkingSettings())
+    recorder = recorder_in(tmp_path / "videos", said.append)
     recorder.start()
     with pytest.raises(VcamError, match="being recorded already"):
         recorder.start()
@@ -180,7 +180,7 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
 
 def test_an_encoder_that_is_late_never_holds_up_the_publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    recorder = Recorder(tmp_path, ".mkv", (64, 48), 25, lambda text: None, MarkingSettings())
+    recorder = recorder_in(tmp_path, suffix=".mkv")
     recorder.start()
     assert recorder._session is not None
     send = recorder._session.file.send
@@ -197,7 +197,7 @@ def test_what_nobody_foresaw_ends_the_recording_and_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     said: list[str] = []
-    recorder = Recorder(tmp_path, ".mp4", (64, 48), 25, said.append, MarkingSettings())
+    recorder = recorder_in(tmp_path, said.append)
     recorder.start()
     session = recorder._session
     assert session is not None
@@ -234,7 +234,7 @@ def test_a_recording_whose_thread_does_not_start_leaves_nothing(
     def no_thread(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    recorder = Recorder(tmp_path, ".mp4", (64, 48), 25, lambda text: None, MarkingSettings())
+    recorder = recorder_in(tmp_path)
     monkeypatch.setattr(threading.Thread, "start", no_thread)
     with pytest.raises(VcamError, match="can't start new thread"):
         recorder.start()
@@ -246,7 +246,7 @@ def test_the_end_of_a_recording_waits_for_nothing_and_a_toggle_begins_no_other_m
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = threading.Event()
-    recorder = Recorder(tmp_path, ".mp4", (64, 48), 25, lambda text: None, MarkingSettings())
+    recorder = recorder_in(tmp_path)
     recorder.toggle()
     session = recorder._session
     assert session is not None
@@ -273,17 +273,16 @@ import resource, signal, sys, time
 from pathlib import Path
 import numpy as np
 from tests.support.recorded_sound import SpokenMicrophone, sound_of
+from tests.support.recorders import recorder_in
 from vcam.daemon.loops import Shown
-from vcam.daemon.recorder import Recorder
-from vcam.settings.config import MarkingSettings
 from vcam.video import probe, read
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 rng = np.random.default_rng(0)
 folder, how, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 microphone, now_s = SpokenMicrophone(), 0.0
-recorder = Recorder(
-    folder, kind, (64, 48), 25, lambda text: print(text, flush=True), MarkingSettings(),
+recorder = recorder_in(
+    folder, lambda text: print(text, flush=True), kind,
     microphone="default" if how != "a disk of its own" else "",
     open_microphone=lambda name, say: microphone, clock=lambda: now_s,
 )

@@ -17,14 +17,14 @@ import pytest
 from tests.support.clock import Clock
 from tests.support.fake_sink import FakeSink
 from tests.support.patience import PATIENCE_S, until
+from tests.support.recorders import recorder_in
 from vcam.daemon.cards import Halt, card_for, draw_card
 from vcam.daemon.publisher import Publisher
-from vcam.daemon.recorder import Recorder
 from vcam.devices import choose, readers, sinks
 from vcam.devices.side_sinks import STUCK_S, CameraAndMore, SinkThread
 from vcam.errors import DeviceError, VcamError
 from vcam.frames import FrameSink, LatestSlot, Picture
-from vcam.settings.config import CardTexts, MarkingSettings
+from vcam.settings.config import CardTexts
 from vcam.settings.run_options import RunOptions
 
 SIZE = (64, 48)
@@ -61,8 +61,7 @@ def test_all_get_each_picture_and_the_last_one_before_the_end() -> None:
 def test_where_the_camera_is_a_file_the_others_end_with_the_card_and_the_file_does_not(tmp_path: Path) -> None:
     main, side = sinks.VideoFile(tmp_path / "a.mp4", SIZE, 30, None), FakeSink(SIZE)
     both = CameraAndMore(main, [SinkThread(lambda: side, "NDI")], lambda text: None)
-    recorder = Recorder(tmp_path, ".mp4", SIZE, 30, lambda text: None, MarkingSettings())
-    publisher = Publisher(both, RunOptions(size=SIZE), LatestSlot(), Clock(), recorder)
+    publisher = Publisher(both, RunOptions(size=SIZE), LatestSlot(), Clock(), recorder_in(tmp_path))
     both.send(picture(7), 0)
     publisher.close(1)
     assert (side.last == draw_card(card_for(Halt.PANIC, None, CardTexts()), SIZE)).all()
