@@ -212,13 +212,21 @@ def main() -> int:
             print(json.dumps(asdict(told)), flush=True)
 
     try:
-        Bridge(orders, tell, latency_ms=lambda: heard.latency_ms).run()
-    except ObsNotInstalled as error:
-        tell(Told(str(error), f"OBS: {error}"))
-        threading.Event().wait()  # nothing to do, and nothing to start again: the other thread ends it
+        _serve(Bridge(orders, tell, latency_ms=lambda: heard.latency_ms), tell)
     except BrokenPipeError:
         return 1
     return 0
+
+
+def _serve(bridge: Bridge, tell: Callable[[Told], None]) -> None:
+    """Serve until the process ends; without the package there is nothing to do, and nothing to start again."""
+    try:
+        bridge.run()
+    except ObsNotInstalled as error:
+        tell(Told(str(error), f"OBS: {error}"))
+        while True:
+            time.sleep(SAY_S)
+            tell(Told(str(error)))  # else it would be taken for one that hangs
 
 
 if __name__ == "__main__":

@@ -370,7 +370,9 @@ def test_without_the_package_it_is_said_and_the_rest_goes_on(tmp_path: Path) -> 
     orders = Orders("nowhere", "token", None, ObsSettings(port=1))
     with BridgeProcess(orders, said.append, tmp_path, command=[sys.executable, "-c", code]) as bridge:
         until(lambda: "obsws-python must be installed" in bridge.state and said)
-        time.sleep(1)
+        first_s, process = bridge._heard_s, bridge._process
+        until(lambda: bridge._heard_s > first_s + 2, "it is silent, and taken for one that hangs")
+        assert bridge._process is process
         assert len(said) == 1
 
 
