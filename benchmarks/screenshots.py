@@ -1,12 +1,13 @@
 """Pictures of the page in every state in which a user meets it, and what axe finds there.
 
-    python benchmarks/screenshots.py OUT [--only panic,desktop-dark] [--source FILM]
+    python benchmarks/screenshots.py OUT [--only panic,desktop-dark] [--source FILM] [--docs docs]
 
-A camera of its own (`vcam run --sink none`, the included model, empty folders) is shown by Chromium
+A camera of its own (`vcam run`, the test picture, the included model, empty folders) is shown by Chromium
 (selenium), on a desktop and on a phone, light and dark: the first start, running, with everything open, the keys, the
 editor, recording, paused, panic, the engine gone (killed until it is given up), the camera gone (killed). Writes
 OUT/STATE-SHAPE-SCHEME.png, each the whole page, for eyes; prints a line each with axe's serious and critical findings
-(of axe-core-python, where it is installed). Exit status 1 if there is one, or if anything is wider than its window.
+(of axe-core-python, where it is installed). --docs: the folder that gets those of PICTURES, each as much of it as the
+window shows. Exit status 1 if there is one, or if anything is wider than its window.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+import cv2  # noqa: E402
 import psutil  # noqa: E402  the path first
 
 from vcam import client  # noqa: E402
@@ -35,6 +37,13 @@ from vcam.errors import VcamError  # noqa: E402
 
 SHAPES = {"desktop": (1280, 900), "phone": (390, 844)}
 SCHEMES = ("light", "dark")
+PICTURES = {
+    "running-desktop-light": ("page", 790),
+    "first-desktop-light": ("page-first", 560),
+    "running-phone-dark": ("page-phone", 844),
+    "panic-phone-light": ("page-panic", 844),
+}
+"""Which of them the documentation shows: name there, and how many rows of it."""
 WAIT_S = 300.0
 
 
@@ -54,9 +63,10 @@ class Camera:
         self.state = folder / "state"
         names = {name: str(folder / name.lower()) for name in ("STATE", "CONFIG", "LOG", "MODELS", "ENGINES")}
         environment = os.environ | {f"VCAM_{name}_FOLDER": path for name, path in names.items()}
-        environment |= {"HOME": str(folder), "PYTHONPATH": str(ROOT)}
+        path = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))  # so it is called `vcam`
+        environment |= {"HOME": str(folder), "PYTHONPATH": str(ROOT), "PATH": path}
         command = [sys.executable, "-P", "-m", "vcam", "run", "--source", source]
-        command += ["--sink", "none", "--port", "0", "--fps", "10"]
+        command += ["--port", "0", "--fps", "10"]
         self.process = subprocess.Popen(command, cwd=folder, env=environment)
         until(lambda: self._answers() and client.status(self.state).state == "running", "the camera shows a picture")
 
@@ -206,12 +216,21 @@ def look_everywhere(eyes: Eyes, driver: Any, camera: Camera) -> None:
     eyes.look("camera-gone")
 
 
+def keep_for_docs(out: Path, docs: Path) -> None:
+    """Write those of PICTURES that were taken, as WebP."""
+    for taken, (name, rows) in PICTURES.items():
+        picture = cv2.imread(str(out / f"{taken}.png"))
+        if picture is not None:
+            cv2.imwrite(str(docs / f"{name}.webp"), picture[:rows], [cv2.IMWRITE_WEBP_QUALITY, 86])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", default="")
     parser.add_argument("--source", default="pattern", help="a film of one picture a second is kind to a busy machine")
+    parser.add_argument("--docs", type=Path)
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, browser() as driver:
@@ -221,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             look_everywhere(eyes, driver, camera)
         finally:
             camera.kill()
+    if given.docs is not None:
+        keep_for_docs(given.out, given.docs)
     return 1 if eyes.faults else 0
 
 

@@ -53,6 +53,13 @@ class Mirror:
 
 
 @dataclass(frozen=True)
+class SendAt:
+    """Begin again with another published size, "1280x720": what --size takes."""
+
+    size: str
+
+
+@dataclass(frozen=True)
 class UseSource:
     """Translate another source: what --source takes."""
 
@@ -143,6 +150,7 @@ Command = (
     | SetPrompt
     | ChangeLook
     | Mirror
+    | SendAt
     | UseSource
     | ChangeEngine
     | Reload
@@ -166,6 +174,7 @@ _BY_NAME: dict[str, type[Any]] = {
     "prompt": SetPrompt,
     "look": ChangeLook,
     "mirror": Mirror,
+    "size": SendAt,
     "source": UseSource,
     "engine": ChangeEngine,
     "reload": Reload,
@@ -188,6 +197,7 @@ _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "profile": (str, "text"),
     "prompt": (str, "text"),
     "source": (str, "text"),
+    "size": (str, "text"),
     "transition_ms": ((int, type(None)), "a whole number of milliseconds"),
     "changes": (dict, "an object of names and values"),
     "on": ((bool, type(None)), "true or false"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from selenium.webdriver.common.keys import Keys
 from tests.support.panel import (
     FACE,
     PanelCamera,
+    as_device,
+    axe_findings,
     by,
     choose,
     enter,
@@ -34,8 +37,8 @@ from tests.support.panel import (
 )
 from tests.support.patience import until
 from tests.support.pictures import SIZE
-from vcam.cli.arguments import build_parser
 from vcam.commands import ChangeLook, Mirror
+from vcam.daemon.daemon import keep_running
 from vcam.devices.sinks import VideoFile
 from vcam.errors import VcamError
 
@@ -105,7 +108,7 @@ def test_looks_prompt_and_buttons(page: Any, camera: PanelCamera) -> None:
     by(page, "panic").click()
     until(lambda: camera.status.state == "running", "panic does not end")
     by(page, "forget").click()
-    until(lambda: "forget" in [one["text"] for one in camera.daemon.log()], "nothing forgotten")
+    until(lambda: "trails cleared" in [one["text"] for one in camera.daemon.log()], "nothing forgotten")
 
 
 def grid(driver: Any) -> list[list[int]]:
@@ -237,12 +240,48 @@ def test_mirror_and_the_size_that_is_sent(page: Any, camera: PanelCamera) -> Non
     assert not by(page, "sent-says").is_displayed()
     choose(page, "sent-picker", "1280x720")
     assert by(page, "sent-says").is_displayed()
-    command = text(page, "sent-command")
-    assert command.endswith("vcam run --size 1280x720")
-    asked = build_parser().parse_args(command.split()[1:])
-    assert asked.size == (1280, 720)
+    assert "begins again" in text(page, "sent-why")
+    assert text(page, "send-at") == "Begin again at 1280 × 720"
     choose(page, "sent-picker", now)
     assert not by(page, "sent-says").is_displayed()
+    script = (
+        "status = { ...status, ...arguments[0] }; sayHowSent(); return document.getElementById('sent-why').textContent"
+    )
+    choose(page, "sent-picker", "1280x720")
+    for facts, words in (
+        ({"reader_count": 1, "readers": ["zoom (pid 7)"]}, "Close it there first: zoom (pid 7)"),
+        ({"reader_count": 0, "recording": "a.mp4"}, "A recording is not finished"),
+        ({"recording": "", "state": "panic"}, "Resume first"),
+    ):
+        assert words in page.execute_script(script, facts)
+        assert not by(page, "send-at").is_enabled()
+
+
+def test_one_click_begins_again_with_another_size(driver: Any, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    camera = PanelCamera(tmp_path, port)
+    first, began = (
+        camera.daemon,
+        threading.Thread(target=lambda: keep_running(camera.daemon, camera.parts, camera.stop, [])),
+    )
+    began.start()
+    until(lambda: first.status().state == "running", "the camera does not run")
+    enter(driver, camera)
+    driver.execute_script("document.getElementById('advanced').open = true")
+    choose(driver, "sent-picker", "1280x720")
+    by(driver, "send-at").click()
+    until(lambda: driver.execute_script("return status.width") == 1280, "the page does not come back in the new size")
+    until(lambda: text(driver, "state-text") == "Live", "the camera does not run")
+    assert not by(driver, "gone").is_displayed()
+    until(
+        lambda: driver.execute_script("return document.getElementById('picture').naturalWidth") == 1280, "not so wide"
+    )
+    assert by(driver, "sent-picker").get_attribute("value") == "1280x720"
+    assert not by(driver, "sent-says").is_displayed()
+    camera.stop.set()
+    began.join()
 
 
 def test_framing_and_region(page: Any, camera: PanelCamera) -> None:
@@ -405,21 +444,14 @@ def test_a_look_is_tried_before_it_is_live(page: Any, camera: PanelCamera) -> No
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_overflows_and_axe_finds_nothing_serious(page: Any, scheme: str, width: int) -> None:
-    axe = pytest.importorskip("axe_core_python", reason="axe is not installed")
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    shape = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
-    page.execute_script((Path(axe.__file__).parent / "axe.min.js").read_text())
+    as_device(page, width, 1000, scheme)
     page.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
     opened = ["", "document.getElementById('help').click()", "document.getElementById('new-profile').click()"]
     for action in opened:
         page.execute_script(action)
         wide = page.execute_script("return document.documentElement.scrollWidth")
         assert wide <= width, (action, wide)  # a phone's innerWidth grows with what is too wide
-        found = page.execute_async_script("const done = arguments[0]; axe.run().then(done, (e) => done(String(e)))")
-        serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
-        assert not [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in serious], action
+        assert axe_findings(page) == [], action
         page.execute_script("for (const one of document.querySelectorAll('dialog')) one.close()")
 
 

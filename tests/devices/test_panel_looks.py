@@ -248,10 +248,6 @@ def test_a_camera_that_is_gone_greys_the_page_which_comes_back_by_itself(driver:
     until(lambda: by(driver, "gone").is_displayed(), "the page does not say that the camera is gone")
     assert driver.execute_script("return document.getElementById('main').inert")
     assert by(driver, "veil").is_displayed(), "a face stays"
-    faded = "let one = document.getElementById('veil-text'), by = 1; for (; one; one = one.parentElement) "
-    faded += "by *= Number(getComputedStyle(one).opacity); return by"
-    assert driver.execute_script(faded) == 1, "what happened is hard to read"
-    assert driver.execute_script("return getComputedStyle(document.querySelector('.controls')).opacity") == "0.45"
     assert text(driver, "again").endswith("vcam run")
     assert text(driver, "state-text") == "Not running"
     leave_fields(driver)

@@ -78,11 +78,11 @@ def config(folder: Path) -> None:
 
 
 def api(folder: Path) -> None:
-    """Send requests as the API describes them, and otherwise; `stop` is left out."""
+    """Send requests as the API describes them, and otherwise; `stop` and `size`, which end the daemon, are left out."""
 
     class Careful(api_requests.Running):
         def call(self, case: Any) -> None:
-            if isinstance(case.body, dict) and case.body.get("command") == "stop":
+            if isinstance(case.body, dict) and case.body.get("command") in ("stop", "size"):
                 return
             with contextlib.suppress(
                 api_requests.requests.ConnectionError

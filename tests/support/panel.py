@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
@@ -21,8 +22,10 @@ from tests.support.running_daemon import RunningDaemon
 from vcam.daemon.daemon import RunParts
 from vcam.devices.microphone import MicrophoneProcess
 from vcam.devices.sinks import NullSink
+from vcam.frames import FrameSink, FrameSource
 from vcam.settings.config import ObsSettings, RecordSettings
 from vcam.settings.run_options import RunOptions
+from vcam.worker.limits import LIMITS, Limits
 
 NAMES = {"auto": "fake camera", "pattern": "test picture"}
 FACE = (245, 55, 225)  # what the fake engine makes of the fake camera's picture
@@ -45,43 +48,64 @@ class WatchedSink(NullSink):
 
 
 class PanelCamera(RunningDaemon):
-    """A daemon with a fake engine, and the browser's way into it. watched: its sink is a camera that can be watched."""
+    """A daemon with a fake engine, and the browser's way into it.
 
-    def __init__(self, folder: Path, port: int = 0, watched: bool = False) -> None:
+    watched: its sink is a camera that can be watched; sink: one of the test's own. limits: of its engine, whose model
+    is `model`. wished: fields of RunOptions.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int = 0,
+        watched: bool = False,
+        sink: FrameSink | None = None,
+        limits: Limits = LIMITS,
+        model: str = "embedded",
+        asked_sink: str = "auto",
+        **wished: Any,
+    ) -> None:
         self.profiles = folder / "profiles"
         self.profiles.mkdir(exist_ok=True)
         for id in ("plain", "wild"):
             write_profile(self.profiles, id)
-        self.sink = WatchedSink(SIZE) if watched else NullSink(SIZE)
+        self.sink = sink or (WatchedSink(SIZE) if watched else NullSink(SIZE))
+        self.source: FakeCamera | None = None
 
         def settings_of(profile: Any, options: RunOptions) -> EngineSettings:
             given: dict[str, Any] = {"width": 96, "height": 64, "steps": 1} | options.engine.given()
             given.pop("preset", None)
-            return EngineSettings(model="embedded", **given)
+            return EngineSettings(model=model, **given)
 
         parts = RunParts(
             engine=FACTORY,
             settings_of=settings_of,
-            open_source=lambda options: FakeCamera(NAMES[options.source], pause_s=0.03),
+            open_source=self._open_source,
             open_sink=lambda options: self.sink,
             open_microphone=lambda name, say: MicrophoneProcess("sine", say, COMMAND),
             watch_sink=lambda sink: sink if isinstance(sink, WatchedSink) else None,
             state_folder=lambda: folder,
             thumbnails_folder=lambda: folder / "thumbnails",
+            limits=limits,
             signals=False,
         )
-        options = RunOptions(
-            size=SIZE,
-            port=port,
-            fps=15,
-            idle_after_s=0,
-            profile="plain",
-            profiles_folder=self.profiles,
-            obs=ObsSettings(enabled=False),
-            record=RecordSettings(str(folder / "videos")),
-        )
-        super().__init__(options, parts)
+        usual: dict[str, Any] = {
+            "size": SIZE,
+            "sink": asked_sink,
+            "port": port,
+            "fps": 15,
+            "idle_after_s": 0,
+            "profile": "plain",
+            "profiles_folder": self.profiles,
+            "obs": ObsSettings(enabled=False),
+            "record": RecordSettings(str(folder / "videos")),
+        }
+        super().__init__(RunOptions(**(usual | wished)), parts)
         self.folder = folder
+
+    def _open_source(self, options: RunOptions) -> FrameSource:
+        self.source = FakeCamera(NAMES[options.source], pause_s=0.03)
+        return self.source
 
     @property
     def status(self) -> Any:
@@ -167,3 +191,48 @@ def pixel(driver: Any, id: str) -> list[int]:
 
 def near(found: list[int], wanted: tuple[int, int, int]) -> bool:
     return len(found) == 3 and all(abs(one - two) < 12 for one, two in zip(found, wanted, strict=True))
+
+
+_COUNT = """const [wanted, only] = arguments, uncovered = document.getElementById("veil").hidden;
+    const shown = (one) => one.checkVisibility() && (uncovered || !one.closest("#screen"));
+    const images = [...document.images].filter((one) => only ? one.id === only : shown(one));
+    let count = 0;
+    for (const image of images.filter((one) => one.naturalWidth)) {
+        const canvas = document.createElement("canvas");
+        [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+        const paper = canvas.getContext("2d");
+        paper.drawImage(image, 0, 0);
+        const all = paper.getImageData(0, 0, canvas.width, canvas.height).data;
+        for (let n = 0; n < all.length; n += 4) count += wanted.every((one, k) => Math.abs(all[n + k] - one) < 12);
+    }
+    return count"""
+
+
+def face_pixels(driver: Any) -> int:
+    """How many pixels of all pictures that are to be seen have the colour that the fake engine makes of the camera's.
+
+    By the pictures themselves: Chromium hangs now and then where it is asked for what a window shows of a live one.
+    """
+    return int(driver.execute_script(_COUNT, FACE, ""))
+
+
+def face_pixels_of_picture(driver: Any) -> int:
+    """The same of the published picture itself, whatever lies over it."""
+    return int(driver.execute_script(_COUNT, FACE, "picture"))
+
+
+def as_device(driver: Any, width: int, height: int, scheme: str = "light") -> None:
+    """Show the page in a window of that size, light or dark."""
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    shape = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
+
+
+def axe_findings(driver: Any) -> list[tuple[str, list[str]]]:
+    """What axe holds for serious or critical, by its name, and where."""
+    axe = pytest.importorskip("axe_core_python", reason="axe is not installed")
+    driver.execute_script((Path(axe.__file__).parent / "axe.min.js").read_text())
+    found = driver.execute_async_script("const done = arguments[0]; axe.run().then(done, (e) => done(String(e)))")
+    serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+    return [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in serious]

@@ -103,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_service(verb("service", "have the camera start at login"))
     _add_use(verb("use", "switch the running camera to a profile"))
     _add_prompt(verb("prompt", "give the running camera another prompt"))
+    _add_size(verb("size", "begin the running camera again with another published size"))
     for name, text in PLAIN_COMMANDS.items():
         verb(name, text)
     verb("panel", "print a one-time link to the control page of the running camera")
@@ -313,6 +314,10 @@ def _add_use(use: argparse.ArgumentParser) -> None:
 def _add_prompt(prompt: argparse.ArgumentParser) -> None:
     prompt.add_argument("prompt", metavar="TEXT", nargs="+", help="what to see")
     prompt.add_argument("--transition", type=int, metavar="MS", help="milliseconds to blend (the profile's own)")
+
+
+def _add_size(size: argparse.ArgumentParser) -> None:
+    size.add_argument("size", metavar="WxH", type=_size, help="what is published, such as 1280x720")
 
 
 def _add_serve(serve: argparse.ArgumentParser) -> None:

@@ -403,6 +403,13 @@ def _prompt(args: argparse.Namespace) -> int:
     return _send(args, SetPrompt(args.prompt, args.transition))
 
 
+def _send_at(args: argparse.Namespace) -> int:
+    from vcam.commands import SendAt
+
+    width, height = args.size
+    return _send(args, SendAt(f"{width}x{height}"))
+
+
 def _plain_command(args: argparse.Namespace) -> int:
     from vcam.commands import from_json
 
@@ -529,6 +536,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "service": _service,
     "use": _use,
     "prompt": _prompt,
+    "size": _send_at,
     **dict.fromkeys(PLAIN_COMMANDS, _plain_command),
     "panel": _panel,
     "tray": _tray,

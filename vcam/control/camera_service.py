@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from vcam import fit
 from vcam.commands import IMAGINE, Command, Reload, Status, changed
 from vcam.control import profile_files as editing
-from vcam.control.first_steps import first_steps, has_camera_library
+from vcam.control.first_steps import Chosen, first_steps, has_camera_library
 from vcam.control.page_memory import PageMemory
 from vcam.control.previews import Previews
 from vcam.control.thumbnails import Thumbnails
@@ -117,7 +117,9 @@ class CameraService:
 
     def first_steps(self) -> list[dict[str, Any]]:
         """Return how it stands with the first steps of a new user."""
-        steps = first_steps(self._camera.status(), sys.platform, has_camera_library())
+        options = self._camera.choice.options
+        asked = Chosen(options.source, options.sink)
+        steps = first_steps(self._camera.status(), asked, sys.platform, has_camera_library())
         return [asdict(step) | {"command": callable_here(step.command, at_terminal=False)} for step in steps]
 
     def sources(self) -> list[dict[str, Any]]:

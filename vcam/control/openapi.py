@@ -140,6 +140,7 @@ def _schemas() -> dict[str, Any]:
             "properties": {
                 "favourites": {"type": "array", "maxItems": 9, "items": {"type": "string"}},
                 "set_up": {"type": "boolean"},
+                "told": {"type": "boolean"},
             },
         },
         "ProfileDetail": {

@@ -1,4 +1,4 @@
-"""What the page remembers of its user from run to run: which looks are favourites, and that all is set up."""
+"""What is remembered of the user from run to run: which looks are favourites, and how far the first steps have come."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ MEMORY_FILE = "page.json"
 
 @dataclass(frozen=True)
 class Remembered:
-    """favourites: ids of profiles, the first has the key 1. set_up: whether the first steps are done, or waved away."""
+    """favourites: ids of profiles, the first has the key 1. set_up: whether the first steps are done, or waved away.
+
+    told: whether the terminal has told them when none was left but what nobody but the user can see.
+    """
 
     favourites: tuple[str, ...] = ()
     set_up: bool = False
+    told: bool = False
 
 
 class PageMemory:
@@ -49,7 +53,7 @@ class PageMemory:
 def with_changes(now: Remembered, given: dict[str, Any]) -> Remembered:
     """Return what is remembered with the values that are given, by name; raises CommandError for any others."""
     if unknown := given.keys() - asdict(now).keys():
-        raise CommandError(f"the page remembers no {min(unknown)[:40]!r}; it has favourites and set_up")
+        raise CommandError(f"the page remembers no {min(unknown)[:40]!r}; it has {', '.join(asdict(now))}")
     return replace(now, **_checked(given))
 
 
@@ -60,8 +64,9 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(ids, list) or len(ids) > FAVOURITES or not all(isinstance(one, str) for one in ids):
             raise CommandError(f"favourites must be a list of at most {FAVOURITES} ids of profiles")
         wanted["favourites"] = tuple(dict.fromkeys(check_id(one) for one in ids))
-    if not isinstance(wanted.get("set_up", True), bool):
-        raise CommandError("set_up must be true or false")
+    for name in ("set_up", "told"):
+        if not isinstance(wanted.get(name, True), bool):
+            raise CommandError(f"{name} must be true or false")
     return wanted
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from core.errors import StreamV2VError
-from vcam.commands import Command, Panic, Pause, Stop, to_json
+from vcam.commands import Command, Panic, Pause, Stop
 from vcam.daemon.event_log import EventLog
+from vcam.daemon.told_commands import in_words
 from vcam.errors import VcamError
 
 _STOPPING = (Panic, Pause, Stop)  # carried out although nobody waits for them any more: better late than not
@@ -52,7 +53,7 @@ class CommandQueue:
         """Carry the command out; return what it raised."""
         try:
             self._apply(command)
-            self._log.note(_words(command))
+            self._log.note(in_words(command))
         except StreamV2VError as error:
             self._log.note(f"refused: {error}")
             return error
@@ -70,9 +71,3 @@ class CommandQueue:
                 return
             if done.set_running_or_notify_cancel():
                 done.set_exception(VcamError(reason))
-
-
-def _words(command: Command) -> str:
-    """Return a command as the log has it."""
-    name, *values = [str(value) for value in to_json(command).values() if value not in (None, {})]
-    return " ".join([name, *values])

@@ -16,12 +16,14 @@ from typing import Any
 
 from core.settings import EngineSettings, Framing, Look
 from vcam import client, fit
-from vcam.commands import Command, Panic, Pause, Resume, Status, Stop, Toggle
+from vcam.commands import ChangeLook, Command, Panic, Pause, Resume, SendAt, Status, Stop, Toggle
+from vcam.control.first_steps import Chosen
 from vcam.control.page_memory import PageMemory
 from vcam.control.thumbnails import thumbnails_folder
 from vcam.daemon import surfaces
 from vcam.daemon.asleep import pause_told, seconds_through_sleep
 from vcam.daemon.auto_preset import AutoPreset
+from vcam.daemon.begin_again import Again, as_text, begin_again, changes_to
 from vcam.daemon.cards import Halt, card_for, daemon_state
 from vcam.daemon.command_handler import CommandHandler
 from vcam.daemon.command_queue import CommandQueue
@@ -61,7 +63,7 @@ from vcam.worker.translator import WorkerTranslator, engine_starters
 BEAT_S = 0.1  # how often the daemon looks at itself
 _ENDING = "StreamV2V Camera is ending"
 _ENDED_BY_SIGNAL = ("SIGINT", "SIGTERM", "SIGHUP")
-_AT_ONCE = (Pause, Resume, Toggle, Panic, Stop)  # wait for no other command
+_AT_ONCE = (Pause, Resume, Toggle, Panic, SendAt, Stop)  # wait for no other command
 
 
 def _open_source(options: RunOptions) -> FrameSource:
@@ -107,7 +109,31 @@ def run(options: RunOptions, parts: RunParts | None = None) -> RunReport:
     stop, reasons = threading.Event(), list[str]()
     parts = parts or RunParts()
     with _signals_set(stop, reasons) if parts.signals else contextlib.nullcontext(), only_one(parts.state_folder()):
-        return Daemon(options, parts, stop, reasons).run()
+        return keep_running(Daemon(options, parts, stop, reasons), parts, stop, reasons)
+
+
+def keep_running(daemon: Daemon, parts: RunParts, stop: threading.Event, reasons: list[str]) -> RunReport:
+    """Run the daemon, then the one that it wishes for in its place; reasons: why `stop` was set from outside."""
+    while True:
+        report = daemon.run()
+        if daemon.again is None:
+            return report
+        stop.clear()
+        if reasons:  # a signal came meanwhile
+            stop.set()
+        daemon = _next_one(daemon.again, parts, stop, reasons)
+
+
+def _next_one(again: Again, parts: RunParts, stop: threading.Event, reasons: list[str]) -> Daemon:
+    """Return the daemon that goes on; where the new size cannot be had it has the one before, and says so."""
+    try:
+        daemon = Daemon(again.options, parts, stop, reasons)
+    except VcamError as error:
+        daemon = Daemon(again.before, parts, stop, reasons)
+        daemon.say(f"{error}; the picture goes on at {as_text(again.before)}")
+    if changes := changes_to(daemon.choice.look, again.look):
+        daemon.submit(ChangeLook(changes))
+    return daemon
 
 
 @contextlib.contextmanager
@@ -141,7 +167,7 @@ class Daemon:
     """One run: complete when built (sink and source open, nothing runs), `run` blocks until its end.
 
     `submit`, `status`, `choice`, `log`, `preview` and `camera` may be called from any thread. reasons: why `stop` was
-    set, in words, the first one first.
+    set, in words, the first one first. again: once it has run, how the next one shall begin, None at the end of all.
 
     Two threads carry out commands, so that nothing waits for a file or a device: the one that calls `run` those that
     stop the picture or let it go on, one of its own the others in their order.
@@ -194,6 +220,7 @@ class Daemon:
         self._framer = fit.Framer(fit.WhenThere(parts.open_faces, parts.clock), width / height)
         self._memory = PageMemory(parts.state_folder())
         self._halt = Halt.NO
+        self.again: Again | None = None
         self._surfaces = surfaces.Surfaces()
         self._started_s = parts.clock()
 
@@ -223,6 +250,10 @@ class Daemon:
     def choice(self) -> Choice:
         """What is to be shown now, and by which engine."""
         return self._handler.choice
+
+    def say(self, text: str) -> None:
+        """Tell the user at the terminal and at the page."""
+        self._log.say(text)
 
     def log(self) -> list[dict[str, Any]]:
         """Return what happened, newest last: at (seconds since 1970) and text."""
@@ -297,6 +328,8 @@ class Daemon:
     def _why_ended(self) -> str:
         if self._reasons:
             return self._reasons[0]
+        if self.again is not None:
+            return self._begins_again()
         if trouble := self._log.trouble_of("publish"):
             return f"publishing failed, {trouble}"
         frames = self.choice.options.frames
@@ -313,7 +346,8 @@ class Daemon:
                 if (command := watch.look(self.choice)) is not None:
                     self._commands.submit(command)
                 self._handler.adjust_preset()
-                first.look(self.status)
+                options = self.choice.options
+                first.look(self.status, Chosen(options.source, options.sink))
 
         again_and_again(loop, self._stop, lambda error: self._log.fault("a command failed", error), BEAT_S)
 
@@ -341,9 +375,14 @@ class Daemon:
             self._log.stands_in(self._pipeline.translator.state.stands_in)
 
     def _described(self) -> Described:
+        if self._stop.is_set() and self.again is not None:
+            return Halt.STOPPING.value, self._begins_again(), None
         halt = Halt.STOPPING if self._stop.is_set() else self._halt
         pipeline = self._pipeline
         return daemon_state(halt, pipeline.translator.state, pipeline.source.trouble, self._audience.presence.resting)
+
+    def _begins_again(self) -> str:
+        return f"it begins again at {self.again.size}" if self.again is not None else ""
 
     def _set_card(self) -> None:
         frame_s, interval_s = self._pipeline.translator.state.frame_s, self._pipeline.source.interval_s
@@ -382,6 +421,10 @@ class Daemon:
                 self._pipeline.translator.mend()
                 if self._pipeline.translator.state.phase is EnginePhase.FAILED:
                     self._pipeline.translator.retry()
+            case SendAt(size):
+                self.again = begin_again(self.choice, self.status(), size)
+                if self.again is not None:
+                    self._stop.set()
             case Stop():
                 self._reasons.append("the command stop")
                 self._stop.set()

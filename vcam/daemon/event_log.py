@@ -100,4 +100,4 @@ class EventLog:
         """Tell once why the sink takes no pictures; "": it takes them again."""
         text = one_line(text)
         if self.set_trouble("sink", text):
-            self.say(text or "the sink takes pictures again")
+            self.say(text or "pictures go out again")

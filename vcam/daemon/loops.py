@@ -312,8 +312,8 @@ def _sent(sink: FrameSink, picture: Picture, tick: int, fault: Callable[[str, Ex
     except VcamError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001  a fault of ours or of a library; the next picture may be taken
-        fault("the sink failed", error)
-        return f"the sink failed ({type(error).__name__}: {error}); it is tried again with each picture"
+        fault("a picture could not be sent", error)
+        return f"a picture could not be sent ({type(error).__name__}: {error}); it is tried again with each"
     return ""
 
 

@@ -100,7 +100,7 @@ class Pipeline:
             self._log.say(str(error))
             self.lost = str(error)
         except Exception as error:  # noqa: BLE001  the run ends all the same, and says that something is lost
-            self._log.fault("the sink could not be closed", error)
+            self._log.fault("what the pictures went to could not be closed", error)
             self.lost = f"{self.publisher.sink.name} could not be closed ({type(error).__name__}: {error})"
 
     def _failed(self, name: str, error: BaseException) -> None:

@@ -165,7 +165,11 @@ def test_what_nobody_foresaw_in_a_sink_costs_its_picture_and_is_told_and_counted
     assert greys(sink) == [50, 50, 50, 50, 50, 1], "held and given up as ever"
     assert (flow.counts.published, flow.counts.refused) == (6, 2)
     assert faults == [error, error]
-    assert [text.startswith(f"the sink failed ({type(error).__name__}") for text in troubles] == [True, True, False]
+    assert [text.startswith(f"a picture could not be sent ({type(error).__name__}") for text in troubles] == [
+        True,
+        True,
+        False,
+    ]
 
 
 @given(st.lists(st.floats(0, 0.4), min_size=1, max_size=40))

@@ -68,10 +68,11 @@ function drawPreset({ preset, preset_asked, preset_says }) {
   text("preset-says", preset_says || (preset_asked === "auto" && taken ? `Auto took ${taken}` : preset_asked ? "" : "A size of its own"));
 }
 
-// What is sent: mirrored at once; another size from the next start, which the command line checks as it always does.
+// What is sent: mirrored at once. No camera changes its size while a program shows it: with another it begins again.
 const SENT = [[640, 480], [960, 540], [1280, 720], [1920, 1080]];
 
 function drawSent({ width, height, mirror }) {
+  sayHowSent();
   if (document.activeElement !== at("mirror") || !at("mirror").matches(":active")) at("mirror").checked = mirror;
   const sizes = SENT.some(([wide, high]) => wide === width && high === height) ? SENT : [[width, height], ...SENT];
   const now = `${width}x${height}`;
@@ -83,8 +84,17 @@ function drawSent({ width, height, mirror }) {
 
 function sayHowSent() {
   const { value, dataset } = at("sent-picker");
-  at("sent-says").hidden = value === dataset.now;
-  text("sent-command", `${program()} run --size ${value}`);
+  at("sent-says").hidden = !dataset.now || value === dataset.now;
+  text("send-at", `Begin again at ${value.replace("x", " × ")}`);
+  const why = status && whyNotNow(status);
+  at("send-at").disabled = Boolean(why);
+  text("sent-why", why || "The camera begins again for it: for some seconds others see the card, then you in the new size.");
+}
+
+function whyNotNow({ state, recording, finishing, readers, reader_count }) {
+  if (reader_count) return `A camera cannot change its size while a program shows it. Close it there first: ${readers.join(", ") || "a program"}.`;
+  if (recording || finishing) return "A recording is not finished yet. End it first.";
+  return ["paused", "panic"].includes(state) ? "Nothing is shown now. Resume first." : "";
 }
 
 function choices(picker, options, chosen, also = false) {
@@ -115,11 +125,13 @@ at("size-picker").addEventListener("change", (event) => {
 at("steps-picker").addEventListener("change", (event) => send({ command: "engine", changes: { steps: Number(event.target.value) } }));
 at("mirror").addEventListener("change", (event) => send({ command: "mirror", on: event.target.checked }));
 at("sent-picker").addEventListener("change", sayHowSent);
-at("copy-sent").addEventListener("click", () => copyFrom(at("sent-command"), at("copy-sent")));
+at("send-at").addEventListener("click", () => send({ command: "size", size: at("sent-picker").value }));
 at("forget").addEventListener("click", () => send({ command: "forget" }));
 document.addEventListener("refused", async () => {
   if (!status) return;
   drawPreset(status);
+  at("sent-picker").value = at("sent-picker").dataset.now;
+  sayHowSent();
   at("mirror").checked = status.mirror;
   try {
     await drawSliders(true);

@@ -2,7 +2,10 @@
 "use strict";
 
 const MARKS = { done: ["✓", "done"], note: ["!", "it works, but"], open: ["", "to do"] };
+const TICKED = "vcam-ticked"; // what nobody but the user can see was done
 let setUp = true; // until the camera says otherwise
+let toOthers = true; // whether the picture shall go to other programs at all
+const HIDDEN = "vcam-first-hidden"; // for this window alone: they are to come when it does
 let firstFor = ""; // what they were last drawn for
 
 async function loadFirst() {
@@ -14,22 +17,26 @@ async function loadFirst() {
 async function drawFirst() {
   const { steps, program: called } = await ask("/api/v1/first-steps");
   localStorage.setItem("vcam-program", called);
-  const done = steps.every((one) => one.mark !== "open");
+  const ticked = localStorage.getItem(TICKED) === "yes";
+  const done = steps.every((one) => one.mark !== "open" && (one.mark !== "own" || ticked));
   const before = setUp;
-  at("first").hidden = setUp;
-  text("first-title", done ? "You are on: others see you" : "Three steps, and others see you");
+  toOthers = steps.some((one) => one.id === "program");
+  at("first").hidden = setUp || (!toOthers && sessionStorage.getItem(HIDDEN) === "yes");
+  text("first-title", titleOf(done));
   text("first-done", done ? "Fine" : "Hide these");
   at("first-steps").replaceChildren(...steps.map(stepLine));
-  if (done && !before) keepSetUp(false);
+  if (done && toOthers && !before) keepSetUp(false);
+}
+
+function titleOf(done) {
+  if (!toOthers) return done ? "All is as you chose" : "Something is still to be done";
+  return done ? "You are on: others see you" : "Three steps, and others see you";
 }
 
 function stepLine(step, index) {
-  const [sign, words] = MARKS[step.mark];
   const line = made("li");
   line.dataset.mark = step.mark;
-  const mark = made("span", sign || String(index + 1), { className: "mark" });
-  mark.setAttribute("role", "img");
-  mark.setAttribute("aria-label", words);
+  const mark = step.mark === "own" ? tick() : markOf(step, index);
   const body = made("div");
   body.append(made("strong", step.title), made("p", callable(step.text)));
   line.append(mark, body);
@@ -44,7 +51,31 @@ function stepLine(step, index) {
   return line;
 }
 
+function markOf(step, index) {
+  const [sign, words] = MARKS[step.mark];
+  const mark = made("span", sign || String(index + 1), { className: "mark" });
+  mark.setAttribute("role", "img");
+  mark.setAttribute("aria-label", words);
+  return mark;
+}
+
+// No system but Linux says who opens a camera: a mark that could never turn green is not shown.
+function tick() {
+  const box = made("input", "", { type: "checkbox", className: "mark", checked: localStorage.getItem(TICKED) === "yes" });
+  box.setAttribute("aria-label", "I have done this");
+  box.addEventListener("change", () => {
+    localStorage.setItem(TICKED, box.checked ? "yes" : "no");
+    doing(drawFirst);
+  });
+  return box;
+}
+
 async function keepSetUp(hide) {
+  if (hide && !toOthers) {
+    sessionStorage.setItem(HIDDEN, "yes");
+    at("first").hidden = true;
+    return;
+  }
   if (hide) {
     setUp = true; // with the press itself, not when the camera has answered
     at("first").hidden = true;

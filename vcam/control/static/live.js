@@ -7,6 +7,7 @@ const WORDS = {
 };
 // After that long without the camera another program may listen at this port: nothing is told it, and no camera knows it.
 const KEY_KEPT_MS = 300_000;
+const BACK_MS = 30_000; // a camera that begins again is back by then
 let retryMs = 500;
 let lastThereMs = Date.now();
 
@@ -61,13 +62,16 @@ function pictures(fps) {
 
 function connected(is) {
   at("main").inert = !is;
-  at("gone").hidden = is;
+  const again = beginsAgain(status); // as a camera with another size
+  at("gone").hidden = is || again;
   if (is) return;
-  at("state").dataset.state = "gone";
-  text("state-text", "Not running");
+  at("state").dataset.state = again ? "starting" : "gone";
+  text("state-text", again ? "Beginning again" : "Not running");
   text("again", `${program()} run`);
   text("line", "");
-  veil("gone");
+  veil(again ? "again" : "gone");
+  const { naturalWidth: width, naturalHeight: height } = at("picture"); // under the veil, too, nothing of the user is left
+  at("picture").src = `data:image/svg+xml,<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}"/>`;
 }
 
 function listen() {
@@ -101,6 +105,7 @@ async function retry() {
     needFreshLink();
     return;
   }
+  if (Date.now() - lastThereMs > BACK_MS) at("gone").hidden = false;
   try {
     await ask("/api/v1/status");
   } catch {

@@ -51,7 +51,7 @@ function tile(look) {
   use.dataset.profile = look.id;
   use.setAttribute("aria-pressed", String(look.current));
   const picture = made("span", [...look.name][0], { className: "thumb" });
-  const address = (onMine ? mine : thumbnails).get(keyOf(look));
+  const address = (showsMine() ? mine : thumbnails).get(keyOf(look));
   if (address) picture.replaceChildren(made("img", "", { alt: "", src: address }));
   use.append(picture, made("span", look.name, { className: "name" }));
   const key = keyed().indexOf(look.id);
@@ -85,7 +85,11 @@ function markCurrent(id) {
 let drawing = Promise.resolve(); // one after the other: they are drawn by the engine's neighbour
 
 function drawn() {
-  for (const look of inOrder()) wantPicture(look, onMine);
+  for (const look of inOrder()) wantPicture(look, showsMine());
+}
+
+function showsMine() {
+  return onMine && !covered;
 }
 
 function wantPicture(look, own) {
@@ -94,10 +98,12 @@ function wantPicture(look, own) {
   if (known.has(key)) return;
   known.set(key, null);
   drawing = drawing.then(async () => {
+    if (!known.has(key)) return; // thrown away meanwhile, as by a panic
     const path = `/api/v1/profiles/${encodeURIComponent(look.id)}/thumbnail.jpg`;
     const address = await asAddress(await (own ? ask("/api/v1/try", { profile: look.id }) : ask(path)));
+    if (!known.has(key)) return;
     known.set(key, address);
-    if (own === onMine) tileOf(look.id)?.querySelector(".thumb").replaceChildren(made("img", "", { alt: "", src: address }));
+    if (own === showsMine()) tileOf(look.id)?.querySelector(".thumb").replaceChildren(made("img", "", { alt: "", src: address }));
   }).catch(() => known.delete(key)); // asked again when the grid is drawn next
 }
 
@@ -108,6 +114,15 @@ at("mine").addEventListener("click", () => {
   if (onMine) toast("Drawing the looks on your picture, one after the other. Only you see them.");
   drawGrid();
 });
+
+function dropOwnPictures() {
+  drop();
+  if (!onMine) return;
+  onMine = false;
+  mine.clear();
+  pressed("mine", false);
+  drawGrid();
+}
 
 // -------------------------------------------------------------------------------------------------- favourites, search
 

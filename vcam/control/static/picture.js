@@ -26,20 +26,40 @@ const VEILS = {
   panic: ["Nothing is shown", "Others see a card without a word about you. Resume goes on."],
   paused: ["Paused", "Others see a card. Resume goes on."],
   stopping: ["Ending", "Nothing new is sent to anybody."],
+  again: ["One moment", "The camera begins again with the new size."],
   gone: ["Not running", "Nothing new is sent to anybody."],
 };
 
 function veil(state) {
   const words = VEILS[state];
   at("veil").hidden = !words;
+  cover(Boolean(words), state === "panic");
   if (words) {
     text("veil-title", words[0]);
     text("veil-text", words[1]);
   }
 }
 
+// Under a veil no picture of the user is left anywhere on the page; a panic throws them away.
+let covered = false;
+
+function cover(is, forGood) {
+  if (forGood) dropOwnPictures();
+  if (covered === is) return;
+  covered = is;
+  if (is) compare("");
+  for (const id of ["compare", "split", "mine", "try"]) at(id).disabled = is;
+  drawTrial();
+  drawGrid();
+}
+
+// What ends with a reason is not the end: it is back in a moment.
+function beginsAgain(now) {
+  return now?.state === "stopping" && Boolean(now.reason);
+}
+
 function drawPicture(now) {
-  veil(halting || now.state);
+  veil(halting || (beginsAgain(now) ? "again" : now.state));
   pressed("pause", now.state === "paused");
   text("pause", { paused: "Resume", failed: "Try again" }[now.state] ?? "Pause");
   pressed("panic", now.state === "panic");
@@ -69,7 +89,8 @@ function told(before, now) {
   if (before && now.saved && now.saved !== before.saved) toast(`Saved: ${now.saved}`);
 }
 
-async function compare(how) {
+async function compare(wanted) {
+  const how = covered ? "" : wanted;
   comparing = how;
   pressed("compare", how === "held");
   pressed("split", how === "split");

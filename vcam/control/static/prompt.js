@@ -52,19 +52,26 @@ function suggest(begun) {
 
 async function tryIt(wanted, words) {
   trial = wanted;
-  at("trial").hidden = false;
   text("trial-text", `Trying: ${words} …`);
   at("trial-picture").removeAttribute("src");
+  drawTrial();
   const done = await doing(async () => {
-    at("trial-picture").src = await asAddress(await ask("/api/v1/try", wanted));
+    const address = await asAddress(await ask("/api/v1/try", wanted));
+    if (trial !== wanted) return; // dropped meanwhile, or another is tried
+    at("trial-picture").src = address;
     text("trial-text", `${words}: only you see this`);
   });
-  if (!done) drop();
+  if (!done && trial === wanted) drop();
+}
+
+function drawTrial() {
+  at("trial").hidden = covered || !trial;
 }
 
 function drop() {
   trial = null;
-  at("trial").hidden = true;
+  at("trial-picture").removeAttribute("src");
+  drawTrial();
 }
 
 async function take() {
