@@ -39,8 +39,7 @@ SHAPES = {"desktop": (1280, 900), "phone": (390, 844)}
 SCHEMES = ("light", "dark")
 PICTURES = {
     "running-desktop-light": ("page", 790),
-    "first-desktop-light": ("page-first", 560),
-    "running-phone-dark": ("page-phone", 844),
+    "first-desktop-light": ("page-first", 265),
     "panic-phone-light": ("page-panic", 844),
 }
 """Which of them the documentation shows: name there, and how many rows of it."""
