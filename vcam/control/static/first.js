@@ -6,7 +6,8 @@ const TICKED = "vcam-ticked"; // what nobody but the user can see was done
 let setUp = true; // until the camera says otherwise
 let toOthers = true; // whether the picture shall go to other programs at all
 const HIDDEN = "vcam-first-hidden"; // for this window alone: they are to come when it does
-let firstFor = ""; // what they were last drawn for
+let firstFor = ""; // what they were last asked for
+let stepsShown = ""; // what was last drawn: a step that is drawn anew under the pointer loses the click
 
 async function loadFirst() {
   setUp = (await ask("/api/v1/page")).set_up;
@@ -24,7 +25,9 @@ async function drawFirst() {
   at("first").hidden = setUp || (!toOthers && sessionStorage.getItem(HIDDEN) === "yes");
   text("first-title", titleOf(done));
   text("first-done", done ? "Fine" : "Hide these");
-  at("first-steps").replaceChildren(...steps.map(stepLine));
+  const said = JSON.stringify([called, steps]);
+  if (said !== stepsShown) at("first-steps").replaceChildren(...steps.map(stepLine));
+  stepsShown = said;
   if (done && toOthers && !before) keepSetUp(false);
 }
 
