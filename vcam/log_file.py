@@ -37,7 +37,7 @@ _SECRETS = re.compile(
 
 _VERBS = (
     "bench|cameras|completion|doctor|engines|eval|forget|imagine|microphone|mirror|models|next|obs|pair|panel|"
-    "panic|pause|previous|profiles|prompt|record|record-stop|record-toggle|reload|resume|run|serve|service|setup|"
+    "panic|pause|previous|profiles|prompt|record|record-stop|record-toggle|reload|resume|run|serve|service|setup|size|"
     "snapshot|status|stop|suite|toggle|translate|tray|uninstall|update|use"
 )
 _CALL = re.compile(rf"(?<![\w/\\.-])vcam(?= (?:{_VERBS})\b)")

@@ -90,13 +90,15 @@ def _line(error: Exception) -> str:
 def _start_logging(debug: bool) -> None:
     import logging
 
+    others = logging.getLogger().handlers.copy()  # of a program that calls this one: theirs are not ours to silence
     logging.basicConfig(
         stream=sys.stderr, format="vcam: %(message)s", level=logging.DEBUG if debug else logging.WARNING
     )
     from vcam.log_file import Repeats
 
     for handler in logging.getLogger().handlers:
-        handler.addFilter(Repeats())
+        if handler not in others:
+            handler.addFilter(Repeats())
     for ours in ("vcam", "core"):
         logging.getLogger(ours).setLevel(logging.DEBUG if debug else logging.INFO)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -714,3 +715,16 @@ def test_reader_that_goes_is_no_error() -> None:
         child.stdout.close()
         assert child.stderr.read() == b""
         assert child.wait(PATIENCE_S) == 141
+
+
+def test_who_calls_it_within_a_program_hears_all_messages() -> None:
+    """Only its own handler leaves repeats out: pytest's lost messages in later tests."""
+    own = [logging.getLogger(name) for name in ("vcam", "core")]
+    levels, before = [one.level for one in own], [list(one.filters) for one in logging.getLogger().handlers]
+    assert before, "pytest has handlers"
+    try:
+        cli._start_logging(False)
+        assert [list(one.filters) for one in logging.getLogger().handlers] == before
+    finally:
+        for logger, level in zip(own, levels, strict=True):
+            logger.setLevel(level)

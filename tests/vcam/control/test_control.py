@@ -863,7 +863,7 @@ def test_what_the_page_asks_for(server: Server, daemon: ControlledDaemon, token:
     assert told["steps"] == daemon.first_steps()
     assert told["program"] == "vcam"
     changed = ask(server, "POST", "/api/v1/page", {"favourites": ["ink"]}, **bearer(token)).data
-    assert changed == {"favourites": ["ink"], "set_up": False}
+    assert changed == {"favourites": ["ink"], "set_up": False, "told": False}
     assert ask(server, "GET", "/api/v1/page", **bearer(token)).data == changed
 
 
