@@ -2,9 +2,10 @@
 
 For each style: the energy of the Laplacian (variance, of the brightness in 0..255) over the teacher's, and the mean
 distance to the teacher (of 1), without and with the detail stage; and how much of it is in broad tones, the mean of 8x8
-pixels. 2 steps, strength 0.5, no bank.
+pixels. 2 steps, strength 0.5, no bank. With --runtime the picture "with" is the engine's own (onnx: the detail stage in
+8 bits; eager: in floats), otherwise that of stock parts.
 
-python benchmarks/picture.py --clips FOLDER [--model M] [--sheet FILE.png] [--json FILE]
+python benchmarks/picture.py --clips FOLDER [--model M] [--runtime R] [--sheet FILE.png] [--json FILE]
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from core.engine import Engine
+from core.settings import EngineSettings, Look, Policy, Runtime
 from training.data import Picture, f32, held_out, square
 from training.detail import trained
 from training.lessons import to_bytes
@@ -66,12 +69,24 @@ def frames(folder: Path, size: int) -> dict[str, Picture]:
     return found
 
 
+def of_engine(model: Path, runtime: Runtime, style: str, pictures: list[Picture], steps: int) -> list[Picture]:
+    """Return what an engine without a bank shows of each picture by itself."""
+    height, width = pictures[0].shape[:2]
+    settings = EngineSettings(str(model), width, height, steps=steps, runtime=runtime, device="cpu", policy=Policy.OFF)
+    engine, found = Engine(settings, Look(prompt=style)), []
+    for picture in pictures:
+        shown = [engine.translate(to_bytes(picture)), *engine.drain()]
+        found.append(f32(shown[-1]) / np.float32(255))
+    return found
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=Path, help="a folder of films; without it the pictures held out from training")
     parser.add_argument("--model", type=Path, default=Path("core/embedded_model"))
     parser.add_argument("--detail", type=Path, help="weights of the detail stage, where they are not the model's own")
+    parser.add_argument("--runtime", type=Runtime, choices=[Runtime.EAGER, Runtime.ONNX], help="the engine's picture")
     parser.add_argument("--size", type=int, default=256, help="pixels")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--styles", nargs="*", default=list(TEACHERS))
@@ -86,10 +101,14 @@ def main(arguments: list[str] | None = None) -> int:
     rows = []
     for style in given.styles:
         scores: dict[str, list[Score]] = {"without": [], "with": []}
+        by_engine = iter(
+            of_engine(given.model, given.runtime, style, list(pictures.values()), given.steps) if given.runtime else ()
+        )
         for picture in pictures.values():
             taught = TEACHERS[style](analyse(picture), 1.0)
             made = translate(parts._replace(detail=None), picture, style, steps=given.steps)
-            shown = {"without": made, "with": sharpened(parts, made, picture)}
+            sharp = next(by_engine) if given.runtime else sharpened(parts, made, picture)
+            shown = {"without": made, "with": sharp}
             for name, one in shown.items():
                 scores[name].append(score(one, taught))
             cells = [picture, *shown.values(), taught]

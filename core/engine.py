@@ -285,21 +285,22 @@ class Engine:
     def _advance(self, picture: Picture | None, sampling: SamplingParameters | None = None) -> Picture | None:
         sampling = self._transition.apply(self._sampling if sampling is None else sampling)
         changing = not self._transition.over
-        if picture is not None and self.resolved.description.local_exposure:
-            picture = evened(picture)
+        evens = self.resolved.description.local_exposure
+        given = evened(picture) if evens and picture is not None else picture
         with _threads(self._model.threads), on_device(self.settings.device):
-            pending, self._state = self._step(sampling, self._state, picture)
+            pending, self._state = self._step(sampling, self._state, given)
         if picture is None:
             output = self._output(pending)
             self._look_after_bank(None, output, changing=changing)
             return output
+        # by the camera's own picture: evening the light out makes the noise of dark places larger
         steadying, strength = self._steadying.given(picture, self.delay), self._steadiness
         motion = steadying.motion(strength) if self._flight.calls >= self.delay else None  # while the device works
         output = self._output(pending)
         if output is not None:
             output, steadying = steadying.after(output, motion, strength)
         self._steadying = steadying
-        self._look_after_bank(picture, output, changing=changing)
+        self._look_after_bank(given, output, changing=changing)  # by the light that the translation follows
         return output
 
     def _look_after_bank(self, source: Picture | None, output: Picture | None, *, changing: bool) -> None:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.algorithm.detail import POINTS, Detail
+from core.algorithm.detail import EVERY, POINTS, Detail, toned
 from training.log import recorder
 from training.optimiser import Muon, split
 from training.precision import autocast
@@ -47,9 +47,10 @@ class Rounded(Detail):
 
     beyond: Tensor
 
-    def forward(self, picture: Tensor, source: Tensor) -> Tensor:
+    def learning(self, picture: Tensor, source: Tensor, whole: tuple[Tensor, Tensor]) -> Tensor:
+        """As `forward`, of windows; whole: some pixels of the whole translations and sources, for the tone curve."""
         self.beyond = picture.new_zeros((), dtype=torch.float32)
-        return super().forward(picture, source)
+        return self.drawn(toned(picture, source, self.tones(*whole)), source)
 
     def kept(self, name: str, value: Tensor) -> Tensor:
         """Return the value as one of 256 steps within the point's range, which holds 0 (as in eight_bits.py)."""
@@ -108,8 +109,8 @@ class Windows:
             if int(found.styles[n]) in self.hard or self.random.random() < 0.5:
                 return found, n
 
-    def __call__(self, count: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(source, translation, teacher's) [count, 3, size, size], -1..1."""
+    def __call__(self, count: int, size: int) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """(source, translation, teacher's) [count, 3, size, size], -1..1; pixels of whole ones."""
         rows: list[tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], ...]] = []
         for _ in range(count):
             found, n = self.one()
@@ -120,9 +121,10 @@ class Windows:
             cut = [source[window], found.made[window], found.wanted[window]]
             if self.random.random() < 0.5:
                 cut = [one[:, ::-1] for one in cut]
-            rows.append(tuple(cut))
-        source_, made, wanted = (signed(np.stack(list(column))) for column in zip(*rows, strict=True))
-        return source_, made, wanted
+            few = (n, slice(EVERY // 2, None, EVERY), slice(EVERY // 2, None, EVERY))
+            rows.append((*cut, found.made[few], source[few]))
+        source_, made, wanted, *whole = (signed(np.stack(list(column))) for column in zip(*rows, strict=True))
+        return source_, made, wanted, (whole[0], whole[1])
 
 
 def noisy(source: Tensor, random: np.random.Generator) -> Tensor:
@@ -138,8 +140,9 @@ def ranges(net: Detail, windows: Windows, device: torch.device, batches: int = 1
     """The least and the greatest at each point of the net over whole pictures, but for one value in ten thousand."""
     random, found = np.random.default_rng(0), []
     for _ in range(batches):
-        source, made, _ = windows(4, 256)
-        points = net.points(made.to(device), noisy(source, random).to(device))
+        source, made, _, whole = windows(4, 256)
+        seen = noisy(source, random).to(device)
+        points = net.points(toned(made.to(device), seen, net.tones(*(one.to(device) for one in whole))), seen)
         assert tuple(points) == POINTS
         # of as many values as `quantile` takes
         few = [value.flatten()[:: value.numel() // 500_000 + 1].float() for value in points.values()]
@@ -189,14 +192,15 @@ def train(
     step = 0
     while (part := (time.monotonic() - begin) / max(seconds, 1e-6)) < 1 and step < most:
         size, batch = SIZES[step % len(SIZES)]
-        source, made, wanted = (one.to(device) for one in windows(batch * factor, size))
+        source, made, wanted, whole = windows(batch * factor, size)
+        source, made, wanted = (one.to(device) for one in (source, made, wanted))
         again = AGAIN * factor
         seen = torch.cat([noisy(source, random), noisy(source[:again], random)])
         given = torch.cat([made, made[:again]])
         with autocast(device):
-            shown = net(
-                given.contiguous(memory_format=torch.channels_last), seen.contiguous(memory_format=torch.channels_last)
-            ).float()
+            pair = (one.contiguous(memory_format=torch.channels_last) for one in (given, seen))
+            few = [torch.cat([one, one[:again]]).to(device) for one in whole]
+            shown = net.learning(*pair, (few[0], few[1])).float()
         distance, lack, uneven = loss(shown, torch.cat([wanted, wanted[:again]]))
         flicker = (shown[:again] - shown[batch * factor :]).abs().mean()
         (distance + ENERGY * lack + EVEN * uneven + STEADY * flicker + INSIDE * net.beyond).backward()

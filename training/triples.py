@@ -56,8 +56,8 @@ def translations(
     hidden = parts.text(ids).last_hidden_state
     alphas = parts.scheduler.alphas_cumprod.to(device)
     given = signed(pictures, device).contiguous(memory_format=torch.channels_last)
+    latents = parts.vae.encoder(given) * parts.vae.config.scaling_factor  # see training.precision
     with autocast(device):
-        latents = parts.vae.encoder(given).float() * parts.vae.config.scaling_factor
         noise = torch.randn(latents.shape[1:], generator=generator).to(device)
         for timestep in timesteps:
             alpha = alphas[timestep.to(device)].view(-1, 1, 1, 1)

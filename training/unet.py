@@ -149,8 +149,8 @@ class Latents:
             rows.append(inputs.reshape(-1, *inputs.shape[2:])[row] if kind == "input" else targets[row])
         device = next(self.vae.parameters()).device
         pictures = signed(np.stack(rows), device)
-        with torch.no_grad(), autocast(device):
-            made = self.vae.encoder(pictures.contiguous(memory_format=torch.channels_last)).float().half()
+        with torch.no_grad():
+            made = self.vae.encoder(pictures.contiguous(memory_format=torch.channels_last)).half()
         self.kept.update(zip(missing, made, strict=True))
 
     def draw(self, count: int) -> list[Lesson]:
@@ -346,8 +346,8 @@ def remember(
     moved = random.integers(-7, 8, (fresh, 2)) * (random.random((fresh, 1)) < 0.5)
     at = (task.corners * 8 + moved).clip(0, room * 8)
     views = noisy_views([lesson.source for lesson in task.lessons], at, phase.window * 8, random)
-    with torch.no_grad(), autocast(device):
-        before = school.vae.encoder(views.to(device, memory_format=torch.channels_last)).float() * school.scale
+    with torch.no_grad():
+        before = school.vae.encoder(views.to(device, memory_format=torch.channels_last)) * school.scale
     with torch.no_grad():
         noisy = add_noise(before, noise, school.alphas[task.timestep])
         past, bank = predict(school.net, noisy, task.timestep, hidden, {}, empty)

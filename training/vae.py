@@ -198,13 +198,10 @@ def train(
     begin, step = time.monotonic(), 0
     while (part := (time.monotonic() - begin) / seconds) < 1 and step < most:
         picture = crops(batch, size).to(device, memory_format=torch.channels_last)
+        # the encoder in float32: see training.precision
+        with torch.set_grad_enabled(not decoder_only):
+            latent = vae.encoder(picture)
         with autocast(device):
-            if decoder_only:
-                with torch.no_grad():
-                    latent = vae.encoder(picture)
-            else:
-                latent = vae.encoder(picture)
-            latent = latent.float()
             if pairs is not None:
                 made_latent, wanted = (t.to(device) for t in pairs.draw(batch, size, random))
                 latent, picture = torch.cat([latent, made_latent]), torch.cat([picture, wanted])

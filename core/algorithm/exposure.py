@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 
-CELL = 8  # pixels, each way, of a place whose light is looked at: sides of a picture are multiples of it
+CELL = 8  # pixels, each way, of a place whose light is looked at
 AROUND = 24  # pixels (the sigma of a blur) about a place whose brightness counts as its light
 USUAL = 0.58  # brightness that light is brought nearer to
 EVENNESS = 0.7  # 1 brings it there

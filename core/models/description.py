@@ -29,6 +29,7 @@ _PARTS = {
 }
 _TWO_ENCODERS = "text_time"  # core.algorithm.conditions.KIND, which imports torch
 DETAIL_WIDTHS = ("full", "half", "quarter", "eighth", "whole")
+DETAIL_FORM = 2  # another number whenever core.algorithm.detail.Detail computes otherwise of the same widths
 DETAIL = "detail"  # the folder of the detail stage's weights, model.safetensors
 ONNX_GRAPHS = {"encoder": "vae", "unet": "unet", "decoder": "vae", "text_encoder": "text_encoder"}  # graph: weights
 
@@ -363,11 +364,12 @@ def class_name(folder: Path, part: str) -> str:
 def fingerprint(description: ModelDescription) -> str:
     """Return a hash of all that a graph of the model depends on besides the weights' values. Raises ModelError.
 
-    That is the parts' configurations, without who wrote them, where features are fused, and a detail stage's widths.
+    That is the parts' configurations, without who wrote them, where features are fused, and a detail stage's widths
+    and form.
     """
     parts = {part: part_config(description.folder, part) for part in sorted(description.parts)}
     own = {part: {key: config[key] for key in config if _shapes_a_graph(key)} for part, config in parts.items()}
-    detail = [dict(description.detail)] if description.detail else []
+    detail = [dict(description.detail), DETAIL_FORM] if description.detail else []
     text = json.dumps([own, description.places, description.subtoken, *detail], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

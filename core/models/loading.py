@@ -122,7 +122,8 @@ def detail_stage(description: ModelDescription, dtype: torch.dtype, device: torc
     try:
         net.load_state_dict(load_file(path))
     except Exception as error:  # safetensors and torch raise whatever a broken file leads them to
-        raise ModelError(f"{path}: does not fit the model's description ({one_line(error)})") from error
+        told = f"{path}: does not fit the model's description ({one_line(error)}); fetch the model again, or train its"
+        raise ModelError(f"{told} detail stage anew (python -m training.detail)") from error
     return net.to(device, dtype).eval().requires_grad_(False)
 
 

@@ -91,10 +91,11 @@ def _of(given: EngineSettings | Look, one: Field[Any]) -> object:
 @functools.cache
 def _model(name: str) -> str:
     """Return a hash of the model's files and the test picture; takes some hundredths of a second, once."""
-    from core.models.description import describe
+    from core.models.description import DESCRIPTION, describe
 
     found = hashlib.sha256(draw_person(SHOWN_S, (SIDE, SIDE)).tobytes())
-    for path in sorted(describe(name).folder.rglob("*.safetensors")):
+    folder = describe(name).folder
+    for path in sorted([*folder.rglob("*.safetensors"), *folder.glob(DESCRIPTION)]):
         found.update(path.read_bytes())
     return found.hexdigest()
 

@@ -1,7 +1,8 @@
 """The detail stage as an ONNX graph that computes in 8 bits, its colours and features side by side; needs onnx.
 
 It is core.algorithm.detail.Detail, to a level or two of 255, at a third of the time: a CPU multiplies bytes four times
-as fast as floats, and a quarter of the memory is moved. What it names lies in core.runtimes.onnx.eight_bits.
+as fast as floats, and a quarter of the memory is moved. The tone curve is in floats. What it names lies in
+core.runtimes.onnx.eight_bits.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from core.algorithm.detail import EVERY
 from core.runtimes.onnx.eight_bits import LEAVING, PICTURE
 from core.runtimes.onnx.runtime import SIDES
 
@@ -99,6 +101,7 @@ class _Graph:
 
     def build(self) -> None:
         """Write all nodes."""
+        self.tone()
         full = self.enter()
         half = self.conv("to_half", full, "enter", stride=2)
         quarter = self.conv("to_quarter", half, "to_half", stride=2)
@@ -115,9 +118,54 @@ class _Graph:
         full = self.gated("full", full, (half, half), shapes[full])
         self.leave(self.conv("full", full, full))
 
+    def tone(self) -> None:
+        """Write the picture with its tones put right (core.algorithm.detail.ToneCurve), which are floats on the way."""
+        floats = [self.node("Cast", [name], f"{name}.floats", to=TensorProto.FLOAT) for name in ("picture", "source")]
+        grey = self.node("MatMul", [floats[1], self.weight("tones.greys")], "tones.grey")
+        grey = self.node("Cast", [self.node("Round", [grey], "tones.round")], "tones.whole", to=TensorProto.INT64)
+        level = self.node("Squeeze", [grey, self.whole(2)], "tones.level")
+        begin, end, every = EVERY // 2, np.iinfo(np.int64).max, EVERY
+        some = [self.whole(begin, begin), self.whole(end, end), self.whole(0, 1), self.whole(every, every)]
+        few = self.node("Reshape", [self.node("Slice", [level, *some], "tones.some"), self.whole(-1)], "tones.few")
+        colours = self.node("Slice", [floats[0], *some], "tones.colours")
+        colours = self.node("Reshape", [colours, self.whole(-1, 3)], "tones.rows")
+        added = self.curve(self.node("Gather", [self.weight("tones.knots"), few], "tones.shares"), colours)
+        more = self.node("Gather", [added, level], "tones.more")
+        levels = self.node("Round", [self.node("Add", [floats[0], more], "tones.sum")], "tones.levels")
+        inside = self.node("Clip", [levels, self.weight("tones.least"), self.weight("tones.most")], "tones.inside")
+        self.node("Cast", [inside], "toned", to=TensorProto.UINT8)
+
+    def curve(self, shares: str, colours: str) -> str:
+        """Write what to add at each brightness, in levels [256, 3], of some pixels' shares and colours in levels."""
+        unit = self.node(
+            "Sub", [self.node("Mul", [colours, self.weight("tones.step")], "tones.scaled"), "tones.one"], "tones.unit"
+        )
+        self.weight("tones.one")
+        turned = self.node("Transpose", [shares], "tones.turned", perm=[1, 0])
+        counts = self.node("ReduceMean", [shares, self.whole(0)], "tones.counts", keepdims=1)
+        number = self.node("Shape", [shares], "tones.number", start=0, end=1)
+        number = self.node("Cast", [number], "tones.number.float", to=TensorProto.FLOAT)
+        sums = self.node("Div", [self.node("MatMul", [turned, unit], "tones.sums"), number], "tones.parts")
+        each = self.node("ReduceMean", [turned, self.whole(1)], "tones.each", keepdims=1)
+        means = self.node(
+            "Div", [sums, self.node("Add", [each, self.weight("tones.some.least")], "tones.many")], "tones.means"
+        )
+        flat = self.node("Reshape", [means, self.whole(1, -1)], "tones.flat")
+        seen = self.node("Concat", [flat, counts], "tones.seen", axis=1)
+        hidden = self.gemm("tones.layers.0", seen)
+        made = self.gemm("tones.layers.2", self.node("Relu", [hidden], "tones.layers.1"))
+        knots = self.node("Reshape", [made, self.whole(-1, 3)], "tones.made")
+        added = self.node("MatMul", ["tones.knots", knots], "tones.added")
+        return self.node("Div", [added, "tones.step"], "tones.added.levels")
+
+    def gemm(self, layer: str, seen: str) -> str:
+        """Write a linear layer in floats."""
+        weights = [self.weight(f"{layer}.weight"), self.weight(f"{layer}.bias")]
+        return self.node("Gemm", [seen, *weights], layer, transB=1)
+
     def enter(self) -> str:
         """Write the first layer, which sees two pixels beside each other at once."""
-        pairs = [self.node("Reshape", [name, self.whole(0, -1, 6)], f"{name}.pairs") for name in ("picture", "source")]
+        pairs = [self.node("Reshape", [name, self.whole(0, -1, 6)], f"{name}.pairs") for name in ("toned", "source")]
         both = self.node("Concat", pairs, "both.pairs", axis=2)
         seen = self.node("Unsqueeze", [both, self.whole(0)], "both")
         pixels = self.conv("enter", seen, PICTURE)
@@ -152,4 +200,4 @@ class _Graph:
         one, none = "level", "nothing"
         self.constants |= {one: np.array(1, np.float32), none: np.array(0, np.uint8)}
         levels = [self.weight("leave.levels"), self.weight("leave.zero")]
-        self.node("QLinearAdd", ["picture", one, none, added, *levels, one, none], "shown", domain=_OWN)
+        self.node("QLinearAdd", ["toned", one, none, added, *levels, one, none], "shown", domain=_OWN)

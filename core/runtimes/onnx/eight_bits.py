@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.algorithm.detail import POINTS
+from core.algorithm.detail import GREYS, POINTS, PRESENT, knots
 
 GREATEST = 63
 GREY = 128  # the byte that stands for 0 in a picture of -1..1
@@ -65,7 +65,14 @@ def in_eight_bits(weights: Mapping[str, NDArray[np.float32]]) -> Arrays:
         found |= _layer(name, weight, bias, float(scales[seen][0]))
     bias = weights["whole.2.bias"].copy()
     bias[: len(bias) // 2] += 1  # the gain's: what it multiplies stays as it is at 0
-    return found | {"whole.2.gain_bias": bias}
+    return found | {"whole.2.gain_bias": bias} | _tones()
+
+
+def _tones() -> Arrays:
+    """Return the numbers that core.algorithm.detail.ToneCurve has of itself."""
+    plain = {"step": 1 / 127.5, "one": 1, "some.least": PRESENT, "least": 0, "most": 255}
+    numbers: Arrays = {f"tones.{name}": np.array(value, np.float32) for name, value in plain.items()}
+    return numbers | {"tones.knots": knots().numpy(), "tones.greys": np.array(GREYS, np.float32)[:, None]}
 
 
 def _weight(weights: Mapping[str, NDArray[np.float32]], name: str) -> NDArray[np.float32]:

@@ -214,6 +214,7 @@ def _export(description: ModelDescription, likeness: Path, out: Path, report: Re
         del plain
     if description.detail:
         report("exporting the detail stage", 0.95)
+        models.detail_stage(description, torch.float32, torch.device("cpu"))  # says what is wrong with it
         with of(DETAIL) as weights:
             made, used[DETAIL] = detail_graph(weights | in_eight_bits(weights))
         (out / f"{DETAIL}.onnx").write_bytes(made.SerializeToString(deterministic=True))

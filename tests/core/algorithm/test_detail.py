@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.algorithm import stream
-from core.algorithm.detail import Detail, steadied
+from core.algorithm.detail import KNOTS, Detail, ToneCurve, knots, levels, steadied, toned
 from core.algorithm.frame import DetailedDecoder, FrameModule, PictureEncoder, PictureSharpener, next_sources
 from core.algorithm.unet import BankedUNet
 from core.runtimes.parts import ModelParts, PartsStep
@@ -22,6 +22,40 @@ SIZE = 64  # pixels; the latents are 8 x 8
 def test_it_begins_as_the_identity_at_every_size(size: tuple[int, int]) -> None:
     picture, source = (torch.randint(0, 256, (*size, 3), dtype=torch.uint8) for _ in range(2))
     assert torch.equal(PictureSharpener(Detail())(picture, source), picture)
+
+
+def test_a_level_lies_between_two_knots() -> None:
+    assert torch.allclose(knots().sum(1), torch.ones(256))
+    assert int((knots() > 0).sum(1).max()) == 2
+    assert torch.equal(knots()[[0, 255]].argmax(1), torch.tensor([0, KNOTS - 1]))
+
+
+def test_a_level_is_the_brightness_of_the_source() -> None:
+    red, white = torch.tensor([[1.0, -1, -1], [1, 1, 1]]).view(2, 3, 1, 1)
+    assert levels(torch.stack([red, white, -white])).flatten().tolist() == [76, 255, 0]
+
+
+def test_tones_are_put_right_by_the_brightness_of_the_source_alone() -> None:
+    curve = ToneCurve(4)
+    with torch.no_grad():
+        bias = dict(curve.named_parameters())["layers.2.bias"]
+        bias.view(KNOTS, 3)[:, 1] = torch.linspace(0, 0.5, KNOTS)  # greener where the source is bright
+    source = torch.linspace(-1, 1, 64).view(1, 1, 1, 64).expand(1, 3, 8, 64)
+    picture = torch.rand(1, 3, 8, 64) - 0.8
+    more = toned(picture, source, curve(picture, source)) - picture
+    torch.testing.assert_close(more[:, 1], (source[:, 1] + 1) / 4, atol=2e-3, rtol=0)
+    assert float(more[:, ::2].detach().abs().max()) < 1e-6
+
+
+def test_the_curve_sees_what_each_brightness_has_become() -> None:
+    """Of two translations that differ in the dark alone; and not how many pixels it is shown."""
+    curve: torch.nn.Module = small_detail(0).tones
+    source = torch.linspace(-1, 1, 64).view(1, 1, 8, 8).expand(1, 3, 8, 8)
+    one, other = torch.zeros(2, 1, 3, 8, 8)
+    other[:, :, :2] = 0.5
+    assert not torch.allclose(curve(one, source), curve(other, source))
+    twice = [picture.repeat(1, 1, 2, 1) for picture in (other, source)]
+    torch.testing.assert_close(curve(*twice), curve(other, source))
 
 
 def test_it_looks_at_both_pictures() -> None:
