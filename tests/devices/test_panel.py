@@ -31,6 +31,7 @@ from tests.support.panel import (
     near,
     pixel,
     press,
+    shows_the_published,
     slide,
     text,
     use,
@@ -109,27 +110,6 @@ def test_looks_prompt_and_buttons(page: Any, camera: PanelCamera) -> None:
     until(lambda: camera.status.state == "running", "panic does not end")
     by(page, "forget").click()
     until(lambda: "trails cleared" in [one["text"] for one in camera.daemon.log()], "nothing forgotten")
-
-
-def grid(driver: Any) -> list[list[int]]:
-    """Nine points of the published picture as the browser shows it."""
-    script = """const i = document.getElementById("picture"), c = document.createElement("canvas");
-        if (!i.naturalWidth) return [];
-        c.width = i.naturalWidth; c.height = i.naturalHeight; const p = c.getContext("2d"); p.drawImage(i, 0, 0);
-        return [1, 2, 3].flatMap((y) => [1, 2, 3].map((x) =>
-            [...p.getImageData(x * c.width / 4, y * c.height / 4, 1, 1).data].slice(0, 3)))"""
-    return list(driver.execute_script(script))
-
-
-def shows_the_published(page: Any, camera: PanelCamera) -> bool:
-    published, (width, height) = camera.daemon.preview.astype(int), SIZE
-    wanted = [published[y * height // 4, x * width // 4] for y in (1, 2, 3) for x in (1, 2, 3)]
-    found = grid(page)
-    return len(found) == 9 and all(
-        abs(int(one) - int(two)) < 40
-        for mine, theirs in zip(found, wanted, strict=True)
-        for one, two in zip(mine, theirs, strict=True)
-    )
 
 
 @pytest.mark.parametrize(("button", "state"), [("panic", "panic"), ("pause", "paused")])

@@ -27,6 +27,7 @@ from tests.support.panel import (
     near,
     pixel,
     press,
+    shows_the_published,
     text,
 )
 from tests.support.patience import until
@@ -55,25 +56,6 @@ def until_no_face(page: Any, state: str) -> None:
     assert face_pixels(page) == 0, f"{state}: a face stays somewhere on the page"
 
 
-def grid_of(page: Any) -> list[list[int]]:
-    """Nine points of the published picture as the browser shows it."""
-    script = """const i = document.getElementById("picture"), c = document.createElement("canvas");
-        c.width = i.naturalWidth; c.height = i.naturalHeight; const p = c.getContext("2d"); p.drawImage(i, 0, 0);
-        return [1, 2, 3].flatMap((y) => [1, 2, 3].map((x) =>
-            [...p.getImageData(x * c.width / 4, y * c.height / 4, 1, 1).data].slice(0, 3)))"""
-    return list(page.execute_script(script))
-
-
-def is_the_card(page: Any, camera: PanelCamera) -> bool:
-    published, (width, height) = camera.daemon.preview.astype(int), SIZE
-    wanted = [published[y * height // 4, x * width // 4] for y in (1, 2, 3) for x in (1, 2, 3)]
-    return all(
-        abs(int(one) - int(two)) < 40
-        for mine, theirs in zip(grid_of(page), wanted, strict=True)
-        for one, two in zip(mine, theirs, strict=True)
-    )
-
-
 def test_the_card_of_a_camera_that_is_lost_of_a_pause_and_of_a_panic(desktop: Any, tmp_path: Path) -> None:
     page, camera = desktop, PanelCamera(tmp_path).start()
     assert camera.source is not None
@@ -85,7 +67,7 @@ def test_the_card_of_a_camera_that_is_lost_of_a_pause_and_of_a_panic(desktop: An
         else:
             camera.tell(Pause() if state == "paused" else Panic())
         until_no_face(page, state)
-        until(lambda: is_the_card(page, camera), f"{state}: another picture than others see")
+        until(lambda: shows_the_published(page, camera), f"{state}: another picture than others see")
         camera.source.trouble = ""
         camera.tell(Resume())
     until(lambda: shows_a_face(page), "no picture")
@@ -101,7 +83,7 @@ def test_the_card_of_an_engine_that_is_lost(desktop: Any, tmp_path: Path, state:
     until(lambda: shows_a_face(page), "no picture")
     os.kill(camera.engine_pid(), signal.SIGKILL)
     until_no_face(page, state)
-    until(lambda: is_the_card(page, camera), f"{state}: another picture than others see")
+    until(lambda: shows_the_published(page, camera), f"{state}: another picture than others see")
     camera.end()
 
 
@@ -113,7 +95,7 @@ def test_the_card_of_a_start(desktop: Any, tmp_path: Path, monkeypatch: pytest.M
     until(lambda: (tmp_path / "session.json").exists(), "there is no page")
     desktop.get(camera.link())
     until_no_face(desktop, "starting")
-    until(lambda: is_the_card(desktop, camera), "another picture than others see")
+    until(lambda: shows_the_published(desktop, camera), "another picture than others see")
     gate.touch()
     until(lambda: shows_a_face(desktop), "no picture")
     camera.end()
