@@ -120,7 +120,8 @@ class SwitchedDaemon(RunningDaemon):
         self.tell(ChangeEngine(change))
         self.until(lambda: self.daemon.status().notes, "preparing")
         self.until(over, "over")
-        assert states == {"running"}
+        assert "running" in states
+        assert states <= {"running", "waiting"}, states  # the camera, too, may be late on a busy machine
         assert self.engine_pid() != pid
         assert self.daemon.status().restarts == 0
 
