@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import socket
 import threading
@@ -64,6 +65,13 @@ def loaded(engine: EngineProcess) -> EngineProcess:
     return engine
 
 
+def step(engine: EngineProcess) -> Translation | None:
+    """One step of an engine that must not fail."""
+    shown = engine.step()
+    assert not engine.failure
+    return shown
+
+
 def translated(engine: EngineProcess, index: int, grey: int = 100) -> Translation:
     """The translation of a grey frame; waits for it."""
     engine.give(frame(index, grey))
@@ -117,7 +125,7 @@ def test_two_pictures_may_be_on_their_way_and_no_more(server: TlsServer, tmp_pat
         taken.append(engine.idle)
     assert taken == [True, False]
     # on a busy machine the second may come before the engine took the first, and replace it: an answer, too
-    until(lambda: (engine.step(), engine.activity.in_flight == 0)[1], "both were not answered")
+    until(lambda: (step(engine), engine.activity.in_flight == 0)[1], "both were not answered")
     assert engine.activity.pictures >= 1
     assert engine.idle
     engine.close()
@@ -132,10 +140,12 @@ def test_the_second_picture_waits_here_for_a_newer_one_while_it_would_wait_for_t
     assert engine.idle_in_s == math.inf  # while it loads: nobody turns round and round for it
     loaded(engine)
 
+    given = itertools.count()
+
     def one_is_left() -> bool:
         while engine.idle:
-            engine.give(frame(0))
-        engine.step()
+            engine.give(frame(next(given)))
+        step(engine)
         # on a busy machine the way there may be longer than the engine's 100 ms: then none has to wait
         return engine.activity.in_flight == 1 and not engine.idle
 
@@ -144,9 +154,9 @@ def test_the_second_picture_waits_here_for_a_newer_one_while_it_would_wait_for_t
     now[0] += engine.idle_in_s
     assert engine.idle
     assert engine.idle_in_s == 0
-    engine.give(frame(2))
+    engine.give(frame(next(given)))
     assert engine.idle_in_s == math.inf  # both places are taken
-    until(lambda: (engine.step(), not engine.activity.in_flight)[1], "the others were not answered")
+    until(lambda: (step(engine), not engine.activity.in_flight)[1], "the others were not answered")
     assert engine.idle  # none is on its way: the engine waits
     engine.close()
 
@@ -320,7 +330,7 @@ def test_an_answer_that_was_too_long_on_its_way_is_not_shown_and_the_next_one_is
     engine = loaded(engines(server.paired(tmp_path)).show(FAKE, LOOK))
     monkeypatch.setattr("vcam.remote.connection.LATE_S", -1.0)
     engine.give(frame(0))
-    until(lambda: (engine.step(), not engine.activity.in_flight)[1], "it was not answered")
+    until(lambda: (step(engine), not engine.activity.in_flight)[1], "it was not answered")
     assert engine.activity.pictures == 0
     wait_long(monkeypatch)
     assert translated(engine, 1).index == 1
@@ -331,7 +341,7 @@ def test_a_picture_of_the_prompt_alone_sends_none(server: TlsServer, tmp_path: P
     engine = loaded(engines(server.paired(tmp_path)).show(FAKE, LOOK))
     before = server.server.counts.received_bytes
     engine.give(replace(frame(0), imagined=True))
-    until(lambda: (engine.step(), not engine.activity.in_flight)[1], "it was not answered")
+    until(lambda: (step(engine), not engine.activity.in_flight)[1], "it was not answered")
     assert server.server.counts.received_bytes < before + 100
     engine.close()
 
@@ -600,6 +610,6 @@ def test_a_servers_word_of_its_waits_excuses_no_picture_for_long(
     monkeypatch.setattr(Answer, "server_ms", 1e9)
     engine.give(frame(0))
     now[0] = 12.0
-    until(lambda: (engine.step(), not engine.activity.in_flight)[1], "it was not answered")
+    until(lambda: (step(engine), not engine.activity.in_flight)[1], "it was not answered")
     assert engine.activity.pictures == 0
     engine.close()
