@@ -296,7 +296,7 @@ class Status(RecorderState):
     panel and this API, None without them. logged: lines of the log so far. provider: by whose library TensorRT, or
     on whose hardware ONNX Runtime runs the model, and how many of its nodes fell back to the CPU, in words; ""
     where the runtime says it all. obs: how it stands with OBS Studio, in words; "" where nobody asked.
-    preset: fast, balanced or sharp, "" where a size was asked for; preset_asked: may be auto; preset_says: what
+    preset: fast, balanced, fine or sharp, "" where a size was asked for; preset_asked: may be auto; preset_says: what
     auto has measured, in words. server: where the engine is, host:port, "" on this machine; server_ms: what the way
     of a picture there takes ("round trip", "encode", "network", "engine", "decode"), each p50 and p95.
     prompt_notes: what the model does not read of the prompt, in words.

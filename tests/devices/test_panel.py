@@ -421,6 +421,10 @@ def test_a_look_is_tried_before_it_is_live(page: Any, camera: PanelCamera) -> No
     assert not by(page, "trial").is_displayed()
 
 
+CUT_WORDS = """return [...document.querySelectorAll(".segments label")]
+    .filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.textContent)"""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_overflows_and_axe_finds_nothing_serious(page: Any, scheme: str, width: int) -> None:
@@ -431,6 +435,7 @@ def test_nothing_overflows_and_axe_finds_nothing_serious(page: Any, scheme: str,
         page.execute_script(action)
         wide = page.execute_script("return document.documentElement.scrollWidth")
         assert wide <= width, (action, wide)  # a phone's innerWidth grows with what is too wide
+        assert page.execute_script(CUT_WORDS) == [], "a choice's words are cut"
         assert axe_findings(page) == [], action
         page.execute_script("for (const one of document.querySelectorAll('dialog')) one.close()")
 

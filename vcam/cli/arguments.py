@@ -45,7 +45,7 @@ _OPTION_OF = {
 }
 
 _FRAMING_HELP = "fill the picture, fit all of the camera's into it, or follow the face"
-_PRESET_HELP = "how finely to draw: fast, balanced, sharp; auto: the sharpest that this machine is quick enough for"
+_PRESET_HELP = "how finely to draw: fast, balanced, fine, sharp; auto: the sharpest that this machine holds"
 _BANK_HELP = "feature bank: fifo, merge, off, or whose: own, paper, authors (the profile's; the model's own)"
 _RUNTIMES = "auto, eager, onnx, compiled or tensorrt"
 _PROVIDER_HELP = "on what ONNX Runtime runs: auto, cpu, openvino, directml, coreml or migraphx (auto)"
@@ -267,7 +267,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
         dest="presets",
         type=_words,
         metavar="P,P",
-        help="fast,balanced,sharp, in place of size and steps",
+        help="fast,balanced,fine,sharp, in place of size and steps",
     )
     bench.add_argument("--steps", type=_numbers, metavar="N,N", help="denoising steps (1,2,4)")
     bench.add_argument(

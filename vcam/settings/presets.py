@@ -19,13 +19,19 @@ class Preset(StrEnum):
     AUTO = "auto"
     FAST = "fast"
     BALANCED = "balanced"
+    FINE = "fine"
     SHARP = "sharp"
 
 
-BY_SHARPNESS = (Preset.FAST, Preset.BALANCED, Preset.SHARP)
+BY_SHARPNESS = (Preset.FAST, Preset.BALANCED, Preset.FINE, Preset.SHARP)
 START = Preset.BALANCED  # of `auto`, on a machine that was not measured yet
-# Sides of the square with as many pixels, in sides of the model's own: 192, 240 and 384 lines in 4:3 of one of 256x256.
-_SIDES = {Preset.FAST: Fraction(7, 8), Preset.BALANCED: Fraction(9, 8), Preset.SHARP: Fraction(7, 4)}
+# Sides of the square with as many pixels, in sides of the model's own: 192, 240, 336 and 384 lines in 4:3 of 256x256.
+_SIDES = {
+    Preset.FAST: Fraction(7, 8),
+    Preset.BALANCED: Fraction(9, 8),
+    Preset.FINE: Fraction(3, 2),
+    Preset.SHARP: Fraction(7, 4),
+}
 
 
 class Own(NamedTuple):

@@ -21,8 +21,8 @@ from vcam.settings.run_options import RunOptions
 from vcam.settings.selection import Choice, first_choice, with_engine
 from vcam.settings.speeds import place, remembered
 
-FAST, BALANCED, SHARP = BY_SHARPNESS
-WIDTHS = {FAST: 64, BALANCED: 128, SHARP: 256}
+FAST, BALANCED, FINE, SHARP = BY_SHARPNESS
+WIDTHS = {FAST: 64, BALANCED: 128, FINE: 192, SHARP: 256}
 OWN_SIZE = Profile("own", "Own", engine=EngineOptions(width=512))
 
 
@@ -69,47 +69,48 @@ class Machine:
 
 
 def test_the_sharpest_preset_that_makes_15_pictures_is_taken_told_and_remembered(tmp_path: Path) -> None:
-    first = Machine(tmp_path, fast=90, balanced=50, sharp=16)
-    assert (first.run(), first.tried) == (SHARP, [BALANCED, SHARP])
+    first = Machine(tmp_path, fast=90, balanced=50, fine=25, sharp=16)
+    assert (first.run(), first.tried) == (SHARP, [BALANCED, FINE, SHARP])
     assert first.said == [
-        "auto: balanced makes 50.0 pictures a second; trying sharp",
-        "auto: sharp makes 16.0 pictures a second on this machine (balanced 50.0)",
+        "auto: balanced makes 50.0 pictures a second; trying fine",
+        "auto: fine makes 25.0 pictures a second; trying sharp",
+        "auto: sharp makes 16.0 pictures a second on this machine (balanced 50.0, fine 25.0)",
     ]
-    assert first.auto.says == "sharp makes 16.0 pictures a second on this machine (balanced 50.0)"
+    assert first.auto.says == "sharp makes 16.0 pictures a second on this machine (balanced 50.0, fine 25.0)"
     speed = remembered(tmp_path, place(RunOptions()))["fake"]
-    assert (speed.preset, speed.runtime, speed.rates) == (SHARP, "onnx", {BALANCED: 50.0, SHARP: 16.0})
+    assert (speed.preset, speed.runtime, speed.rates) == (SHARP, "onnx", {BALANCED: 50.0, FINE: 25.0, SHARP: 16.0})
     assert Machine(tmp_path, sharp=16).tried == []
-    again = Machine(tmp_path, fast=90, balanced=50, sharp=16)
+    again = Machine(tmp_path, fast=90, balanced=50, fine=25, sharp=16)
     assert again.choice.settings.width == WIDTHS[SHARP], "from the first picture on"
     assert (again.run(), again.tried) == (SHARP, [SHARP])
 
 
 def test_what_is_too_slow_is_left_and_what_was_left_is_not_tried_again_at_the_next_start(tmp_path: Path) -> None:
-    first = Machine(tmp_path, fast=90, balanced=40, sharp=9)
-    assert (first.run(), first.tried) == (BALANCED, [BALANCED, SHARP, BALANCED])
-    again = Machine(tmp_path, fast=90, balanced=40, sharp=9)
-    assert (again.run(), again.tried) == (BALANCED, [BALANCED])
+    first = Machine(tmp_path, fast=90, balanced=40, fine=20, sharp=9)
+    assert (first.run(), first.tried) == (FINE, [BALANCED, FINE, SHARP, FINE])
+    again = Machine(tmp_path, fast=90, balanced=40, fine=20, sharp=9)
+    assert (again.run(), again.tried) == (FINE, [FINE])
 
 
 def test_a_machine_that_was_busy_then_is_measured_anew(tmp_path: Path) -> None:
-    busy = Machine(tmp_path, fast=12, balanced=7, sharp=3)
+    busy = Machine(tmp_path, fast=12, balanced=7, fine=4, sharp=3)
     assert (busy.run(), busy.tried) == (FAST, [BALANCED, FAST])
     assert busy.said[-1] == (
         "auto: fast makes 12.0 pictures a second on this machine: "
         "fewer than 15, with the quickest preset (balanced 7.0)"
     )
-    idle = Machine(tmp_path, fast=36, balanced=21, sharp=8)
+    idle = Machine(tmp_path, fast=36, balanced=17, fine=9, sharp=8)
     assert (idle.run(), idle.tried) == (BALANCED, [FAST, BALANCED])
 
 
 def test_a_preset_for_which_there_is_no_memory_is_no_answer(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, fast=90, balanced=60, sharp=0)
-    assert (machine.run(), machine.tried) == (BALANCED, [BALANCED, SHARP, BALANCED])
+    machine = Machine(tmp_path, fast=90, balanced=60, fine=0, sharp=0)
+    assert (machine.run(), machine.tried) == (BALANCED, [BALANCED, FINE, BALANCED])
 
 
 def test_nothing_is_measured_where_a_preset_or_a_size_was_asked_for_or_pictures_are_skipped(tmp_path: Path) -> None:
     for change in ("preset", "size", "skip"):
-        machine = Machine(tmp_path, fast=5, balanced=5, sharp=5)
+        machine = Machine(tmp_path, fast=5, balanced=5, fine=5, sharp=5)
         if change == "preset":
             machine.choice = with_engine(machine.choice, {"preset": "balanced"})
         if change == "size":
@@ -121,7 +122,7 @@ def test_nothing_is_measured_where_a_preset_or_a_size_was_asked_for_or_pictures_
 
 
 def test_what_was_found_is_said_again_after_a_profile_of_another_size(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, fast=90, balanced=50, sharp=3)
+    machine = Machine(tmp_path, fast=90, balanced=50, fine=6, sharp=3)
     machine.run()
     found, plain = machine.auto.says, machine.choice
     machine.choice = replace(plain, profile=OWN_SIZE)
@@ -133,7 +134,7 @@ def test_what_was_found_is_said_again_after_a_profile_of_another_size(tmp_path: 
 
 
 def test_auto_asked_for_again_measures_again(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, fast=90, balanced=50, sharp=3)
+    machine = Machine(tmp_path, fast=90, balanced=50, fine=6, sharp=3)
     machine.run()
     machine.rates = dict.fromkeys(machine.rates, 40.0)
     assert machine.run() is BALANCED, "a run measures once"

@@ -15,7 +15,7 @@ from vcam.settings.presets import BY_SHARPNESS, ENOUGH, START, Own, Preset, cost
 from vcam.settings.run_options import RunOptions
 from vcam.settings.speeds import FILE, Speed, place, remember, remembered
 
-FAST, BALANCED, SHARP = BY_SHARPNESS
+FAST, BALANCED, FINE, SHARP = BY_SHARPNESS
 FOUR_THIRDS, WIDE = (640, 480), (1280, 720)
 
 
@@ -29,9 +29,11 @@ def size(*asked: EngineOptions, shape: tuple[int, int] = FOUR_THIRDS) -> tuple[i
     [
         (FAST, FOUR_THIRDS, (256, 192, 1)),
         (BALANCED, FOUR_THIRDS, (320, 240, 1)),
+        (FINE, FOUR_THIRDS, (448, 336, 1)),
         (SHARP, FOUR_THIRDS, (512, 384, 2)),
         (FAST, WIDE, (288, 160, 1)),
         (BALANCED, WIDE, (400, 224, 1)),
+        (FINE, WIDE, (512, 288, 1)),
         (SHARP, WIDE, (592, 336, 2)),
         (BALANCED, (480, 640), (240, 320, 1)),
     ],
@@ -81,11 +83,11 @@ def test_a_size_leaves_no_preset_to_choose() -> None:
 speeds = st.floats(0.1, 100)
 
 
-@given(speeds, speeds, speeds, st.sampled_from(BY_SHARPNESS))
+@given(speeds, speeds, speeds, speeds, st.sampled_from(BY_SHARPNESS))
 def test_auto_ends_at_the_sharpest_that_is_quick_enough_of_what_it_tried(
-    fast: float, balanced: float, sharp: float, first: Preset
+    fast: float, balanced: float, fine: float, sharp: float, first: Preset
 ) -> None:
-    true = dict(zip(BY_SHARPNESS, sorted((fast, balanced, sharp), reverse=True), strict=True))
+    true = dict(zip(BY_SHARPNESS, sorted((fast, balanced, fine, sharp), reverse=True), strict=True))
     rates: dict[Preset, float] = {}
     now = first
     while now not in rates:
@@ -97,13 +99,13 @@ def test_auto_ends_at_the_sharpest_that_is_quick_enough_of_what_it_tried(
 
 
 def test_what_cannot_be_quick_enough_is_not_tried() -> None:
-    costs = {FAST: 1.0, BALANCED: 2.0, SHARP: 8.0}
+    costs = {FAST: 1.0, BALANCED: 2.0, FINE: 8.0, SHARP: 16.0}
     assert next_preset(BALANCED, {BALANCED: 20.0}, expectations(BALANCED, 20.0, costs, {})) is BALANCED
-    assert next_preset(BALANCED, {BALANCED: 60.0}, expectations(BALANCED, 60.0, costs, {})) is SHARP
+    assert next_preset(BALANCED, {BALANCED: 60.0}, expectations(BALANCED, 60.0, costs, {})) is FINE
     # an earlier run tells better than the arithmetic how the presets compare
-    before = {BALANCED: 10.0, SHARP: 9.0}
-    assert next_preset(BALANCED, {BALANCED: 20.0}, expectations(BALANCED, 20.0, costs, before)) is SHARP
-    refused = {BALANCED: 60.0, SHARP: 0.0}
+    before = {BALANCED: 10.0, FINE: 9.0}
+    assert next_preset(BALANCED, {BALANCED: 20.0}, expectations(BALANCED, 20.0, costs, before)) is FINE
+    refused = {BALANCED: 60.0, FINE: 0.0}
     assert next_preset(BALANCED, {BALANCED: 60.0}, expectations(BALANCED, 60.0, costs, refused)) is BALANCED
 
 

@@ -8,7 +8,7 @@ const SLIDERS = [
   ["similarity_threshold", "Only where alike", -1, 1, 0.01, "How alike a place must be for that", "sliders"],
   ["transition", "Blend, ms", 0, 5000, 50, "How long one look takes to become the next", "sliders"],
 ];
-const PRESETS = [["auto", "Auto"], ["fast", "Fast"], ["balanced", "Balanced"], ["sharp", "Sharp"]];
+const PRESETS = [["auto", "Auto"], ["fast", "Fast"], ["balanced", "Balanced"], ["fine", "Fine"], ["sharp", "Sharp"]];
 
 for (const [name, label, low, high, step, hint, place] of SLIDERS) {
   const row = made("div");
