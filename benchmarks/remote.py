@@ -1,20 +1,24 @@
 """The published pace while the engine's server is killed, stopped, cut off, delayed; its rate beside an engine here.
 
-    python -m benchmarks.remote [--part pace|rate|all] [--seconds 10] [--model fake|elsewhere|embedded] [--json OUT]
+    python -m benchmarks.remote [--part pace|rate|all] [--server plain|ray] [--seconds 10] [--rounds 2]
+                                [--model fake|elsewhere|embedded] [--json OUT]
 
 A daemon as `vcam run` has it, with a fake camera of 30 pictures a second and a sink that counts; the server and, for
 delays, a relay are programs of their own, over real TLS: in a network namespace where this is allowed (root on Linux),
 whose cable is taken out; else on the loopback, where the relay swallows what passes. Prints one line a case, and JSON.
 
 pace: three minutes with the fake engine, which costs nothing. rate: the included model, engine here and on the server
-in turn, twice each; then what the server's rate is of the one here, and how much later its pictures are. With `--model
-elsewhere` an engine that takes no processor of this machine: what the way alone costs.
+in turn, `--rounds` times each; then what the server's rate is of the one here, and how much later its pictures are. The
+camera's beat drifts against the publisher's, as a real one's does: else a picture would wait as long for its tick every
+time, and what is measured would be that. With `--model elsewhere` an engine that takes no processor of this machine:
+what the way alone costs. `--server ray`: on a Ray Serve of its own, as `vcam serve` has it; else a plain web server.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -33,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from core.settings import EngineSettings, Look, Policy
 from tests.support.fake_engine import FakeEngine
@@ -119,7 +124,7 @@ def beat() -> None:
 class MovingCamera:
     """A film of noise that drifts: what a recorded film is to the engine, without a decoder's time."""
 
-    name, trouble, interval_s = "drifting noise", "", 1 / 30
+    name, trouble, interval_s = "drifting noise", "", 1 / 29.3  # at 30 a second published: all phases in 1.4 s
 
     def __init__(self) -> None:
         small = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
@@ -269,9 +274,12 @@ class OtherProgram:
         self._process = process
 
     def tell(self, number: int) -> None:
-        """Send it a signal."""
+        """Send a signal to it and to all that it has started."""
         assert self._process is not None
-        os.kill(self._process.pid, number)
+        own = psutil.Process(self._process.pid)
+        for one in (own, *own.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.send_signal(number)
 
     def say(self, line: str) -> None:
         """Send it a line."""
@@ -280,10 +288,31 @@ class OtherProgram:
         print(line, file=self._process.stdin, flush=True)
 
     def kill(self) -> None:
-        """Kill it."""
-        if self._process is not None:
-            self._process.kill()
+        """Kill it, and all that it has started."""
+        if self._process is not None and self._process.poll() is None:
+            self.tell(signal.SIGSTOP)  # or one would start what is not seen
+            self.tell(signal.SIGKILL)
             self._process.wait()
+
+
+def serve_on_ray(folder: Path, model: str, port: int) -> None:
+    """Serve on a Ray of its own until stdin ends, as `vcam serve` does."""
+    from vcam.remote.cluster import ServeOptions, start, stop
+    from vcam.remote.host import Offer
+
+    step_back(0)
+    offer = Offer(settings_of(model), 2, (model,), per_client=2)
+    if not port:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            port = int(free.getsockname()[1])
+    options = ServeOptions(
+        offer, made_certificate(folder), folder, "0.0.0.0", port, threads=cores(), factory=FACTORIES[model]
+    )
+    front = start(options)
+    print(front.port, flush=True)
+    sys.stdin.read()
+    stop(front)
 
 
 def serve(folder: Path, model: str, port: int) -> None:
@@ -393,9 +422,9 @@ def measured(case: str, daemon: Daemon, sink: CountingSink, pacer: BarePacer, me
 class Servers:
     """A server behind a relay, and a folder of a camera that is paired with both."""
 
-    def __init__(self, folder: Path, model: str) -> None:
+    def __init__(self, folder: Path, model: str, kind: str) -> None:
         self.folder, self.network, self.pacer = folder, Network(), BarePacer()
-        self.server = OtherProgram(self.network, "--serve", str(folder / "server"), model)
+        self.server = OtherProgram(self.network, f"--serve-{kind}", str(folder / "server"), model)
         self.relay = OtherProgram(self.network, "--relay", str(self.server.port))
         certificate = made_certificate(folder / "server")
         text = Pairing(ClientBook(folder / "server").add("benchmark"), certificate.fingerprint).to_text()
@@ -459,10 +488,10 @@ def pace(servers: Servers, model: str, seconds: float) -> list[Row]:
     return rows
 
 
-def rate(servers: Servers, model: str, seconds: float) -> list[Row]:
+def rate(servers: Servers, model: str, seconds: float, rounds: int) -> list[Row]:
     """Measure rate and lateness with the engine here and on the server, in turn."""
     rows = []
-    for _ in range(2):
+    for _ in range(rounds):
         for case, address in (("engine here", ""), ("engine on the server", servers.address(servers.server))):
             folder = servers.folder if address else servers.folder / "here"
             with running(folder, model, address) as (daemon, sink):
@@ -484,13 +513,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--model", choices=tuple(FACTORIES), help="of both parts")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--serve", nargs="+", metavar=("FOLDER", "MODEL"), help=argparse.SUPPRESS)
+    parser.add_argument("--server", default="plain", choices=("plain", "ray"))
+    parser.add_argument("--rounds", type=int, default=2)
+    for kind in ("plain", "ray"):
+        parser.add_argument(f"--serve-{kind}", nargs="+", metavar=("FOLDER", "MODEL"), help=argparse.SUPPRESS)
     parser.add_argument("--pacer", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--relay", nargs="+", metavar="GOAL", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.serve:
-        serve(Path(args.serve[0]), args.serve[1], int(args.serve[2]) if args.serve[2:] else 0)
-        return
+    for given, serving in ((args.serve_plain, serve), (args.serve_ray, serve_on_ray)):
+        if given:
+            serving(Path(given[0]), given[1], int(given[2]) if given[2:] else 0)
+            return
     if args.pacer:
         beat()
         return
@@ -499,14 +532,16 @@ def main() -> None:
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is begun is ended: servers, the network
     found: dict[str, list[dict[str, Any]]] = {}
-    for part, measure, usual in (("pace", pace, "fake"), ("rate", rate, "embedded")):
+    measure_rate = functools.partial(rate, rounds=args.rounds)
+    for part, measure, usual in (("pace", pace, "fake"), ("rate", measure_rate, "embedded")):
         if args.part in (part, "all"):
             with tempfile.TemporaryDirectory() as folder:
                 model = args.model or usual
-                servers = Servers(Path(folder), model)
+                servers = Servers(Path(folder), model, args.server)
                 go_first()  # as vcam run does: after the servers, which are no part of it
                 try:
-                    print(f"{part}, {model}, load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores:", flush=True)
+                    load = f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores"
+                    print(f"{part}, {model}, {args.server} server, {load}:", flush=True)
                     found[part] = [asdict(row) for row in measure(servers, model, args.seconds)]
                 finally:
                     servers.close()

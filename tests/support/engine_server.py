@@ -33,8 +33,12 @@ LIMITS_S = {
     "vcam.remote.connecting": ("OPEN_S",),
     "vcam.remote.connection": ("LATE_S",),
     "vcam.remote.wire": ("SILENT_S",),
-    "vcam.remote.front": ("BEHIND_S", "CLOSE_S", "HANDSHAKE_S", "HEAD_S", "HELLO_S", "STALLED_S"),
-    "vcam.remote.session": ("CAMERA_SILENT_S", "HELLO_S", "SEND_S"),
+    "vcam.remote.behind": ("ANSWER_S", "BEHIND_S"),
+    "vcam.remote.front": ("HANDSHAKE_S", "HEAD_S", "HELLO_S"),
+    "vcam.remote.pipes": ("CLOSE_S", "STALLED_S"),
+    "vcam.remote.incoming": ("CAMERA_SILENT_S",),
+    "vcam.remote.outgoing": ("SEND_S",),
+    "vcam.remote.session": ("HELLO_S",),
 }
 FAKE = EngineSettings(model="fake", width=96, height=64, steps=1)
 

@@ -1,4 +1,4 @@
-"""How much of a camera a server takes: what comes beyond is refused, or has to wait. Clock and sleep are arguments."""
+"""How much of a camera or an address a server takes: what comes beyond is refused, or waits. Clocks are arguments."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ HELD_BACK = (
     f"the server takes at most {MOST_FPS} pictures and {MOST_BYTES // 1_000_000} MB a second of a camera, and this one "
     "offers more: it gets the newest ones translated; --fps sets how many it offers"
 )
+HANDSHAKES, HANDSHAKES_AT_ONCE = 50, 256  # of one place: a second, and at once: a studio behind one address comes back
+LONGEST_TURN_S = 2.0  # that a handshake may have to wait for its turn
+MOST_PLACES = 4096  # of which it is remembered what they took
 TOLD_S = 5.0  # how long a camera is told so after it was last the case
 
 
@@ -43,9 +46,12 @@ class Allowance:
         self.left -= amount
         return max(0.0, -self.left / self.rate)
 
+    def left_at(self, now_s: float) -> float:
+        """Return how much may come now; below 0 for what waits already."""
+        return min(self.burst, self.left + max(0.0, now_s - self.asked_s) * self.rate)
+
     def _refill(self, now_s: float) -> None:
-        self.left = min(self.burst, self.left + max(0.0, now_s - self.asked_s) * self.rate)
-        self.asked_s = now_s
+        self.left, self.asked_s = self.left_at(now_s), now_s
 
 
 class PicturePace:
@@ -72,3 +78,23 @@ class PicturePace:
             self._held_back_s = None
             self._note("")
         return wait_s
+
+
+class HandshakePace:
+    """How soon each place's next connection is secured: HANDSHAKES_AT_ONCE at once, then HANDSHAKES a second of it.
+
+    A handshake costs a server a thousand times what it costs the other side to begin one. Of one thread.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[str, Allowance] = {}  # those that came last are last
+
+    def wait_s(self, place: str, now_s: float) -> float | None:
+        """Return how long this one has to wait, None where that is longer than it may: then it takes no turn."""
+        allowed = self._places.pop(place, None) or Allowance(HANDSHAKES, HANDSHAKES_AT_ONCE)
+        self._places[place] = allowed
+        if len(self._places) > MOST_PLACES:
+            del self._places[next(iter(self._places))]
+        if allowed.left_at(now_s) < 1 - HANDSHAKES * LONGEST_TURN_S:
+            return None
+        return allowed.wait_s(1, now_s)

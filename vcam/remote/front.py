@@ -2,7 +2,8 @@
 
 Ray's proxy behind it listens on this machine alone, and hears nothing of what a stranger writes but the messages of a
 WebSocket: requests to it are the front's own, one on each connection. The front agrees upon the WebSocket itself, and
-connects behind only once the camera's first message is whole. Those that are slow to say what they want are ended after
+connects behind only once the camera's first message is whole. How often one address may have a connection secured is
+limited (vcam.remote.allowance). Those that are slow to say what they want are ended after
 HANDSHAKE_S, HEAD_S and HELLO_S, and give way to newer ones until behind has taken that message. From then on bytes are
 handed over as they are, no faster than the other side takes them; only the lengths of the messages are looked at. The
 front reads no picture and keeps none.
@@ -15,107 +16,33 @@ import contextlib
 import errno
 import ipaddress
 import logging
-import math
 import socket
 import ssl
 import sys
 import threading
-from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
-from websockets.client import ClientProtocol
-from websockets.protocol import State
 from websockets.server import ServerProtocol
-from websockets.uri import parse_uri
 
 from vcam.errors import MessageTooLarge, RemoteError
+from vcam.remote.allowance import HANDSHAKES, HandshakePace
+from vcam.remote.behind import Health, place_behind, way_behind
 from vcam.remote.certificate import Certificate
-from vcam.remote.protocol import HEALTH, HELLO_S, LARGEST_PICTURE, LARGEST_TEXT, PATH, Refusal, Refused, packed
+from vcam.remote.lengths import TOO_LARGE, MessageLengths
+from vcam.remote.pipes import CHUNK, Pipe, aborted_at_the_end, ended, joined
+from vcam.remote.protocol import HEALTH, HELLO_S, LARGEST_TEXT, PATH, Refusal, Refused, packed
 
 LOG = logging.getLogger("vcam.serve")
 HANDSHAKE_S = 5.0  # until a connection is secured
 HEAD_S = 5.0  # until its request is whole
-BEHIND_S = 20.0  # until Ray answers
-STALLED_S = 10.0  # that one side may take nothing
-KNOWN_S = 1.0  # for which what behind said of its health is taken as known
 SAY_S = 60.0  # after which the log is told again why no connection can be taken
-CLOSE_S = 2.0  # that a connection lasts after behind has closed its WebSocket
 LARGEST_HEAD = 8 * 1024  # bytes of a request
 MOST_UNFINISHED, MOST_OF_ONE = 1024, 256  # connections that behind has not taken, of all and of one place
 MOST_FILES = 16_384  # that a process of the server may have open
 BACKLOG = 512
-_CHUNK = 64 * 1024
-_ANY = 1 << 64  # bytes
-_TOO_LARGE = b"\x88\x02\x03\xf1"  # a WebSocket's close frame, code 1009
+_TOO_OFTEN = f"an address connects more than {HANDSHAKES} times a second: some of its connections are not taken"
 _BUSY = "the server takes no connection now: it is starting, or busy"
-
-
-class MessageLengths:
-    """Reads the lengths of the frames in a WebSocket's bytes, however they are cut (RFC 6455, 5.2).
-
-    first, most: bytes that the first message and each later one may have, all of its frames together. whole: messages
-    that have come to their end; closes: a frame that closes the WebSocket has come.
-    """
-
-    def __init__(self, first: int = LARGEST_TEXT, most: int = LARGEST_PICTURE) -> None:
-        self._limit, self._most = first, most
-        self._head = bytearray()  # of a frame, as far as it has come
-        self._left = self._message = 0  # bytes to come of this frame; of the message so far
-        self._ends = False  # this frame is its message's last
-        self.whole, self.closes = 0, False
-
-    def take(self, data: bytes) -> None:
-        """Read on; raises MessageTooLarge as soon as a length says it, before what it tells of comes."""
-        at = 0
-        while at < len(data):
-            if self._left:
-                step = min(self._left, len(data) - at)
-                self._left, at = self._left - step, at + step
-                self._end_frame()
-                continue
-            wanted = self._wanted()
-            more = data[at : at + wanted - len(self._head)]
-            self._head += more
-            at += len(more)
-            if len(self._head) == self._wanted():
-                self._begin_frame()
-
-    def _wanted(self) -> int:
-        """Return how long the frame's head is, as far as is known."""
-        if len(self._head) < 2:
-            return 2
-        short, masked = self._head[1] & 0x7F, self._head[1] & 0x80
-        return 2 + {126: 2, 127: 8}.get(short, 0) + (4 if masked else 0)
-
-    def _begin_frame(self) -> None:
-        short, control, last = self._head[1] & 0x7F, self._head[0] & 0x08, self._head[0] & 0x80
-        self.closes |= self._head[0] & 0x0F == 0x08
-        self._ends = bool(last and not control)
-        size = {126: 2, 127: 8}.get(short, 0)
-        self._left = int.from_bytes(self._head[2 : 2 + size]) if size else short
-        self._head.clear()
-        if control:  # between the frames of a message
-            if size:
-                raise MessageTooLarge
-            return
-        self._message += self._left
-        if self._message > self._limit:
-            raise MessageTooLarge
-        if last:
-            self._message, self._limit = 0, self._most
-        self._end_frame()
-
-    def _end_frame(self) -> None:
-        if self._ends and not self._left:
-            self.whole, self._ends = self.whole + 1, False
-
-
-class _Pipe(NamedTuple):
-    """Both directions of a connection."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
 
 
 class Front:
@@ -134,9 +61,10 @@ class Front:
         self.port = int(self._socket.getsockname()[1])
         self._unfinished: dict[asyncio.Task[None], str] = {}  # by when they came, with the places that they came from
         self._tasks: set[asyncio.Task[None]] = set()
-        self._said_s: dict[int | None, float] = {}  # when the log was told, of each errno
+        self._pace = HandshakePace()
+        self._said_s: dict[str, float] = {}  # when the log was told, of each reason
         self._loop = asyncio.new_event_loop()
-        self._health = _Health(self._loop)
+        self._health = Health(self._loop)
         self._thread = threading.Thread(target=self._work, name="vcam-front", daemon=True)
         self._thread.start()
 
@@ -172,21 +100,27 @@ class Front:
             except OSError as error:  # no file is left, or the other side was gone before
                 gives_way = error.errno in (errno.EMFILE, errno.ENFILE) and self._end_oldest(list(self._unfinished))
                 if not gives_way:
-                    self._say(error)
+                    self._say(f"a connection could not be taken: {error.strerror}")
                 await asyncio.sleep(0.01 if gives_way else 0.1)
                 continue
-            task = self._loop.create_task(self._serve(connection))
+            place = one_place(address[0])
+            wait_s = self._pace.wait_s(place, self._loop.time())
+            if wait_s is None:
+                connection.close()
+                self._say(_TOO_OFTEN)
+                continue
+            task = self._loop.create_task(self._serve(connection, wait_s))
             self._tasks.add(task)
-            self._unfinished[task] = place = one_place(address[0])
+            self._unfinished[task] = place
             task.add_done_callback(self._done)
             self._make_way(place)
 
-    def _say(self, error: OSError) -> None:
+    def _say(self, why: str) -> None:
         """Tell the log why a connection could not be taken, each reason once in SAY_S."""
         now = self._loop.time()
-        if now - self._said_s.get(error.errno, -SAY_S) >= SAY_S:
-            self._said_s[error.errno] = now
-            LOG.warning("a connection could not be taken: %s", error.strerror)
+        if now - self._said_s.get(why, -SAY_S) >= SAY_S:
+            self._said_s[why] = now
+            LOG.warning("%s", why)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -207,16 +141,18 @@ class Front:
             del self._unfinished[oldest]
         return bool(crowd)
 
-    async def _serve(self, connection: socket.socket) -> None:
+    async def _serve(self, connection: socket.socket, wait_s: float) -> None:
         task = asyncio.current_task()
         assert task is not None
         with connection:
+            if wait_s:
+                await asyncio.sleep(wait_s)
             try:
                 reader, writer = await self._secured(connection)
             except (OSError, TimeoutError):  # ssl.SSLError is one
                 return
-            with _aborted_at_the_end(writer):
-                if answer := await self._served(_Pipe(reader, writer), task):
+            with aborted_at_the_end(writer):
+                if answer := await self._served(Pipe(reader, writer), task):
                     await _answer(writer, *answer)
 
     async def _secured(self, connection: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -229,7 +165,7 @@ class Front:
         )
         return reader, asyncio.StreamWriter(transport, protocol, reader, self._loop)
 
-    async def _served(self, stranger: _Pipe, task: asyncio.Task[None]) -> tuple[HTTPStatus, bytes] | None:
+    async def _served(self, stranger: Pipe, task: asyncio.Task[None]) -> tuple[HTTPStatus, bytes] | None:
         """Read the request, and serve it; return the status and the text to answer, None where nothing is."""
         try:
             head = await asyncio.wait_for(stranger.reader.readuntil(b"\r\n\r\n"), HEAD_S)
@@ -259,29 +195,29 @@ class Front:
         camera.send_response(answer)
         stranger.writer.write(b"".join(camera.data_to_send()))
         await self._stream(stranger, camera, task)
-        await _ended(stranger.writer)
+        await ended(stranger.writer)
         return None
 
-    async def _stream(self, stranger: _Pipe, camera: ServerProtocol, task: asyncio.Task[None]) -> None:
+    async def _stream(self, stranger: Pipe, camera: ServerProtocol, task: asyncio.Task[None]) -> None:
         """Wait for the camera's first message, connect behind, and hand over what each side says until one ends."""
         lengths = MessageLengths()
         try:
             said = await asyncio.wait_for(_first_message(stranger.reader, lengths), HELLO_S)
         except MessageTooLarge:
-            stranger.writer.write(_TOO_LARGE)
+            stranger.writer.write(TOO_LARGE)
             return
         except (OSError, TimeoutError, EOFError):
             return
-        behind = None if self.behind is None else await _connected(self.behind)
-        if behind is None:
+        place = None if self.behind is None else await place_behind(self.behind)
+        if place is None:
             camera.send_text(packed(Refused(Refusal.BUSY, _BUSY)).encode())
             camera.send_close(1013)
             stranger.writer.write(b"".join(camera.data_to_send()))
             return
-        with _aborted_at_the_end(behind.writer):
+        async with way_behind(place) as behind:
             behind.writer.write(said)
             self._unfinished.pop(task, None)
-            await _joined(stranger, behind, lengths)
+            await joined(stranger, behind, lengths)
 
 
 def one_place(address: str) -> str:
@@ -306,82 +242,13 @@ def have_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-class _Health:
-    """Whether behind is well: asked for once in KNOWN_S, however many want to know. For one event loop's thread."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.answer: asyncio.Future[HTTPStatus] = loop.create_future()  # the last one, which may be still to come
-        self.answer.set_result(HTTPStatus.SERVICE_UNAVAILABLE)
-        self._old_s = -math.inf  # when it is to be asked for again
-
-    async def status(self, port: int | None) -> HTTPStatus:
-        """Return what is answered at a port of this machine; None: nobody is there yet."""
-        if port is None:
-            return HTTPStatus.SERVICE_UNAVAILABLE
-        if self.answer.done() and self._loop.time() >= self._old_s:
-            self.answer = self._loop.create_task(self._ask(port))
-        return await asyncio.shield(self.answer)  # the others want it still when one who waits is ended
-
-    async def _ask(self, port: int) -> HTTPStatus:
-        try:
-            return await _health(port)
-        finally:
-            self._old_s = self._loop.time() + KNOWN_S
-
-
-async def _health(port: int) -> HTTPStatus:
-    """Return what is answered behind to whether it is well."""
-    ask = b"GET " + HEALTH.encode() + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-    found = await _asked(port, ask)
-    if found is None:
-        return HTTPStatus.SERVICE_UNAVAILABLE
-    with _aborted_at_the_end(found[0].writer):
-        with contextlib.suppress(OSError, TimeoutError, EOFError):  # nobody cuts off what he asked for
-            await asyncio.wait_for(found[0].reader.readexactly(LARGEST_HEAD), CLOSE_S)
-        well = found[1].split(b" ")[1:2] == [b"200"]
-        return HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
-
-
-async def _connected(port: int) -> _Pipe | None:
-    """Return a connection behind that is a WebSocket; None where there is none to be had."""
-    asking = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}{PATH}"))
-    asking.send_request(asking.connect())
-    found = await _asked(port, b"".join(asking.data_to_send()))
-    if found is None:
-        return None
-    behind, head = found
-    asking.receive_data(head)
-    if asking.handshake_exc is None and asking.state is State.OPEN:
-        return behind
-    behind.writer.transport.abort()
-    return None
-
-
-async def _asked(port: int, request: bytes) -> tuple[_Pipe, bytes] | None:
-    """Return a connection to a port of this machine, and the head of its answer to a request; None without one."""
-    try:
-        behind = _Pipe(*await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port, limit=_CHUNK), BEHIND_S))
-    except (OSError, TimeoutError):
-        return None
-    try:
-        behind.writer.write(request)
-        return behind, await asyncio.wait_for(behind.reader.readuntil(b"\r\n\r\n"), BEHIND_S)
-    except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError):
-        behind.writer.transport.abort()
-        return None
-    except BaseException:
-        behind.writer.transport.abort()
-        raise
-
-
 async def _first_message(reader: asyncio.StreamReader, lengths: MessageLengths) -> bytes:
     """Return what a camera says until its first message is whole. Raises MessageTooLarge, EOFError where none is."""
     said = bytearray()
     while not lengths.whole:
         if len(said) > 2 * LARGEST_TEXT:  # with much else between its frames
             raise MessageTooLarge
-        if not (data := await reader.read(_CHUNK)):
+        if not (data := await reader.read(CHUNK)):
             raise EOFError
         lengths.take(data)
         if lengths.closes and not lengths.whole:
@@ -390,59 +257,13 @@ async def _first_message(reader: asyncio.StreamReader, lengths: MessageLengths) 
     return bytes(said)
 
 
-async def _joined(stranger: _Pipe, behind: _Pipe, lengths: MessageLengths) -> None:
-    """Hand over what each side says until one ends. lengths: of the camera's messages."""
-    answers = MessageLengths(_ANY, _ANY)  # for their end alone
-    both = [
-        asyncio.ensure_future(_handed_over(behind.reader, stranger.writer, answers)),
-        asyncio.ensure_future(_handed_over(stranger.reader, behind.writer, lengths)),
-    ]
-    try:
-        done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if any(isinstance(one.exception(), MessageTooLarge) for one in done):
-            stranger.writer.write(_TOO_LARGE)
-        for one in done:
-            if (error := one.exception()) is not None and not isinstance(error, MessageTooLarge):
-                raise error
-    finally:
-        for one in both:
-            one.cancel()
-        await asyncio.gather(*both, return_exceptions=True)
-
-
-async def _handed_over(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lengths: MessageLengths) -> None:
-    """Hand over until one side ends, takes nothing for STALLED_S, or has closed CLOSE_S ago. Raises MessageTooLarge."""
-    with contextlib.suppress(OSError, TimeoutError):
-        while data := await asyncio.wait_for(reader.read(_CHUNK), CLOSE_S if lengths.closes else None):
-            lengths.take(data)
-            writer.write(data)
-            async with asyncio.timeout(STALLED_S):  # wait_for makes a task of each
-                await writer.drain()
-
-
 async def _answer(writer: asyncio.StreamWriter, status: HTTPStatus, text: bytes) -> None:
     """Answer a request, the only one of its connection."""
     length = f"Content-Type: text/plain\r\nContent-Length: {len(text)}"
     if status is HTTPStatus.UPGRADE_REQUIRED:
         length += "\r\nUpgrade: websocket"
     writer.write(f"HTTP/1.1 {status.value} {status.phrase}\r\n{length}\r\nConnection: close\r\n\r\n".encode() + text)
-    await _ended(writer)
-
-
-async def _ended(writer: asyncio.StreamWriter) -> None:
-    """End a connection in order, if the other side has time for it."""
-    writer.close()
-    with contextlib.suppress(OSError, TimeoutError):
-        await asyncio.wait_for(writer.wait_closed(), 2.0)
-
-
-@contextlib.contextmanager
-def _aborted_at_the_end(writer: asyncio.StreamWriter) -> Iterator[None]:
-    """Hold nothing of a connection after the body."""
-    try:
-        yield
-    finally:
-        writer.transport.abort()
+    await ended(writer)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -1,12 +1,14 @@
 """An engine server as an ASGI application: lets cameras in, takes their pictures, answers with translations.
 
-Whoever hosts it (Ray Serve; in the tests a plain web server) ends TLS before it. It keeps no picture, writes none to a
-disk, and logs neither pictures nor prompts nor tokens.
+Whoever hosts it (Ray Serve; in the tests a plain web server) ends TLS before it; a front on this machine has a camera's
+messages go past that host (vcam.remote.side_door). It keeps no picture, writes none to a disk, and logs neither
+pictures nor prompts nor tokens.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +17,11 @@ from typing import Any
 from vcam.remote.admission import Admitted
 from vcam.remote.clients import ClientBook
 from vcam.remote.codecs import codecs
+from vcam.remote.exchange import ServerCounts, Serving
 from vcam.remote.host import EngineHost
 from vcam.remote.protocol import HEALTH, PATH, Refusal, Refused
-from vcam.remote.session import CameraSession, Receive, Send, ServerCounts, Serving
+from vcam.remote.session import CameraSession
+from vcam.remote.side_door import CameraWay, Receive, Send, SideDoor
 
 MOST_WAITING = 512  # connections that have not said who they are
 CROWDED = Refused(Refusal.BUSY, "the server is busy: too many connect at once")
@@ -65,13 +69,16 @@ class EngineServer:
             await send({"type": "websocket.close", "code": 1013})
             return
         self.counts.connected += 1
-        session = CameraSession(self._serving, receive, send)
-        try:
-            await send({"type": "websocket.accept"})
-            said = await self._hello(session)
-        except (TimeoutError, OSError):
-            return
-        await session.serve(said)
+        with contextlib.closing(SideDoor()) as door:
+            way = CameraWay(door, receive, send)
+            try:
+                await send({"type": "websocket.accept", "headers": door.headers})
+                session = CameraSession(self._serving, way)
+                await session.serve(await self._hello(session))
+            except (TimeoutError, OSError):
+                return
+            finally:
+                await way.close()
 
     async def _hello(self, session: CameraSession) -> Admitted | Refused:
         """Return what the camera says first; where too many have said nothing yet, the oldest of them gives way."""

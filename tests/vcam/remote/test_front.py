@@ -23,9 +23,13 @@ from websockets.utils import accept_key
 from tests.support.engine_server import wait_long
 from tests.support.patience import PATIENCE_S, until
 from vcam.errors import MessageTooLarge, RemoteError
+from vcam.remote import behind as behind_module
 from vcam.remote import front as front_module
+from vcam.remote import pipes
+from vcam.remote.allowance import HANDSHAKES, HANDSHAKES_AT_ONCE, LONGEST_TURN_S, HandshakePace
 from vcam.remote.certificate import Certificate, made_certificate
-from vcam.remote.front import Front, MessageLengths, _listening, have_many_files, one_place
+from vcam.remote.front import Front, _listening, have_many_files, one_place
+from vcam.remote.lengths import MessageLengths
 from vcam.remote.protocol import LARGEST_PICTURE, LARGEST_TEXT, PATH
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
@@ -241,7 +245,8 @@ def test_one_request_is_all_that_a_connection_may_say(
 ) -> None:
     """Ray's proxy goes on listening after an answer: whatever came there would be any request to any application."""
     behind.answer = WELL
-    monkeypatch.setattr(front_module, "CLOSE_S", 0.05)
+    monkeypatch.setattr(pipes, "CLOSE_S", 0.05)
+    monkeypatch.setattr(behind_module, "ANSWER_S", 0.05)
     with secured(front) as one:
         one.sendall(request_ + b"GET /-/routes HTTP/1.1\r\nHost: x\r\n\r\n")
         told = ended(one)
@@ -309,7 +314,7 @@ def test_who_never_says_a_first_message_is_ended(front: Front, behind: Behind, m
 def test_who_stays_though_behind_has_closed_is_ended(
     front: Front, behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front_module, "CLOSE_S", 0.05)
+    monkeypatch.setattr(pipes, "CLOSE_S", 0.05)
     with secured(front) as one:
         agreed(one)
         one.sendall(frame(b"hello"))
@@ -321,9 +326,9 @@ def test_who_stays_though_behind_has_closed_is_ended(
 def test_health_is_asked_for_with_nothing_of_the_request(
     front: Front, behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front_module, "KNOWN_S", 0.0)
+    monkeypatch.setattr(behind_module, "KNOWN_S", 0.0)
     for answer, status, text in ((WELL, b"200 OK", b"well\n"), (MISSING, b"503 Service Unavailable", b"not well\n")):
-        behind.answer = answer.ljust(front_module.LARGEST_HEAD + len(answer))  # more than is listened to
+        behind.answer = answer.ljust(behind_module.LARGEST_ANSWER + len(answer))  # more than is listened to
         with secured(front) as one:
             one.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX: y\r\nContent-Length: 9\r\n\r\nGET / HTT")
             told = ended(one)
@@ -335,8 +340,8 @@ def test_health_is_asked_for_with_nothing_of_the_request(
 def test_health_is_asked_for_once_however_many_want_to_know(
     front: Front, behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front_module, "KNOWN_S", PATIENCE_S)
-    behind.answer = WELL.ljust(front_module.LARGEST_HEAD + len(WELL))  # or more would be waited for
+    monkeypatch.setattr(behind_module, "KNOWN_S", PATIENCE_S)
+    behind.answer = WELL.ljust(behind_module.LARGEST_ANSWER + len(WELL))  # or more would be waited for
     for _ in range(3):
         with secured(front) as one:
             one.sendall(HEALTH)
@@ -412,7 +417,7 @@ def test_a_message_that_is_too_large_ends_the_connection_before_it_comes(
 def test_who_does_not_read_is_ended_and_what_is_for_him_is_not_kept(
     front: Front, behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front_module, "STALLED_S", 0.2)
+    monkeypatch.setattr(pipes, "STALLED_S", 0.2)
     with secured(front) as one:
         agreed(one)
         one.sendall(frame(b"hello"))
@@ -541,3 +546,42 @@ def test_the_server_takes_as_many_files_as_it_may_have(monkeypatch: pytest.Monke
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (few + 1, before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_an_address_that_connects_again_and_again_waits_its_turn_and_costs_no_other_one_anything() -> None:
+    pace = HandshakePace()
+    assert [pace.wait_s("greedy", 10.0) for _ in range(HANDSHAKES_AT_ONCE)] == [0.0] * HANDSHAKES_AT_ONCE
+    waits = [pace.wait_s("greedy", 10.0) for _ in range(1000)]
+    taken = [one for one in waits if one is not None]
+    assert taken == pytest.approx([(1 + number) / HANDSHAKES for number in range(len(taken))])
+    assert LONGEST_TURN_S - 1.1 / HANDSHAKES < taken[-1] <= LONGEST_TURN_S
+    assert pace.wait_s("other", 10.0) == 0.0
+    later = pace.wait_s("greedy", 11.0)
+    assert later == pytest.approx(LONGEST_TURN_S - 1.0 + 1 / HANDSHAKES)  # who was not taken has taken no turn
+    assert pace.wait_s("greedy", 100.0) == 0.0
+
+
+def test_the_places_that_are_remembered_are_not_without_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vcam.remote.allowance.MOST_PLACES", 2)
+    monkeypatch.setattr("vcam.remote.allowance.HANDSHAKES_AT_ONCE", 1)
+    pace = HandshakePace()
+    assert [pace.wait_s(place, 10.0) for place in "aba"] == [0.0, 0.0, 1 / HANDSHAKES]
+    assert [pace.wait_s(place, 10.0) for place in "cab"] == [0.0, pytest.approx(2 / HANDSHAKES), 0.0]
+
+
+def test_connections_of_an_address_beyond_its_pace_are_not_secured_and_the_log_says_so(
+    front: Front, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(front._pace, "wait_s", lambda place, now_s: None if place == "127.0.0.1" else 0.01)
+    with caplog.at_level("WARNING", "vcam.serve"):
+        for _ in range(2):
+            with plain(front) as one:
+                assert ended(one) == b""
+    assert [one.getMessage() for one in caplog.records] == [
+        f"an address connects more than {HANDSHAKES} times a second: some of its connections are not taken"
+    ]
+    other = socket.create_connection(("127.0.0.1", front.port), PATIENCE_S, source_address=("127.0.0.2", 0))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with context.wrap_socket(other) as secured_one:
+        agreed(secured_one)
