@@ -113,11 +113,12 @@ def test_a_graph_that_is_refused_is_told_and_the_picture_goes_on(machine: Tensor
         ends(camera, "eager")
 
 
-def test_a_wrong_engine_is_not_taken_and_not_built_again(machine: TensorRtMachine) -> None:
-    with Camera(machine, STAND_IN_FAULT="wrong") as camera:
+@pytest.mark.parametrize("runtime", ["auto", "tensorrt"])
+def test_a_wrong_engine_is_not_taken_and_not_built_again(machine: TensorRtMachine, runtime: str) -> None:
+    with Camera(machine, runtime=runtime, STAND_IN_FAULT="wrong") as camera:
         camera.until(lambda s: says(s.notes, "tiny is wrong: worst of 12 frames 9"))
         ends(camera, "eager")
-    with Camera(machine, STAND_IN_FAULT="wrong") as camera:
+    with Camera(machine, runtime=runtime, STAND_IN_FAULT="wrong") as camera:
         again = camera.until(lambda s: s.translated > 2)
         assert says(again.notes, "the TensorRT engine is wrong: worst of 12 frames"), again.notes
         assert says(again.notes, "running eager; vcam engines build --again makes another")

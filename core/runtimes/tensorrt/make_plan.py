@@ -52,18 +52,19 @@ def build(resolved: Resolved, report: Report, wanted: Callable[[], bool] = lambd
     report(f"loading the model; it takes up to {in_gb(needed.ram)} of RAM, {in_gb(needed.disk)} of the disk", 0.0)
     library = libraries.named(key.machine.library)
     with on_device(settings.device), cache.scratch(folder) as made_in:
+        # TensorRT for RTX asks a GPU for its part in a plan that can be refitted; there is none for another's card. And
+        # LoRAs are built in only where the library has refused to put them into a plan
+        refittable = resolved.tensorrt.machine is not None and not key.loras
         with quiet():
-            # TensorRT for RTX asks a GPU for its part in a plan that can be refitted; there is none for another's card
-            ahead = resolved.tensorrt.machine is None
-            made = export(resolved, library, made_in, report, refittable=not ahead)
+            made = export(resolved, library, made_in, report, refittable=refittable)
         timing = cache.timing_cache(key.machine, folder)
         options = building.BuildOptions(
-            getattr(torch, settings.dtype), key.machine.capability, refittable=not ahead, timing=timing
+            getattr(torch, settings.dtype), key.machine.capability, refittable=refittable, timing=timing
         )
         try:
             files = _build(library, made, options, report, wanted)
         except BuildRefused:
-            if not library.portable or ahead:
+            if not library.portable or not refittable:
                 raise
             report(f"{library.name} builds no engine that LoRAs can be put into; building one without", 0.1)
             options = replace(options, refittable=False)

@@ -17,14 +17,15 @@ from onnx import TensorProto, helper
 from benchmarks import random_model
 from benchmarks.engines import Built, Network, built, exported, parsed, quantized
 from core.errors import PlanError, SettingsError
+from core.plans import CachedPlan
 from core.runtimes.choice import for_plan
 from core.runtimes.tensorrt import build as building
-from core.runtimes.tensorrt import library
+from core.runtimes.tensorrt import library, make_plan, readiness
 from core.runtimes.tensorrt.library import PORTABLE, RTX
-from core.settings import EngineSettings, Guidance, Policy
+from core.settings import EngineSettings, Guidance, Lora, Policy
 from tests.support.model_folders import make_folder, make_sdxl_folder
 from tests.support.small_models import smallest_sdxl_unet
-from tests.support.tensorrt_model import PLACES, tiny_unet
+from tests.support.tensorrt_model import PLACES, lora_file, tiny_unet
 from vcam.cli.main import main
 
 pytestmark = [
@@ -69,18 +70,78 @@ def test_the_included_model_is_built_for_turing_and_ada(included: Path, card: st
     assert 10e6 < engine.size < 60e6  # the weights, and what the card compiles at its first start
 
 
-@pytest.mark.parametrize(
-    ("changes", "form"),
-    [
-        ({"policy": Policy.MERGE, "steps": 1, "width": 96, "guidance": Guidance.ONETIME_NEGATIVE}, RTX),
-        ({"policy": Policy.FIFO, "steps": 4, "slots": 2}, BESIDE),
-    ],
-    ids=["merge", "beside"],
-)
-def test_every_form_of_the_bank_is_built_for_turing(
-    tiny: Path, tmp_path: Path, changes: dict[str, object], form: library.Library
+def plainly(value: object) -> str:
+    """A setting as a part of a test's name."""
+    if isinstance(value, library.Library):
+        return "beside" if value is BESIDE else "newest"
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+# each form of the bank with each number of steps; sizes, guidance and slots spread over them
+EVERY_SETTING = [
+    (RTX, Policy.FIFO, 1, (256, 256), Guidance.NONE, 1),
+    (RTX, Policy.FIFO, 2, (768, 768), Guidance.FULL, 2),
+    (RTX, Policy.FIFO, 4, (384, 256), Guidance.ONETIME_NEGATIVE, 1),
+    (BESIDE, Policy.FIFO, 1, (512, 512), Guidance.SELF_NEGATIVE, 2),
+    (BESIDE, Policy.FIFO, 2, (384, 384), Guidance.NONE, 1),
+    (BESIDE, Policy.FIFO, 4, (256, 256), Guidance.FULL, 2),
+    (RTX, Policy.MERGE, 1, (768, 768), Guidance.ONETIME_NEGATIVE, 1),
+    (RTX, Policy.MERGE, 2, (384, 256), Guidance.SELF_NEGATIVE, 1),
+    (RTX, Policy.MERGE, 4, (512, 512), Guidance.NONE, 1),
+    (RTX, Policy.OFF, 1, (384, 384), Guidance.FULL, 1),
+    (RTX, Policy.OFF, 2, (512, 512), Guidance.ONETIME_NEGATIVE, 1),
+    (RTX, Policy.OFF, 4, (768, 768), Guidance.SELF_NEGATIVE, 1),
+]
+
+
+@pytest.mark.parametrize(("form", "policy", "steps", "size", "guidance", "slots"), EVERY_SETTING, ids=plainly)
+def test_every_setting_is_built_for_turing(
+    tiny: Path,
+    tmp_path: Path,
+    form: library.Library,
+    policy: Policy,
+    steps: int,
+    size: tuple[int, int],
+    guidance: Guidance,
+    slots: int,
 ) -> None:
+    width, height = size
+    changes = {"policy": policy, "steps": steps, "width": width, "height": height, "guidance": guidance, "slots": slots}
     builds_for_turing(tiny, tmp_path, changes, form)
+
+
+def test_a_set_of_loras_gets_an_engine_and_a_key_of_its_own(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a card whose library makes no engine that can be refitted: without a GPU, the real one makes none."""
+    monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(tmp_path / "engines"))
+    monkeypatch.setattr(readiness, "DEVICES", ("cpu",))
+    monkeypatch.setattr(readiness, "_capability", lambda device: "8.9")
+    monkeypatch.setattr(library, "installed", lambda: [RTX])
+    wanted = EngineSettings(str(tiny), 64, 64, 1, Policy.OFF, device="cpu", dtype="float16")
+    told: list[str] = []
+
+    def build(loras: tuple[Lora, ...]) -> CachedPlan:
+        state = for_plan(replace(wanted, loras=loras)).tensorrt
+        assert state.plan is None, "another engine would show something else"
+        return make_plan.build(for_plan(replace(wanted, loras=loras)), lambda text, share: told.append(text))
+
+    plain = build(())
+    assert [text for text in told if "builds no engine that LoRAs can be put into" in text]
+    assert plain.manifest is not None
+    assert not plain.manifest.refittable
+    told.clear()
+    lora = Lora(str(lora_file(tmp_path / "one.safetensors")), 1.0)
+    styled = build((lora,))
+    assert not [text for text in told if "builds no engine that LoRAs" in text], "known, and not tried again"
+    assert styled.manifest is not None
+    assert styled.manifest.key == replace(plain.manifest.key, loras=styled.manifest.key.loras)
+    assert styled.manifest.key.loras
+    assert styled.manifest.files != plain.manifest.files
+    assert for_plan(wanted).tensorrt.plan == plain
+    assert for_plan(replace(wanted, loras=(lora,))).tensorrt.plan == styled
+    for others in ((replace(lora, weight=0.5),), (lora, lora)):
+        assert for_plan(replace(wanted, loras=others)).tensorrt.plan is None
 
 
 def builds_for_turing(model: Path, folder: Path, changes: dict[str, object], form: library.Library) -> None:

@@ -399,10 +399,16 @@ def test_no_picture_is_shown_by_weights_that_were_changed_in_part(
         engine.use_loras((lora,))
     with pytest.raises(errors.PlanError, match="weights could not be changed"):
         engine.translate(picture)
-    state = resolve(replace(wanted, loras=(lora,))).tensorrt  # the next start has one built with the LoRA in it
+    with_lora = replace(wanted, loras=(lora,))
+    state = resolve(with_lora).tensorrt  # the next start has one built with the LoRA in it
     assert state.plan is None
     assert state.key is not None
     assert state.key.loras
+    ensure_plan(for_plan(with_lora), silent)
+    ours, eager = (Engine(replace(with_lora, runtime=one), Look()) for one in (Runtime.TENSORRT, Runtime.EAGER))
+    assert ours.settings.runtime is Runtime.TENSORRT
+    assert apart(ours, eager, film(eager, 1)[0]) <= 1
+    assert not ours.changes_loras
 
 
 @pytest.mark.parametrize("version", ["1.7.1.116"])
