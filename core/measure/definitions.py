@@ -31,7 +31,7 @@ DEFINITIONS = (
         "and forth f",
         "StreamV2V (arXiv 2405.15757), section 5.1, after Lai et al., ECCV 2018; visibility: Sundaram et al., "
         "ECCV 2010; "
-        "flow: DIS (Kroeger et al., ECCV 2016) or RAFT (Teed and Deng, ECCV 2020)",
+        "flow: DIS (Kroeger et al., ECCV 2016), Farneback's (SCIA 2003) or RAFT (Teed and Deng, ECCV 2020)",
         "An output that does nothing scores best: read it beside the edit strength and `warp_error_input`.",
     ),
     Definition(

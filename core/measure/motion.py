@@ -38,6 +38,21 @@ def dis_flow() -> OpticalFlow:
     return flow
 
 
+def farneback_flow() -> OpticalFlow:
+    """Return OpenCV's flow by polynomial expansion (Farneback, SCIA 2003), on grey levels.
+
+    It looks for motion in another way than dense inverse search: what is mixed along that flow (core.steadying) may be
+    judged by this one.
+    """
+
+    def flow(a: Pixels, b: Pixels) -> Floats:
+        nothing_known = np.zeros((*a.shape[:2], 2), np.float32)
+        found = cv2.calcOpticalFlowFarneback(_grey(a), _grey(b), nothing_known, 0.5, 5, 13, 5, 7, 1.5, 0)
+        return cast(Floats, found)
+
+    return flow
+
+
 def raft_weights(given: Path | None = None) -> Path:
     """Return the file of RAFT's weights: that given, else the first in torch's own cache. Raises MetricError."""
     if given is None:

@@ -240,6 +240,7 @@ def _add_suite(suite: argparse.ArgumentParser) -> None:
     )
     suite.add_argument("--claims", type=Path, metavar="FILE", help="JSON: frames per second that others claim")
     suite.add_argument("--frames", type=int, default=64, metavar="N", help="of each clip (64; 0: all)")
+    suite.add_argument("--noise", type=float, default=0.0, metavar="S", help="sigma of noise added, grey levels (0)")
     suite.add_argument("--side", type=int, metavar="N", help="measured at about N x N pixels (the model's own)")
     suite.add_argument("--model", metavar="M", help="a name of `vcam models`, or a diffusers folder")
     suite.add_argument("--steps", type=int, metavar="N", help="denoising steps (the model's)")
@@ -254,7 +255,7 @@ def _add_suite(suite: argparse.ArgumentParser) -> None:
 
 
 def _add_flow_and_clip(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--flow", default="dis", metavar="FLOW", help="dis, raft or raft:WEIGHTS.pth (dis)")
+    parser.add_argument("--flow", default="dis", metavar="FLOW", help="dis, farneback, raft or raft:WEIGHTS.pth (dis)")
     parser.add_argument(
         "--clip", metavar="CLIP", help="compare by CLIP: `clip` (vcam models download clip) or a folder (a stand-in)"
     )

@@ -222,6 +222,7 @@ def _suite(args: argparse.Namespace) -> int:
         flow=args.flow,
         clip=args.clip,
         faces=args.faces,
+        noise=args.noise,
     )
     with decoders_in_log():
         made = make_report(plan, args.out, read_claims(args.claims))

@@ -79,7 +79,7 @@ class EvalReport:
 class Asked:
     """What is measured, and how.
 
-    flow: `dis`, `raft` or `raft:FILE`. clip: a folder or `clip`, else the stand-ins. prompt: with which the output was
+    flow: `dis`, `farneback`, `raft` or `raft:FILE`. clip: a folder or `clip`, else the stand-ins. prompt: with which the output was
     made. frames: only the first so many. framing: with which the output was made of the source. region: where its
     style is. delay: of the output, pictures; None: estimated. fit: how an output of another shape shows its source.
     faces: None: where the model for them is here.
@@ -234,10 +234,12 @@ def reference_for(prompt: str, size: tuple[int, int]) -> Reference:
 
 
 def flow_named(name: str) -> motion.OpticalFlow:
-    """Return the optical flow of that name: dis, raft or raft:FILE. Raises VcamError, MetricError."""
+    """Return the optical flow of that name: dis, farneback, raft or raft:FILE. Raises VcamError, MetricError."""
     kind, _, weights = name.partition(":")
-    if kind == "dis" and not weights:
+    if name == "dis":
         return motion.dis_flow()
+    if name == "farneback":
+        return motion.farneback_flow()
     if kind == "raft":
         return motion.raft_flow(Path(weights) if weights else None)
-    raise VcamError(f"flow is {name!r}; it must be dis, raft or raft:FILE")
+    raise VcamError(f"flow is {name!r}; it must be dis, farneback, raft or raft:FILE")

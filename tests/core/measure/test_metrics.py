@@ -36,7 +36,7 @@ from core.measure.metrics import (
     pair_warp_error,
     warp_error,
 )
-from core.measure.motion import Motion, OpticalFlow, dis_flow, motion, raft_flow, warped
+from core.measure.motion import Motion, OpticalFlow, dis_flow, farneback_flow, motion, raft_flow, warped
 
 HEIGHT, WIDTH = 120, 160
 
@@ -83,18 +83,20 @@ def known(back: tuple[float, float]) -> Motion:
 # ------------------------------------------------------------------------------------------------ flow and warp
 
 
+@pytest.mark.parametrize("flow", [dis_flow, farneback_flow])
 @pytest.mark.parametrize("shift", [(0, 0), (3, 0), (0, -4), (2.5, 1.25), (-6, 5)])
-def test_dis_finds_a_known_shift(shift: tuple[float, float]) -> None:
+def test_a_known_shift_is_found(shift: tuple[float, float], flow: Callable[[], OpticalFlow]) -> None:
     before, now = pan(2, *shift)
-    seen = motion(before, now, dis_flow())
+    seen = motion(before, now, flow())
     inner = seen.back[20:-20, 20:-20]
     assert np.abs(inner - np.array([-shift[0], -shift[1]])).mean() < 0.15
     assert seen.visible[20:-20, 20:-20].mean() > 0.97
 
 
-def test_dis_finds_a_known_rotation() -> None:
+@pytest.mark.parametrize("flow", [dis_flow, farneback_flow])
+def test_a_known_rotation_is_found(flow: Callable[[], OpticalFlow]) -> None:
     before, now = turning(2, 2.0)
-    seen = motion(before, now, dis_flow())
+    seen = motion(before, now, flow())
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     cx, cy, angle = 200 - 120, 200 - 140, np.deg2rad(2.0)  # counter-clockwise on the screen
     dx, dy = x - cx, y - cy

@@ -20,6 +20,7 @@ from vcam.settings.toml_schema import did_you_mean, listed
 from vcam.video.media import VIDEO_SUFFIXES, reason
 
 _BANKS = (*Policy, *(one for one in BankPreset if one is not BankPreset.OWN))
+MOST_NOISE = 64.0  # grey levels; in more nothing is seen
 FORMAT = 2  # of the cells' files; another makes all of them anew
 _ENGINE = get_type_hints(EngineOptions)  # each `X | None`
 _LOOK = get_type_hints(Look)
@@ -80,7 +81,8 @@ class SuiteCell:
 class SuitePlan:
     """What is measured, and how: frames of each clip (None: all), at about side x side pixels, by which flow and CLIP.
 
-    faces: whether they are looked for; None: where the model is here.
+    faces: whether they are looked for; None: where the model is here. noise: sigma of the noise that is added to the
+    clips at that size, grey levels. Raises OptionError.
     """
 
     clips: tuple[Path, ...]
@@ -94,6 +96,15 @@ class SuitePlan:
     flow: str = "dis"
     clip: str | None = None
     faces: bool | None = None
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise <= MOST_NOISE:
+            raise OptionError(f"--noise is {self.noise:g}; it must be from 0 to {MOST_NOISE:g} grey levels")
+        if self.noise and self.others:
+            raise OptionError(
+                f"--noise with {self.others[0].name}'s films: those were made of the clips as they are; leave out one"
+            )
 
     def cells(self) -> list[SuiteCell]:
         """Return all cells, clip by clip: its motion is found once."""

@@ -79,6 +79,7 @@ def gathered(
             "others": [one.name for one in plan.others],
             "frames": plan.frames,
             "side": plan.side,
+            "noise": plan.noise,
             "flow": plan.flow,
             "consistency_by": f"clip:{plan.clip}" if plan.clip else "descriptor",
             "model": next((cell.settings.model for cell in plan.cells() if cell.settings), None),

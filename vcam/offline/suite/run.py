@@ -125,6 +125,7 @@ def carry_out(
         "faces": faces is not None,
         "program": metadata.version("streamv2v-camera"),
         "measured_by": [sha256_of(path) for path in _files_of_instruments(plan)],
+        **({"noise": plan.noise} if plan.noise else {}),
     }
     keys = [cell.key(hashes, by) for cell in cells]
     place = _Workplace(plan, lab, faces, noted, note, Clip(plan.clip) if plan.clip else None)
@@ -302,8 +303,17 @@ def _source(clip: Path, framing: Framing | None, place: _Workplace) -> tuple[lis
         taken = [resized(one.rgb, *size) for one in itertools.islice(pictures, place.plan.frames)]
         if not taken:
             raise VcamError(f"{clip}: not one picture can be read")
-        place.clip, place.motions = (clip, framing, taken), []
+        place.clip, place.motions = (clip, framing, noisy(taken, place.plan.noise)), []
     return place.clip[2], media.rate
+
+
+def noisy(pictures: list[Pixels], sigma: float) -> list[Pixels]:
+    """Return the pictures with a sensor's noise of that sigma, grey levels; always the same noise."""
+    if sigma == 0:
+        return pictures
+    random = np.random.default_rng(0)
+    noised = [one + random.normal(0, sigma, one.shape) for one in pictures]
+    return [np.rint(one).clip(0, 255).astype(np.uint8) for one in noised]
 
 
 def _motions(source: list[Pixels], place: _Workplace, means: Means) -> list[Motion] | None:
@@ -326,10 +336,11 @@ def _engine(settings: EngineSettings, look: Look, place: _Workplace) -> EngineLi
 
 def _source_files(clip: Path, digest: str, place: _Workplace, folder: Path) -> dict[str, str]:
     """Keep a clip's own pictures as those of a cell; return the names of strip and film."""
-    names = {"strip": f"{digest[:20]}.jpg", "shown": f"{digest[:20]}.mp4"}
+    stem = digest[:20] + (f"-noise-{place.plan.noise:g}" if place.plan.noise else "")
+    names = {"strip": f"{stem}.jpg", "shown": f"{stem}.mp4"}
     if not (folder / names["shown"]).exists() or not (folder / names["strip"]).exists():
         pictures, rate = _source(clip, None, place)
-        _keep(pictures, rate, folder / digest[:20], probe(clip))
+        _keep(pictures, rate, folder / stem, probe(clip))
     return names
 
 

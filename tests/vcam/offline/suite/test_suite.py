@@ -181,6 +181,33 @@ def test_what_changed_is_made_anew(whole: tuple[MadeReport, Path], clips: tuple[
     assert len({row["key"] for row in other.result["rows"]} & {row["key"] for row in whole[0].result["rows"]}) == 0
 
 
+def test_noise_is_added_to_the_clips_and_told(
+    whole: tuple[MadeReport, Path], clips: tuple[Path, ...], tmp_path: Path
+) -> None:
+    asked = plan(clips[:1], profiles=(PALE,), settings=SETTINGS[:1], noise=8.0)
+    noised, again = (made(asked, folder).result for folder in (tmp_path / "out", tmp_path / "again"))
+    plain = next(row for row in whole[0].result["rows"] if row["clip"] == "walk.mp4" and row["profile"] == "pale")
+    row = noised["rows"][0]
+    assert noised["asked"]["noise"] == 8
+    # of noise without a flow's part in it: two pictures' noise, of which the warp smooths one a little
+    gained = row["figures"]["warp_error_input"] - plain["figures"]["warp_error_input"]
+    assert 64 < gained < 1.2 * 2 * 64
+    assert row["key"] != plain["key"]
+    assert noised["sources"]["walk.mp4"]["shown"] != whole[0].result["sources"]["walk.mp4"]["shown"]
+    assert without_clock(noised) == without_clock(again), "it is the same noise each time"
+
+
+@pytest.mark.parametrize("sigma", [-1.0, 65.0, float("nan")])
+def test_noise_that_cannot_be_is_named(clips: tuple[Path, ...], sigma: float) -> None:
+    with pytest.raises(OptionError, match="--noise is"):
+        plan(clips, noise=sigma)
+
+
+def test_other_systems_films_were_made_without_noise(clips: tuple[Path, ...], tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--noise with CoDeF's films"):
+        plan(clips, noise=8.0, others=(OtherSystem("CoDeF", tmp_path),))
+
+
 # ------------------------------------------------------------------------------------------------ other systems
 
 
