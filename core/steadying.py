@@ -19,7 +19,9 @@ Floats = NDArray[np.float32]
 FLOW_SIDE = 256  # pixels of the shorter side at which motion is looked for; more takes long and finds no more
 QUIET = 2.0  # grey levels by which a sensor's noise and interpolation change the mean of some pixels
 UNSEEN = 8.0  # grey levels over that, from which on a point is not the one that was there before
-CRISPNESS = 0.2  # of the fine contrast that mixing costs, what is given back in the long run
+CRISP_STILL = 0.1  # of the fine contrast that mixing costs, what is given back in the long run where nothing moves
+CRISP_MOVING = 0.5  # and where something does: between pixels each mixing interpolates, and softens what it carries on
+MOVES = 0.3  # pixels from one picture to the next, from which on a point moves in full
 SOFTENS = 0.15  # of what mixing costs in the long run, what each picture adds: the first ones have lost little yet
 
 
@@ -27,12 +29,13 @@ class SourceMotion(NamedTuple):
     """How a source has moved.
 
     x, y: float32 [height, width], where each of its pixels was in the picture before. alike: 0..1, float32 [height,
-    width], whether it was seen there.
+    width], whether it was seen there. moves: 0..1, float32 [height, width], whether it has moved.
     """
 
     x: Floats
     y: Floats
     alike: Floats
+    moves: Floats
 
 
 def source_motion(source: Pixels, before: Pixels) -> SourceMotion:
@@ -48,33 +51,40 @@ def source_motion(source: Pixels, before: Pixels) -> SourceMotion:
     flow = search.calc(grey[0], grey[1], np.zeros((size[1], size[0], 2), np.float32))
     flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
     columns, rows = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-    x = flow[..., 0] * (width / size[0]) + columns
-    y = flow[..., 1] * (height / size[1]) + rows[:, None]
+    right, down = flow[..., 0] * (width / size[0]), flow[..., 1] * (height / size[1])
+    x, y = right + columns, down + rows[:, None]
     was = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     apart = cv2.absdiff(cv2.blur(source, (3, 3)), cv2.blur(was, (3, 3)))
     seen = cv2.blur(cv2.transform(apart.astype(np.float32), np.full((1, 3), 1 / 3, np.float32)), (5, 5))
-    return SourceMotion(x, y, np.clip(1 - (seen - QUIET) / UNSEEN, 0, 1, dtype=np.float32))
+    moves = np.minimum(cv2.magnitude(right, down) / MOVES, 1, dtype=np.float32)
+    return SourceMotion(x, y, np.clip(1 - (seen - QUIET) / UNSEEN, 0, 1, dtype=np.float32), moves)
 
 
-def crispness(mixes: int) -> float:
-    """Return what of the fine contrast is given back to the translation that is mixed after so many others."""
-    return CRISPNESS * (1 - (1 - SOFTENS) ** (mixes + 1))
+def lost(mixes: int) -> float:
+    """Return how much of what mixing costs in the long run a translation has lost that is mixed after so many others.
+
+    0 is nothing, 1 all of it.
+    """
+    return 1 - (1 - SOFTENS) ** (mixes + 1)
 
 
 def mixed(
-    output: Pixels, shown: Pixels, motion: SourceMotion, strength: float, crisp: float = CRISPNESS
+    output: Pixels, shown: Pixels, motion: SourceMotion, strength: float, lost: float = 1.0
 ) -> tuple[Pixels, Pixels]:
     """Return a translation mixed with the one before it along the motion: (to mix the next one with, to show).
 
     strength: the share of the one before where its point is seen, 0..1. What is shown has the fine contrast back that
-    mixing costs (crisp: how much, 0..1); what the next one is mixed with has not, or it would grow with every picture.
+    mixing costs (lost: how much of it has gone by now, 0..1), and more of it where something moves; what the next one
+    is mixed with has not, or it would grow with every picture.
     """
     was = cv2.remap(shown, motion.x, motion.y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     share = strength * motion.alike
     kept = np.asarray(cv2.blendLinear(was, output, share, 1 - share), np.uint8)
     soft = cv2.GaussianBlur(kept, (0, 0), 1.0)
-    sharp = np.asarray(cv2.addWeighted(kept, 1 + crisp, soft, -crisp, 0), np.uint8)
-    return kept, np.asarray(cv2.blendLinear(sharp, kept, share, 1 - share), np.uint8)
+    sharp = np.asarray(cv2.addWeighted(kept, 1 + CRISP_MOVING, soft, -CRISP_MOVING, 0), np.uint8)
+    still = CRISP_STILL / CRISP_MOVING
+    back = lost * share * (still + (1 - still) * motion.moves)
+    return kept, np.asarray(cv2.blendLinear(sharp, kept, back, 1 - back), np.uint8)
 
 
 class Steadying(NamedTuple):
@@ -112,5 +122,5 @@ class Steadying(NamedTuple):
         later = self._replace(before=self.sources[0], hold=max(self.hold - 1, 0))
         if motion is None or self.kept is None:
             return output, later._replace(kept=output.copy(), mixes=0)
-        kept, shown = mixed(output, self.kept, motion, strength, crispness(self.mixes))
+        kept, shown = mixed(output, self.kept, motion, strength, lost(self.mixes))
         return shown, later._replace(kept=kept, mixes=self.mixes + 1)

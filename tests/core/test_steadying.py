@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.steadying import Steadying, mixed, source_motion
+from core.steadying import SourceMotion, Steadying, mixed, source_motion
 
 Pixels = NDArray[np.uint8]
 HEIGHT, WIDTH = 96, 128
@@ -84,13 +87,34 @@ def fine(picture: Pixels) -> float:
     return float(np.abs(np.diff(picture.astype(float), axis=1)).mean())
 
 
+@functools.cache
+def texture(halves: int) -> Pixels:
+    """A picture of fine structure, so many half pixels further to the left."""
+    noise = np.random.default_rng(0).normal(0, 1, (2 * HEIGHT, 2 * WIDTH + 50)).astype(np.float32)
+    double = cv2.GaussianBlur(noise, (0, 0), 1.2)[::2, halves : halves + 2 * WIDTH : 2]
+    return np.repeat((127 + 110 * double)[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8)
+
+
 def test_the_first_pictures_are_no_sharper_than_those_to_come() -> None:
     # nothing moves and nothing flickers, so nothing is lost, and what is given back shows: it must not come at once
-    source = scene(0)
-    shown = run([source] * 40, [255 - source] * 40, HALF)
+    source, output = scene(0), texture(0)
+    shown = run([source] * 40, [output] * 40, HALF)
     gained = [fine(picture) / fine(shown[0]) - 1 for picture in shown]
     assert 0 <= gained[1] < 0.4 * gained[-1]
     assert gained[1] < gained[8] < gained[-1]
+
+
+@pytest.mark.parametrize(("halves", "most"), [(0, 1.06), (1, 1.15)])
+def test_what_moves_is_not_softer_for_the_interpolation_and_what_stands_is_no_sharper(halves: int, most: float) -> None:
+    # `halves` of a pixel from picture to picture: between two pixels is where interpolating costs most
+    x, y = np.meshgrid(np.arange(WIDTH, dtype=np.float32), np.arange(HEIGHT, dtype=np.float32))
+    seen = np.ones_like(x)
+    motion = SourceMotion(x + halves / 2, y, seen, seen * bool(halves))
+    kept = shown = texture(0)
+    for number in range(1, 20):
+        kept, shown = mixed(texture(halves * number), kept, motion, 0.6)
+    inside = (slice(None), slice(0, -20))  # what came in at the right was seen nowhere
+    assert 1 <= fine(shown[inside]) / fine(texture(halves * 19)[inside]) < most
 
 
 def test_after_a_change_of_look_sharpness_comes_back_little_by_little() -> None:

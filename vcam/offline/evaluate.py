@@ -79,10 +79,10 @@ class EvalReport:
 class Asked:
     """What is measured, and how.
 
-    flow: `dis`, `farneback`, `raft` or `raft:FILE`. clip: a folder or `clip`, else the stand-ins. prompt: with which the output was
-    made. frames: only the first so many. framing: with which the output was made of the source. region: where its
-    style is. delay: of the output, pictures; None: estimated. fit: how an output of another shape shows its source.
-    faces: None: where the model for them is here.
+    flow: `dis`, `farneback`, `raft` or `raft:FILE`. clip: a folder or `clip`, else the stand-ins. prompt: with which
+    the output was made. frames: only the first so many. framing: with which the output was made of the source. region:
+    where its style is. delay: of the output, pictures; None: estimated. fit: how an output of another shape shows its
+    source. faces: None: where the model for them is here.
     """
 
     flow: str = "dis"
