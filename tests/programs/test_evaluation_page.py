@@ -72,7 +72,7 @@ def test_a_report_is_kept_and_shown_with_spread_and_inputs(tmp_path: Path, monke
         "`0123456789abcdef`",
         "policy off",
         "20 (claimed)",
-        "not entered",
+        "102.99",
     ):
         assert text in page, text
 
@@ -110,3 +110,30 @@ def test_of_the_papers_rows_those_with_all_films_are_kept_and_shown(
     assert "2 translations a row: a, ink; b, ink." in page
     assert "A busy day." in page
     assert "| own |" not in page
+
+
+def test_the_default_is_compared_with_the_papers_bank_film_by_film() -> None:
+    found = report()
+    found["table"] = {"paper": found["table"]["off"], "default": found["table"]["default"]}
+    found["asked"]["noise"] = 8.0
+    found["rows"] = [
+        {
+            "clip": clip,
+            "profile": "ink",
+            "by": by,
+            "delay": 1,
+            "speed": None,
+            "figures": dict.fromkeys(FIGURES, 1.0) | {"warp_error": error},
+        }
+        for clip, by, error in (
+            ("walk.mp4", "paper", 10.0),
+            ("walk.mp4", "default", 5.0),
+            ("talk.mp4", "paper", 4.0),
+            ("talk.mp4", "default", 3.0),
+        )
+    ]
+    page = evaluation.document([evaluation.kept_of(found, "1 May 2026", "vcam suite", "")])
+    assert "| 1 profiles, flow dis, noise of sigma 8 added | 2 | -37.5 (-50.0 to -25.0) | +0.0" in page
+    assert "| walk.mp4 | 1 | -50.0 (-50.0 to -50.0) |" in page
+    assert "| **all** | 2 | -37.5 (-50.0 to -25.0) |" in page
+    assert "pixels, noise of sigma 8 added;" in page
