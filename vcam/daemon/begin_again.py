@@ -52,7 +52,12 @@ def begin_again(choice: Choice, status: Status, size: str) -> Again | None:
         open_panel=False,
         record=replace(choice.options.record, microphone=status.microphone),
     )
-    return Again(replace(before, size=wanted), before, choice.look)
+    return Again(replace(before, size=wanted, sink=_sink_again(choice.options.sink, status)), before, choice.look)
+
+
+def _sink_again(asked: str, status: Status) -> str:
+    """Return what the picture goes to next: the camera that `auto` found, not none where that refuses the size."""
+    return "camera" if asked == "auto" and not status.sink.startswith("none") else asked
 
 
 def changes_to(look: Look, wanted: Look) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class VirtualCamera:
             ) from error
         if sys.platform == "linux" and backend is None:
             device = device or find_device()
-            prepare_device(device)
+            prepare_device(device, size)
         self.size = size
         self._clock, self._reopen_s = clock, float("inf")
         self._opened = functools.partial(_open, pyvirtualcam, size, fps, device, backend)
@@ -143,11 +143,18 @@ def find_device() -> str:
     raise DeviceError("there is no v4l2loopback on this system")
 
 
-def prepare_device(path: str) -> None:
+def prepare_device(path: str, size: tuple[int, int]) -> None:
     """Make the device ready for a writer (0.12.7 refuses every one after the first); raises DeviceError."""
     if sys.platform == "linux":
         if users := v4l2.writers(path):  # the driver itself takes a second writer, and shows both in turns
             raise DeviceError(f"the virtual camera {path} is in use by {', '.join(users)}: close it there")
+        kept = v4l2.kept_size(path)
+        if kept is not None and kept != size:  # the driver would take them, and show damaged pictures
+            who = ", ".join(v4l2.holders(path)) or "another program"
+            raise DeviceError(
+                f"{who} has {path} open at {kept[0]}x{kept[1]}, and no camera changes its size meanwhile: "
+                "close it there, or keep to that size"
+            )
         try:
             if not v4l2.query(path).takes_output:
                 v4l2.heal(path)

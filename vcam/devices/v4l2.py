@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ _BUF_TYPE_OUTPUT = 2
 _CAP_CAPTURE = 0x1
 _CAP_OUTPUT = 0x2
 _NEXT_CTRL = 0x80000000
+_FORMAT = re.compile(r".{1,4}:(\d+)x(\d+)@")  # "YU12:640x480@30"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,16 @@ def links(device: Device, by: Path = Path("/dev/v4l")) -> tuple[str, ...]:
     """Return udev's own paths of the device (by-id, by-path)."""
     real = os.path.realpath(device.path)
     return tuple(str(link) for link in sorted(by.glob("by-*/*")) if os.path.realpath(link) == real)
+
+
+def kept_size(path: str, sysfs: Path = SYSFS) -> tuple[int, int] | None:
+    """Return width and height of a v4l2loopback device that somebody has open, None where it has no format.
+
+    As long as it is open, even when nobody writes, module 0.12 keeps the format of its last writer, says so, and shows
+    what another writer sends in another size as a damaged picture. Later modules say nothing without a writer.
+    """
+    found = _FORMAT.match(_read(sysfs / Path(os.path.realpath(path)).name / "format"))
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def heal(path: str) -> None:

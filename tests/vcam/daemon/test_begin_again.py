@@ -18,6 +18,7 @@ from tests.support.fake_sink import FakeSink
 from tests.support.patience import PATIENCE_S, until
 from tests.support.profile_files import write_profile
 from vcam.commands import ChangeLook, Command, Mirror, Panic, Pause, Resume, SendAt, Status, Stop, UseProfile
+from vcam.daemon.begin_again import begin_again
 from vcam.daemon.daemon import Daemon, RunParts, keep_running
 from vcam.errors import DeviceError, OptionError, VcamError
 from vcam.frames import FrameSink
@@ -167,9 +168,27 @@ def test_nonsense_is_refused(run: ResizedRun, size: str) -> None:
     ],
 )
 def test_what_it_would_cost_is_said(run: ResizedRun, changes: dict[str, Any], sink: str, words: str) -> None:
-    from vcam.daemon.begin_again import begin_again
-
     choice = run.daemons[-1].choice
     choice = replace(choice, options=replace(choice.options, sink=sink))
     with pytest.raises(VcamError, match=words):
         begin_again(choice, replace(run.status, **changes), "1280x720")
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "wanted"),
+    [
+        ("auto", "StreamV2V Camera (/dev/video2)", "camera"),
+        ("auto", "none", "auto"),
+        ("auto", "none, NDI (StreamV2V Camera)", "auto"),
+        ("none", "none", "none"),
+    ],
+)
+def test_a_camera_that_was_found_is_not_left_for_none_if_it_refuses_the_size(
+    run: ResizedRun, asked: str, found: str, wanted: str
+) -> None:
+    """`auto` takes none where the camera does not open: the picture would be gone for all other programs."""
+    choice = run.daemons[-1].choice
+    choice = replace(choice, options=replace(choice.options, sink=asked))
+    again = begin_again(choice, replace(run.status, sink=found), "1280x720")
+    assert again is not None
+    assert (again.options.sink, again.before.sink) == (wanted, asked)

@@ -180,7 +180,38 @@ def test_a_device_that_may_not_be_opened(monkeypatch: pytest.MonkeyPatch, error:
 
     monkeypatch.setattr(v4l2, "query", query)
     with pytest.raises(VcamError, match=words):
-        sinks.prepare_device("/dev/video9")
+        sinks.prepare_device("/dev/video9", SIZE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="v4l2loopback")
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [("YU12:640x480@30\n", (640, 480)), ("YUYV:320x240@1000/30\n", (320, 240)), ("", None), (None, None)],
+)
+def test_the_size_that_a_device_keeps_while_it_is_open(
+    tmp_path: Path, told: str | None, kept: tuple[int, int] | None
+) -> None:
+    from vcam.devices import v4l2
+
+    (tmp_path / "video7").mkdir()
+    if told is not None:
+        (tmp_path / "video7" / "format").write_text(told)
+    assert v4l2.kept_size("/dev/video7", tmp_path) == kept
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="v4l2loopback")
+def test_a_device_that_is_shown_in_another_size_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver takes them, and shows the pictures of the new size damaged."""
+    from vcam.devices import v4l2
+
+    monkeypatch.setattr(v4l2, "kept_size", lambda path: SIZE)
+    monkeypatch.setattr(v4l2, "holders", lambda path: ["zoom (pid 7)"])
+    monkeypatch.setattr(v4l2, "writers", lambda path: [])
+    ours = v4l2.Device("/dev/video7", "StreamV2V Camera", v4l2.LOOPBACK_DRIVER, "platform", False, True)
+    monkeypatch.setattr(v4l2, "query", lambda path: ours)
+    sinks.prepare_device("/dev/video7", SIZE)
+    with pytest.raises(VcamError, match=r"zoom \(pid 7\) has /dev/video7 open at 64x48, .* close it there"):
+        sinks.prepare_device("/dev/video7", (128, 96))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="v4l2loopback")
@@ -200,7 +231,7 @@ def test_a_device_that_another_program_writes_is_left_to_it(tmp_path: Path, mode
         with pytest.raises(
             VcamError, match=rf"in use by .*\(pid {other.pid}\): close it" if writes else "cannot be used"
         ):
-            sinks.prepare_device(str(device))  # which is no device
+            sinks.prepare_device(str(device), SIZE)  # which is no device
         other.kill()
 
 
