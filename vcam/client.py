@@ -137,7 +137,7 @@ def status_text(status: Status) -> str:
         f"  sink      {status.sink}, {status.width}x{status.height} at {status.published_fps:.1f} fps",
         f"  engine    {status.model} on {status.device or '-'} ({engine_text}), {status.fps:.1f} fps, "
         f"bank {status.bank_bytes / 2**20:.1f} MiB, restarts {status.restarts}"
-        + (f", bank made anew {status.refreshes} times" if status.refreshes else "")
+        + (f", bank made anew: {status.refreshes}" if status.refreshes else "")
         + (f", process {status.engine_pid}" if status.engine_pid else ""),
         *([f"  server    {status.server}: {server_text(status)}"] if status.server else []),
         *([f"  preset    {preset_text(status)}"] if status.preset else []),

@@ -334,7 +334,7 @@ class Daemon:
             return f"publishing failed, {trouble}"
         frames = self.choice.options.frames
         if frames is not None and self._pipeline.slots.counts.published >= frames:
-            return f"the {frames} pictures that were asked for are published"
+            return f"as many pictures as were asked for are published: {frames}"
         return "the program that started it"
 
     def _carry_out_others(self) -> None:

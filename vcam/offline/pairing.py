@@ -116,7 +116,8 @@ def pairs(
             more = (first is not None or second is not None) + sum(1 for _ in (ours if second is None else theirs))
             if more > max(0, pairing.delay):  # a source's last ones are often in flight still when a stream ends
                 longer = pairing.source if second is None else pairing.output
-                note(f"{longer.path}: its last {more} pictures have no partner and are left out")
+                last = "picture has no partner and is" if more == 1 else f"{more} pictures have no partner and are"
+                note(f"{longer.path}: its last {last} left out")
             return
         yield first, second
         count += 1

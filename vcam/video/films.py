@@ -247,7 +247,7 @@ def read_film(media: Media, note: Note = to_stderr, *, live: bool = False) -> It
         end = announced
     yield before._replace(duration=end - before.time)
     if media.frames and count < 0.98 * media.frames - 1:
-        note(f"{media.path}: {count} pictures could be decoded of the {media.frames} that the file announces")
+        note(f"{media.path}: of the {media.frames} pictures that the file announces {count} could be decoded")
     elif announced is not None and not media.frames and float(end) < 0.98 * float(announced) - float(own):
         note(f"{media.path}: reading stops early, at {float(end):.2f} s of the {float(announced):.2f} s announced")
 

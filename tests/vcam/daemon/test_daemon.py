@@ -158,6 +158,7 @@ def test_it_ends_after_the_frames_that_were_asked_for(tmp_path: Path) -> None:
     at_work = Run(tmp_path, replace(OPTIONS, frames=20))
     assert at_work.done.result(PATIENCE_S).published == 20
     at_work.thread.join()
+    assert any("as many pictures as were asked for are published: 20" in one["text"] for one in at_work.daemon.log())
 
 
 # ----------------------------------------------------------------------------------------------------------- commands

@@ -343,7 +343,7 @@ def test_another_number_of_pictures_is_an_error(tmp_path: Path) -> None:
             evaluate(source, tmp_path / name, progress=no_progress, note=quiet)
     six = evaluate(film(tmp_path / "six.mp4", 6), output, progress=False, note=quiet)
     assert six.frames == 5
-    assert any("its last 1 pictures have no partner" in note for note in six.notes)
+    assert any("its last picture has no partner and is left out" in note for note in six.notes)
     assert evaluate(source, output, Asked(frames=5), progress=False, note=quiet).frames == 5
 
 
