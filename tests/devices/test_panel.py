@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import socket
 import threading
 import time
@@ -38,10 +39,11 @@ from tests.support.panel import (
 )
 from tests.support.patience import until
 from tests.support.pictures import SIZE
-from vcam.commands import ChangeLook, Mirror
+from vcam.commands import ChangeLook, Mirror, UseSource
 from vcam.daemon.daemon import keep_running
 from vcam.devices.sinks import VideoFile
 from vcam.errors import VcamError
+from vcam.log_file import callable_here
 
 pytestmark = pytest.mark.browser
 
@@ -159,7 +161,10 @@ def test_everything_by_keyboard_alone(page: Any, camera: PanelCamera) -> None:
     leave_fields(page)
     press(page, "?")
     until(lambda: by(page, "keys").is_displayed(), "? does not list the keys")
-    assert "panic" in text(page, "keys-list")
+    keys = "return [...document.querySelectorAll('#keys-list kbd')].map((one) => one.textContent)"
+    assert page.execute_script(keys) == ["1–9", *"NBPXRMSCTLF/?"]
+    words = "return [...document.querySelectorAll('#keys-list dd')].map((one) => one.textContent)"
+    assert all(page.execute_script(words)), "a key without a word"
     press(page, "x")  # nor is what is pressed in a dialog
     press(page, Keys.ESCAPE)
     until(lambda: not by(page, "keys").is_displayed(), "Esc does not close it")
@@ -270,7 +275,8 @@ def test_framing_and_region(page: Any, camera: PanelCamera) -> None:
     until(lambda: by(page, "framing-picker").get_attribute("value") == "fill", "the framing is not drawn")
     choose(page, "framing-picker", "face")
     until(lambda: camera.daemon.choice.look.framing == "face", "the framing did not change")
-    until(lambda: "models download face" in text(page, "notes"), "the page does not name the command")
+    called = callable_here("`vcam models download face`", at_terminal=False)  # as it can be called on this machine
+    until(lambda: called in text(page, "notes"), lambda: f"{called} is not in: {text(page, 'notes')}")
     choose(page, "framing-picker", "fit")
     until(lambda: camera.daemon.choice.look.framing == "fit", "the framing did not change")
     until(lambda: "models download" not in text(page, "notes"), "the note stays")
@@ -322,6 +328,56 @@ def test_a_value_that_is_refused_snaps_back(page: Any, camera: PanelCamera, monk
     )
 
 
+LEVELS = {"s-detail": 0.11, "s-fusion_strength": 0.12, "s-similarity_threshold": 0.13}
+PICKERS = ("framing-picker", "region-picker", "elsewhere-picker", "size-picker", "source-picker")
+
+
+def test_every_other_control_snaps_back_too(page: Any, camera: PanelCamera, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(page, "plain")
+    page.execute_script("document.getElementById('advanced').open = true")
+    camera.tell(UseSource("auto"))  # whatever was chosen before: the picker then has another one to offer
+    until(lambda: camera.status.source == "fake camera", "not the camera")
+    choose(page, "region-picker", "person")
+    until(lambda: by(page, "elsewhere-picker").is_enabled(), "what is behind cannot be chosen")
+    page.execute_script("return drawSources(true)")
+    others = """const picker = document.getElementById(arguments[0]);
+        return [...picker.options].map((one) => one.value).filter((value) => value && value !== picker.value)"""
+    until(lambda: all(page.execute_script(others, picker) for picker in PICKERS), "no choices")
+
+    def shown() -> dict[str, str]:
+        return {one: str(by(page, one).get_attribute("value")) for one in (*LEVELS, *PICKERS, "sent-picker")}
+
+    until(lambda: shown()["s-fusion_strength"] == "0.25" and shown()["region-picker"] == "person", shown)
+    before = shown()
+
+    def refuse(*_: Any) -> None:
+        raise VcamError("not today")
+
+    def until_refused(control: str) -> None:
+        until(lambda: by(page, "error").is_displayed(), f"{control}: the refusal is not told")
+        until(lambda: shown() == before, lambda: f"{control}: {shown()} in place of {before}")
+        page.execute_script("document.getElementById('error').hidden = true")
+
+    monkeypatch.setattr(camera.daemon._commands, "_apply", refuse)
+    monkeypatch.setattr("vcam.daemon.daemon.begin_again", refuse)
+    for level, value in LEVELS.items():
+        slide(page, level, value)
+        until_refused(level)
+    for picker in PICKERS:
+        choose(page, picker, page.execute_script(others, picker)[-1])
+        until_refused(picker)
+    by(page, "mirror").click()
+    until_refused("mirror")
+    assert not by(page, "mirror").is_selected()
+    choose(page, "sent-picker", "1280x720")
+    by(page, "send-at").click()
+    until_refused("sent-picker")
+    assert not by(page, "sent-says").is_displayed()
+    monkeypatch.undo()
+    choose(page, "region-picker", "all")
+    until(lambda: camera.daemon.choice.look.region == "all", "the region did not change")
+
+
 def test_every_size_on_offer_fills_the_picture(page: Any, camera: PanelCamera) -> None:
     """464x336 for 640x480 left bars."""
     until(lambda: page.find_elements(By.CSS_SELECTOR, "#size-picker option"), "no sizes")
@@ -341,6 +397,19 @@ def test_recording_and_keeping_a_picture(page: Any, camera: PanelCamera) -> None
     by(page, "snapshot").click()
     until(lambda: ".png" in text(page, "toast-text"), "the page does not say where the picture is")
     assert sorted(path.suffix for path in (camera.folder / "videos").iterdir()) == [".mp4", ".png"]
+
+
+def test_keys_record_keep_a_picture_and_clear_trails(page: Any, camera: PanelCamera) -> None:
+    leave_fields(page)
+    press(page, "r")
+    until(lambda: camera.status.recorded_s > 0.3, "R records nothing")
+    press(page, "r")
+    until(lambda: camera.status.saved.endswith(".mp4"), "R does not end it")
+    press(page, "s")
+    until(lambda: camera.status.saved.endswith(".png"), "S keeps no picture")
+    told = len(camera.daemon.log())
+    press(page, "f")
+    until(lambda: "trails cleared" in [one["text"] for one in camera.daemon.log()[told:]], "F clears nothing")
 
 
 def test_that_a_recording_hears_the_microphone_is_on_the_button_and_on_the_picture(
@@ -440,12 +509,28 @@ def test_nothing_overflows_and_axe_finds_nothing_serious(page: Any, scheme: str,
         page.execute_script("for (const one of document.querySelectorAll('dialog')) one.close()")
 
 
+WORDS = """const said = [document.title, document.body.innerText];
+    for (const one of document.querySelectorAll("[title], [aria-label], [placeholder], [alt]"))
+        said.push(one.title, one.ariaLabel, one.placeholder, one.alt);
+    return said.filter(Boolean).join("\\n")"""
+
+
+def test_it_speaks_the_users_words_and_not_the_codes(page: Any) -> None:
+    until(lambda: page.execute_script("return status !== null && looks.length"), "no status")
+    page.execute_script("for (const one of document.querySelectorAll('details, dialog')) one.open = true")
+    said = str(page.execute_script(WORDS))
+    assert "Steadiness" in said
+    assert "Clear trails" in said
+    assert not re.findall(r"(?i)\b(?:sinks?|forget|banks?|fusion|latents?|denois\w*|similarity|slots?)\b", said)
+
+
 def test_no_console_errors_and_no_request_elsewhere(page: Any, camera: PanelCamera) -> None:
     page.get_log("browser")
     page.get_log("performance")
     page.get(camera.link())
     until(lambda: text(page, "state-text") == "Live", "the page does not connect")
     time.sleep(2)
+    assert page.execute_script("return document.querySelector('header img').naturalWidth") > 0, "no icon"
     assert [one["message"] for one in page.get_log("browser") if one["level"] == "SEVERE"] == []
     here = camera.link().partition("/login")[0].removeprefix("http")
     for entry in page.get_log("performance"):

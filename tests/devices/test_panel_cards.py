@@ -15,6 +15,7 @@ pytest.importorskip("selenium", reason="selenium is not installed")
 from tests.support.fake_engine import GATE
 from tests.support.panel import (
     FACE,
+    NAMES,
     PanelCamera,
     WatchedSink,
     as_device,
@@ -34,6 +35,7 @@ from tests.support.patience import until
 from tests.support.pictures import SIZE
 from vcam.commands import Panic, Pause, Resume
 from vcam.devices.sinks import NullSink
+from vcam.log_file import callable_here
 from vcam.worker.limits import Limits
 
 pytestmark = pytest.mark.browser
@@ -83,6 +85,8 @@ def test_the_card_of_an_engine_that_is_lost(desktop: Any, tmp_path: Path, state:
     until(lambda: shows_a_face(page), "no picture")
     os.kill(camera.engine_pid(), signal.SIGKILL)
     until_no_face(page, state)
+    until(lambda: "killed (SIGKILL" in text(page, "state-text"), "the reason is for the user, here")
+    assert any("SIGKILL" in one["text"] for one in camera.daemon.log())
     until(lambda: shows_the_published(page, camera), f"{state}: another picture than others see")
     camera.end()
 
@@ -222,6 +226,21 @@ def test_what_was_chosen_is_told_as_chosen(desktop: Any, tmp_path: Path) -> None
     until(lambda: len(marks(page)) == 2, "not drawn")
     assert not by(page, "first").is_displayed()
     assert not page.execute_script("return setUp"), "a camera that comes later is still to be set up"
+    camera.end()
+
+
+def test_without_a_camera_there_is_the_test_picture_and_the_one_command_that_sets_up_the_virtual_one(
+    desktop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NAMES, "auto", "test picture")
+    page, camera = desktop, PanelCamera(tmp_path).start()
+    enter(page, camera)
+    until(lambda: marks(page) == ["note", "open", "open"], lambda: marks(page))
+    assert "No camera was found" in text(page, "first-steps")
+    assert "test picture" in text(page, "first-steps")
+    (command,) = page.find_elements("css selector", "#first-steps code")
+    program = callable_here("vcam setup camera", at_terminal=False)
+    assert command.text == program or "pip install" in command.text, "where its library is missing, that first"
     camera.end()
 
 

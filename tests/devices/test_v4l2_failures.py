@@ -29,12 +29,14 @@ from tests.support.patience import PATIENCE_S
 from tests.support.profile_files import write_profile
 from tests.support.running_daemon import RunningDaemon
 from vcam import fit
-from vcam.commands import ChangeLook, SetPrompt, UseProfile
+from vcam.commands import ChangeLook, Panic, Resume, SetPrompt, UseProfile
+from vcam.daemon.cards import Halt, card_for, draw_card
 from vcam.daemon.daemon import RunParts
 from vcam.devices import cameras, health, sinks
 from vcam.devices.webcam import Webcam
 from vcam.errors import ProfileError, VcamError
 from vcam.frames import Picture
+from vcam.settings.config import CardTexts
 from vcam.settings.run_options import RunOptions, RunReport
 from vcam.worker.limits import Limits
 
@@ -457,6 +459,25 @@ def test_the_reader_gone_and_another_come(live: Live) -> None:
     live.recorder = Recorder(sinks.find_device())
     live.until(lambda: live.recorder is not None and len(live.recorder.shots) > 5, "read")
     Watched(live).check()
+
+
+def test_after_a_panic_the_reader_sees_the_card_and_no_face_comes_back(live: Live) -> None:
+    assert live.recorder is not None
+    shots, begin = live.recorder.shots, len(live.recorder.shots)
+    card = thumbnail(draw_card(card_for(Halt.PANIC, None, CardTexts()), SIZE))
+    assert not alike(card, 255 - live.raw())
+    live.tell(Panic())
+
+    def is_card(at: int) -> bool:
+        shot = shots[at][1]
+        return shot is not None and alike(shot, card)
+
+    live.until(lambda: is_card(-1), "the card at the reader")
+    first = next(at for at in range(begin, len(shots)) if is_card(at))
+    live.until(lambda: len(shots) > first + 12, "read")
+    assert all(is_card(at) for at in range(first, len(shots)))
+    live.tell(Resume())
+    live.until_translated()
 
 
 def test_a_second_writer_is_refused_and_told_who_has_it(live: Live) -> None:

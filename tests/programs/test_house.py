@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from core.models.description import describe
 from tests.support import import_graph
 from tests.support.import_graph import imports, module_graph, modules, python_files, room_graph
 from vcam.settings.profiles import load_profiles
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"av", "cv2", "diffusers", "numpy", "starlette", "torch", "transformers", "uvicorn"}
+# What comes with an extra, if at all.
+EXTRAS = {"SpoutGL", "c2pa", "cyndilib", "mido", "pythonosc", "pyvirtualcam", "rtmidi", "sounddevice", "syphon"}
 # What may be imported of the engine anywhere, and at once: it loads nothing heavy.
 LIGHT_CORE = ("core.settings", "core.errors", "core.folders")
 # What may be imported at once by those who may import the engine.
@@ -218,6 +221,10 @@ def test_the_house_keeps_its_rules(rule: Callable[[], Iterator[str]]) -> None:
         ("vcam.cli.main", HEAVY),
         ("core.settings", HEAVY),
         ("core.measure.metrics", {"diffusers", "torch", "transformers"}),
+        ("vcam.daemon.daemon", EXTRAS),
+        ("vcam.devices.sinks", EXTRAS),
+        ("vcam.control.osc", EXTRAS),
+        ("vcam.control.midi", EXTRAS),
     ],
 )
 def test_what_must_start_light_does(module: str, heavy: set[str]) -> None:
@@ -231,3 +238,10 @@ def test_every_shipped_profile_loads(tmp_path: Path) -> None:
     assert not loaded.problems
     assert len(loaded.profiles) >= 8
     assert set(loaded.profiles) == {path.stem for path in (ROOT / "profiles").glob("*.toml")}
+
+
+def test_the_readme_counts_the_styles_and_the_looks_that_are_there() -> None:
+    words = {16: "sixteen", 17: "seventeen", 18: "eighteen", 19: "nineteen", 20: "twenty", 21: "twenty-one"}
+    known, looks = len(describe("embedded").styles), len(list((ROOT / "profiles").glob("*.toml")))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"[{words[known]} styles](docs/contact-sheet.jpg), of which {words[looks]} come as looks" in readme

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import av
+import psutil
 import pytest
 
 from tests.support.camera_process import ROOT, Camera, made_folder
@@ -22,6 +23,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and dev
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return made_folder(tmp_path)
+
+
+def shared_by(engines: list[psutil.Process]) -> set[Path]:
+    """The files of the memory in which pictures go to the engine and back, where the system has such files."""
+    if sys.platform != "linux":
+        return set()
+    maps = [Path(one.path) for engine in engines for one in engine.memory_maps()]
+    return {path for path in maps if path.is_relative_to("/dev/shm") and path.name.startswith("psm_")}
 
 
 def test_closing_the_terminal_ends_it_as_sigterm_does_and_the_log_says_so(folder: Path) -> None:
@@ -39,8 +48,11 @@ def test_closing_the_terminal_ends_it_as_sigterm_does_and_the_log_says_so(folder
     os.close(theirs)
     camera.until_running()
     engines = camera.engines()
+    memory = shared_by(engines)
+    assert memory or sys.platform != "linux"
     os.close(terminal)  # the window is closed: SIGHUP, and nothing can be written any more
     assert camera.ended(engines) == 0
+    assert not [path for path in memory if path.exists()], "shared memory is left"
     assert camera.plays()
     assert "the camera ends: the signal SIGHUP" in camera.log.read_text()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import pytest
 from core.errors import ModelError
 from tests.support.fake_camera import FakeCamera
 from tests.support.fake_sink import Colour, near
+from tests.support.patience import PATIENCE_S
 from tests.support.pictures import SIZE
 from tests.support.running_daemon import SwitchedDaemon
 from tests.support.stand_in_eyes import SKIN, PaintedPerson, scene
 from vcam.commands import ChangeLook, OnFailure, Panic, Pause, Resume
 from vcam.errors import CommandError
+from vcam.fit import Mask
+from vcam.frames import Picture
 
 ROOM = (90, 90, 90)  # what the camera sees around the person
 STYLED_ROOM, STYLED_PERSON = ((165, 165, 165), tuple(255 - value for value in SKIN))
@@ -108,6 +112,26 @@ def test_without_the_model_all_is_styled_and_the_status_says_why(tmp_path: Path)
         here[0] = True
         camera.until_shown(ROOM, STYLED_PERSON)
         camera.until(lambda: not any("download" in note for note in camera.daemon.status().notes), "without a note")
+
+
+def test_a_finder_that_hangs_costs_the_pace_nothing(tmp_path: Path) -> None:
+    """Persons are found beside the publisher: what others see meanwhile is the card, at the camera's rate."""
+    gate = threading.Event()
+
+    class Hanging(PaintedPerson):
+        def person(self, picture: Picture) -> Mask:
+            assert gate.wait(PATIENCE_S)
+            return super().person(picture)
+
+    with RoomDaemon(tmp_path, open_persons=Hanging) as camera:
+        camera.until_shown(STYLED_ROOM, STYLED_PERSON)
+        camera.tell(ChangeLook({"region": "person"}))
+        camera.until(lambda: not near(camera.sink.colour, STYLED_ROOM), "the card")
+        before = len(camera.sink.sent)
+        camera.until(lambda: len(camera.sink.sent) > before + 30, "published")
+        assert room_after(camera, before) == 0
+        gate.set()
+        camera.until_shown(ROOM, STYLED_PERSON)
 
 
 def test_a_still_picture_stands_behind_the_person(tmp_path: Path) -> None:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from vcam.commands import Command, NextProfile, Panic, Pause, Resume, SetPrompt, Toggle, UseProfile, from_text
+from vcam.commands import (
+    Command,
+    NextProfile,
+    Panic,
+    Pause,
+    Resume,
+    SetPrompt,
+    Snapshot,
+    Toggle,
+    ToggleRecording,
+    UseProfile,
+    from_text,
+)
 from vcam.errors import CommandError
 from vcam.obs import event_commands as words
+from vcam.settings.config import OBS_COMMANDS
 
 
 @pytest.mark.parametrize(
@@ -62,3 +78,12 @@ def test_scenes_have_profiles_and_a_text_source_is_a_prompt() -> None:
     assert words.from_prompt("a person\n of clay ", "") == SetPrompt("a person of clay")
     assert words.from_prompt("a person of clay", "a person of clay") is None
     assert words.from_prompt(" ", "x") is None
+
+
+def test_every_hotkey_of_the_script_is_a_command_that_obs_may_give() -> None:
+    script = Path(words.__file__).with_name("streamv2v-camera.lua").read_text(encoding="utf-8")
+    verbs = re.findall(r'^    \{ "([a-z-]+)", "', script, re.MULTILINE)
+    meant = {verb: from_text(verb) for verb in verbs}
+    assert meant["panic"] == Panic()
+    assert (meant["record-toggle"], meant["snapshot"]) == (ToggleRecording(), Snapshot())
+    assert set(verbs) <= set(OBS_COMMANDS)
