@@ -113,7 +113,7 @@ async function drawSources(also = false) {
   choices(at("source-picker"), options, current ? current.source : "", also);
 }
 
-at("advanced").addEventListener("toggle", () => { if (at("advanced").open) doing(drawSources); });
+at("advanced").addEventListener("toggle", () => { if (at("advanced").open) byItself(drawSources); });
 at("source-picker").addEventListener("change", (event) => { if (event.target.value) send({ command: "source", source: event.target.value }); });
 at("framing-picker").addEventListener("change", (event) => doing(async () => show(await ask("/api/v1/look", { framing: event.target.value }))));
 at("region-picker").addEventListener("change", (event) => doing(async () => show(await ask("/api/v1/look", { region: event.target.value }))));

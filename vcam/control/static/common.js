@@ -77,6 +77,20 @@ async function doing(work) {
   }
 }
 
+let ownTrouble = "";
+
+// As doing, for what the page does by itself: what was said of the user's last deed stays to be read.
+async function byItself(work) {
+  try {
+    await work();
+    if (ownTrouble && at("error").textContent === ownTrouble) complain("");
+    ownTrouble = "";
+  } catch (error) {
+    complain(error.message);
+    ownTrouble = at("error").textContent;
+  }
+}
+
 async function asAddress(blob) {
   const bytes = new Uint8Array(await blob.arrayBuffer());
   let letters = "";

@@ -90,7 +90,7 @@ function lookAtFirst(now) {
   const about = `${now.source} ${now.sink} ${now.state} ${now.reason} ${now.readers}`;
   if (setUp || about === firstFor) return;
   firstFor = about;
-  doing(drawFirst);
+  byItself(drawFirst);
 }
 
 at("first-done").addEventListener("click", () => keepSetUp(true));

@@ -37,10 +37,10 @@ function show(next) {
     looksOf = next.profile;
     if (looks.length) markCurrent(next.profile);
   }
-  if (before && before.model !== next.model) doing(drawWords);
+  if (before && before.model !== next.model) byItself(drawWords);
   if (logged !== next.logged) {
     logged = next.logged;
-    doing(async () => {
+    byItself(async () => {
       await Promise.all([drawLog(), drawSliders(), drawLooks()]);
     });
   }
@@ -85,10 +85,10 @@ function listen() {
     connected(true);
     complain("");
     compare("");
-    doing(() => showLive(at("picture"), "/api/v1/picture.mjpeg"));
-    doing(drawWords);
-    doing(loadFirst);
-    if (at("advanced").open) doing(drawSources);
+    byItself(() => showLive(at("picture"), "/api/v1/picture.mjpeg"));
+    byItself(drawWords);
+    byItself(loadFirst);
+    if (at("advanced").open) byItself(drawSources);
   });
   socket.addEventListener("message", (event) => show(JSON.parse(event.data)));
   socket.addEventListener("close", () => {
