@@ -64,11 +64,14 @@ function complain(words) {
   at("error").hidden = !words;
 }
 
+let deeds = 0;
+
 // Does the work; where it is refused, says so and puts every control back to what is so.
 async function doing(work) {
+  const mine = ++deeds;
   try {
     await work();
-    complain("");
+    if (mine === deeds) complain(""); // of a later one something may be said already
     return true;
   } catch (error) {
     complain(error.message);
