@@ -1,9 +1,10 @@
 """Does a face survive its translation? Faces that YuNet finds, and how far their landmarks move.
 
 For each look: of the faces found in the sources, the share found at the same place in the picture (%), and the mean
-distance of the five landmarks, over the face's width. `--of teachers` asks what the teachers themselves do to a face.
+distance of the five landmarks, over the face's width. `--of teachers` asks what the teachers themselves do to a face,
+`--of fast`, `balanced`, `fine` or `sharp` what is published of it: the running engine's picture, enlarged to 640x480.
 
-python benchmarks/faces.py --detector yunet.onnx [--clips FOLDER] [--photos FOLDER] [--of model|teachers|without]
+python benchmarks/faces.py --detector yunet.onnx [--clips FOLDER] [--photos FOLDER] [--of model|teachers|without|PRESET]
 """
 
 from __future__ import annotations
@@ -22,14 +23,20 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from core.engine import Engine
+from core.settings import Look
 from training.data import Picture, f32, square
 from training.lessons import to_bytes
 from training.photos import portraits, read
 from training.run import load, translate
 from training.teachers import TEACHERS, analyse
 from training.words import STYLES
+from vcam.fit import crop_to, enlarged
+from vcam.settings.engine_options import EngineOptions, engine_settings
+from vcam.settings.presets import BY_SHARPNESS, Preset
 
 FILMS = ("webcam_signing", "talking_man", "webcam_expressions")
+PUBLISHED = (640, 480)
 SCORE = 0.6
 NEAR = 0.5  # of the face's width: where the same face may lie
 
@@ -56,8 +63,10 @@ def moved(face: Face, others: list[Face]) -> float | None:
     return min(errors, default=None)
 
 
-def sources(clips: Path | None, photos: Path | None, each: int, size: int) -> dict[str, list[Picture]]:
-    """Frames of the films, evenly chosen, and the portraits held out from training; squares of `size`."""
+def sources(
+    clips: Path | None, photos: Path | None, each: int, cut: Callable[[Picture], Picture]
+) -> dict[str, list[Picture]]:
+    """Frames of the films, evenly chosen, and the portraits held out from training, each as `cut` gives it."""
     found: dict[str, list[Picture]] = {}
     for name in FILMS if clips else ():
         film = cv2.VideoCapture(str(Path(str(clips)) / f"{name}.mp4"))
@@ -66,10 +75,10 @@ def sources(clips: Path | None, photos: Path | None, each: int, size: int) -> di
             film.set(cv2.CAP_PROP_POS_FRAMES, int(number))
             got, frame = film.read()
             if got:
-                found.setdefault(name, []).append(square(f32(frame[..., ::-1]) / np.float32(255), size))
+                found.setdefault(name, []).append(cut(f32(frame[..., ::-1]) / np.float32(255)))
     if photos:
         chosen = portraits(photos, held_out=True)[:each]
-        found["portraits"] = [square(read(path), size) for path in chosen]
+        found["portraits"] = [cut(read(path)) for path in chosen]
     return found
 
 
@@ -85,8 +94,27 @@ def looks(folder: Path) -> dict[str, str]:
     return {name: profile["look"]["prompt"] for name, profile in read_.items()}
 
 
+def as_published(preset: Preset, model: Path) -> Callable[[str, Picture], Picture]:
+    """Return what translates a picture of the size PUBLISHED as the camera would publish it; the bank is empty."""
+    settings = engine_settings(EngineOptions(preset=preset, model=str(model)), shape=PUBLISHED, automatic={})
+    engine = Engine(settings, Look())
+
+    def publish(prompt: str, picture: Picture) -> Picture:
+        source = to_bytes(picture)
+        engine.set_look(Look(prompt))
+        engine.forget()
+        given = crop_to(source, (settings.width, settings.height))
+        shown = [engine.translate(given), *engine.drain()]
+        made = next(one for one in shown if one is not None)
+        return f32(enlarged(made, source, PUBLISHED, Look().detail)) / np.float32(255)
+
+    return publish
+
+
 def makers(of: str, model: Path) -> Callable[[str, Picture], Picture]:
     """Return what makes a picture from a prompt and a source."""
+    if of in BY_SHARPNESS:
+        return as_published(Preset(of), model)
     if of == "teachers":
         return lambda prompt, picture: TEACHERS[style_of(prompt)](analyse(picture), 1.0)
     parts = load(model)
@@ -100,16 +128,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--detector", type=Path, required=True, help="YuNet, an ONNX file")
     parser.add_argument("--clips", type=Path, help="a folder with " + ", ".join(FILMS))
     parser.add_argument("--photos", type=Path, help="a folder whose `portraits` were held out in part")
-    parser.add_argument("--of", choices=("model", "without", "teachers"), default="model", help="without: the detail")
+    of = "model", "without", "teachers", *BY_SHARPNESS
+    parser.add_argument("--of", choices=of, default="model", help="without: the detail; a preset: what is published")
     parser.add_argument("--model", type=Path, default=Path("core/embedded_model"))
     parser.add_argument("--profiles", type=Path, default=Path("profiles"))
     parser.add_argument("--only", nargs="*", help="profiles")
     parser.add_argument("--each", type=int, default=6, help="pictures of each film, and portraits")
-    parser.add_argument("--size", type=int, default=256, help="pixels, a multiple of 32")
+    parser.add_argument("--size", type=int, default=256, help="pixels, a multiple of 32; not of a preset")
     parser.add_argument("--json", type=Path, help="where the figures go")
     given = parser.parse_args(arguments)
-    detector = cv2.FaceDetectorYN.create(str(given.detector), "", (given.size, given.size), SCORE)
-    pictures = sources(given.clips, given.photos, given.each, given.size)
+    seen = PUBLISHED if given.of in BY_SHARPNESS else (given.size, given.size)
+    detector = cv2.FaceDetectorYN.create(str(given.detector), "", seen, SCORE)
+
+    def cut(picture: Picture) -> Picture:
+        published = given.of in BY_SHARPNESS
+        return f32(crop_to(to_bytes(picture), seen)) / np.float32(255) if published else square(picture, given.size)
+
+    pictures = sources(given.clips, given.photos, given.each, cut)
     known = {name: [(one, face) for one in many for face in faces(detector, one)] for name, many in pictures.items()}
     make = makers(given.of, given.model)
     table: dict[str, dict[str, dict[str, float]]] = {}
@@ -126,7 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
         line = "   ".join(f"{name} {one['found']:.0f} % {one['error']:.3f}" for name, one in row.items())
         print(f"{profile:<12} {line}", flush=True)
     if given.json:
-        given.json.write_text(json.dumps({"of": given.of, "size": given.size, "profiles": table}, indent=1) + "\n")
+        given.json.write_text(json.dumps({"of": given.of, "size": seen, "profiles": table}, indent=1) + "\n")
     return 0
 
 

@@ -2,11 +2,13 @@
 
     python benchmarks/fresh_install.py                       # builds the wheel; pipx and uv are found on the path
     python benchmarks/fresh_install.py --with uv --extras marking
+    python benchmarks/fresh_install.py --container           # as root, on Linux: and what is left on the whole disk
 
 Each installer gets an empty home of its own, with no setting of ours or of the desktop's, and the versions of
 constraints.txt. Where packages are found is as pip and uv are set up here (PIP_FIND_LINKS, UV_FIND_LINKS, ...): on
 Linux without an NVIDIA GPU let them find PyTorch's CPU build, or gigabytes of CUDA are fetched. Ends with 1 where a
-command fails, or `vcam uninstall` leaves a file or a folder.
+command fails, or `vcam uninstall` leaves a file or a folder. A container has processes and shared memory of its own,
+and a disk of its own over this machine's: whatever is written anywhere lies in its layer (in memory: 8 GB for each).
 """
 
 from __future__ import annotations
@@ -27,6 +29,24 @@ PACKAGE = "streamv2v-camera"
 # a hundred seconds: Python compiles what it loads for the first time, and the engine shall have time to translate
 RUN = ("run", "--source", "pattern", "--sink", "none", "--frames", "3000", "--port", "0")
 UNINSTALL = ("uninstall", "--yes")
+CONTAINER = ("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "sh", "-eu", "-c")
+# $1 this folder, then the command; the layer of a container holds what it wrote
+IN_CONTAINER = """
+of_it=$(mktemp -d)
+mount -t tmpfs tmpfs "$of_it"
+mkdir "$of_it/layer" "$of_it/work" "$of_it/root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$of_it/layer,workdir=$of_it/work" "$of_it/root"
+for one in proc sys dev; do mount --rbind "/$one" "$of_it/root/$one"; done
+mount -t tmpfs tmpfs "$of_it/root/dev/shm"
+checkout=$1
+shift
+status=0
+chroot "$of_it/root" "$@" || status=$?
+left=$(cd "$of_it/layer" && find . ! -type d ! -path ".$checkout/*"; ls "$of_it/root/dev/shm")
+echo "left on the container's disk and in its memory: ${left:-nothing}"
+[ -z "$left" ] || status=1
+exit "$status"
+"""
 OTHERS = ("VCAM_", "XDG_", "PYTHON", "PIPX_", "UV_TOOL_", "UV_CACHE_DIR", "VIRTUAL_ENV")  # settings of who runs this
 
 
@@ -118,7 +138,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--with", dest="installers", default="pipx,uv", help="default: pipx,uv")
     parser.add_argument("--extras", default="", help="of the package, as marking,microphone (default: none)")
+    parser.add_argument("--container", action="store_true", help="in a container of its own")
     given = parser.parse_args(argv)
+    if given.container:
+        again = [sys.executable, __file__, "--with", given.installers, "--extras", given.extras]
+        return subprocess.run([*CONTAINER, IN_CONTAINER, "sh", str(ROOT), *again], check=False).returncode
     with tempfile.TemporaryDirectory() as folder:
         wheel = str(built(Path(folder))) + (f"[{given.extras}]" if given.extras else "")
         well = True
