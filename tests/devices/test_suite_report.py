@@ -118,3 +118,16 @@ def test_over_many_trials_neither_side_is_always_the_same(page: Any) -> None:
         "return [...seen]"
     )
     assert sorted(found) == ["talk.mp4off", "talk.mp4steady", "walk.mp4off", "walk.mp4steady"]
+
+
+def test_both_films_and_the_votes_are_seen_at_once_on_a_low_screen(page: Any) -> None:
+    size = page.get_window_size()
+    page.set_window_size(1280, 560)
+    try:
+        page.find_element(By.ID, "begin").click()
+        until(lambda: page.execute_script("return document.getElementById('left').videoHeight > 0"))
+        low = "return document.querySelector('[data-vote=a]').getBoundingClientRect().bottom <= innerHeight"
+        until(lambda: page.execute_script(low), "the votes lie below the screen")
+        assert page.execute_script("return document.getElementById('left').getBoundingClientRect().height > 80")
+    finally:
+        page.set_window_size(size["width"], size["height"])
