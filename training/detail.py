@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.algorithm.detail import EVERY, POINTS, Detail, toned
+from core.algorithm.detail import EVERY, POINTS, Detail, levels, toned
 from training.log import recorder
 from training.optimiser import Muon, split
 from training.precision import autocast
@@ -50,7 +50,7 @@ class Rounded(Detail):
     def learning(self, picture: Tensor, source: Tensor, whole: tuple[Tensor, Tensor]) -> Tensor:
         """As `forward`, of windows; whole: some pixels of the whole translations and sources, for the tone curve."""
         self.beyond = picture.new_zeros((), dtype=torch.float32)
-        return self.drawn(toned(picture, source, self.tones(*whole)), source)
+        return self.drawn(toned(picture, levels(source), self.tones(whole[0], levels(whole[1]))), source)
 
     def kept(self, name: str, value: Tensor) -> Tensor:
         """Return the value as one of 256 steps within the point's range, which holds 0 (as in eight_bits.py)."""
@@ -142,7 +142,8 @@ def ranges(net: Detail, windows: Windows, device: torch.device, batches: int = 1
     for _ in range(batches):
         source, made, _, whole = windows(4, 256)
         seen = noisy(source, random).to(device)
-        points = net.points(toned(made.to(device), seen, net.tones(*(one.to(device) for one in whole))), seen)
+        some, there = (one.to(device) for one in whole)
+        points = net.points(toned(made.to(device), levels(seen), net.tones(some, levels(there))), seen)
         assert tuple(points) == POINTS
         # of as many values as `quantile` takes
         few = [value.flatten()[:: value.numel() // 500_000 + 1].float() for value in points.values()]

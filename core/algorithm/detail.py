@@ -75,9 +75,12 @@ class ToneCurve(nn.Module):
         self.knots: Tensor
         self.register_buffer("knots", knots(), persistent=False)
 
-    def forward(self, picture: Tensor, source: Tensor) -> Tensor:
-        """Return what to add at each level of brightness, [n, 256, 3], -1..1; looks at every pixel that is given."""
-        shares = self.knots[levels(source).flatten(1)].float()  # [n, pixels, KNOTS]
+    def forward(self, picture: Tensor, level: Tensor) -> Tensor:
+        """Return what to add at each level of brightness, [n, 256, 3], -1..1; looks at every pixel that is given.
+
+        picture: [n, 3, h, w], -1..1; level: the source's `levels` there, [n, h, w].
+        """
+        shares = self.knots[level.flatten(1)].float()  # [n, pixels, KNOTS]
         colours = picture.flatten(2).mT.float()  # [n, pixels, 3]
         counts = shares.mean(1)  # [n, KNOTS]
         # no matrix product: TensorRT has none in float32 for Turing, and in float16 so many pixels do not sum up
@@ -88,11 +91,14 @@ class ToneCurve(nn.Module):
         return added
 
 
-def toned(picture: Tensor, source: Tensor, added: Tensor) -> Tensor:
+def toned(picture: Tensor, level: Tensor, added: Tensor) -> Tensor:
     """Return the picture with what a tone curve adds at each pixel's brightness; see ToneCurve."""
-    rows = levels(source).flatten(1)[..., None].expand(-1, -1, 3)
-    more = added.gather(1, rows).mT.reshape(picture.shape)
-    return (picture + more.to(picture)).clamp(-1, 1)
+    count, each = added.shape[:2]
+    if count > 1:
+        level = level + each * torch.arange(count, device=level.device)[:, None, None]
+    # one index a pixel: whole rows of three colours are looked up
+    more = F.embedding(level, added.flatten(0, 1))  # [n, h, w, 3]
+    return (picture + more.permute(0, 3, 1, 2).to(picture)).clamp(-1, 1)
 
 
 class Detail(nn.Module):
@@ -126,7 +132,8 @@ class Detail(nn.Module):
 
     def forward(self, picture: Tensor, source: Tensor) -> Tensor:
         """Return the translation with its detail, both -1..1."""
-        return self.drawn(toned(picture, source, self.tones(*(one[SOME] for one in (picture, source)))), source)
+        level = levels(source)
+        return self.drawn(toned(picture, level, self.tones(picture[SOME], level[SOME])), source)
 
     def drawn(self, picture: Tensor, source: Tensor) -> Tensor:
         """Return a translation whose tones are right with its detail, both -1..1."""

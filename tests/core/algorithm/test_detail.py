@@ -42,7 +42,8 @@ def test_tones_are_put_right_by_the_brightness_of_the_source_alone() -> None:
         bias.view(KNOTS, 3)[:, 1] = torch.linspace(0, 0.5, KNOTS)  # greener where the source is bright
     source = torch.linspace(-1, 1, 64).view(1, 1, 1, 64).expand(1, 3, 8, 64)
     picture = torch.rand(1, 3, 8, 64) - 0.8
-    more = toned(picture, source, curve(picture, source)) - picture
+    level = levels(source)
+    more = toned(picture, level, curve(picture, level)) - picture
     torch.testing.assert_close(more[:, 1], (source[:, 1] + 1) / 4, atol=2e-3, rtol=0)
     assert float(more[:, ::2].detach().abs().max()) < 1e-6
 
@@ -50,12 +51,18 @@ def test_tones_are_put_right_by_the_brightness_of_the_source_alone() -> None:
 def test_the_curve_sees_what_each_brightness_has_become() -> None:
     """Of two translations that differ in the dark alone; and not how many pixels it is shown."""
     curve: torch.nn.Module = small_detail(0).tones
-    source = torch.linspace(-1, 1, 64).view(1, 1, 8, 8).expand(1, 3, 8, 8)
+    level = levels(torch.linspace(-1, 1, 64).view(1, 1, 8, 8).expand(1, 3, 8, 8))
     one, other = torch.zeros(2, 1, 3, 8, 8)
     other[:, :, :2] = 0.5
-    assert not torch.allclose(curve(one, source), curve(other, source))
-    twice = [picture.repeat(1, 1, 2, 1) for picture in (other, source)]
-    torch.testing.assert_close(curve(*twice), curve(other, source))
+    assert not torch.allclose(curve(one, level), curve(other, level))
+    torch.testing.assert_close(curve(other.repeat(1, 1, 2, 1), level.repeat(1, 2, 1)), curve(other, level))
+
+
+def test_each_picture_of_several_has_tones_of_its_own() -> None:
+    added, level = torch.rand(3, 256, 3) - 0.5, torch.randint(0, 256, (3, 4, 5))
+    made = toned(torch.zeros(3, 3, 4, 5), level, added)
+    for n, y, x in ((0, 0, 0), (1, 3, 4), (2, 1, 2)):
+        assert torch.equal(made[n, :, y, x], added[n, level[n, y, x]])
 
 
 def test_it_looks_at_both_pictures() -> None:

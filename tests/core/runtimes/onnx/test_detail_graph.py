@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from core.algorithm.detail import POINTS, SOME, Detail, toned
+from core.algorithm.detail import POINTS, SOME, Detail, levels, toned
 from core.algorithm.frame import PictureSharpener
 from core.runtimes.onnx.detail_graph import detail_graph
 from core.runtimes.onnx.eight_bits import GREATEST, in_eight_bits
@@ -28,7 +28,8 @@ def scene(height: int, width: int, seed: int) -> torch.Tensor:
 def learned(net: Detail, *pictures: torch.Tensor) -> dict[str, NDArray[Any]]:
     """The net's weights and what a session is handed, with ranges as found on those pictures."""
     picture, source = (one.permute(2, 0, 1)[None] / 127.5 - 1 for one in pictures)
-    found = net.points(toned(picture, source, net.tones(picture[SOME], source[SOME])), source)
+    level = levels(source)
+    found = net.points(toned(picture, level, net.tones(picture[SOME], level[SOME])), source)
     assert tuple(found) == POINTS
     net.ranges.copy_(torch.stack([torch.stack([value.min(), value.max()]) for value in found.values()]))
     weights = {name: weight.numpy() for name, weight in net.state_dict().items()}
