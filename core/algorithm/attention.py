@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from core.algorithm import products
 from core.algorithm.bank import Bank, Features, Reading, gather_tokens, normalized, read
 from core.settings import BankedFeature
 
@@ -39,8 +40,9 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, heads: int, allowed: Ten
     """
     # [rows, heads, n, channels/heads]
     q, k, v = (t.reshape(t.shape[0], t.shape[1], heads, -1).transpose(1, 2) for t in (query, keys, values))
-    mask = None if allowed is None else allowed[:, None, None]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    if allowed is None:
+        return products.attend(q, k, v).flatten(2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None, None]).transpose(1, 2).flatten(2)
 
 
 def extend(now: Tensor, ring: Tensor, fresh: Tensor | None) -> Tensor:
@@ -67,7 +69,7 @@ def fuse(own: Tensor, ring: Tensor, strength: Tensor, threshold: Tensor, held: T
 
 def _similarities(direction: Tensor, banked: Tensor, tokens: int, held: Tensor | None) -> Tensor:
     """Return the cosines [rows, tokens, slots*tokens] of unit vectors; what no slot holds is less alike than any is."""
-    similarity = direction @ normalized(banked).transpose(1, 2)
+    similarity = products.with_each(direction, normalized(banked))
     if held is None:
         return similarity
     return torch.where(held_tokens(held, tokens)[:, None], similarity, -2.0)
@@ -241,6 +243,23 @@ class CrossAttention:
         ready = None if bank_call is None else bank_call.cross.get(self.layer)
         key, value = (keys_values(attn, text) if ready is None else ready).chunk(2, dim=-1)
         out: Tensor = attn.to_out[0](attend(attn.to_q(hidden_states), key, value, attn.heads))
+        return out
+
+
+class PlainAttention:
+    """A diffusers attention processor without a bank, for self- and cross-attention."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """Attend: hidden_states [rows, tokens, channels], text [rows, words, width] -> as hidden_states."""
+        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        out: Tensor = attn.to_out[0](attend(attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text), attn.heads))
         return out
 
 

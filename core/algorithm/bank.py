@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.algorithm import products
 from core.settings import OWN_RULES, BankRules, Policy, Split
 
 Bank = dict[str, Tensor]
@@ -167,7 +168,7 @@ def _match_tokens(keys: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     sources, destinations = order[:, :tokens], order[:, tokens:]
     directions = normalized(keys)
     source, destination = gather_tokens(directions, sources), gather_tokens(directions, destinations)
-    similarity = source @ destination.transpose(1, 2)  # [rows, sources, destinations]
+    similarity = products.with_each(source, destination)  # [rows, sources, destinations]
     target = similarity.argmax(dim=-1)
     ones = torch.ones_like(target, dtype=_wide(keys.dtype))
     # scatter_add and a division: scatter_reduce(mean) exports to a wrong ONNX graph

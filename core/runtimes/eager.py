@@ -5,13 +5,16 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from core.algorithm.attention import PlainAttention
 from core.algorithm.bank import Bank, Features, Reading
 from core.algorithm.frame import PictureDecoder, PictureEncoder
 from core.algorithm.net import Picture
+from core.algorithm.products import quicken_linears
 from core.algorithm.stream import StreamState
 from core.algorithm.unet import BankedUNet, PlainUNet
 from core.models import loras
@@ -28,7 +31,11 @@ def load(resolved: Resolved) -> Model:
     quicken(loaded)
     encode = partial(_encode, PictureEncoder(loaded.vae), loaded.device)
     decode = partial(_decode, loaded.decode, loaded.device)
+    quicken_linears(loaded.unet)
     net = banked(loaded.unet, resolved) if loaded.layout else None
+    if net is None:
+        plain: dict[str, Any] = dict.fromkeys(loaded.unet.attn_processors, PlainAttention())
+        loaded.unet.set_attn_processor(plain)
     opened: weakref.WeakSet[RememberedText] = weakref.WeakSet()
 
     def open_stream(state: StreamState) -> PartsStep:

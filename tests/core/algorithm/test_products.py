@@ -1,0 +1,102 @@
+"""core.algorithm.products: what oneDNN multiplies is what PyTorch multiplies, and stays out of graphs and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core.algorithm import products
+from core.algorithm.attention import PlainAttention
+from tests.support.small_models import small_unet
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this build of PyTorch has no oneDNN"
+)
+
+
+@pytest.fixture(autouse=True)
+def quick_here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Any machine is one where oneDNN is quicker; return a list that grows by every product of its."""
+    asked: list[int] = []
+
+    def here() -> bool:
+        asked.append(1)
+        return True
+
+    monkeypatch.setattr(products, "here", here)
+    return asked
+
+
+def exact(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention in float64, as it is defined: [n, m, heads, width]."""
+    query, keys, values = query.double(), keys.double(), values.double()
+    shares = (query @ keys.transpose(2, 3) / query.shape[3] ** 0.5).softmax(-1)
+    found: Tensor = (shares @ values).transpose(1, 2)
+    return found
+
+
+@pytest.mark.parametrize(("tokens", "banked", "block"), [(256, 256, 2**20), (300, 700, 7 * 700), (301, 512, 64 * 512)])
+def test_attention_by_blocks_is_attention(
+    monkeypatch: pytest.MonkeyPatch, quick_here: list[int], tokens: int, banked: int, block: int
+) -> None:
+    monkeypatch.setattr(products, "_SCORES", block)
+    # heads lie beside each other, as `attend` of core.algorithm.attention hands them over
+    query, keys, values = (torch.randn(2, n, 3, 20).transpose(1, 2) for n in (tokens, banked, banked))
+    with torch.inference_mode():
+        found = products.attend(query, 2 * keys, values)
+    assert quick_here
+    torch.testing.assert_close(found.double(), exact(query, 2 * keys, values), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 48), (48,)])
+def test_a_linear_layer_is_one(quick_here: list[int], shape: tuple[int, ...]) -> None:
+    for bias in (True, False):
+        layer, given = nn.Linear(48, 65, bias=bias), torch.randn(shape)
+        with torch.inference_mode():
+            found = products.QuickLinear(layer)(given)
+        expected = given.double() @ layer.weight.double().T + (layer.bias.double() if bias else 0)
+        torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-6)
+    assert quick_here
+
+
+def test_rows_with_each_other() -> None:
+    one, other = torch.randn(3, 20, 48), torch.randn(3, 48, 31).transpose(1, 2)
+    with torch.inference_mode():
+        found = products.with_each(one, other)
+    torch.testing.assert_close(found.double(), one.double() @ other.double().transpose(1, 2), atol=2e-6, rtol=1e-5)
+
+
+def test_a_quickened_net_predicts_the_same_by_the_same_weights() -> None:
+    plain, quickened = small_unet(0).float(), small_unet(0).float()
+    before = dict(quickened.named_parameters())
+    products.quicken_linears(quickened)
+    assert all(before[name] is weight for name, weight in quickened.named_parameters())
+    assert sum(isinstance(layer, products.QuickLinear) for layer in quickened.modules()) > 20
+    quickened.set_attn_processor(PlainAttention())
+    config = plain.config
+    text = torch.randn(1, 5, config.cross_attention_dim)
+    given = (torch.randn(1, config.in_channels, 32, 32), torch.tensor([300]), text)
+    with torch.inference_mode():
+        expected, found = (net(*given, return_dict=False)[0] for net in (plain, quickened))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_where_it_is_no_quicker_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "here", lambda: False)
+    net = nn.Sequential(nn.Linear(4, 4))
+    products.quicken_linears(net)
+    assert type(net[0]) is nn.Linear
+
+
+def test_gradients_graphs_and_other_precisions_are_pytorchs(quick_here: list[int]) -> None:
+    layer, given = products.QuickLinear(nn.Linear(4, 4)), torch.randn(3, 4)
+    layer(given).sum().backward()
+    assert layer.weight.grad is not None
+    with torch.no_grad():
+        program = torch.export.export(layer, (given,))
+        assert "mkldnn" not in str(program.graph)
+        products.linear(given.double(), layer.weight.double())
+        assert not quick_here
+        layer(given)
+    assert quick_here
