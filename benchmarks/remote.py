@@ -298,7 +298,7 @@ class OtherProgram:
 def serve_on_ray(folder: Path, model: str, port: int) -> None:
     """Serve on a Ray of its own until stdin ends, as `vcam serve` does."""
     from vcam.remote.cluster import ServeOptions, start, stop
-    from vcam.remote.host import Offer
+    from vcam.remote.offer import Offer
 
     step_back(0)
     offer = Offer(settings_of(model), 2, (model,), per_client=2)
@@ -318,7 +318,7 @@ def serve_on_ray(folder: Path, model: str, port: int) -> None:
 def serve(folder: Path, model: str, port: int) -> None:
     """Serve in this process until stdin ends."""
     from tests.support.engine_server import TlsServer, fake_offer
-    from vcam.remote.host import Offer
+    from vcam.remote.offer import Offer
 
     step_back(0)  # a server is no part of the camera, nor of its session
     usual = settings_of(model)

@@ -35,7 +35,7 @@ from vcam.remote.certificate import made_certificate
 from vcam.remote.clients import ClientBook, Pairing
 from vcam.remote.cluster import ServeOptions, start, stop
 from vcam.remote.engines import ServerEngines
-from vcam.remote.host import Offer
+from vcam.remote.offer import Offer
 from vcam.remote.paired import PairedServer, pair, paired_server
 from vcam.worker.factories import CORE_ENGINE
 from vcam.worker.limits import LIMITS

@@ -25,7 +25,8 @@ from tests.support.patience import PATIENCE_S
 from vcam.remote.certificate import Certificate, made_certificate
 from vcam.remote.clients import ClientBook, Pairing
 from vcam.remote.front import Front
-from vcam.remote.host import EngineHost, Offer, engine_maker
+from vcam.remote.host import EngineHost, engine_maker
+from vcam.remote.offer import Offer
 from vcam.remote.paired import PairedServer, pair, paired_server
 from vcam.remote.server import EngineServer
 

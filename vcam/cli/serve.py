@@ -94,7 +94,7 @@ def _run(args: Namespace) -> int:
     from vcam.cli.arguments import check
     from vcam.remote.certificate import made_certificate, own_certificate
     from vcam.remote.cluster import ServeOptions, start, stop, wait_until_told
-    from vcam.remote.host import Offer
+    from vcam.remote.offer import Offer
     from vcam.settings.config import load_config
     from vcam.settings.engine_options import EngineOptions, engine_settings
     from vcam.settings.run_options import DEFAULT_SIZE, cores
@@ -129,7 +129,7 @@ def _run(args: Namespace) -> int:
     print_note("starting Ray, and an engine in each replica; this takes a minute")
     front = start(options)
     try:
-        where = f"wss://{'[' + args.host + ']' if ':' in args.host else args.host}:{args.port}"
+        where = f"wss://{'[' + args.host + ']' if ':' in args.host else args.host}:{front.port}"
         print_note(
             f"serving {', '.join(models)} at {where}: {args.streams} cameras a replica, {args.replicas} replicas"
         )

@@ -24,7 +24,8 @@ from vcam.errors import RemoteError
 from vcam.remote.certificate import Certificate
 from vcam.remote.clients import ClientBook
 from vcam.remote.front import Front, have_many_files
-from vcam.remote.host import BESIDE, EngineHost, Offer, engine_maker
+from vcam.remote.host import BESIDE, EngineHost, engine_maker
+from vcam.remote.offer import Offer
 from vcam.remote.server import EngineServer
 from vcam.settings.toml_schema import one_line
 from vcam.worker.factories import CORE_ENGINE, check_served
@@ -102,8 +103,8 @@ class EngineReplica:
         while True:
             counts = self._server.counts
             cameras.set(self._host.cameras)
-            add(pictures, self._host.pictures)
-            add(busy, self._host.busy_s)
+            add(pictures, self._host.work.pictures)
+            add(busy, self._host.work.busy_s)
             add(received, counts.received_bytes)
             add(sent, counts.sent_bytes)
             for why, count in list(counts.refused.items()):
@@ -146,6 +147,8 @@ def start(options: ServeOptions) -> Front:
     # nothing of a user's is told to anybody, and no page that runs code is opened
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", START_S)
+    # Ray's own is 15: on a machine that does anything else an engine then had a sixth of the pictures
+    os.environ.setdefault("RAY_worker_niceness", "0")
     if not options.address:
         # read when Ray is loaded; else it takes the network's address in place of 127.0.0.1, and listens on all
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

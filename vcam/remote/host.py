@@ -12,164 +12,30 @@ import importlib
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from core.errors import MemoryShort, StreamV2VError
-from core.settings import EngineSettings, Look, Lora
+from core.settings import EngineSettings, Look
 from vcam.errors import RemoteError
-from vcam.frames import EngineFacts, Picture
+from vcam.frames import EngineFacts
+from vcam.remote.failed_loads import FailedLoads
+from vcam.remote.offer import Offer
 from vcam.remote.protocol import (
     Failed,
-    ForgetAll,
-    FromServer,
     Loaded,
     Loading,
-    LorasUsed,
-    Prompts,
     Refusal,
     Refused,
-    UseLook,
-    UseLoraNames,
 )
+from vcam.remote.stream_work import StreamWork
+from vcam.remote.streams import Made, PictureOrder, Stream, StreamOrder, Tell
 from vcam.worker.factories import EngineProtocol, ReportProgress, give_memory_back
 
 LOG = logging.getLogger("vcam.serve")
 BESIDE = 2  # streams of one camera beside the one that shows: another engine, and looks that are tried
 MOST_ORDERS = 64  # that may wait for a stream
-LOAD_AGAIN_S, LONGEST_LOAD_AGAIN_S = 5.0, 300.0  # until a load that failed is tried again, at first and at the most
-MOST_FAILED = 64  # loads that are remembered
-RAISES = 5  # pictures in a row at which an engine may fail, before its stream ends
 MakeEngine = Callable[[EngineSettings, Look, ReportProgress], EngineProtocol]
-
-
-class PictureOrder(NamedTuple):
-    """Translate this picture, or make one of the prompt alone (None). number: the camera's."""
-
-    number: int
-    picture: Picture | None
-
-
-class Made(NamedTuple):
-    """What became of the picture `answers`. shows: the number of the one that `picture` translates; None for none.
-
-    replaced: a newer one took its place, and no translation of it will come.
-    waited_ms: until the engine took it; engine_ms: the engine's work.
-    """
-
-    answers: int
-    shows: int | None = None
-    picture: Picture | None = None
-    waited_ms: float = 0.0
-    engine_ms: float = 0.0
-    bank_bytes: int = 0
-    refreshes: int = 0
-    replaced: bool = False
-
-
-StreamOrder = PictureOrder | UseLook | UseLoraNames | Prompts | ForgetAll
-Tell = Callable[[FromServer | Made], None]
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What a server offers. usual: the settings that device, runtime and dtype are taken of, and that are loaded first.
-
-    streams: cameras at once. models: names or folders that a camera may ask for. loras: paths by the names that cameras
-    know. most_pixels: of a picture. per_client: cameras at once of one client, 0 for half of all.
-    """
-
-    usual: EngineSettings
-    streams: int = 1
-    models: tuple[str, ...] = ("embedded",)
-    loras: dict[str, str] = field(default_factory=dict)
-    most_pixels: int = 1024 * 1024
-    per_client: int = 0
-
-    @property
-    def most_per_client(self) -> int:
-        """How many cameras one client may have at once: not all, where there are several places."""
-        return self.per_client or max(1, self.streams // 2)
-
-    def settings_for(self, asked: EngineSettings) -> EngineSettings:
-        """Return the engine that a camera gets; raises RemoteError, in words for its user."""
-        if asked.model not in self.models:
-            raise RemoteError(
-                f"the server does not offer the model {asked.model[:100]!r}; it offers {', '.join(self.models)}"
-            )
-        if asked.width * asked.height > self.most_pixels:
-            raise RemoteError(
-                f"the server translates at most {self.most_pixels} pixels, not {asked.width}x{asked.height}; "
-                "take a smaller --engine-size"
-            )
-        own = self.usual
-        return replace(
-            asked,
-            loras=self.loras_for(asked.loras),
-            device=own.device,
-            dtype=own.dtype,
-            runtime=own.runtime,
-            provider=own.provider,
-        )
-
-    def loras_for(self, asked: tuple[Lora, ...]) -> tuple[Lora, ...]:
-        """Return the LoRAs by the server's own paths; raises RemoteError for one that it does not offer."""
-        for one in asked:
-            if one.path not in self.loras:
-                known = ", ".join(self.loras) or "none"
-                raise RemoteError(f"the server does not offer the LoRA {one.path[:100]!r}; it offers {known}")
-        return tuple(Lora(self.loras[one.path], one.weight) for one in asked)
-
-
-class Stream:
-    """One stream: what waits for it, and its engine once that has loaded. tell: takes messages, on any thread.
-
-    client: whose token it came with. model: what its engine is made of, None until that has loaded.
-    """
-
-    def __init__(self, client: str, camera: str, settings: EngineSettings, look: Look, tell: Tell) -> None:
-        self.client, self.camera, self.settings, self.look, self.tell = client, camera, settings, look, tell
-        self.model: EngineProtocol | None = None
-        self.engine: EngineProtocol | None = None
-        self.orders: deque[tuple[StreamOrder, float]] = deque()
-        self.in_flight: deque[int] = deque()
-        self.raises = 0
-        self.closed = False
-
-    @property
-    def waits(self) -> bool:
-        """Whether there is an order to be carried out."""
-        return self.engine is not None and not self.closed and bool(self.orders)
-
-    @property
-    def begins(self) -> bool:
-        """Whether its engine is to be made of the model that has loaded."""
-        return self.engine is None and not self.closed and self.model is not None
-
-
-@dataclass(frozen=True)
-class _FailedLoad:
-    """Why a model could not be loaded, how often in a row that was so, and when it was tried last.
-
-    freed: how often memory had been given back until then, None unless it was short: more is a reason to try again.
-    """
-
-    text: str
-    tries: int
-    tried_s: float
-    freed: int | None
-
-    @property
-    def again_s(self) -> float:
-        return self.tried_s + min(LONGEST_LOAD_AGAIN_S, LOAD_AGAIN_S * 2.0 ** min(self.tries - 1, 16))
-
-    def due(self, now_s: float, freed: int) -> bool:
-        more = self.freed is not None and freed > self.freed
-        return now_s >= (self.tried_s + LOAD_AGAIN_S if more else self.again_s)
 
 
 class EngineHost:
@@ -181,14 +47,11 @@ class EngineHost:
         self._changed = threading.Condition()
         self._streams: list[Stream] = []
         self._models: dict[EngineSettings, EngineProtocol] = {}  # each is given no picture itself
-        self._failed_loads: dict[EngineSettings, _FailedLoad] = {}
-        self._freed = 0  # how often memory was given back: a stream or a model was gone
+        self._failed_loads = FailedLoads()
         self._ending = False
         self._turn = 0
         self._turns_since_begun = 0  # orders carried out since a stream's engine was made
-        self.broken = ""  # why no engine of this process works any more; whoever runs it shall start another
-        self.pictures = 0  # translated so far
-        self.busy_s = 0.0  # that the engines worked
+        self.work = StreamWork(offer, self.give, clock)
         self._threads = [
             threading.Thread(target=self._repeat, args=(due, work), name=name, daemon=True)
             for due, work, name in (
@@ -198,6 +61,11 @@ class EngineHost:
         ]
         for one in self._threads:
             one.start()
+
+    @property
+    def broken(self) -> str:
+        """Why no engine of this process works any more, "" while one does."""
+        return self.work.broken
 
     @property
     def cameras(self) -> int:
@@ -223,7 +91,7 @@ class EngineHost:
             return Refused(Refusal.MODEL, str(error))
         stream = Stream(client, camera, settings, look, tell)
         with self._changed:
-            refused = self._no_place(client, camera) or self._failed_before(settings)
+            refused = self._no_place(client, camera) or self._failed_loads.refusal(settings, self._clock())
             if refused is not None:
                 return refused
             stream.model = self._models.get(settings)
@@ -253,13 +121,6 @@ class EngineHost:
             return Refused(Refusal.BUSY, f"this camera has {of_camera} streams already")
         return None
 
-    def _failed_before(self, settings: EngineSettings) -> Refused | None:
-        failed, now = self._failed_loads.get(settings), self._clock()
-        if failed is None or failed.due(now, self._freed):
-            return None
-        wait_s = max(1, round(failed.again_s - now))
-        return Refused(Refusal.ENGINE, f"{failed.text}; the server tries it again in {wait_s} s")
-
     def give(self, stream: Stream, order: StreamOrder, waited_s: float = 0.0) -> None:
         """Have an order carried out in its turn; of pictures that wait the newest wins, the other gives none.
 
@@ -288,7 +149,7 @@ class EngineHost:
             stream.closed = True
             if stream in self._streams:
                 self._streams.remove(stream)
-                self._freed += stream.engine is not None
+                self._failed_loads.freed += stream.engine is not None
             stream.orders.clear()
             self._changed.notify_all()
 
@@ -330,7 +191,7 @@ class EngineHost:
         """Give a model to all who wait for it."""
         with self._changed:
             self._models[settings] = model
-            self._failed_loads.pop(settings, None)
+            self._failed_loads.loaded(settings)
             for one in self._streams:
                 if one.settings == settings:
                     one.model = one.model or model
@@ -367,7 +228,7 @@ class EngineHost:
         gone.clear()  # ends them, which takes its time: nobody waits for the lock meanwhile
         give_memory_back()
         with self._changed:
-            self._freed += 1
+            self._failed_loads.freed += 1
         return which
 
     def _bring_back(self, gone: list[EngineSettings]) -> None:
@@ -384,12 +245,7 @@ class EngineHost:
     def _load_failed(self, settings: EngineSettings, text: str, memory_short: bool) -> None:
         """Remember it, and tell those who wait for it, whose streams end."""
         with self._changed:
-            before = self._failed_loads.pop(settings, None)
-            tries = 1 if before is None else before.tries + 1
-            freed = self._freed if memory_short else None
-            self._failed_loads[settings] = _FailedLoad(text, tries, self._clock(), freed)
-            while len(self._failed_loads) > MOST_FAILED:
-                del self._failed_loads[next(iter(self._failed_loads))]
+            self._failed_loads.note(settings, text, memory_short, self._clock())
             waiting = [one for one in self._streams if one.settings == settings and one.model is None]
             for one in waiting:
                 one.closed = True
@@ -420,10 +276,7 @@ class EngineHost:
         if order is None:
             self._begin(stream)
             return
-        try:
-            self._carry_out(stream, order, given_s)
-        except Exception as error:  # noqa: BLE001  a fault at one stream's order must not cost the others
-            self._failed(stream, order, error)
+        self.work.do(stream, order, given_s)
 
     def _next(self) -> Stream | None:
         """Return the stream whose turn it is, None if there is none; one begins after a turn of all that wait."""
@@ -454,76 +307,6 @@ class EngineHost:
                 return
             stream.engine = engine
         stream.tell(Loaded(self._facts(engine)))
-
-    def _carry_out(self, stream: Stream, order: StreamOrder, given_s: float) -> None:
-        engine = stream.engine
-        assert engine is not None
-        match order:
-            case PictureOrder():
-                self._translate(stream, engine, order, given_s)
-            case UseLook(look, frames):
-                engine.set_look(look, frames)
-            case UseLoraNames(asked, frames):
-                if self.offer.streams != 1:
-                    raise RemoteError("this server's streams share their LoRAs")
-                engine.use_loras(self.offer.loras_for(asked), frames)
-                stream.tell(LorasUsed(asked))
-            case Prompts(prompts):
-                engine.prepare(prompts[:1])
-                if prompts[1:]:
-                    self.give(stream, Prompts(prompts[1:]))  # one at a time, between pictures
-            case ForgetAll():
-                engine.forget()
-
-    def _translate(self, stream: Stream, engine: EngineProtocol, given: PictureOrder, given_s: float) -> None:
-        began_s = self._clock()
-        stream.in_flight.append(given.number)
-        while len(stream.in_flight) > engine.delay + 1:
-            stream.in_flight.popleft()
-        try:
-            picture = engine.imagine() if given.picture is None else engine.translate(given.picture)
-        except Exception:
-            stream.in_flight.pop()  # nothing of it will come out
-            raise
-        took_s = self._clock() - began_s
-        stream.raises = 0
-        self.pictures += picture is not None
-        self.busy_s += took_s
-        shows = None if picture is None else stream.in_flight[0]
-        waited_s = began_s - given_s
-        kept = engine.bank_bytes, engine.refreshes
-        stream.tell(Made(given.number, shows, picture, 1000 * waited_s, 1000 * took_s, *kept))
-
-    def _failed(self, stream: Stream, order: StreamOrder, error: Exception) -> None:
-        known = isinstance(error, StreamV2VError)
-        text = " ".join(str(error).split())[:300] if known else f"the engine failed ({type(error).__name__})"
-        if not known:
-            LOG.error("an order failed", exc_info=error)
-        match order:
-            case PictureOrder(number):
-                stream.raises += 1
-                if stream.raises >= RAISES:
-                    if not known:
-                        self._look_whether_broken(stream)
-                    stream.tell(Refused(Refusal.ENGINE, text))
-                else:
-                    stream.tell(Failed("picture", text, number))
-            case UseLoraNames():
-                stream.tell(Failed("loras", text))
-            case _:
-                stream.tell(Failed("look", text))
-
-    def _look_whether_broken(self, failed: Stream) -> None:
-        """Set `broken` if the model of a stream that failed translates nothing at all, not even for a new stream."""
-        assert failed.model is not None
-        size = failed.settings.height, failed.settings.width, 3
-        try:
-            failed.model.another(Look(prompt="a person")).translate(np.full(size, 128, np.uint8))
-        except StreamV2VError as error:
-            LOG.warning("whether the engine still works cannot be told: %s", error)
-        except Exception as error:
-            LOG.exception("the engine works no more")
-            self.broken = f"the engine failed ({type(error).__name__})"
 
 
 def _not_loaded(error: Exception) -> str:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from vcam.errors import RemoteError, RemoteRefused
 from vcam.remote.allowance import Allowance, PicturePace
 from vcam.remote.exchange import Exchange, Serving
-from vcam.remote.host import PictureOrder, Stream, StreamOrder
 from vcam.remote.protocol import (
     LARGEST_TEXT,
     WINDOW,
@@ -23,6 +22,7 @@ from vcam.remote.protocol import (
     unpacked_picture,
 )
 from vcam.remote.side_door import Message, MessageWay
+from vcam.remote.streams import PictureOrder, Stream, StreamOrder
 
 CAMERA_SILENT_S = 10.0  # without a word from a camera: its stream is given to others
 MOST_TEXTS, TEXTS_AT_ONCE = 50, 300  # a second of a camera

@@ -14,7 +14,6 @@ from vcam.errors import CodecError
 from vcam.remote.admission import revoked
 from vcam.remote.codecs import codecs
 from vcam.remote.exchange import Exchange, Serving
-from vcam.remote.host import Made
 from vcam.remote.protocol import (
     ALIVE_S,
     Alive,
@@ -29,6 +28,7 @@ from vcam.remote.protocol import (
     packed_answer,
 )
 from vcam.remote.side_door import Message, MessageWay
+from vcam.remote.streams import Made
 
 LOG = logging.getLogger("vcam.serve")
 SEND_S = 5.0  # how long a camera may take to take an answer

@@ -7,6 +7,7 @@ import getpass
 import io
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,12 @@ def test_serve_offers_what_it_was_started_with_alone(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[cluster.ServeOptions] = []
-    monkeypatch.setattr(cluster, "start", started.append)
+
+    def start(options: cluster.ServeOptions) -> Namespace:
+        started.append(options)
+        return Namespace(port=options.port)
+
+    monkeypatch.setattr(cluster, "start", start)
     monkeypatch.setattr(cluster, "stop", lambda front: None)
     monkeypatch.setattr(cluster, "wait_until_told", lambda: None)
     lora = home / "ink.safetensors"

@@ -23,7 +23,7 @@ from vcam.remote import cluster
 from vcam.remote.certificate import Certificate, made_certificate
 from vcam.remote.cluster import ServeOptions, at_free_port, no_room
 from vcam.remote.front import Front
-from vcam.remote.host import Offer
+from vcam.remote.offer import Offer
 
 SMALL = EngineSettings("embedded", 128, 96, 1, runtime=Runtime.EAGER, device="cpu")
 
@@ -138,17 +138,18 @@ def test_cameras_reach_no_port_before_what_is_started_holds_it(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("address", "told"), [("", "0"), ("auto", None)])
-def test_a_ray_of_our_own_listens_on_this_machine_alone(
+def test_a_ray_of_our_own_listens_on_this_machine_alone_and_its_engines_do_not_step_back(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str, told: str | None
 ) -> None:
     """Ray reads it when it is loaded; else it takes this machine's address of the network for 127.0.0.1."""
-    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-    monkeypatch.setenv(name, "as it was")
-    monkeypatch.delenv(name)
+    names = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_worker_niceness"
+    for name in names:
+        monkeypatch.setenv(name, "as it was")
+        monkeypatch.delenv(name)
     seen: list[str | None] = []
 
     def started(ray: object, asked: ServeOptions) -> int:
-        seen.append(os.environ.get(name))
+        seen.extend(os.environ.get(name) for name in names)
         return 1
 
     for one in ("ray", "ray.serve"):
@@ -156,4 +157,4 @@ def test_a_ray_of_our_own_listens_on_this_machine_alone(
     monkeypatch.setattr(cluster, "_start_behind", started)
     options = ServeOptions(Offer(SMALL, 1), made_certificate(tmp_path), tmp_path, "127.0.0.1", 0, address=address)
     cluster.start(options).close()
-    assert seen == [told]
+    assert seen == [told, "0"]

@@ -279,7 +279,7 @@ def test_a_cut_connection_is_gone_at_once_and_none_is_made_until_it_is_mended(
     later = own.show(FAKE, LOOK)
     until(lambda: later.step() or later.failure, "it was not cut")
     until(lambda: not server.server.host.cameras, "the server still has the stream")
-    assert server.server.host.pictures == 0
+    assert server.server.host.work.pictures == 0
     own.mend()
     mended = loaded(own.show(FAKE, LOOK))
     translated(mended, 2)
@@ -557,7 +557,7 @@ def test_a_picture_that_cannot_be_decoded_is_told_and_pictures_go_as_jpeg_from_t
     assert not engine.final
     again = loaded(own.show(FAKE, LOOK))
     translated(again, 2)
-    assert server.server.host.pictures >= 2
+    assert server.server.host.work.pictures >= 2
     assert spoilt <= 0
     left = spoilt
     translated(again, 3)

@@ -17,8 +17,11 @@ from tests.support.fake_engine import FakeEngine
 from tests.support.patience import PATIENCE_S, until
 from vcam.frames import Picture
 from vcam.remote import host as host_module
-from vcam.remote.host import BESIDE, RAISES, EngineHost, Made, Offer, PictureOrder, Stream
+from vcam.remote.host import BESIDE, EngineHost
+from vcam.remote.offer import Offer
 from vcam.remote.protocol import Failed, FromServer, Loaded, Prompts, Refusal, Refused
+from vcam.remote.stream_work import RAISES
+from vcam.remote.streams import Made, PictureOrder, Stream
 from vcam.worker.factories import ReportProgress
 
 LOOK = Look("ink")
