@@ -51,6 +51,7 @@ from vcam.remote.protocol import (
 from vcam.remote.wire import reset
 from vcam.worker.process import EngineProcess
 
+CROWD = 200
 LOOK = Look("ink")
 GREY = to_jpeg(np.full((64, 96, 3), 100, np.uint8))
 Say = Callable[[WebSocket, GivenPicture], None]
@@ -489,7 +490,7 @@ def test_many_that_connect_at_once_are_refused_in_words_and_cost_nobody_a_pictur
                 connection.send(packed(plain))
                 said.append(refusal(connection)["text"])
 
-        crowd = [threading.Thread(target=come, args=(number,)) for number in range(40)]
+        crowd = [threading.Thread(target=come, args=(number,)) for number in range(CROWD)]
         for one in crowd:
             one.start()
         for index in range(5):
@@ -497,6 +498,6 @@ def test_many_that_connect_at_once_are_refused_in_words_and_cost_nobody_a_pictur
             until(own.step, "the camera that is let in gets no picture")
         for one in crowd:
             one.join(PATIENCE_S)
-        assert said == ["the server is busy: all 1 of its streams are taken"] * 40
+        assert said == ["the server is busy: all 1 of its streams are taken"] * CROWD
         assert not own.failure
         own.close()
