@@ -1,8 +1,8 @@
 """Matrix products by oneDNN where that is quicker than what PyTorch does: float32 on AMD's processors with AVX-512.
 
 There PyTorch's products come from MKL, which takes wide vectors on Intel's processors alone, and its convolutions from
-oneDNN, which takes them everywhere: a product by oneDNN is 2.2 times as fast, attention made of such products 1.5 times
-(docs/benchmarks.md). Elsewhere, in other precisions, for graphs and for training, all is PyTorch's own.
+oneDNN, which takes them everywhere: a product by oneDNN is 2.2 times as fast; on one thread, attention made of such
+products 1.5 times (docs/benchmarks.md). Elsewhere, in other precisions, for graphs and for training, all is PyTorch's.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def with_each(one: Tensor, other: Tensor) -> Tensor:
 def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Apply attention: query [n, heads, m, width], keys and values [n, heads, k, width] -> [n, m, heads, width]."""
     count, heads, tokens, width = query.shape
-    if not quick(query) or tokens * keys.shape[2] < _LEAST:  # in this order: a graph's sizes are not known yet
+    # in this order: a graph's sizes are not known yet. Several threads would meet after each of many small products,
+    # and on a busy machine wait each time for the one that has no core: PyTorch's attention meets once
+    if not quick(query) or torch.get_num_threads() > 1 or tokens * keys.shape[2] < _LEAST:
         return F.scaled_dot_product_attention(query, keys, values).transpose(1, 2)
     scaled, keys, turned = query * width**-0.5, keys.contiguous(), values.transpose(2, 3).contiguous()
     made, block = query.new_empty(count, tokens, heads, width), max(1, _SCORES // keys.shape[2])

@@ -41,12 +41,23 @@ def test_attention_by_blocks_is_attention(
     monkeypatch: pytest.MonkeyPatch, quick_here: list[int], tokens: int, banked: int, block: int
 ) -> None:
     monkeypatch.setattr(products, "_SCORES", block)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     # heads lie beside each other, as `attend` of core.algorithm.attention hands them over
     query, keys, values = (torch.randn(2, n, 3, 20).transpose(1, 2) for n in (tokens, banked, banked))
     with torch.inference_mode():
         found = products.attend(query, 2 * keys, values)
     assert quick_here
     torch.testing.assert_close(found.double(), exact(query, 2 * keys, values), atol=2e-6, rtol=1e-5)
+
+
+def test_several_threads_meet_once_in_an_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine each meeting waits for the thread that has no core."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(products, "linear", None)  # nothing is multiplied block by block
+    query, keys, values = (torch.randn(1, 2, 300, 20) for _ in range(3))
+    with torch.inference_mode():
+        found = products.attend(query, keys, values)
+    torch.testing.assert_close(found.double(), exact(query, keys, values), atol=2e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(2, 30, 48), (48,)])
