@@ -190,11 +190,14 @@ def test_a_verified_engine_is_taken_at_once(machine: TensorRtMachine, built: Ten
         first = camera.until(lambda s: s.translated > 2)
         assert (first.runtime, first.notes) == ("tensorrt", ())
         ends(camera, "tensorrt")
-    (engine / "manifest.json").write_text(json.dumps(manifest_of(engine) | {"verdict": "unverified", "compared": ""}))
-    with Camera(machine, runtime="auto") as camera:  # auto never takes what was not compared, and does not build
-        first = camera.until(lambda s: s.translated > 2)
-        assert (first.runtime, first.notes) == ("eager", ())
-        ends(camera, "eager")
+    told = manifest_of(engine) | {"verdict": "unverified", "compared": ""}
+    (engine / "manifest.json").write_text(json.dumps(told))
+    with Camera(machine, runtime="auto") as camera:  # auto has what was not compared compared first, and builds nothing
+        assert camera.until(lambda s: s.translated > 2).runtime == "eager"
+        assert camera.until(lambda s: s.runtime == "tensorrt").notes == ()
+        ends(camera, "tensorrt")
+    assert machine.engine_folders() == [engine.name]
+    assert (manifest_of(engine)["verdict"], manifest_of(engine)["built"]) == ("verified", told["built"])
 
 
 # ---------------------------------------------------------------- what happens in the midst of a build
@@ -277,6 +280,7 @@ def test_the_engine_of_other_loras_is_built_while_the_one_before_goes_on(
 
         gate.touch()
         camera.until(is_there)
+        camera.goes_on()  # what is told first is shown a moment later
         assert set(shown) == {"tensorrt"}
         assert apart(plain, camera.picture()) > 5, "with the LoRA"
         ends(camera, "tensorrt")
@@ -392,7 +396,8 @@ def test_where_tensorrt_cannot_run_it_is_said(tmp_path: Path, model: Path, libra
         done = machine.vcam("engines", action)
         assert (done.returncode, done.stdout) == (1, "")
         rest = "without it --runtime auto takes the next best runtime"
-        assert done.stderr == f"vcam: error: TensorRT cannot be used here: {why}; {rest}\n"
+        said = why.replace("python -m pip", f"{sys.executable} -m pip")  # that program's own, to be copied
+        assert done.stderr == f"vcam: error: TensorRT cannot be used here: {said}; {rest}\n"
     told = json.loads(machine.vcam("engines", "list").stdout)
     assert (told["tensorrt"], told["engines"]) == (why, [])
     assert machine.vcam("engines", "clean").returncode == 0
