@@ -77,9 +77,9 @@ Written by `python -m benchmarks.scale_model` from the assumptions below. **None
 What was measured with a real Ray Serve on two CPU cores is in [remote.md](remote.md)."""
 SAYS = """\
 What it says: the cards are the price at every size. A `vcam serve` has one front and one proxy, which carry some 50
-live cameras; for more take several, each with machines of its own, and pair each camera with one. At 100,000 the
-network decides: have a small one a rack, near its cameras. The table is for JPEG; H.264 takes less
-([remote.md](remote.md) has what was seen)."""
+live cameras; for more take several, each with machines of its own, and pair each camera with one. Through the proxy go
+only the pictures of replicas on other machines than the front's. At 100,000 the network decides: have a small one a
+rack, near its cameras. The table is for JPEG; H.264 takes less ([remote.md](remote.md) has what was seen)."""
 BATCHES = """\
 A server takes a picture of each camera in turn. Would one call of the UNet for the pictures of several cameras cost
 less? `python -m benchmarks.batching --repeats 30`, the included model at 256x192 with a bank of one frame, one thread,

@@ -293,6 +293,14 @@ def test_a_camera_records_the_microphone_until_a_panic(tmp_path: Path, kind: str
         run.until(lambda: run.daemon.status().sound == "on", "the microphone heard")
         assert run.daemon.status().microphone == "Test sine"
         run.until(lambda: opened[0].taken > 100, "two seconds heard")
+        heard_s = run.daemon.status().recorded_s
+
+        def recorded() -> bool:
+            """Whether a second of it is in the recording: sound waits for the picture that it belongs to."""
+            now = run.daemon.status()
+            return now.recorded_s > heard_s + 1 + now.latency_now_ms / 1000
+
+        run.until(recorded, "a second of it recorded")
         run.tell(Panic())
         run.until(lambda: run.daemon.status().sound == "cut", "cut")
         panic = run.daemon.status().recorded_s
