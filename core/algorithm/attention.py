@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 
 from core.algorithm import products
@@ -247,7 +247,10 @@ class CrossAttention:
 
 
 class PlainAttention:
-    """A diffusers attention processor without a bank, for self- and cross-attention."""
+    """A diffusers attention processor without a bank, for self- and cross-attention of layers that are `plain`.
+
+    What it does not know itself, a mask and states that are a picture, it leaves to diffusers' processor.
+    """
 
     def __call__(
         self,
@@ -258,9 +261,30 @@ class PlainAttention:
         temb: Tensor | None = None,
     ) -> Tensor:
         """Attend: hidden_states [rows, tokens, channels], text [rows, words, width] -> as hidden_states."""
+        if attention_mask is not None or hidden_states.ndim != 3:
+            theirs: Tensor = AttnProcessor2_0()(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+            return theirs
         text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         out: Tensor = attn.to_out[0](attend(attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text), attn.heads))
         return out
+
+
+def plain(attn: Attention) -> bool:
+    """Return whether a layer is nothing but products and attention: no norms, no residual, no other scale."""
+    own: object = attn.processor
+    if type(own) is not AttnProcessor2_0 or attn.residual_connection or attn.rescale_output_factor != 1:
+        return False
+    norms = (attn.group_norm, attn.spatial_norm, attn.norm_cross, attn.norm_q, attn.norm_k)
+    return all(norm is None for norm in norms)
+
+
+def quicken_attention(net: nn.Module) -> None:
+    """Let every layer that is `plain` attend by PlainAttention, in place; nothing where oneDNN is no quicker."""
+    if not products.here():
+        return
+    for layer in net.modules():
+        if isinstance(layer, Attention) and plain(layer):
+            layer.set_processor(PlainAttention())  # type: ignore[arg-type]
 
 
 class FusedTransformerBlock(nn.Module):

@@ -24,8 +24,22 @@ def here() -> bool:
     """Return whether this machine is one where oneDNN multiplies float32 quicker."""
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
+    return _on_amd() and _multiplies()
+
+
+def _on_amd() -> bool:
     told, file = os.environ.get("PROCESSOR_IDENTIFIER", ""), Path("/proc/cpuinfo")  # Windows, Linux
     return "AuthenticAMD" in (file.read_text(encoding="utf-8", errors="replace") if file.is_file() else told)
+
+
+def _multiplies() -> bool:
+    """Return whether oneDNN's operator, which PyTorch keeps to itself and may change, still is a linear layer."""
+    numbers = torch.arange(-10, 11, dtype=torch.float32, device="cpu")  # whole and small: no product is rounded
+    given, weight, bias = numbers[:6].reshape(2, 3), numbers[6:].reshape(5, 3), numbers[:5]
+    try:
+        return all(torch.equal(_by_onednn(given, weight, b), F.linear(given, weight, b)) for b in (bias, None))
+    except (TypeError, RuntimeError):  # other arguments or none of its; NotImplementedError is a RuntimeError
+        return False
 
 
 def quick(given: Tensor) -> bool:
@@ -33,13 +47,21 @@ def quick(given: Tensor) -> bool:
     # what is traced becomes a graph of others' operators, and oneDNN's gives no gradients
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return False
-    return given.device.type == "cpu" and given.dtype == torch.float32 and here()
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return False
+    if given.device.type != "cpu" or given.dtype != torch.float32 or not here():
+        return False
+    return bool(torch.backends.mkldnn.enabled)  # the user's own switch; asked last, as it takes longest
 
 
 def linear(given: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return given @ weight.T + bias: [..., in], [out, in] -> [..., out]."""
     if not quick(given):
         return F.linear(given, weight, bias)
+    return _by_onednn(given, weight, bias)
+
+
+def _by_onednn(given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     made: Tensor = torch.ops.mkldnn._linear_pointwise(given, weight, bias, "none", [], "")
     return made
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from core.algorithm.attention import PlainAttention
+from core.algorithm.attention import quicken_attention
 from core.algorithm.bank import Bank, Features, Reading
 from core.algorithm.frame import PictureDecoder, PictureEncoder
 from core.algorithm.net import Picture
@@ -34,8 +33,7 @@ def load(resolved: Resolved) -> Model:
     quicken_linears(loaded.unet)
     net = banked(loaded.unet, resolved) if loaded.layout else None
     if net is None:
-        plain: dict[str, Any] = dict.fromkeys(loaded.unet.attn_processors, PlainAttention())
-        loaded.unet.set_attn_processor(plain)
+        quicken_attention(loaded.unet)
     opened: weakref.WeakSet[RememberedText] = weakref.WeakSet()
 
     def open_stream(state: StreamState) -> PartsStep:

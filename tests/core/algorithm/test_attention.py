@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from core.algorithm import products
 from core.algorithm.attention import (
     BankCall,
     CrossAttention,
+    PlainAttention,
     SelfAttention,
     SubtokenGrid,
     attend,
@@ -21,6 +23,7 @@ from core.algorithm.attention import (
     fuse,
     fuse_at,
     fuse_subtoken,
+    quicken_attention,
     subtoken_shares,
 )
 from core.algorithm.bank import Reading
@@ -55,6 +58,48 @@ def test_without_a_bank_the_processors_are_those_of_diffusers(layer: Attention) 
     torch.testing.assert_close(CrossAttention("b")(layer, hidden), expected)
     assert call.seen.keys() == {"a.key", "a.value"}
     assert torch.equal(call.seen["a.key"], layer.to_k(hidden))
+
+
+def test_a_mask_and_a_picture_are_what_diffusers_makes_of_them(layer: Attention) -> None:
+    hidden, words, picture = tensors(0, (2, 6, 8), (2, 3, 8), (2, 8, 2, 3))
+    mask = torch.tensor([[[0.0, -1e4, 0.0]], [[0.0, 0.0, -1e4]]])  # as a UNet hands it over: [rows, 1, words]
+    plain, theirs = PlainAttention(), AttnProcessor()
+    masked = plain(layer, hidden, words, mask)
+    torch.testing.assert_close(masked, theirs(layer, hidden, words, mask))
+    assert not torch.allclose(masked, plain(layer, hidden, words))
+    torch.testing.assert_close(plain(layer, picture), theirs(layer, picture))
+
+
+ODD: list[dict[str, Any]] = [
+    {"residual_connection": True},
+    {"rescale_output_factor": 2.0},
+    {"norm_num_groups": 2},
+    {"spatial_norm_dim": 4},
+    {"qk_norm": "layer_norm"},
+    {"cross_attention_norm": "layer_norm"},
+    {"scale_qk": False},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda one: next(iter(one)))
+def test_a_layer_that_does_more_keeps_its_processor(
+    monkeypatch: pytest.MonkeyPatch, layer: Attention, odd: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(products, "here", lambda: True)
+    other = Attention(query_dim=32, heads=2, dim_head=4, **odd)
+    own = other.processor
+    quicken_attention(torch.nn.ModuleList([layer, other]))
+    assert isinstance(layer.processor, PlainAttention)
+    assert other.processor is own
+
+
+def test_where_onednn_is_no_quicker_attention_is_that_of_diffusers(
+    monkeypatch: pytest.MonkeyPatch, layer: Attention
+) -> None:
+    monkeypatch.setattr(products, "here", lambda: False)
+    quicken_attention(torch.nn.ModuleList([layer]))
+    own: object = layer.processor
+    assert type(own) is AttnProcessor2_0
 
 
 def test_what_a_layer_sees_is_its_own_and_not_the_banks(layer: Attention) -> None:
