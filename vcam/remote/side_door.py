@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import stat
 import sys
 import tempfile
 from collections import deque
@@ -30,6 +31,8 @@ from vcam.remote.protocol import LARGEST_PICTURE
 HEADER = "vcam-side-door"
 CHUNK = 64 * 1024
 INVALID_TEXT = 1007  # a WebSocket's close code
+LAST_S = 15.0  # that what was sent has to go, once a connection is closed
+NAME, FOLDERS = "door", "vcam-"  # a door's name, and how its folder's begins
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -56,9 +59,9 @@ class SideDoor:
         if sys.platform == "win32":
             return
         try:
-            folder = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="vcam-"))  # this user's alone
+            folder = self._opened.enter_context(tempfile.TemporaryDirectory(prefix=FOLDERS))  # this user's alone
             listening = self._opened.enter_context(socket.socket(socket.AF_UNIX))
-            listening.bind(str(Path(folder) / "door"))
+            listening.bind(str(Path(folder) / NAME))
             listening.listen(1)
         except OSError:  # no file is left, or the folder's name is too long
             self._opened.close()
@@ -103,11 +106,20 @@ async def through(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
     if sys.platform == "win32" or not path:
         return None
     try:
-        if os.stat(unquote(path)).st_uid != os.getuid():  # what a program of somebody else names leads nowhere
+        if not _is_own_door(Path(unquote(path))):  # what another program names leads nowhere
             return None
         return await asyncio.open_unix_connection(unquote(path), limit=CHUNK)
     except (OSError, ValueError):
         return None
+
+
+def _is_own_door(path: Path) -> bool:
+    """Return whether this is a door of this user's, in a folder where nobody else enters. Raises OSError."""
+    if path.name != NAME or not path.parent.name.startswith(FOLDERS):
+        return False
+    door, folder = path.lstat(), path.parent.lstat()  # a link leads nowhere
+    kinds = stat.S_ISSOCK(door.st_mode) and stat.S_ISDIR(folder.st_mode)
+    return kinds and door.st_uid == folder.st_uid == os.getuid() and folder.st_mode & 0o777 == 0o700
 
 
 class SocketWay:
@@ -126,7 +138,7 @@ class SocketWay:
         while not self._come:
             if self._protocol.state is not State.OPEN:
                 return {"type": "websocket.disconnect"}
-            if data := await self._reader.read(CHUNK):
+            if data := await self._read():
                 self._protocol.receive_data(data)
             else:
                 self._protocol.receive_eof()
@@ -150,12 +162,20 @@ class SocketWay:
         await self._writer.drain()
 
     def close(self) -> None:
-        """End it, once what was sent has gone."""
+        """End it, once what was sent has gone, or has not gone for LAST_S."""
         self._writer.close()
+        asyncio.get_running_loop().call_later(LAST_S, self.abort)
 
     def abort(self) -> None:
         """End it at once."""
         self._writer.transport.abort()
+
+    async def _read(self) -> bytes:
+        """Return what comes next; nothing once the connection has ended, in order or not."""
+        try:
+            return await self._reader.read(CHUNK)
+        except OSError:
+            return b""
 
     def _hear(self, frame: Frame) -> None:
         if self._damaged or frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
@@ -205,6 +225,7 @@ class CameraWay:
     async def close(self) -> None:
         """End both, once what was sent has gone."""
         if self._held is not None:
+            self._held.remove_done_callback(self._end_aside)  # that is for a place that ends by itself
             self._held.cancel()
         if self._aside is not None:
             self._aside.close()
@@ -223,9 +244,9 @@ class CameraWay:
         self._door.close()
         if self._aside is None:
             return await held
-        held.add_done_callback(lambda _: self._end_aside())
+        held.add_done_callback(self._end_aside)
         return await self._aside.receive()
 
-    def _end_aside(self) -> None:
+    def _end_aside(self, _: asyncio.Future[Message]) -> None:
         if self._aside is not None:
             self._aside.abort()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -168,6 +169,60 @@ def test_a_place_that_ends_ends_the_camera_that_came_through() -> None:
     run(ending)
 
 
+def test_who_reads_late_still_has_the_refusal_and_the_code_once_the_way_is_closed() -> None:
+    async def refused(opened: ExitStack) -> None:
+        held, door = Held(), opened.enter_context(closing(SideDoor()))
+        way = CameraWay(door, held.to_replica.get, held.send)
+        camera = await come_through(opened, door)
+        camera.say(text=b"hello")
+        await way.receive()
+        assert way._aside is not None
+        transport, pictures = way._aside._writer.transport, 0
+        while not transport.get_write_buffer_size():  # until the system takes no more
+            await way.send({"type": "websocket.send", "bytes": bytes(10_000)})
+            pictures += 1
+            await asyncio.sleep(0)
+        await way.send({"type": "websocket.send", "text": "refused"})
+        await way.send({"type": "websocket.close", "code": 1008})
+        assert transport.get_write_buffer_size()
+        await way.close()
+        await asyncio.sleep(0)
+        heard: list[Frame] = []
+        while frames := await camera.hear():
+            heard += frames
+        assert len(heard) == pictures + 2
+        assert bytes(heard[-2].data) == b"refused"
+        assert Close.parse(heard[-1].data).code == 1008
+
+    run(refused)
+
+
+def test_who_never_reads_holds_no_way_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vcam.remote.side_door.LAST_S", 0.01)
+
+    async def ended(opened: ExitStack) -> None:
+        near, far = socket.socketpair()
+        opened.enter_context(closing(far))
+        pipe = await pipe_of(opened, near)
+        pipe.writer.write(bytes(10_000_000))
+        SocketWay(*pipe).close()
+        await asyncio.wait([asyncio.ensure_future(pipe.writer.wait_closed())])
+
+    run(ended)
+
+
+def test_a_connection_that_is_reset_ends_as_one_that_is_closed() -> None:
+    async def reset(opened: ExitStack) -> None:
+        near, far = socket.socketpair()
+        way = SocketWay(*await pipe_of(opened, near))
+        way._reader.set_exception(ConnectionResetError())
+        far.close()
+        for _ in range(2):
+            assert await way.receive() == {"type": "websocket.disconnect"}
+
+    run(reset)
+
+
 def test_what_is_no_text_ends_the_connection_and_no_more_comes() -> None:
     async def damaged(opened: ExitStack) -> None:
         near, far = socket.socketpair()
@@ -197,6 +252,41 @@ def test_a_door_that_is_not_there_or_is_somebody_elses_leads_nowhere(
         assert await through(door.path) is None
 
     run(knocking)
+
+
+def test_a_socket_that_is_no_door_a_link_and_a_folder_that_others_may_enter_lead_nowhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def listening(opened: ExitStack, name: str, mode: int = 0o700) -> Path:
+        path = Path(name)
+        path.parent.mkdir(mode=mode)
+        path.parent.chmod(mode)
+        one = opened.enter_context(socket.socket(socket.AF_UNIX))
+        one.bind(str(path))
+        one.listen(1)
+        return path.absolute()
+
+    async def knocking(opened: ExitStack) -> None:
+        refused = [
+            listening(opened, "vcam-a/agent"),
+            listening(opened, "other/door"),
+            listening(opened, "vcam-b/door", 0o755),
+        ]
+        own = listening(opened, "vcam-c/door")
+        link, folder = Path("vcam-d/door").absolute(), Path("vcam-e").absolute()
+        link.parent.mkdir(mode=0o700)
+        link.symlink_to(own)
+        folder.symlink_to(own.parent)
+        for path in (*refused, link, folder / "door"):
+            assert await through(str(path)) is None, path
+        found = await through(str(own))
+        assert found is not None
+        opened.enter_context(aborted_at_the_end(found[1]))
+
+    with tempfile.TemporaryDirectory() as short:  # a socket's path is of a hundred letters at most
+        monkeypatch.chdir(short)
+        run(knocking)
+        monkeypatch.undo()
 
 
 def test_without_a_door_none_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
