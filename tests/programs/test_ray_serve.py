@@ -71,7 +71,9 @@ class Machine:
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    # Ray's sockets lie in it, and a socket's path is of a hundred letters at most
+    short = "/tmp" if Path("/tmp").is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="r", dir=short, ignore_cleanup_errors=True) as folder:
         yield Machine(Path(folder))
 
 

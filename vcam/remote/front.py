@@ -26,7 +26,7 @@ from typing import Any
 from websockets.server import ServerProtocol
 
 from vcam.errors import MessageTooLarge, RemoteError
-from vcam.remote.allowance import HANDSHAKES, HandshakePace
+from vcam.remote.allowance import HANDSHAKES, HANDSHAKES_AT_ONCE, HandshakePace
 from vcam.remote.behind import Health, place_behind, way_behind
 from vcam.remote.certificate import Certificate
 from vcam.remote.lengths import TOO_LARGE, MessageLengths
@@ -41,7 +41,10 @@ LARGEST_HEAD = 8 * 1024  # bytes of a request
 MOST_UNFINISHED, MOST_OF_ONE = 1024, 256  # connections that behind has not taken, of all and of one place
 MOST_FILES = 16_384  # that a process of the server may have open
 BACKLOG = 512
-_TOO_OFTEN = f"an address connects more than {HANDSHAKES} times a second: some of its connections are not taken"
+_TOO_OFTEN = (
+    f"an address connects more often than {HANDSHAKES_AT_ONCE} times at once and {HANDSHAKES} times a second after "
+    "that: some of its connections are not taken"
+)
 _BUSY = "the server takes no connection now: it is starting, or busy"
 
 
@@ -103,6 +106,7 @@ class Front:
                     self._say(f"a connection could not be taken: {error.strerror}")
                 await asyncio.sleep(0.01 if gives_way else 0.1)
                 continue
+            await asyncio.sleep(0)  # where the next one is there already, streams have their turn before it
             place = one_place(address[0])
             wait_s = self._pace.wait_s(place, self._loop.time())
             if wait_s is None:

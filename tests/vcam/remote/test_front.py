@@ -578,10 +578,29 @@ def test_connections_of_an_address_beyond_its_pace_are_not_secured_and_the_log_s
             with plain(front) as one:
                 assert ended(one) == b""
     assert [one.getMessage() for one in caplog.records] == [
-        f"an address connects more than {HANDSHAKES} times a second: some of its connections are not taken"
+        f"an address connects more often than {HANDSHAKES_AT_ONCE} times at once and {HANDSHAKES} times a second after "
+        "that: some of its connections are not taken"
     ]
     other = socket.create_connection(("127.0.0.1", front.port), PATIENCE_S, source_address=("127.0.0.2", 0))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with context.wrap_socket(other) as secured_one:
         agreed(secured_one)
+
+
+def test_where_connections_come_without_end_others_have_their_turns_between_them(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, accept = threading.Event(), front._loop.sock_accept
+
+    async def always_one(listening: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
+        return await accept(listening) if turn.is_set() else (socket.socket(), ("127.0.0.1", 0))
+
+    monkeypatch.setattr(front._pace, "wait_s", lambda place, now_s: None)
+    monkeypatch.setattr(front._loop, "sock_accept", always_one)
+    try:
+        with plain(front):  # the one that is waited for
+            front._loop.call_soon_threadsafe(lambda: front._loop.call_later(0.1, turn.set))
+            assert turn.wait(PATIENCE_S)
+    finally:
+        turn.set()
