@@ -20,8 +20,10 @@ FLOW_SIDE = 256  # pixels of the shorter side at which motion is looked for; mor
 QUIET = 2.0  # grey levels by which a sensor's noise and interpolation change the mean of some pixels
 UNSEEN = 8.0  # grey levels over that, from which on a point is not the one that was there before
 CRISP_STILL = 0.1  # of the fine contrast that mixing costs, what is given back in the long run where nothing moves
-CRISP_MOVING = 0.5  # and where something does: between pixels each mixing interpolates, and softens what it carries on
+CRISP_MOVING = 0.65  # and where something does: between pixels each mixing interpolates, and softens what it carries on
 MOVES = 0.3  # pixels from one picture to the next, from which on a point moves in full
+EXPLAINED = 0.25, 0.4  # of what two pictures differ by, what a motion takes away: one found in noise, and one in full
+UNTOLD = 0.2  # grey levels that are no difference
 SOFTENS = 0.15  # of what mixing costs in the long run, what each picture adds: the first ones have lost little yet
 
 
@@ -29,7 +31,8 @@ class SourceMotion(NamedTuple):
     """How a source has moved.
 
     x, y: float32 [height, width], where each of its pixels was in the picture before. alike: 0..1, float32 [height,
-    width], whether it was seen there. moves: 0..1, float32 [height, width], whether it has moved.
+    width], whether it was seen there. moves: 0..1, float32 [height, width], whether it has moved, as far as that can be
+    told from noise.
     """
 
     x: Floats
@@ -53,11 +56,21 @@ def source_motion(source: Pixels, before: Pixels) -> SourceMotion:
     columns, rows = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
     right, down = flow[..., 0] * (width / size[0]), flow[..., 1] * (height / size[1])
     x, y = right + columns, down + rows[:, None]
-    was = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    apart = cv2.absdiff(cv2.blur(source, (3, 3)), cv2.blur(was, (3, 3)))
-    seen = cv2.blur(cv2.transform(apart.astype(np.float32), np.full((1, 3), 1 / 3, np.float32)), (5, 5))
-    moves = np.minimum(cv2.magnitude(right, down) / MOVES, 1, dtype=np.float32)
-    return SourceMotion(x, y, np.clip(1 - (seen - QUIET) / UNSEEN, 0, 1, dtype=np.float32), moves)
+    was = np.asarray(cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+    along, standing = _apart(source, was), _apart(source, before)
+    # on a plain wall the search follows the sensor's noise, of which it can explain a quarter
+    noise, full = EXPLAINED
+    share = (standing - along) / (standing + UNTOLD)
+    explained = np.clip((share - noise) / (full - noise), 0, 1, dtype=np.float32)
+    moves = explained * np.minimum(cv2.magnitude(right, down) / MOVES, 1, dtype=np.float32)
+    return SourceMotion(x, y, np.clip(1 - (along - QUIET) / UNSEEN, 0, 1, dtype=np.float32), moves)
+
+
+def _apart(one: Pixels, other: Pixels) -> Floats:
+    """Return the grey levels, float32 [height, width], by which two pictures differ around each pixel."""
+    apart = cv2.absdiff(cv2.blur(one, (3, 3)), cv2.blur(other, (3, 3)))
+    mean = cv2.transform(apart.astype(np.float32), np.full((1, 3), 1 / 3, np.float32))
+    return np.asarray(cv2.blur(mean, (5, 5)), np.float32)
 
 
 def lost(mixes: int) -> float:

@@ -117,6 +117,20 @@ def test_what_moves_is_not_softer_for_the_interpolation_and_what_stands_is_no_sh
     assert 1 <= fine(shown[inside]) / fine(texture(halves * 19)[inside]) < most
 
 
+@pytest.mark.parametrize("sigma", [3, 8])
+def test_a_sensors_noise_is_no_motion_not_even_on_a_plain_wall(sigma: float) -> None:
+    random = np.random.default_rng(0)
+    wall = np.broadcast_to(np.linspace(110, 150, 256, dtype=np.float32)[:, None, None], (256, 256, 3))
+    one, other = (np.clip(wall + random.normal(0, sigma, wall.shape), 0, 255).astype(np.uint8) for _ in range(2))
+    assert source_motion(one, other).moves.mean() < 0.15
+
+
+def test_what_moves_is_seen_to_move_through_a_sensors_noise() -> None:
+    random = np.random.default_rng(0)
+    one, other = (np.clip(texture(n) + random.normal(0, 3, texture(n).shape), 0, 255).astype(np.uint8) for n in (2, 0))
+    assert source_motion(one, other).moves[8:-8, 8:-28].mean() > 0.9
+
+
 def test_after_a_change_of_look_sharpness_comes_back_little_by_little() -> None:
     state = Steadying()
     for held in (0, 0, 0, 2, 0, 0):
