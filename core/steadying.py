@@ -57,7 +57,8 @@ def source_motion(source: Pixels, before: Pixels) -> SourceMotion:
     right, down = flow[..., 0] * (width / size[0]), flow[..., 1] * (height / size[1])
     x, y = right + columns, down + rows[:, None]
     was = np.asarray(cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.uint8)
-    along, standing = _apart(source, was), _apart(source, before)
+    soft = np.asarray(cv2.blur(source, (3, 3)), np.uint8)
+    along, standing = _apart(soft, was), _apart(soft, before)
     # on a plain wall the search follows the sensor's noise, of which it can explain a quarter
     noise, full = EXPLAINED
     share = (standing - along) / (standing + UNTOLD)
@@ -66,9 +67,9 @@ def source_motion(source: Pixels, before: Pixels) -> SourceMotion:
     return SourceMotion(x, y, np.clip(1 - (along - QUIET) / UNSEEN, 0, 1, dtype=np.float32), moves)
 
 
-def _apart(one: Pixels, other: Pixels) -> Floats:
-    """Return the grey levels, float32 [height, width], by which two pictures differ around each pixel."""
-    apart = cv2.absdiff(cv2.blur(one, (3, 3)), cv2.blur(other, (3, 3)))
+def _apart(soft: Pixels, other: Pixels) -> Floats:
+    """Return the grey levels, float32 [height, width], by which another picture differs from a blurred one."""
+    apart = cv2.absdiff(soft, cv2.blur(other, (3, 3)))
     mean = cv2.transform(apart.astype(np.float32), np.full((1, 3), 1 / 3, np.float32))
     return np.asarray(cv2.blur(mean, (5, 5)), np.float32)
 

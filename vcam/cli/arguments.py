@@ -45,7 +45,7 @@ _OPTION_OF = {
 }
 
 _FRAMING_HELP = "fill the picture, fit all of the camera's into it, or follow the face"
-_PRESET_HELP = "how finely to draw: fast, balanced, fine, sharp; auto: the sharpest that this machine holds"
+_PRESET_HELP = "how finely to draw: fast, balanced, fine, sharp; auto: the sharpest that is quick enough here"
 _BANK_HELP = "feature bank: fifo, merge, off, or whose: own, paper, authors (the profile's; the model's own)"
 _RUNTIMES = "auto, eager, onnx, compiled or tensorrt"
 _PROVIDER_HELP = "on what ONNX Runtime runs: auto, cpu, openvino, directml, coreml or migraphx (auto)"

@@ -26,10 +26,10 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from vcam.remote.pipes import CHUNK
 from vcam.remote.protocol import LARGEST_PICTURE
 
 HEADER = "vcam-side-door"
-CHUNK = 64 * 1024
 INVALID_TEXT = 1007  # a WebSocket's close code
 LAST_S = 15.0  # that what was sent has to go, once a connection is closed
 NAME, FOLDERS = "door", "vcam-"  # a door's name, and how its folder's begins
@@ -217,7 +217,7 @@ class CameraWay:
         return await (self._held_receive() if self._aside is None else self._aside.receive())
 
     async def send(self, message: Message) -> None:
-        """Send an answer, or close: by the way on which the first message came or, before that, by the likelier one."""
+        """Send an answer, or close: by the way of the first message or, before that, by the door if somebody came."""
         if not self._chosen:
             self._aside, self._chosen = await self._door.came_already(), True
         await (self._held_send(message) if self._aside is None else self._aside.send(message))
