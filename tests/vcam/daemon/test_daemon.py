@@ -343,7 +343,9 @@ def test_a_recording_keeps_it_awake(tmp_path: Path) -> None:
     with running(tmp_path, options, watch_sink=lambda sink: looking) as at_work:
         at_work.until_state("resting")
         at_work.tell(StartRecording())
-        at_work.until(lambda: at_work.shows_translation)
+        at_work.until_state("running")
+        frames = at_work.source.index
+        at_work.until(lambda: at_work.source.index > frames)  # the thread of the camera knows it too
         rests = at_work.source.rests
         at_work.until(lambda: at_work.daemon.status().recorded_s > 2)
         assert (at_work.source.rests, at_work.daemon.status().state) == (rests, "running")
