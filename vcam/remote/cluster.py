@@ -35,6 +35,7 @@ INSTALL = 'pip install "streamv2v-camera[serve]"'
 APPLICATION, DEPLOYMENT = "vcam", "engines"
 REFUSED_AT_ONCE = 512  # connections that a full replica refuses in words, instead of Ray's letting them hang
 METRICS_S = 2.0
+SWITCH_S = 0.001  # for which what hands pictures over waits for the Python of another thread, at most
 HEALTH_S = 5.0
 PORTS_TRIED = 5  # for Ray's proxy
 START_S = "180"  # until Ray's processes are there: a busy machine takes over a minute
@@ -68,6 +69,7 @@ class EngineReplica:
     def __init__(self, offer: Offer, folder: Path, threads: int, factory: str, alone: bool) -> None:
         if alone:
             _listen_here_alone()
+        sys.setswitchinterval(SWITCH_S)
         self._host = EngineHost(offer, engine_maker(factory, threads))
         self._host.preload()
         self._server = EngineServer(self._host, ClientBook(folder))

@@ -97,6 +97,7 @@ def _check_certificate(connection: ClientConnection, server: PairedServer) -> No
 def told(error: Exception, server: PairedServer) -> End:
     """Return what to tell the user of an error of a connection."""
     from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
+    from websockets.frames import CloseCode
 
     name = server.name
     match error:
@@ -124,6 +125,8 @@ def told(error: Exception, server: PairedServer) -> End:
             return End(f"{name} answers, but not as a vcam serve does; is it the right port?")
         case ConnectionClosed() if error.sent is not None and error.rcvd is None:
             return End(f"{name} sends what is no message of ours ({error.sent.reason or error.sent.code})")
+        case ConnectionClosed() if error.rcvd is not None and error.rcvd.code == CloseCode.MESSAGE_TOO_BIG:
+            return End(f"{name} takes no message as large as this camera sent; take a smaller --engine-size")
         case ConnectionClosed():
             return End(f"{name} has ended the connection")
         case OSError():

@@ -23,7 +23,7 @@ from vcam.frames import Picture, Spread
 from vcam.remote import names
 from vcam.remote.codecs import CameraCodec, WantedCodec, codecs
 from vcam.remote.connecting import End
-from vcam.remote.on_the_way import OnTheWay, SentPicture, WayTimes
+from vcam.remote.on_the_way import OnTheWay, SentPicture, SlowWay, WayTimes
 from vcam.remote.paired import PairedServer
 from vcam.remote.protocol import (
     LARGEST_TEXT,
@@ -153,6 +153,7 @@ class ServerEngine:
         self._coding = CameraCodec(wanted or WantedCodec(), (settings.width, settings.height))
         self._loras = LoraNames()
         self._on_the_way, self._next_turn, self._times = OnTheWay(), NextTurn(), WayTimes()
+        self._slow_way = SlowWay(server.name)
         self._bell = Bell(arrived)
         named = replace(settings, loras=self._loras.named(settings.loras))
         self._wire = Wire(server, Hello(server.token, camera, named, _sent_look(look)), self._bell.ring)
@@ -243,14 +244,14 @@ class ServerEngine:
 
     def _heard(self, message: str | bytes) -> Iterator[object]:
         if isinstance(message, bytes):
-            yield self._answered(unpacked_answer(message))
+            yield from self._answered(unpacked_answer(message))
             return
         match from_server(message):
             case Loading(text, fraction):
                 yield LoadingProgress(f"{self._name}: {text}"[:300], min(1.0, max(0.0, fraction)))
             case Loaded(facts, taken):
                 self._coding.taken = taken
-                yield EngineLoaded(facts)
+                yield EngineLoaded(self._slow_way.loaded(facts))
             case Failed("picture", text, number):
                 yield OrderFailed("picture", text[:300], self._on_the_way.failed(number).order)
             case Failed(kind, text):
@@ -264,24 +265,30 @@ class ServerEngine:
             case Alive():
                 pass
 
-    def _answered(self, answer: Answer) -> FrameDone:
-        """Take note of an answer; what was too long on its way is not shown."""
+    def _answered(self, answer: Answer) -> Iterator[object]:
+        """Take note of an answer; what was too long on its way is not shown, which is told."""
         sent, shown = self._on_the_way.answered(answer)
         now = self._clock()
         trip_ms = 1000 * (now - sent.sent_s)
         way_ms = sent.encode_ms + trip_ms - answer.waited_ms - answer.engine_ms
         waits = self._on_the_way.waits and not answer.replaced
         self._next_turn.answered(Turn(answer.engine_ms, way_ms), now, waits)
-        late = trip_ms - min(answer.server_ms, 1000 * MOST_SERVER_S) > 1000 * LATE_S
+        network_ms = trip_ms - min(answer.server_ms, 1000 * MOST_SERVER_S)
+        late = network_ms > 1000 * LATE_S
         if shown is not None and (not late or answer.codec is Codec.H264):  # of which every one must be decoded
             came = self._coding.decode(answer.coded, answer.codec)
         self._on_the_way.forget(answer)
         if shown is None or late:
             unshown = sent.order if answer.replaced else None if shown is None else shown.order
-            return FrameDone(None, answer.bank_bytes, answer.refreshes, unshown)
-        self.pictures.result[:] = came
-        self._times.add(sent, answer, trip_ms, 1000 * (self._clock() - now))
-        return FrameDone(shown.order, answer.bank_bytes, answer.refreshes)
+            yield FrameDone(None, answer.bank_bytes, answer.refreshes, unshown)
+        else:
+            self.pictures.result[:] = came
+            self._times.add(sent, answer, trip_ms, 1000 * (self._clock() - now))
+            yield FrameDone(shown.order, answer.bank_bytes, answer.refreshes)
+        if (told := self._slow_way.answered(late, network_ms)) is not None:
+            yield EngineLoaded(told)
+            if late:  # before the first picture that is what is told
+                yield LoadingProgress(told.note, 1.0)
 
     def _failed(self, end: End) -> LoadFailed:
         """End this connection for what came on it, and return it: the connection itself may have ended before."""

@@ -32,6 +32,7 @@ from vcam.remote.certificate import Certificate
 from vcam.remote.lengths import TOO_LARGE, MessageLengths
 from vcam.remote.pipes import CHUNK, Pipe, aborted_at_the_end, ended, joined
 from vcam.remote.protocol import HEALTH, HELLO_S, LARGEST_TEXT, PATH, Refusal, Refused, packed
+from vcam.worker.priority import run_soon
 
 LOG = logging.getLogger("vcam.serve")
 HANDSHAKE_S = 5.0  # until a connection is secured
@@ -85,6 +86,7 @@ class Front:
     # ---- its thread
 
     def _work(self) -> None:
+        run_soon()
         accepting = self._loop.create_task(self._accept())
         try:
             self._loop.run_forever()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from vcam.errors import RemoteError
-from vcam.frames import Spread
+from vcam.frames import EngineFacts, Spread
 from vcam.remote.protocol import NO_RECEIPT, Answer
 from vcam.worker.messages import TranslateFrame
 
 MOST_BEHIND = 64  # pictures: more than any engine is behind
 MEASURED = 256  # pictures of which times are told
+TOLD_AGAIN = 16  # pictures after which they are worked out anew
 PARTS = ("round trip", "encode", "network", "engine", "decode")
 
 
@@ -76,11 +78,40 @@ class OnTheWay:
         return self._sent[number]
 
 
+class SlowWay:
+    """Whether answers come too late to be shown, as the engine's facts say it to the user. name: the server's."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._facts: EngineFacts | None = None  # as the server tells them
+        self._late = False
+
+    def loaded(self, facts: EngineFacts) -> EngineFacts:
+        """Take note of what the server tells of its engine, and return it."""
+        self._facts, self._late = facts, False
+        return facts
+
+    def answered(self, late: bool, way_ms: float) -> EngineFacts | None:
+        """Take note of an answer, and return the facts where they are others now. way_ms: its way there and back."""
+        if self._facts is None or late == self._late:
+            return None
+        self._late = late
+        if not late:
+            return self._facts
+        slow = (
+            f"the way to {self._name} and back takes {way_ms / 1000:.1f} s, too long for its pictures to be shown; a "
+            "smaller --engine-size or --remote-codec h264 needs less of the network"
+        )
+        return replace(self._facts, note="; ".join(one for one in (self._facts.note, slow) if one))
+
+
 class WayTimes:
     """What the way of the last pictures took, in ms, by PARTS. `spreads` is for any thread."""
 
     def __init__(self) -> None:
         self._times = {part: deque[float](maxlen=MEASURED) for part in PARTS}
+        self._added = 0
+        self._told: tuple[int, Mapping[str, Spread]] = (0, {})  # and after how many pictures that was
 
     def add(self, sent: SentPicture, answer: Answer, trip_ms: float, decode_ms: float) -> None:
         """Take note of an answer. trip_ms: from when the picture was sent; decode_ms: of our decoding."""
@@ -93,10 +124,19 @@ class WayTimes:
         )
         for part, ms in zip(PARTS, own, strict=True):
             self._times[part].append(ms)
+        self._added += 1
 
     def spreads(self) -> Mapping[str, Spread]:
-        """Return the half and 19 of 20; empty before the first."""
-        return {part: _spread(list(ms)) for part, ms in self._times.items() if ms}
+        """Return the half and 19 of 20; empty before the first, and up to TOLD_AGAIN pictures old after as many.
+
+        It is asked for at every picture before that is shown, and takes a quarter of a millisecond.
+        """
+        added = self._added
+        told_at, told = self._told
+        if added <= TOLD_AGAIN or added - told_at >= TOLD_AGAIN:
+            told = {part: _spread(list(ms)) for part, ms in self._times.items() if ms}
+            self._told = added, told
+        return told
 
 
 def _spread(ms: list[float]) -> Spread:

@@ -22,6 +22,7 @@ from vcam.remote.host import EngineHost
 from vcam.remote.protocol import HEALTH, PATH, Refusal, Refused
 from vcam.remote.session import CameraSession
 from vcam.remote.side_door import CameraWay, Receive, Send, SideDoor
+from vcam.worker.priority import run_soon
 
 MOST_WAITING = 512  # connections that have not said who they are
 CROWDED = Refused(Refusal.BUSY, "the server is busy: too many connect at once")
@@ -39,7 +40,7 @@ class EngineServer:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.host, self.book, self.counts = host, book, ServerCounts()
-        pool = ThreadPoolExecutor(CODEC_THREADS, "vcam-codec")
+        pool = ThreadPoolExecutor(CODEC_THREADS, "vcam-codec", run_soon)
         self._serving = Serving(host, book, self.counts, pool, clock, sleep)
         self._waiting: dict[asyncio.Task[Admitted | Refused], None] = {}  # for a Hello, the oldest first
         codecs()  # what must be tried for it is tried now
@@ -68,6 +69,7 @@ class EngineServer:
         if scope["path"] != PATH:
             await send({"type": "websocket.close", "code": 1013})
             return
+        run_soon()  # this thread, whosever it is: an engine may keep every core busy
         self.counts.connected += 1
         with contextlib.closing(SideDoor()) as door:
             way = CameraWay(door, receive, send)

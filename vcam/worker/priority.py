@@ -38,6 +38,16 @@ def go_first() -> None:
     _set_slice(SLICE_NS)
 
 
+def run_soon() -> None:
+    """Have this thread, and those that it starts, run soon once they wake: for those that want little at a time.
+
+    For what hands pictures over beside an engine that keeps every core busy, where each hand-over would wait until the
+    engine's time is up (three of them on two busy cores: 1.7 ms in the mean without, 0.7 with it; Linux 6.12, on others
+    it changes nothing).
+    """
+    _set_slice(SLICE_NS)
+
+
 def step_back(nice: int) -> None:
     """Take back in a child process what it has from its parent, and let others go before it by so much.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import re
 import socket
 import threading
 import time
@@ -21,7 +22,7 @@ from websockets.asyncio.client import ClientConnection
 from core.settings import EngineSettings, Look, Lora
 from tests.support.engine_server import FAKE, TlsServer, fake_offer, serving, wait_long
 from tests.support.fake_children import QUICK, ScriptedChild, frame
-from tests.support.fake_engine import FACTORY
+from tests.support.fake_engine import FACTORY, FakeEngine
 from tests.support.patience import PATIENCE_S, until
 from vcam.frames import Picture, Translation
 from vcam.remote.codecs import WantedCodec
@@ -32,7 +33,8 @@ from vcam.remote.paired import PairedServer
 from vcam.remote.protocol import Answer, Codec
 from vcam.remote.turns import EARLY_MS, Turn, pause_ms
 from vcam.remote.wire import oldest
-from vcam.worker.limits import Activity
+from vcam.worker import priority
+from vcam.worker.limits import LIMITS, Activity
 from vcam.worker.messages import EmptyBank
 from vcam.worker.process import EngineProcess
 from vcam.worker.translator import StartEngine, WorkerTranslator, engine_starters
@@ -102,6 +104,19 @@ def test_a_picture_goes_there_and_its_translation_comes_back(server: TlsServer, 
     until(lambda: not server.server.host.cameras, "the server still has its stream")
 
 
+def test_those_who_hand_pictures_over_run_soon_and_engines_as_the_system_likes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine keeps every core busy: each hand-over would wait for it."""
+    asked = set[str]()
+    monkeypatch.setattr(priority, "_set_slice", lambda nanoseconds: asked.add(threading.current_thread().name))
+    with serving(tmp_path / "server") as server:
+        engine = loaded(engines(server.paired(tmp_path)).show(FAKE, LOOK))
+        translated(engine, 0)
+        engine.close()
+    assert {re.sub(r"_\d$", "", name) for name in asked} == {"vcam-front", "vcam-codec", server.thread.name}
+
+
 def test_looks_prompts_and_forgetting_reach_the_stream_and_a_refusal_comes_back(
     server: TlsServer, tmp_path: Path
 ) -> None:
@@ -114,6 +129,26 @@ def test_looks_prompts_and_forgetting_reach_the_stream_and_a_refusal_comes_back(
     translated(engine, 2)
     until(lambda: engine.step() or engine.refused, "no refusal came")
     assert "guidance is 2" in engine.refused
+    engine.close()
+
+
+def test_a_look_is_blended_in_over_as_many_pictures_as_was_asked_for(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[int, int]] = []
+    use = FakeEngine.set_look
+
+    def noted(self: FakeEngine, look: Look, frames: int = 0) -> None:
+        heard.append((look.seed, frames))
+        use(self, look, frames)
+
+    monkeypatch.setattr(FakeEngine, "set_look", noted)
+    engine = loaded(engines(server.paired(tmp_path)).show(FAKE, LOOK))
+    translated(engine, 0)
+    engine.activity = replace(engine.activity, frame_s=0.04)
+    engine.set_look(replace(LOOK, seed=7), 1000)
+    translated(engine, 1)
+    assert heard == [(7, 25)]
     engine.close()
 
 
@@ -392,8 +427,10 @@ def test_a_picture_that_fails_costs_an_engine_of_several_steps_that_picture_alon
 
 
 def test_a_server_that_is_away_for_weeks_is_tried_again() -> None:
-    limits = server_limits(QUICK)
+    limits = server_limits(LIMITS)
+    assert [limits.wait_s(failures) for failures in range(1, 6)] == [0.25, 0.5, 1.0, 2.0, 2.0]
     assert limits.wait_s(1025) == limits.wait_s(10**9) == limits.longest_wait_s
+    assert limits.tries > 10**9
 
 
 class NoneHere(ScriptedChild):
@@ -597,6 +634,28 @@ def test_paths_of_this_machine_are_not_sent(server: TlsServer, tmp_path: Path) -
     engine.set_look(replace(look, seed=7), 0)
     assert translated(engine, 0).look.elsewhere == "/home/me/sea.jpg"  # it is put around the picture here
     assert "sea.jpg" not in str(stream.engine.look)  # type: ignore[union-attr]
+    engine.close()
+
+
+def test_a_way_that_is_too_slow_for_pictures_to_be_shown_is_told_until_it_is_quick_again(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answered(index: int) -> str:
+        engine.give(frame(index))
+        until(lambda: (step(engine), not engine.activity.in_flight)[1], "it was not answered")
+        assert engine.report.facts is not None
+        return engine.report.facts.note
+
+    engine = loaded(engines(server.paired(tmp_path)).show(FAKE, LOOK))
+    assert answered(0) == ""
+    monkeypatch.setattr("vcam.remote.connection.LATE_S", -1.0)
+    note = answered(1)
+    slow = r"the way to 127\.0\.0\.1:\d+ and back takes [\d.]+ s, too long for its pictures to be shown; "
+    assert re.match(slow, note)
+    assert engine.report.progress.text == note  # for a camera that has not shown any yet
+    assert answered(2) == note  # as it was said first
+    wait_long(monkeypatch)
+    assert answered(3) == ""
     engine.close()
 
 

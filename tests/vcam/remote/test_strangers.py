@@ -33,6 +33,7 @@ from vcam.remote import server as server_module
 from vcam.remote.certificate import made_certificate
 from vcam.remote.engines import ServerEngines
 from vcam.remote.jpegs import from_jpeg, to_jpeg
+from vcam.remote.lengths import TOO_LARGE
 from vcam.remote.paired import PairedServer
 from vcam.remote.protocol import (
     NO_RECEIPT,
@@ -189,6 +190,33 @@ def test_a_server_that_says_nonsense_is_told_and_nothing_of_it_shown(
     with websocket_server(loaded_then(lambda connection, given: connection.send(said)), tmp_path) as strange:
         text, _ = why_not(strange)
     assert words in text
+
+
+def test_a_server_that_takes_no_message_of_that_size_is_told(tmp_path: Path) -> None:
+    strict_one = loaded_then(lambda connection, given: connection.send_raw(TOO_LARGE))
+    with websocket_server(strict_one, tmp_path) as strict:
+        text, final = why_not(strict)
+    assert "takes no message as large as this camera sent; take a smaller --engine-size" in text
+    assert not final
+
+
+def test_ones_own_certificate_is_good_where_a_ca_that_this_machine_knows_vouches_for_it(
+    server: TlsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paired = replace(server.paired(tmp_path), fingerprint="")
+    monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate.certificate))
+    engine = engine_of(paired)
+    until(lambda: (engine.step(), engine.ready or engine.failure)[1], "it has not loaded")
+    assert not engine.failure
+    engine.close()
+    monkeypatch.setattr("socket.getaddrinfo", elsewhere(socket.getaddrinfo))
+    text, _ = why_not(replace(paired, host="studio.lan"))  # the certificate is of another name
+    assert "no CA that this machine knows vouches for the certificate of studio.lan" in text
+
+
+def elsewhere(real: Callable[..., Any]) -> Callable[..., Any]:
+    """Names as they are in a network whose every machine is this one."""
+    return lambda host, *rest, **options: real("127.0.0.1", *rest, **options)
 
 
 def test_a_server_that_answers_a_picture_twice_is_told(tmp_path: Path) -> None:
