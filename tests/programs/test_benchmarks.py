@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks import bank_rows, gpu, random_model, report, side_by_side, wheels
+from benchmarks import bank_rows, gpu, random_model, report, scale_model, side_by_side, wheels
 from benchmarks.paper_way import PaperAttention, PaperNet
 from benchmarks.rig import PROMPT, Run
 from core.algorithm import stream
@@ -34,6 +34,14 @@ from tests.support.small_models import DEVICE, LATENT, moving_latents, random_te
 from tests.support.small_sampling import sampling
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_the_model_of_many_cameras_is_what_its_assumptions_make() -> None:
+    page = scale_model.PAGE.read_text(encoding="utf-8")
+    assert scale_model.page() == page
+    for assumed in (value for value in vars(scale_model).values() if isinstance(value, scale_model.Assumption)):
+        assert assumed.name in page
+        assert assumed.source in page
 
 
 def test_the_page_is_what_the_results_make() -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from core.settings import Look
@@ -20,10 +21,11 @@ from tests.support.engine_server import FAKE, TlsServer, serving, wait_long
 from tests.support.fake_children import frame
 from tests.support.fake_engine import FACTORY, FakeEngine
 from tests.support.fake_sink import near
-from tests.support.patience import until
+from tests.support.patience import PATIENCE_S, until
 from tests.support.pictures import RAW
 from tests.support.running_daemon import SwitchedDaemon
 from vcam.commands import ChangeEngine, Forget, Panic, Resume, UseProfile
+from vcam.control.previews import Previews
 from vcam.errors import RemoteError
 from vcam.remote.certificate import made_certificate
 from vcam.remote.clients import ClientBook, Pairing
@@ -113,6 +115,21 @@ def test_forgetting_empties_the_servers_bank(
         (kept,) = (one.engine for one in server.server.host._streams)
         assert kept is not engine
         assert len(kept.pictures) == 3  # type: ignore[union-attr]
+
+
+def test_a_look_is_tried_on_the_server_before_it_is_live(server: TlsServer, tmp_path: Path) -> None:
+    server.paired(tmp_path)
+    with AwayDaemon(tmp_path, server.address) as away, closing(Previews(away.daemon._start_preview_engine)) as previews:
+        away.until(lambda: away.shows_about(0), "the translation is shown")
+        tried = Look("ink", seed=40)
+        grey = np.full((64, 96, 3), 100, np.uint8)
+        made = previews.translate(away.daemon.choice.settings, tried, grey).result(PATIENCE_S)
+        assert near(tuple(made[32, 48]), (195, 155, 155))
+        assert [one.look for one in server.server.host._streams][1:] == [tried]  # of this camera, beside what is shown
+        assert server.server.host.cameras == 1
+        published = away.daemon.status().published
+        away.until(lambda: away.daemon.status().published > published + 5, "it goes on publishing")
+        assert away.shows_about(0)
 
 
 def test_a_camera_that_is_not_paired_is_told_how(tmp_path: Path) -> None:

@@ -183,6 +183,15 @@ def test_who_never_secures_his_connection_is_ended_and_takes_no_place(
     assert not behind.heard
 
 
+def test_who_speaks_without_tls_is_ended_unheard(front: Front, behind: Behind) -> None:
+    with plain(front) as one:
+        one.sendall(REQUEST)
+        assert not ended(one).startswith(b"HTTP")
+    until(lambda: not front.unfinished, "it is still there")
+    assert not behind.heard
+    serves(front)
+
+
 def test_who_never_ends_his_request_is_ended_and_takes_no_place(
     front: Front, behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
