@@ -58,6 +58,7 @@ _MAY_BE_NONE = {
     "deserialize_cuda_engine",
     "get_aliased_input_tensor",
     "get_timing_cache",
+    "serialize",
 }
 PACKAGES = {"tensorrt": "tensorrt-cu13-bindings", "tensorrt_rtx": "tensorrt-rtx"}
 

@@ -31,6 +31,11 @@ import onnxruntime
 from onnx import numpy_helper
 
 MAGIC = b"a stand-in's engine\n"
+# in the real library's own words
+NEEDS_OURS = (
+    "Engine was built with BuilderFlag::kREQUIRE_USER_ALLOCATION. Execution context creation requires "
+    "ExecutionContextAllocationStrategy::kUSER_MANAGED allocation strategy."
+)
 
 
 class BrokenRule(AssertionError):
@@ -53,6 +58,16 @@ class ILogger:
 
     def log(self, severity: enum.Enum, msg: str) -> None:
         raise NotImplementedError
+
+
+# builders, plans and refitters that are there: the library goes on with the first's logger, whatever the others bring
+_USERS: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _registered(user: Any, logger: ILogger) -> ILogger:
+    first: ILogger = next((one._logger for one in _USERS), logger)
+    _USERS.add(user)
+    return first
 
 
 class IProgressMonitor:
@@ -127,6 +142,11 @@ class ComputeCapability(enum.Enum):
 class CudaGraphStrategy(enum.Enum):
     DISABLED = 0
     WHOLE_GRAPH_CAPTURE = 1
+
+
+class ExecutionContextAllocationStrategy(enum.Enum):
+    STATIC = 0
+    USER_MANAGED = 2
 
 
 class TensorIOMode(enum.Enum):
@@ -258,7 +278,7 @@ class OnnxParser:
 class Builder:
     def __init__(self, logger: ILogger) -> None:
         assert logger._built, "ILogger.__init__ was not called"
-        self._logger = logger
+        self._logger = _registered(self, logger)
 
     def create_network(self, flags: int = 0) -> INetworkDefinition:
         return INetworkDefinition(flags)
@@ -287,6 +307,7 @@ class Builder:
         if not _phases(config.progress_monitor):
             return False
         head = {"version": self._version, "refit": config.get_flag(BuilderFlag.REFIT)}
+        head["ours"] = rtx and RtxBuilderFlag.REQUIRE_USER_ALLOCATION in config._flags
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as file:
             file.writestr("head.json", json.dumps(head))
@@ -341,7 +362,7 @@ class Runtime:
     _version = ""
 
     def __init__(self, logger: ILogger) -> None:
-        self._logger = logger
+        self._logger = _registered(self, logger)
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         if not serialized_engine.startswith(MAGIC):
@@ -352,7 +373,9 @@ class Runtime:
         if head["version"] != self._version:
             self._logger.log(Severity.ERROR, f"the engine was built by {head['version']}, this is {self._version}")
             return None
-        return self._engine(onnx.load_from_string(graph), head["refit"])
+        engine = self._engine(onnx.load_from_string(graph), head["refit"])
+        engine._runtime, engine._ours = self, head["ours"]
+        return engine
 
     @staticmethod
     def _engine(model: onnx.ModelProto, refittable: bool) -> ICudaEngine:
@@ -366,7 +389,11 @@ class RtxRuntime(Runtime):
 
 
 class ICudaEngine:
+    """_ours: whether it was built with REQUIRE_USER_ALLOCATION."""
+
     refittable = False
+    _runtime: Runtime | None = None  # which lives as long as it
+    _ours = False
 
     def __init__(self, model: onnx.ModelProto, refittable: bool, path: Path | None = None) -> None:
         """path: of a graph whose weights lie beside it."""
@@ -402,7 +429,7 @@ class ICudaEngine:
     def get_aliased_input_tensor(self, name: str) -> str | None:
         return self._aliases.get(name)
 
-    def create_execution_context(self) -> IExecutionContext:
+    def create_execution_context(self) -> IExecutionContext | None:
         return IExecutionContext(self)
 
 
@@ -439,6 +466,10 @@ class IRuntimeConfig:
 
     def __init__(self) -> None:
         self._cache: IRuntimeCache | None = None
+        self._allocation = ExecutionContextAllocationStrategy.STATIC
+
+    def set_execution_context_allocation_strategy(self, strategy: ExecutionContextAllocationStrategy) -> None:
+        self._allocation = strategy
 
     def create_runtime_cache(self) -> IRuntimeCache:
         return IRuntimeCache()
@@ -455,8 +486,17 @@ class RtxEngine(ICudaEngine):
     def create_runtime_config(self) -> IRuntimeConfig:
         return IRuntimeConfig()
 
-    def create_execution_context(self, runtime_config: IRuntimeConfig | None = None) -> IExecutionContext:
-        return RtxExecutionContext(self, runtime_config or IRuntimeConfig())
+    @property
+    def device_memory_size_v2(self) -> int:
+        return 1000
+
+    def create_execution_context(self, runtime_config: IRuntimeConfig | None = None) -> IExecutionContext | None:
+        config = runtime_config or IRuntimeConfig()
+        if self._ours and config._allocation is not ExecutionContextAllocationStrategy.USER_MANAGED:
+            assert self._runtime is not None
+            self._runtime._logger.log(Severity.ERROR, NEEDS_OURS)
+            return None
+        return RtxExecutionContext(self, config)
 
 
 def engine_of(path: Path) -> ICudaEngine:
@@ -528,11 +568,21 @@ class RtxExecutionContext(IExecutionContext):
     def __init__(self, engine: ICudaEngine, config: IRuntimeConfig) -> None:
         super().__init__(engine)
         self._config = config
+        self._ours = config._allocation is ExecutionContextAllocationStrategy.USER_MANAGED
+        self._memory = 0
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        engine: Any = self._alive()
+        if not self._ours or memory % 256 or size < engine.device_memory_size_v2:
+            raise BrokenRule(f"{size} bytes at {memory} are no memory for a context")
+        self._memory = memory
 
     def is_stream_capturable(self, stream: int) -> bool:
         return os.environ.get("STAND_IN_FAULT") != "no-capture"
 
     def execute_async_v3(self, stream_handle: int) -> bool:
+        if self._ours and not self._memory:
+            raise BrokenRule("the context was given no memory to work in")
         if self._config._cache is not None:
             self._config._cache._compile(str(sorted(self._alive()._ends)))
         return super().execute_async_v3(stream_handle)
@@ -542,7 +592,7 @@ class Refitter:
     def __init__(self, engine: ICudaEngine, logger: ILogger) -> None:
         if not engine.refittable:
             raise BrokenRule("the engine was built without REFIT")
-        self._engine, self._logger = engine, logger
+        self._engine, self._logger = engine, _registered(self, logger)
         self._given: dict[str, np.ndarray] = {}
 
     def get_all_weights(self) -> list[str]:
@@ -609,6 +659,7 @@ _RTX: dict[str, Any] = {
     "BuilderFlag": RtxBuilderFlag,
     "ComputeCapability": ComputeCapability,
     "CudaGraphStrategy": CudaGraphStrategy,
+    "ExecutionContextAllocationStrategy": ExecutionContextAllocationStrategy,
     "IBuilderConfig": RtxBuilderConfig,
     "ICudaEngine": RtxEngine,
     "IExecutionContext": RtxExecutionContext,

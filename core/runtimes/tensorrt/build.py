@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -47,7 +49,8 @@ def build(
     is written as it is made: held in RAM it would take once more what the model's weights take.
     """
     trt = library.bindings()
-    log, progress = _Log(trt, options.account), _monitor(trt, report, wanted)
+    log, progress = _log(trt.ILogger), _monitor(trt, report, wanted)
+    log.errors.clear()
     builder = trt.Builder(log.logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log.logger)
@@ -66,11 +69,12 @@ def build(
         _for_card(cast("rtx.IBuilderConfig", config), options.capability)
     if library.timing_cache:
         config.set_timing_cache(config.create_timing_cache(_bytes(options.timing)), False)
-    with plan.open("wb") as file:
+    with plan.open("wb") as file, log.told_to(options.account):
         writer = _Writer(trt, file)
         done = builder.build_serialized_network_to_stream(network, config, writer.writer)
-    if library.timing_cache and (cache := config.get_timing_cache()) is not None:
-        write_helper(options.timing, bytes(cache.serialize()))
+    times = config.get_timing_cache() if library.timing_cache else None
+    if times is not None and (told := times.serialize()) is not None:
+        write_helper(options.timing, bytes(told))
     if writer.errors:
         raise writer.errors[0]
     if not done:
@@ -80,7 +84,7 @@ def build(
 
 
 def _for_card(config: rtx.IBuilderConfig, capability: str) -> None:
-    """Choose the card that a plan is for, and that the caller gives it all memory, which a CUDA graph needs."""
+    """Choose the card that a plan is for, and that we give it all memory (kernels.py), which a CUDA graph needs."""
     import tensorrt_rtx as rtx
 
     config.set_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
@@ -89,19 +93,36 @@ def _for_card(config: rtx.IBuilderConfig, capability: str) -> None:
         config.set_compute_capability(getattr(rtx.ComputeCapability, f"SM{capability.replace('.', '')}"), 0)
 
 
-def refit(library: Library, engine: trt.ICudaEngine, weights: Mapping[str, Tensor], stream: int) -> None:
-    """Give a loaded plan other weights in place; weights: initializer of its graph -> values. Raises PlanError."""
+def refit(
+    library: Library,
+    engine: trt.ICudaEngine,
+    weights: Mapping[str, Tensor],
+    stream: int,
+    others: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Give a loaded plan other weights in place; weights: initializer of its graph -> values. Raises PlanError.
+
+    others: the values of those that stay. The library may have combined some with what changes (a layer's queries, keys
+    and values in one product), and then wants these too.
+    """
     trt = library.bindings()
-    types, log = trt_types(library), _Log(trt)
+    types, log = trt_types(library), _log(trt.ILogger)
+    log.errors.clear()
     refitter = trt.Refitter(engine, log.logger)
     known = set(refitter.get_all_weights())
     if strangers := sorted(weights.keys() - known):
         raise PlanError(f"the engine has no weights {strangers[0]} ({len(strangers)} in all); build it anew")
-    held = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    for name, value in held.items():
-        given = trt.Weights(types[value.dtype], value.data_ptr(), value.numel())
-        if not refitter.set_named_weights(name, given):
-            raise PlanError(f"the engine refuses weights {name}: {_first(log.errors)}")
+    held: dict[str, Tensor] = {}
+
+    def give(values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            held[name] = value.detach().cpu().contiguous()
+            given = trt.Weights(types[value.dtype], held[name].data_ptr(), value.numel())
+            if not refitter.set_named_weights(name, given):
+                raise PlanError(f"the engine refuses weights {name}: {_first(log.errors)}")
+
+    give(weights)
+    give({name: others[name] for name in refitter.get_missing_weights() if name in others} if others else {})
     if missing := refitter.get_missing_weights():
         raise PlanError(f"the engine needs weights {missing[0]} too ({len(missing)} in all); build it anew")
     if not refitter.refit_cuda_engine_async(stream):
@@ -111,11 +132,17 @@ def refit(library: Library, engine: trt.ICudaEngine, weights: Mapping[str, Tenso
 def deserialize(library: Library, data: bytes) -> trt.ICudaEngine:
     """Load a plan from the bytes that cache.read_file gave. Raises PlanError."""
     trt = library.bindings()
-    log = _Log(trt)
+    log = _log(trt.ILogger)
+    log.errors.clear()
     engine = trt.Runtime(log.logger).deserialize_cuda_engine(data)
     if engine is None:
         raise PlanError(f"{library.name} does not load the engine: {_first(log.errors)}")
     return engine
+
+
+def reason(library: Library) -> str:
+    """Return what the library said last of what it would not do."""
+    return _first(list(_log(library.bindings().ILogger).errors)[-1:])
 
 
 def trt_types(library: Library) -> dict[torch.dtype, trt.DataType]:
@@ -133,23 +160,46 @@ def trt_types(library: Library) -> dict[torch.dtype, trt.DataType]:
 
 
 class _Log:
-    """TensorRT's log, of which the errors are kept; account: hears all of it."""
+    """The log of a library, of which the errors are kept.
 
-    def __init__(self, trt: Bindings, account: Callable[[str], None] | None = None) -> None:
-        errors: list[str] = []
+    A process has one for each: while a builder, a plan or a refitter is there, the library goes on with the log that it
+    was given first, and takes no other.
+    """
 
-        class Logger(trt.ILogger):  # type: ignore[name-defined,misc]  # of the library at work
+    def __init__(self, base: type[trt.ILogger]) -> None:
+        self.errors: collections.deque[str] = collections.deque(maxlen=100)
+        self._account: Callable[[str], None] | None = None
+        ours = self
+
+        class Logger(base):  # type: ignore[valid-type,misc]  # of the library at work
             def __init__(self) -> None:
-                trt.ILogger.__init__(self)
+                base.__init__(self)
 
             def log(self, severity: Any, msg: str) -> None:
-                if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                    errors.append(msg)
-                if account is not None:
-                    account(msg)
+                if severity in (base.Severity.ERROR, base.Severity.INTERNAL_ERROR):
+                    ours.errors.append(msg)
+                if ours._account is not None:
+                    ours._account(msg)
 
-        self.errors = errors
         self.logger = Logger()
+
+    @contextmanager
+    def told_to(self, account: Callable[[str], None] | None) -> Iterator[None]:
+        """Have somebody hear all of it while the body runs."""
+        self._account = account
+        try:
+            yield
+        finally:
+            self._account = None
+
+
+_LOGS: dict[object, _Log] = {}  # of each library that is loaded, by its class of logs
+
+
+def _log(base: type[trt.ILogger]) -> _Log:
+    if base not in _LOGS:
+        _LOGS[base] = _Log(base)
+    return _LOGS[base]
 
 
 class _Writer:
@@ -214,5 +264,5 @@ def _bytes(path: Path) -> bytes:
         return b""
 
 
-def _first(errors: list[str]) -> str:
+def _first(errors: Sequence[str]) -> str:
     return " ".join(errors[0].split())[:300] if errors else "it does not say why"

@@ -86,7 +86,7 @@ def load(resolved: Resolved) -> Model:
             raise
 
     def refitted(changed: Iterable[str]) -> bool:
-        return _refit(built[0], constants, {name: loaded.weights[name] for name in changed}, loaded.device)
+        return _refit(built[0], constants, loaded.weights, set(changed), loaded.device)
 
     refittable = plan.manifest.refittable
     if settings.loras and refittable:
@@ -100,19 +100,27 @@ def load(resolved: Resolved) -> Model:
     return Model.of_parts(resolved, loaded, open_stream, put if refittable else None)
 
 
-def _refit(plan: LoadedPlan, constants: Mapping[str, str], values: Mapping[str, Tensor], device: torch.device) -> bool:
-    """Put new weights into the engine, named as by core.models.loras.named_weights; return whether it has any of them.
+def _refit(
+    plan: LoadedPlan,
+    constants: Mapping[str, str],
+    weights: Mapping[str, Tensor],
+    changed: set[str],
+    device: torch.device,
+) -> bool:
+    """Put the changed ones of the weights into the engine, and return whether it has any of them.
 
-    The text encoder's are not in it.
+    Weights are named as by core.models.loras.named_weights; the text encoder's are not in it.
     """
-    found = {}
+    values: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = {}
     for constant, name in constants.items():
-        if (value := values.get(name.removesuffix(".T"))) is not None:
-            found[constant] = value.T if name.endswith(".T") else value
-    if found:
+        if (value := weights.get(plain := name.removesuffix(".T"))) is not None:
+            side = values if plain in changed else others
+            side[constant] = value.T if name.endswith(".T") else value
+    if values:
         stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-        building.refit(plan.library, plan.engine, found, stream)
-    return bool(found)
+        building.refit(plan.library, plan.engine, values, stream, others)
+    return bool(values)
 
 
 @dataclass(frozen=True)
@@ -215,7 +223,8 @@ class PlanExecution:
         self.tensors: dict[str, Tensor] = {}
         self._device = device
         self._engine = engine = plan.engine  # which must not go before its context
-        self._kernels = Kernels(cast("rtx.ICudaEngine", engine), plan.kernels) if plan.library is RTX else None
+        self._library = plan.library
+        self._side: torch.cuda.Stream | None = None  # where the library captures by itself
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
             shape, dtype = tuple(engine.get_tensor_shape(name)), types[engine.get_tensor_dtype(name)]
@@ -224,6 +233,8 @@ class PlanExecution:
                 given = f"{tensor.dtype} {list(tensor.shape)}"
                 raise PlanError(f"the engine's {name} is {dtype} {list(shape)}, not {given}; vcam engines build")
             self.tensors[name] = tensor
+        ours = cast("rtx.ICudaEngine", engine)
+        self._kernels = Kernels(ours, plan.kernels, device) if plan.library is RTX else None
         self._context = self._bound(graphs=False)
 
     def _bound(self, *, graphs: bool) -> trt.IExecutionContext:
@@ -233,7 +244,8 @@ class PlanExecution:
         else:
             context = cast("trt.IExecutionContext | None", self._kernels.context(graphs=graphs))
         if context is None:
-            raise PlanError("TensorRT has no memory for the engine; choose a smaller size, or --runtime eager")
+            why = building.reason(self._library)
+            raise PlanError(f"TensorRT cannot run the engine ({why}); choose a smaller size, or --runtime eager")
         for name, tensor in self.tensors.items():
             if not context.set_tensor_address(name, tensor.data_ptr()):
                 raise PlanError(f"TensorRT does not take the address of {name}; vcam engines build")
@@ -241,26 +253,37 @@ class PlanExecution:
 
     def run(self) -> None:
         """Queue one run. Raises PlanError."""
+        if self._side is None:
+            self._queue()
+            return
+        current = torch.cuda.current_stream(self._device)
+        self._side.wait_stream(current)
+        with torch.cuda.stream(self._side):
+            self._queue()
+        current.wait_stream(self._side)
+
+    def _queue(self) -> None:
         if not self._context.execute_async_v3(self._stream()):
             raise PlanError("TensorRT could not run the engine; vcam engines verify, or --runtime auto")
 
     def capturable(self) -> bool:
-        """Run once, and return whether runs can be part of a CUDA graph; if not, the library captures them itself."""
+        """Run once, and return whether runs can be part of a CUDA graph; if not, the library captures them itself.
+
+        It does so on a stream of its own: the default stream, which may be current, cannot be captured.
+        """
         self.run()
         if self._kernels is None:
             return True
         self._kernels.keep()  # what this run compiled
-        if cast("rtx.IExecutionContext", self._context).is_stream_capturable(self._stream(new=True)):
+        side = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        if cast("rtx.IExecutionContext", self._context).is_stream_capturable(side.cuda_stream if side else 0):
             return True
+        self._side = side
         self._context = self._bound(graphs=True)
         return False
 
-    def _stream(self, *, new: bool = False) -> int:
-        """Return the current stream, or a new one: the default stream, which may be current, cannot be captured."""
-        if self._device.type != "cuda":
-            return 0
-        stream = torch.cuda.Stream(self._device) if new else torch.cuda.current_stream(self._device)  # type: ignore[no-untyped-call]
-        return int(stream.cuda_stream)
+    def _stream(self) -> int:
+        return torch.cuda.current_stream(self._device).cuda_stream if self._device.type == "cuda" else 0
 
 
 class TensorRtStep:

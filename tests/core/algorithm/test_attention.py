@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
@@ -11,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core.algorithm import products
+from core.algorithm import attention, products
 from core.algorithm.attention import (
     BankCall,
     CrossAttention,
@@ -27,6 +30,8 @@ from core.algorithm.attention import (
     subtoken_shares,
 )
 from core.algorithm.bank import Reading
+from core.engine import Engine
+from core.settings import EngineSettings, Look, Runtime
 
 FRESH, KNOWN = torch.tensor([True, True]), torch.tensor([False, False])
 seeds = st.integers(0, 2**31)
@@ -244,6 +249,37 @@ def test_in_half_precision_the_partners_are_as_good_as_those_of_float64(dtype: t
     half = fuse_subtoken(now, before[:, None], one, always, grid)
     cosines = [torch.cosine_similarity(made.double(), now.double(), dim=-1) for made in (exact, half)]
     assert (cosines[0] - cosines[1]).max() < lost
+
+
+def test_in_half_precision_the_included_models_own_features_find_as_good_partners(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a picture that moves, against float64."""
+    sheet = cv2.imread(str(Path(__file__).parents[3] / "docs" / "contact-sheet.jpg"), cv2.IMREAD_COLOR_RGB)
+    assert sheet is not None
+    seen: list[tuple[torch.Tensor, torch.Tensor, SubtokenGrid]] = []
+
+    def recorded(own: torch.Tensor, ring: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen.append((own.clone(), ring.clone(), rest[2]))
+        return fuse_subtoken(own, ring, *rest)
+
+    monkeypatch.setattr(attention, "fuse_subtoken", recorded)
+    given = EngineSettings(width=128, height=128, steps=1, runtime=Runtime.EAGER, device="cpu", dtype="float32")
+    engine = Engine(given, Look("ink", interval=1))
+    for at in range(3):
+        engine.translate(np.ascontiguousarray(sheet[:128, 3 * at : 3 * at + 128]))
+    own, ring, grid = seen[-1]
+
+    def found(dtype: torch.dtype) -> torch.Tensor:
+        """How alike each token and what it would be fused with are."""
+        one, always = torch.ones(1, dtype=dtype), torch.full((1,), -1.0, dtype=dtype)
+        shares = SubtokenGrid(grid.shares.to(dtype), *grid[1:])
+        made = fuse_subtoken(own.to(dtype), ring.to(dtype), one, always, shares)
+        return torch.cosine_similarity(made.double(), own.double(), dim=-1)
+
+    lost = found(torch.float64) - found(torch.float16)
+    assert own.shape[1] > 50
+    assert lost.max() < 2e-3
 
 
 def test_in_half_precision_no_matrix_is_multiplied_in_float32() -> None:

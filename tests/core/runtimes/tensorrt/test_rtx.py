@@ -6,8 +6,12 @@ Nothing is run: the stand-in does that (test_tensorrt_runtime.py), and a card.
 from __future__ import annotations
 
 import json
+import mmap
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -23,6 +27,7 @@ from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import library, make_plan, readiness
 from core.runtimes.tensorrt.library import PORTABLE, RTX
 from core.settings import EngineSettings, Guidance, Lora, Policy
+from tests.support import trt_stand_in
 from tests.support.model_folders import make_folder, make_sdxl_folder
 from tests.support.small_models import smallest_sdxl_unet
 from tests.support.tensorrt_model import PLACES, lora_file, tiny_unet
@@ -185,6 +190,25 @@ def test_what_cannot_be_built_is_one_line(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"could not build the engine: .*FP32 GEMM is not supported") as refused:
         built(path, "7.5", torch.float32)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("card", "named"), [("7.5", ["SM75"]), ("8.9", ["SM89"]), ("12.0", ["SM120"]), (PORTABLE, [])])
+def test_a_build_names_the_card_and_asks_for_an_engine_whose_memory_is_ours(card: str, named: list[str]) -> None:
+    import tensorrt_rtx
+
+    rtx: Any = tensorrt_rtx  # more of it than the runtime uses
+    config = rtx.Builder(rtx.Logger()).create_builder_config()
+    building._for_card(config, card)
+    assert config.get_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    assert [config.get_compute_capability(at).name for at in range(config.num_compute_capabilities)] == named
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how the library's file is called")
+def test_the_stand_in_refuses_a_context_as_the_library_does() -> None:
+    """No context can be made without a GPU; that there is such a rule is seen from the words in the library's file."""
+    (file,) = Path(find_spec("tensorrt_rtx_libs").origin).parent.glob("libtensorrt_rtx.so.*")  # type: ignore[union-attr,arg-type]
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        assert content.find(trt_stand_in.NEEDS_OURS.encode()) > 0
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file that is always full")

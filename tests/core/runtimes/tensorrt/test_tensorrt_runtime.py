@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,18 @@ import pytest
 import torch
 from packaging.version import Version
 
-from core import errors
+from core import errors, verify
 from core.algorithm.bank import layout_of, merge_groups
 from core.algorithm.net import Picture
 from core.engine import Engine
+from core.models import hub
 from core.plans import CachedPlan, Verdict
 from core.runtimes.choice import for_plan, resolve
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache as engines
 from core.runtimes.tensorrt import make_plan, readiness
 from core.runtimes.tensorrt import runtime as tensorrt
-from core.runtimes.tensorrt.library import FULL, PORTABLE
+from core.runtimes.tensorrt.library import FULL, PORTABLE, RTX
 from core.settings import (
     BANK_RULES,
     BankedFeature,
@@ -245,6 +248,28 @@ def test_another_lora_refits_the_engine_and_builds_nothing(
     assert apart(with_lora, ours, picture) > 1
 
 
+def test_weights_that_the_library_has_combined_are_given_with_those_that_change(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, plan = built(folder)
+    assert plan.manifest is not None
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1"
+    named = {name.removesuffix(".T"): constant for constant, name in plan.manifest.constants.items()}
+    value, query = (named[f"{layer}.{part}.weight"] for part in ("to_v", "to_q"))
+
+    def missing(refitter: trt_stand_in.Refitter) -> list[str]:
+        return [query] if value in refitter._given and query not in refitter._given else []
+
+    monkeypatch.setattr(trt_stand_in.Refitter, "get_missing_weights", missing)
+    ours, eager = (Engine(replace(wanted, runtime=one), Look()) for one in (Runtime.TENSORRT, Runtime.EAGER))
+    for engine in (ours, eager):
+        engine.use_loras((Lora(str(lora_file(tmp_path / "one.safetensors")), 1.0),))
+    assert apart(ours, eager, film(eager, 1)[0]) <= 1
+    monkeypatch.setattr(trt_stand_in.Refitter, "get_missing_weights", lambda refitter: ["of nobody"])
+    with pytest.raises(errors.PlanError, match="needs weights of nobody too"):
+        ours.use_loras(())
+
+
 def built(folder: Path) -> tuple[EngineSettings, CachedPlan]:
     """The cheapest engine there is."""
     wanted = settings(folder, policy=Policy.OFF, steps=1)
@@ -362,6 +387,136 @@ def test_by_tensorrt_for_rtx_it_shows_what_eager_shows_and_compiles_once(
     assert apart(graphs, eager, picture) <= 1
     context: Any = graphs._step._execution._context  # type: ignore[attr-defined]
     assert context._config.cuda_graph_strategy is trt_stand_in.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+
+
+@pytest.mark.parametrize("version", ["1.7.1.116"])
+def test_an_engine_is_built_for_memory_of_ours_and_gets_it(folder: Path, tmp_path: Path) -> None:
+    """So the library takes none while it runs, and its runs can be captured (REQUIRE_USER_ALLOCATION)."""
+    _, plan = built(folder)
+    engine: Any = building.deserialize(RTX, engines.read_file(plan, tensorrt.FRAME))
+    assert engine.create_execution_context() is None
+    assert building.reason(RTX) == trt_stand_in.NEEDS_OURS
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(trt_stand_in.ExecutionContextAllocationStrategy.USER_MANAGED)
+    with pytest.raises(trt_stand_in.BrokenRule, match="was given no memory"):
+        engine.create_execution_context(config).execute_async_v3(0)
+    call = tensorrt.PlanExecution(tensorrt.LoadedPlan(RTX, engine, tmp_path / "kernels"), {}, torch.device("cpu"))
+    call.run()
+    given, memory = call._context._memory, call._kernels._memory  # type: ignore[attr-defined,union-attr]
+    begin, size = memory.data_ptr(), engine.device_memory_size_v2
+    assert begin <= given <= given + size <= begin + memory.numel()
+
+
+@pytest.mark.parametrize("version", ["1.7.1.116"])
+def test_an_engine_that_gets_no_context_says_the_librarys_reason(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plan = built(folder)
+    engine: Any = building.deserialize(RTX, engines.read_file(plan, tensorrt.FRAME))
+    monkeypatch.setattr(trt_stand_in.IRuntimeConfig, "set_execution_context_allocation_strategy", lambda *_: None)
+    with pytest.raises(errors.PlanError, match=r"cannot run the engine \(Engine was built with .*kUSER_MANAGED"):
+        tensorrt.PlanExecution(tensorrt.LoadedPlan(RTX, engine, tmp_path / "kernels"), {}, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("version", ["1.7.1.116"])
+def test_where_there_is_nothing_to_keep_of_what_was_compiled_it_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library gives none where it cannot tell the card."""
+    wanted, plan = built(folder)
+    before = {path: path.read_bytes() for path in plan.folder.glob("*.kernels")}
+    monkeypatch.setattr(trt_stand_in.IRuntimeCache, "serialize", lambda cache: None)
+    engine = Engine(wanted, Look())
+    assert film(engine, 1)[0].std() > 1
+    assert {path: path.read_bytes() for path in plan.folder.glob("*.kernels")} == before
+
+
+@pytest.mark.parametrize("version", ["1.7.1.116"])
+def test_the_library_captures_on_a_stream_of_its_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA captures nothing on the default stream, which is number 0."""
+    _, plan = built(folder)
+    engine: Any = building.deserialize(RTX, engines.read_file(plan, tensorrt.FRAME))
+    call = tensorrt.PlanExecution(tensorrt.LoadedPlan(RTX, engine, tmp_path / "kernels"), {}, torch.device("cpu"))
+    queued: list[tuple[int, str]] = []
+    run = trt_stand_in.RtxExecutionContext.execute_async_v3
+
+    def seen(context: trt_stand_in.RtxExecutionContext, stream_handle: int) -> bool:
+        queued.append((stream_handle, context._config.cuda_graph_strategy.name))
+        return run(context, stream_handle)
+
+    monkeypatch.setattr(trt_stand_in.RtxExecutionContext, "execute_async_v3", seen)
+    monkeypatch.setenv("STAND_IN_FAULT", "no-capture")
+    with cuda_streams(monkeypatch) as order:
+        call._device = torch.device("cuda")
+        assert not call.capturable()
+        call.run()
+    assert queued == [(0, "DISABLED"), (1, "WHOLE_GRAPH_CAPTURE")]
+    assert order == ["1 waits for 0", "0 waits for 1"]
+
+
+@contextmanager
+def cuda_streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Streams of a device that is not there: the default one is number 0; what waits for what is told."""
+    order: list[str] = []
+
+    class Stream:
+        made = 0
+
+        def __init__(self, device: object = None) -> None:
+            self.cuda_stream = Stream.made
+            Stream.made += 1
+
+        def wait_stream(self, other: Stream) -> None:
+            order.append(f"{self.cuda_stream} waits for {other.cuda_stream}")
+
+    current = [Stream()]
+
+    @contextmanager
+    def on(stream: Stream) -> Iterator[None]:
+        current.append(stream)
+        yield
+        current.pop()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "Stream", Stream)
+        patch.setattr(torch.cuda, "stream", on)
+        patch.setattr(torch.cuda, "current_stream", lambda of=None: current[-1])
+        yield order
+
+
+@pytest.mark.parametrize("version", ["1.7.1.116"])
+def test_a_second_start_does_nothing_that_the_first_has_done(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands between it and its first picture: the model's parts and the engine are read, no more."""
+    monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(tmp_path))
+    monkeypatch.setattr(readiness, "_capability", lambda device: "8.9")
+    wanted, _ = built(folder)
+    compiled = trt_stand_in.IRuntimeCache.compiled
+    read: list[str] = []
+    read_file = engines.read_file
+
+    def seen(plan: CachedPlan, name: str) -> bytes:
+        read.append(name)
+        return read_file(plan, name)
+
+    monkeypatch.setattr(engines, "read_file", seen)
+    for where, name in (
+        (make_plan, "build"),
+        (make_plan, "export"),
+        (building, "build"),
+        (verify, "film"),  # which compares
+        (hub, "fetch"),
+        (engines, "_hash"),  # of files of gigabytes
+    ):
+        monkeypatch.setattr(where, name, lambda *_, name=name, **__: pytest.fail(f"{name} is done again"))
+    engine = Engine(replace(wanted, runtime=Runtime.AUTO), Look())
+    assert engine.settings.runtime is Runtime.TENSORRT
+    assert film(engine, 1)[0].std() > 1
+    assert read == [tensorrt.FRAME]
+    assert trt_stand_in.IRuntimeCache.compiled == compiled
 
 
 @pytest.mark.parametrize("version", ["1.7.1.116"])
