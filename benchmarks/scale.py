@@ -2,6 +2,7 @@
 
     python -m benchmarks.scale [--streams 1,2,4,8] [--model fake|embedded] [--replicas 1] [--seconds 10] [--json OUT]
     python -m benchmarks.scale --kill        two replicas, one is killed: how long until its cameras are back
+    python -m benchmarks.scale --grow        a place for one camera, and two come: how long until both are served
 
 Each camera is a thread of this process that gives pictures of a drifting film at 30 a second over real TLS, as
 `vcam run --remote` does. Needs the extra `serve`.
@@ -114,17 +115,18 @@ class SimulatedCamera:
 
 
 @contextmanager
-def cluster(model: str, streams: int, replicas: int) -> Iterator[tuple[PairedServer, EngineSettings]]:
-    """Serve on a Ray of this machine while the body runs."""
+def cluster(
+    model: str, streams: int, replicas: int, most_replicas: int = 0
+) -> Iterator[tuple[PairedServer, EngineSettings]]:
+    """Serve on a Ray of this machine while the body runs. most_replicas: as cameras come; 0: no more than there are."""
     settings = EngineSettings(model=model, width=256, height=192, steps=1, policy=Policy.FIFO)
     factory = FAKE if model == "fake" else CORE_ENGINE
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         certificate = made_certificate(place / "serve")
         offer = Offer(settings, streams, (model,), per_client=streams)  # all of them come with one token
-        options = ServeOptions(
-            offer, certificate, place / "serve", "127.0.0.1", PORT, replicas, replicas, factory=factory
-        )
+        most = max(replicas, most_replicas)
+        options = ServeOptions(offer, certificate, place / "serve", "127.0.0.1", PORT, replicas, most, factory=factory)
         began_s = time.perf_counter()
         context = multiprocessing.get_context("spawn")
         own, theirs = context.Pipe()
@@ -203,6 +205,32 @@ def measure(server: PairedServer, settings: EngineSettings, count: int, replicas
     return row
 
 
+def running_replicas() -> list[psutil.Process]:
+    """Return the processes of all replicas on this machine."""
+    named = ((one, (one.info["cmdline"] or [""])[0]) for one in psutil.process_iter(["cmdline"]))
+    return [one for one, command in named if command.startswith(REPLICA)]
+
+
+def grow(server: PairedServer, settings: EngineSettings) -> dict[str, float]:
+    """Let two cameras come where one has a place; return when both have pictures, and how many replicas there are."""
+    before, began_s = len(running_replicas()), time.perf_counter()
+    pictures = film((settings.width, settings.height))
+    cameras = [SimulatedCamera(server, settings, pictures) for _ in range(2)]
+    try:
+        while not all(len(one.shown_s) > 20 for one in cameras):
+            time.sleep(0.2)
+        found = {
+            "replicas before": float(before),
+            "both served after, s": round(time.perf_counter() - began_s, 1),
+            "replicas then": float(len(running_replicas())),
+        }
+    finally:
+        for one in cameras:
+            one.end()
+    print(found, {text for one in cameras for text in one.said}, flush=True)
+    return found
+
+
 def kill_one(server: PairedServer, settings: EngineSettings, seconds: float) -> dict[str, float]:
     """Kill one of two replicas; return how long its cameras were away, and the worst gap of the others.
 
@@ -213,8 +241,7 @@ def kill_one(server: PairedServer, settings: EngineSettings, seconds: float) -> 
     try:
         while not all(len(one.shown_s) > 20 for one in cameras):
             time.sleep(0.2)
-        named = ((one, (one.info["cmdline"] or [""])[0]) for one in psutil.process_iter(["cmdline"]))
-        replicas = [one for one, command in named if command.startswith(REPLICA)]
+        replicas = running_replicas()
         open_ports = open_to_others()
         killed_s = time.perf_counter()
         os.kill(replicas[0].pid, signal.SIGKILL)
@@ -245,6 +272,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--grow", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     counts = [int(one) for one in args.streams.split(",")]
@@ -252,6 +280,9 @@ def main() -> None:
     if args.kill:
         with cluster(args.model, 4, 2) as (server, settings):
             result = kill_one(server, settings, args.seconds)
+    elif args.grow:
+        with cluster(args.model, 1, 1, 2) as (server, settings):
+            result = grow(server, settings)
     else:
         with cluster(args.model, max(counts), args.replicas) as (server, settings):
             result = [asdict(measure(server, settings, one, args.replicas, args.seconds)) for one in counts]

@@ -112,6 +112,16 @@ def test_cameras_of_a_killed_replica_are_back_on_another(tmp_path: Path) -> None
     assert found["ports open to others"] == 0  # the front is told 127.0.0.1 here
 
 
+def test_a_second_replica_comes_where_the_first_has_no_place_left(tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks.scale", "--grow", "--json", str(result)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    found = json.loads(result.read_text())
+    assert (found["replicas before"], found["replicas then"]) == (1, 2)
+    assert "all 1 of its streams are taken" in ran.stdout  # what the one is told that comes too soon
+
+
 def test_a_film_goes_in_at_one_program_and_comes_out_of_it_as_the_other_one_made_it(machine: Machine) -> None:
     source = film(machine.folder / "source.mp4", 400, size=(320, 240))
     shown = machine.folder / "shown.mp4"
