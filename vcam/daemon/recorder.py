@@ -167,7 +167,8 @@ class Recorder:
             return
         if self._session is not None:
             following = self._begun(origin)
-            self.end()  # before the next one opens the microphone: some can be open only once
+            with contextlib.suppress(VcamError):  # it has failed while the next one was begun, and is ended
+                self.end()  # before the next one opens the microphone: some can be open only once
             self._session = following
             self._sound.open(following.sound)
         self._origin = origin

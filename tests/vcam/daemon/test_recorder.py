@@ -7,18 +7,20 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from core.settings import Origin
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.recorded_sound import sound_of, tones_in
 from tests.support.recorders import recorder_in
 from tests.support.running_daemon import SwitchedDaemon
 from vcam.commands import EndRecording, Panic, RecorderState, Snapshot, StartRecording, ToggleRecording
 from vcam.daemon.loops import FinishedFrame, Shown
+from vcam.daemon.recording_files import RecordingFiles
 from vcam.devices.microphone_process import RATE
 from vcam.devices.sinks import recover
 from vcam.errors import VcamError
@@ -51,14 +53,17 @@ def test_what_is_published_is_recorded_and_no_face_after_a_panic(tmp_path: Path,
         path = Path(run.daemon.status().recording)
         assert path.parent == tmp_path / "videos"
         assert path.suffix == f".{kind}"
+        begun = run.daemon.status().published
+        # on a busy machine half a second may be of two pictures
         run.until(lambda: run.daemon.status().recorded_s >= 0.5, "half a second recorded")
+        run.until(lambda: run.daemon.status().published > begun + 10, "ten pictures recorded")
         run.tell(Panic())
         seconds = run.daemon.status().recorded_s
         run.until(lambda: run.daemon.status().recorded_s >= seconds + 0.5, "half a second of the card recorded")
         run.tell(EndRecording())
         assert run.daemon.status().recording == ""
         run.until(lambda: run.daemon.status().saved == str(path), "saved")
-        assert run.daemon.status().finishing == ""
+        run.until(lambda: run.daemon.status().finishing == "", "finished")  # which is told just after
     assert [one.name for one in path.parent.iterdir()] == [path.name]
     found = [near(one, FACE) for one in colours(path)]
     assert found[0]
@@ -85,11 +90,34 @@ def test_a_recording_takes_no_picture_of_another_origin(tmp_path: Path) -> None:
     assert [round(one[0] / 60) for one in colours(generated)] == [2, 4]
 
 
+def test_a_recording_that_fails_just_as_the_next_one_begins_leaves_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = recorder_in(tmp_path, suffix=".mkv")
+    recorder.start()
+    failing, begin = recorder._session, RecordingFiles.recording
+    assert failing is not None
+
+    def late(*given: Any) -> Any:
+        """While the next one is begun."""
+        failing.pictures.put("no picture")  # type: ignore[arg-type]
+        until(failing.done.is_set, "it has not failed")
+        return begin(*given)
+
+    monkeypatch.setattr(RecordingFiles, "recording", late)
+    recorder.mark(Origin.GENERATED)
+    following = recorder.state.recording
+    assert following not in ("", str(failing.path))
+    recorder.take(Shown(np.full((48, 64, 3), 99, np.uint8), 0))
+    recorder.close()
+    assert recorder.state.saved == following
+
+
 def test_the_cameras_end_completes_a_recording(tmp_path: Path) -> None:
     with SwitchedDaemon(tmp_path) as run:
         run.tell(ToggleRecording())
-        path = Path(run.daemon.status().recording)
-        run.until(lambda: run.daemon.status().recorded_s > 0.2, "anything recorded")
+        path, begun = Path(run.daemon.status().recording), run.daemon.status().published
+        run.until(lambda: run.daemon.status().published > begun + 5, "anything recorded")
     assert len(colours(path)) > 3
 
 
@@ -289,15 +317,17 @@ recorder = recorder_in(
 if how == "limited":
     resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 recorder.start()
+session = recorder._session
 for tick in range(1000 if how != "killed" else 150):
     if not recorder.state.recording:
         break
     now_s = tick / 25
     microphone.hear(now_s, ((0.0, 1000.0),))
     recorder.take(Shown(rng.integers(0, 255, (48, 64, 3), np.uint8), tick))
-    while recorder._session and not recorder._session.pictures.empty():
+    while not session.pictures.empty() and not session.done.is_set():
         time.sleep(0.001)
 if how != "killed":
+    session.thread.join()  # it says at its end what has become of the recording
     (kept,) = folder.iterdir()
     if how == "limited":
         assert len(sound_of(kept)) / 48000 > tick / 25 - 2, "the sound does not play"
