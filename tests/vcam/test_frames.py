@@ -7,6 +7,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.patience import PATIENCE_S
 from vcam.frames import LatestSlot
 
 
@@ -33,7 +34,7 @@ def test_take_waits_for_a_put_from_another_thread() -> None:
     slot: LatestSlot[int] = LatestSlot()
     thread = threading.Thread(target=lambda: slot.put(7))
     thread.start()
-    assert slot.take(30) == 7
+    assert slot.take(PATIENCE_S) == 7
     thread.join()
 
 

@@ -468,7 +468,8 @@ def burst(server: Server, token: str) -> int:
     head = f"Host: 127.0.0.1:{server.port}\r\nAuthorization: Bearer {token}\r\n\r\n"
     with ExitStack() as stack:
         raws = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30)) for _ in range(20)
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S))
+            for _ in range(20)
         ]
         for raw in raws:
             raw.sendall(f"GET /api/v1/picture.mjpeg HTTP/1.1\r\n{head}".encode())
@@ -481,9 +482,9 @@ def burst(server: Server, token: str) -> int:
 
 def test_events_tell_each_change(server: Server, daemon: ControlledDaemon, token: str) -> None:
     with connect(f"ws://127.0.0.1:{server.port}/api/v1/events", additional_headers=bearer(token)) as events:
-        assert json.loads(events.recv(30))["state"] == "running"
+        assert json.loads(events.recv(PATIENCE_S))["state"] == "running"
         daemon.now = replace(daemon.now, state="panic")
-        assert json.loads(events.recv(30))["state"] == "panic"
+        assert json.loads(events.recv(PATIENCE_S))["state"] == "panic"
         events.send("what a listener says is ignored")
 
 
@@ -507,7 +508,7 @@ def test_events_are_only_for_those_who_may(server: Server, token: str) -> None:
 def test_a_browser_may_listen(server: Server) -> None:
     headers = {**enter(server), "Origin": f"http://127.0.0.1:{server.port}"}
     with connect(f"ws://127.0.0.1:{server.port}/api/v1/events", additional_headers=headers) as events:
-        assert json.loads(events.recv(30))["state"] == "running"
+        assert json.loads(events.recv(PATIENCE_S))["state"] == "running"
 
 
 def test_a_port_that_is_taken_gives_the_next_one(daemon: ControlledDaemon, tmp_path: Path) -> None:
@@ -545,12 +546,12 @@ def test_the_client_says_when_nobody_is_there(tmp_path: Path) -> None:
 
 def test_the_client_says_when_the_daemon_is_gone_without_a_word(tmp_path: Path) -> None:
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind(("127.0.0.1", 0))  # bound, so that nobody else takes it; not listening
         port = free.getsockname()[1]
-    for door in (str(tmp_path / "control.sock"), port):
-        client.write_session(tmp_path, door, port, "token")
-        with pytest.raises(VcamError, match="no StreamV2V Camera is running"):
-            client.status(tmp_path)
+        for door in (str(tmp_path / "control.sock"), port):
+            client.write_session(tmp_path, door, port, "token")
+            with pytest.raises(VcamError, match="no StreamV2V Camera is running"):
+                client.status(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_the_named_device_is_heard_also_when_it_was_away(system: System) -> None
 
     settings = MidiSettings(port="nanoPAD", map=KEYS)
     with MidiReceiver(settings, Hand("MIDI", "midi", settings.allow, submit, said.append)) as receiver:
-        until(lambda: list(system.callbacks) == ["nanoPAD2"])
+        until(lambda: list(system.callbacks) == ["nanoPAD2"] and said)  # which comes a moment later
         hear = system.callbacks["nanoPAD2"]
         for value in range(128):
             hear(mido.Message("control_change", control=1, value=value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +95,10 @@ def test_a_folder_that_cannot_be_and_a_look_that_cannot_be_drawn(tmp_path: Path)
 
 
 def test_a_try_that_nobody_waits_for_is_left_out_and_the_next_is_made() -> None:
+    has_left = threading.Event()
+
     def start(settings: EngineSettings, look: Look) -> EngineProcess:
+        assert has_left.wait(PATIENCE_S)
         return EngineProcess(settings, look, "tests.support.fake_engine:make", 1, Limits(), lambda: 0.0)
 
     previews = Previews(start)
@@ -103,6 +107,7 @@ def test_a_try_that_nobody_waits_for_is_left_out_and_the_next_is_made() -> None:
     try:
         first, left, last = (previews.translate(settings, Look(seed=seed), picture) for seed in (1, 2, 3))
         assert left.cancel()
+        has_left.set()
         assert first.result(PATIENCE_S)[9, 9].tolist() == [206, 205, 205]
         assert last.result(PATIENCE_S)[9, 9].tolist() == [208, 205, 205]
     finally:

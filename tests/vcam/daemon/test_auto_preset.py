@@ -158,6 +158,6 @@ def test_a_run_climbs_by_itself_and_its_log_and_status_say_so(tmp_path: Path, mo
         run.until(lambda: "sharp makes" in run.daemon.status().preset_says)
         status = run.daemon.status()
         assert (status.preset, status.preset_asked) == ("sharp", "auto")
-        assert [one for one in run.daemon.log() if "auto: sharp makes" in one["text"]]
+        run.until(lambda: [one for one in run.daemon.log() if "auto: sharp makes" in one["text"]])
         assert run.daemon.choice.settings.width == WIDTHS[SHARP]
     assert remembered(tmp_path, place(run.daemon.choice.options))["fake"].preset is SHARP

@@ -103,6 +103,7 @@ def run(tmp_path: Path) -> Iterator[ResizedRun]:
     if not run.done.done():
         run.tell(Stop())
     run.done.result(PATIENCE_S)
+    run.thread.join(PATIENCE_S)  # else it takes its patch of Daemon away from under the next test's
 
 
 def test_it_begins_again_as_it_was_with_the_new_size(run: ResizedRun) -> None:

@@ -49,6 +49,12 @@ class AwayDaemon(SwitchedDaemon):
         """Whether the translation of this seed was published last; JPEG changes a grey level or two."""
         return near(self.sink.colour, (245 + seed, 55, 225))
 
+    @property
+    def width(self) -> int:
+        """Of the engine whose pictures are shown; 0 before there is one."""
+        work = self.daemon._pipeline.translator.state.work
+        return 0 if work is None else work.settings.width
+
     def never_showed_the_camera(self) -> bool:
         return not any(near(one.colour, RAW) for one in self.sink.sent)
 
@@ -74,7 +80,7 @@ def test_film_in_translation_out_looks_and_sizes_change_and_the_status_tells_the
         away.until(lambda: away.shows_about(3), "the other look is shown")
         away.tell(Forget())
         away.tell(ChangeEngine({"width": 128}))  # another engine beside this one
-        away.until(lambda: away.daemon.status().engine_pid is None and not away.daemon.status().notes, "changed")
+        away.until(lambda: away.width == 128 and not away.daemon.status().notes, "changed")
         status = away.daemon.status()
         assert status.server == server.address.removeprefix("wss://")
         assert set(status.server_ms) == {"round trip", "encode", "network", "engine", "decode"}

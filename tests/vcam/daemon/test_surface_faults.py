@@ -98,6 +98,7 @@ def test_a_fault_of_any_command_of_obs_costs_that_command(
     attacked.obs.tell("CustomEvent", streamv2v="use p2")
     attacked.run.until(lambda: attacked.run.shows(2))
     attacked.run.tell(UseProfile("p0"))
+    attacked.run.until(lambda: attacked.run.shows(0))  # the next test waits for the other look
 
 
 @pytest.mark.parametrize("make", FAULTS, ids=NAMES)
@@ -120,6 +121,7 @@ def test_a_fault_of_any_command_of_the_tray_costs_that_command(
     until(lambda: tray.view.alive)
     tray.close()
     attacked.run.tell(UseProfile("p0"))
+    attacked.run.until(lambda: attacked.run.shows(0))
 
 
 @pytest.mark.parametrize("make", FAULTS, ids=NAMES)

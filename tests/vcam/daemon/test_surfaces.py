@@ -47,8 +47,8 @@ def test_one_that_cannot_be_loaded_costs_itself_alone(
         if module == PAGE:
             assert not (tmp_path / client.SESSION_FILE).exists()
         else:
+            run.until(lambda: run.daemon.status().panel_port)  # the last thing that is known of the surfaces
             assert client.status(tmp_path).state == "running"
-            assert run.daemon.status().panel_port
         assert (run.daemon.status().obs == "") == (module != OSC)
 
 

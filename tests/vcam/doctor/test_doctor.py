@@ -319,10 +319,10 @@ def websocket_server(hello: str) -> Iterator[int]:
 def test_obs_is_known_by_its_hello() -> None:
     hello = {"op": 0, "d": {"obsWebSocketVersion": "5.5.2", "rpcVersion": 1, "authentication": {"salt": "x"}}}
     with websocket_server(json.dumps(hello)) as port:
-        assert machine.obs_websocket("127.0.0.1", port) == ObsWebsocket(True, True, "5.5.2", True)
+        assert machine.obs_websocket("127.0.0.1", port, PATIENCE_S) == ObsWebsocket(True, True, "5.5.2", True)
         assert machine.port_taken(port)
     with websocket_server("good day") as port:
-        assert machine.obs_websocket("127.0.0.1", port) == ObsWebsocket(True)
+        assert machine.obs_websocket("127.0.0.1", port, PATIENCE_S) == ObsWebsocket(True)
 
 
 def test_a_port_where_nobody_listens() -> None:

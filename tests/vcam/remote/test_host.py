@@ -214,7 +214,7 @@ def test_a_model_that_nobody_uses_goes_once_another_has_loaded_but_for_the_usual
     first = Camera(host, OTHER).loaded()
     first.end()
     Camera(host, replace(FAKE, width=128)).loaded()
-    until(lambda: {one.model for one in host._models} == {"fake"}, "the other model is still there")
+    until(lambda: {one.model for one in list(host._models)} == {"fake"}, "the other model is still there")
     assert set(host._models) == {FAKE, replace(FAKE, width=128)}
 
 
@@ -224,10 +224,10 @@ def test_whoever_connects_again_and_again_while_a_model_loads_takes_no_thread_ea
     loads.gate = threading.Event()
     first = Camera(host, OTHER)
     until(lambda: loads.count["busy"], "it does not load")
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for _ in range(50):
         Camera(host, OTHER).end()
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before  # one of an earlier test may have ended meanwhile
     loads.gate.set()
     first.loaded()
     assert loads.count["busy"] == 1

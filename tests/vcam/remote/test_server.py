@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,14 +136,18 @@ def test_a_camera_of_more_pictures_a_second_than_are_taken_is_held_back_told_so_
     asyncio.run(quick())
 
 
-def test_a_camera_that_does_not_wait_for_answers_is_refused_in_words(server: EngineServer) -> None:
-    token = server.book.add("flood")
+def test_a_camera_that_does_not_wait_for_answers_is_refused_in_words(
+    server: EngineServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, over = server.book.add("flood"), threading.Event()
+    monkeypatch.setattr(server.host.work, "do", lambda *order: over.wait(PATIENCE_S))  # nothing is answered meanwhile
 
     async def flood() -> None:
         camera = await AsgiCamera(server).hello(token).loaded()
         for _ in range(3):
             camera.give()
         said = await camera.refusal()
+        over.set()
         assert (said.code, said.text) == (
             Refusal.LIMIT,
             "the camera sends pictures without waiting for answers; 2 may be on their way",

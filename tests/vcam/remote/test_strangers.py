@@ -115,9 +115,9 @@ def test_a_token_that_the_server_does_not_know_is_told(server: TlsServer, tmp_pa
 
 def test_a_port_where_nobody_listens_is_told(tmp_path: Path) -> None:
     with socket.socket() as own:
-        own.bind(("127.0.0.1", 0))
+        own.bind(("127.0.0.1", 0))  # bound, so that nobody else takes it; not listening
         port = own.getsockname()[1]
-    text, final = why_not(PairedServer("127.0.0.1", port, "t", "0" * 64))
+        text, final = why_not(PairedServer("127.0.0.1", port, "t", "0" * 64))
     assert text == f"nobody answers at 127.0.0.1:{port}; is vcam serve running there?"
     assert not final
 
