@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks import bank_rows, gpu, random_model, report, scale_model, side_by_side, wheels
+from benchmarks import bank_rows, gpu, random_model, report, scale_model, second_start, side_by_side, wheels
 from benchmarks.paper_way import PaperAttention, PaperNet
 from benchmarks.rig import PROMPT, Run
 from core.algorithm import stream
@@ -29,9 +29,13 @@ from core.measure import flops
 from core.models.description import ModelDescription, describe
 from core.models.resolved import Resolved
 from core.runtimes.choice import resolve
+from core.runtimes.tensorrt import readiness
 from core.settings import BANK_RULES, BankPreset, EngineSettings, Guidance, Look, Policy, Runtime
+from tests.support import trt_stand_in
+from tests.support.model_folders import make_folder
 from tests.support.small_models import DEVICE, LATENT, moving_latents, random_text, small_unet
 from tests.support.small_sampling import sampling
+from tests.support.tensorrt_model import tiny_unet
 
 ROOT = Path(__file__).parents[2]
 
@@ -310,6 +314,32 @@ def test_the_gpus_script_runs_through(tmp_path: Path) -> None:
     assert not [row for part in ("speed", "experiments") for row in found["raw"][part] if "error" in row]
     assert {row["way"] for row in found["raw"]["speed"]} == {"compiled", "paper", "eager"}
     assert report.document([found])
+
+
+@pytest.mark.slow
+def test_the_gpus_script_measures_tensorrt_for_rtx_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the stand-in for the library: that the script builds, verifies and times its engines."""
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", trt_stand_in.module("1.7.1.116", "tensorrt_rtx"))
+    monkeypatch.setattr(readiness, "DEVICES", ("cuda", "cpu"))
+    monkeypatch.setenv("VCAM_ENGINES_FOLDER", str(tmp_path / "engines"))
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # the script sets it too, for good
+    out = tmp_path / "gpu.json"
+    assert gpu.main(["--smoke", "--out", str(out), "--parts", "speed"]) == 0
+    rows = [row for row in json.loads(out.read_text())["raw"]["speed"] if row["way"] == "tensorrt"]
+    assert {row["bank"] for row in rows} == {"merge", "fifo"}
+    assert {row["library"] for row in rows} == {"TensorRT for RTX 1.7.1.116"}
+
+
+@pytest.mark.slow
+def test_a_second_start_is_measured_part_by_part(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = make_folder(tmp_path / "tiny", description={}, unet=tiny_unet())
+    options = ["--model", str(model), "--size", "64x64", "--steps", "1", "--bank", "off", "--rounds", "1"]
+    second_start.main([*options, "--stand-in"])
+    told = json.loads(capfd.readouterr().out)
+    parts = {"imports", "looked up", "the model's parts", "the engine's bytes and hash", "library"}
+    assert told.keys() == parts | {"whole", "ours"}
+    assert 0 < told["ours"] < told["whole"]
 
 
 def test_transitions_are_measured_with_each_bank(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
