@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -49,6 +50,18 @@ def _no_tray() -> str | None:
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test, and no program that one starts, keeps a certificate in the folders of who runs them."""
     os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def usual_priority() -> Iterator[None]:
+    """No test leaves this process before others: what it starts later would starve what other tests have started."""
+    before = _priority()
+    yield
+    assert _priority() == before, "the test has changed the priority of the process that it runs in"
+
+
+def _priority() -> int:
+    return 0 if sys.platform == "win32" else os.getpriority(os.PRIO_PROCESS, 0)
 
 
 @pytest.fixture

@@ -53,7 +53,8 @@ class Machine:
         """Start `vcam` with these words."""
         command = [sys.executable, "-m", "vcam", *words]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, cwd=ROOT, env=self._environment, text=True, **pipes)
+        # `vcam run` has its session go before others: not that of all tests
+        return subprocess.Popen(command, cwd=ROOT, env=self._environment, text=True, start_new_session=True, **pipes)
 
     def done(self, *words: str, told: str = "") -> tuple[int, str, str]:
         """Run `vcam` with these words to its end; return the exit status, stdout and stderr. told: its stdin."""

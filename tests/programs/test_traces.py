@@ -47,7 +47,13 @@ def test_a_run_writes_into_our_folders_alone_and_speaks_with_this_machine_alone(
     command += ["--frames", "40", "--engine-size", "128x128", *words]
     seen: set[str] = set()
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # it has its session go before others: not that of all tests
     ) as process:
         watched = psutil.Process(process.pid)
         while process.poll() is None:

@@ -148,7 +148,14 @@ def test_a_run_and_its_removal_leave_nothing(installed: Path, home: Path, xdg: b
     (home / ".config" / "another" / "settings").write_text("not ours")
     before = contents(home)
     run = [str(installed / "vcam"), "run", "--source", "pattern", "--frames", "10", "--sink", "none", "--port", "0"]
-    done = subprocess.run(run, cwd=home, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        run,
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        start_new_session=True,  # it has its session go before others: not that of all tests
+    )
     assert done.returncode == 0, done.stderr
     assert list(home.rglob("vcam.log"))
     run = [str(installed / "vcam"), "uninstall", "--yes"]

@@ -49,7 +49,12 @@ class Camera:
         }
         command = [sys.executable, "-m", "tests.support.camera_program", "run", "--source", "pattern", "--port", "0"]
         sink = [] if "--sink" in arguments else ["--sink", str(self.recording), "--size", "96x64"]
-        given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+        given: dict[str, Any] = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "start_new_session": True,  # it has its session go before others: not that of all tests
+            **streams,
+        }
         self.process = subprocess.Popen([*command, *sink, *arguments], cwd=ROOT, env=environment, **given)
 
     def __enter__(self) -> Self:

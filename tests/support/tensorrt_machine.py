@@ -133,6 +133,7 @@ class Camera:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                start_new_session=True,  # it has its session go before others: not that of all tests
             )
         self.children: dict[int, psutil.Process] = {}
 

@@ -424,7 +424,7 @@ def test_a_model_that_only_translates_says_so_at_once(
 
 
 def test_run_passes_everything_on(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], goes_first: list[str]
 ) -> None:
     (home / "config.toml").write_text(
         'size = "1280x720"\nfps = 25\nmirror = true\nprofile = "neon"\nsink = "none"\nengine.model = "embedded"\n'
@@ -471,6 +471,7 @@ def test_run_passes_everything_on(
     out = last_json(capsys)
     assert out["published"] == 7
     assert out["publish_interval_ms"] == {"p50": 33.3, "p95": None, "max": 40.0}
+    assert goes_first, "its pictures are due at their time"
     assert cli.main(["run"]) == 0
     assert capsys.readouterr().out == (
         "7 pictures published in 0.3 s, every 33.3 ms (95 % within nan ms); "
