@@ -252,6 +252,10 @@ class PlainAttention:
     What it does not know itself, a mask and states that are a picture, it leaves to diffusers' processor.
     """
 
+    def __init__(self, layer: str = "") -> None:
+        """layer: by which a call's `cross` knows it."""
+        self.layer = layer
+
     def __call__(
         self,
         attn: Attention,
@@ -259,13 +263,19 @@ class PlainAttention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
+        cross: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Attend: hidden_states [rows, tokens, channels], text [rows, words, width] -> as hidden_states."""
+        """Attend: hidden_states [rows, tokens, channels], text [rows, words, width] -> as hidden_states.
+
+        cross: layer -> its `keys_values` of the text, where the caller has them.
+        """
         if attention_mask is not None or hidden_states.ndim != 3:
             theirs: Tensor = AttnProcessor2_0()(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
             return theirs
         text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        out: Tensor = attn.to_out[0](attend(attn.to_q(hidden_states), attn.to_k(text), attn.to_v(text), attn.heads))
+        ready = None if cross is None else cross.get(self.layer)
+        key, value = (attn.to_k(text), attn.to_v(text)) if ready is None else ready.chunk(2, dim=-1)
+        out: Tensor = attn.to_out[0](attend(attn.to_q(hidden_states), key, value, attn.heads))
         return out
 
 
@@ -279,12 +289,10 @@ def plain(attn: Attention) -> bool:
 
 
 def quicken_attention(net: nn.Module) -> None:
-    """Let every layer that is `plain` attend by PlainAttention, in place; nothing where oneDNN is no quicker."""
-    if not products.here():
-        return
-    for layer in net.modules():
+    """Let every layer that is `plain` attend by PlainAttention under its name in the net, in place."""
+    for name, layer in net.named_modules():
         if isinstance(layer, Attention) and plain(layer):
-            layer.set_processor(PlainAttention())  # type: ignore[arg-type]
+            layer.set_processor(PlainAttention(name))  # type: ignore[arg-type]
 
 
 class FusedTransformerBlock(nn.Module):

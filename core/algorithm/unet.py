@@ -17,6 +17,7 @@ from core.algorithm.attention import (
     CrossAttention,
     FusedTransformerBlock,
     FusedUpBlock,
+    PlainAttention,
     SelfAttention,
     keys_values,
 )
@@ -179,14 +180,33 @@ class PlainUNet(nn.Module):
         self.pooled = conditions.pooled_width(unet.config)
 
     def forward(
-        self, latents: Tensor, timesteps: Tensor, text: Tensor, bank: Bank, reading: Reading
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        bank: Bank,
+        reading: Reading,
+        cross: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Features]:
-        """See core.algorithm.net.Net."""
+        """See core.algorithm.net.Net; cross: `cross_attention` of the text, where the caller has it."""
         told = conditions.apart(text, self.pooled)
         (prediction,) = self.unet(
-            latents, timesteps, encoder_hidden_states=told.words, added_cond_kwargs=told.added, return_dict=False
+            latents,
+            timesteps,
+            encoder_hidden_states=told.words,
+            added_cond_kwargs=told.added,
+            cross_attention_kwargs={"cross": cross} if cross else None,
+            return_dict=False,
         )
         return prediction, {}
+
+    def cross_attention(self, text: Tensor) -> dict[str, Tensor]:
+        """Return layer -> its keys and values, as BankedUNet's; nothing unless every layer's processor takes them."""
+        layers = {name: module for name, module in self.unet.named_modules() if isinstance(module, Attention)}
+        if not all(isinstance(layer.processor, PlainAttention) for layer in layers.values()):
+            return {}
+        words = conditions.apart(text, self.pooled).words
+        return {name: keys_values(layer, words) for name, layer in layers.items() if layer.is_cross_attention}
 
 
 def self_attentions(unet: UNet2DConditionModel) -> list[str]:

@@ -31,14 +31,14 @@ def load(resolved: Resolved) -> Model:
     encode = partial(_encode, PictureEncoder(loaded.vae), loaded.device)
     decode = partial(_decode, loaded.decode, loaded.device)
     quicken_linears(loaded.unet)
-    net = banked(loaded.unet, resolved) if loaded.layout else None
-    if net is None:
+    if loaded.layout:
+        net: BankedUNet | PlainUNet = banked(loaded.unet, resolved)
+    else:
         quicken_attention(loaded.unet)
+        net = PlainUNet(loaded.unet)
     opened: weakref.WeakSet[RememberedText] = weakref.WeakSet()
 
     def open_stream(state: StreamState) -> PartsStep:
-        if net is None:
-            return PartsStep(ModelParts(encode, PlainUNet(loaded.unet), decode))
         own = RememberedText(net)
         opened.add(own)
         return PartsStep(ModelParts(encode, own, decode))
@@ -54,7 +54,7 @@ def load(resolved: Resolved) -> Model:
 class RememberedText:
     """core.algorithm.net.Net of one stream: what the layers make of a text is worked out when it changes, and kept."""
 
-    def __init__(self, net: BankedUNet) -> None:
+    def __init__(self, net: BankedUNet | PlainUNet) -> None:
         """net: may serve other streams too."""
         self.net = net
         self._text: Tensor | None = None

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from core.algorithm import bank, unet
+from core.algorithm.attention import quicken_attention
 from core.algorithm.bank import Reading
 from core.algorithm.unet import BankedUNet, PlainUNet
 from core.errors import PlaceError
@@ -77,6 +78,20 @@ def test_a_plain_unet_sees_nothing_and_predicts_what_a_banked_one_does_without_b
     assert seen == {}
     banked, _ = BankedUNet(small_unet(0), ())(latents, times, text, {}, READING)
     torch.testing.assert_close(predicted, banked)
+
+
+def test_a_plain_unet_takes_what_its_layers_made_of_the_text() -> None:
+    latents, text = torch.randn(2, 4, 8, 8, dtype=torch.float64), torch.randn(2, 5, 16, dtype=torch.float64)
+    times, net = torch.tensor([499, 19]), PlainUNet(small_unet(0))
+    assert net.cross_attention(text) == {}, "diffusers' own processors take none"
+    expected, _ = net(latents, times, text, {}, READING)
+    quicken_attention(net.unet)
+    cross = net.cross_attention(text)
+    assert cross.keys() == BankedUNet(small_unet(0), ()).cross_attention(text).keys()
+    for given in (None, cross):
+        torch.testing.assert_close(net(latents, times, text, {}, READING, given)[0], expected)
+    other = net.cross_attention(torch.flip(text, [1]) * 2)
+    assert not torch.allclose(net(latents, times, text, {}, READING, other)[0], expected), "what is given is used"
 
 
 def test_a_bank_and_each_place_matter() -> None:
