@@ -131,7 +131,11 @@ def _report(kept: Mapping[str, Any]) -> str:
         for by, one in table.items():
             lines.append(f"| {by} | {' | '.join(_figure(one['figures'].get(name)) for name in shown)} |")
         lines.append("")
-    lines.append("Mean ± standard deviation over films (change to the same film by the first setting).\n")
+    behind = "; ".join(f"{by} {', '.join(map(str, one['delay']))}" for by, one in table.items())
+    lines.append(
+        "Mean ± standard deviation over films (change to the same film by the first setting). Pictures behind the "
+        f"source: {behind}.\n"
+    )
     lines += [_spread(kept, "clip"), _spread(kept, "profile"), *_changed(kept), _inputs(kept)]
     return "\n".join(lines)
 

@@ -132,13 +132,14 @@ DEFINITIONS = (
         "ghosting",
         "ghosting",
         "share",
-        "about -0.1 to 1",
+        "about -0.7 to 1",
         "lower",
         "least squares, over moving visible pixels, of the fine structure of o[t] on that of o[t-1] at the same "
         "place (g), "
         "of o[t-1] as far on the other side of its right place (h), and on functions of the source's colours; g - h",
         "ours",
-        "Where an edit invents its own texture up to two thirds of a ghost are hidden. None where too little moves.",
+        "Where an edit invents its own texture up to two thirds of a ghost are hidden. Where a sensor's noise is taken "
+        "for motion it falls below 0 and says nothing. None where too little moves.",
     ),
     Definition(
         "drift_sharpness",

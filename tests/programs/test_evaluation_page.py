@@ -31,7 +31,9 @@ def report() -> dict[str, Any]:
             "model": "embedded",
         },
         "inputs": [{"name": "walk.mp4", "sha256": "0123456789abcdef" * 4}],
-        "table": {name: {"films": 1, "figures": dict.fromkeys(FIGURES, told)} for name in ("default", "off")},
+        "table": {
+            name: {"films": 1, "delay": [1], "figures": dict.fromkeys(FIGURES, told)} for name in ("default", "off")
+        },
         "rows": [
             {"clip": "walk.mp4", "profile": "ink", "by": name, "delay": 1, "speed": None, "figures": figures}
             for name in ("default", "off")
@@ -71,6 +73,7 @@ def test_a_report_is_kept_and_shown_with_spread_and_inputs(tmp_path: Path, monke
         "1.5 ± 0.25 (-8.2 %)",
         "`0123456789abcdef`",
         "policy off",
+        "Pictures behind the source: default 1; off 1.",
         "20 (claimed)",
         "102.99",
     ):

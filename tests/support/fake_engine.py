@@ -52,6 +52,7 @@ class FakeEngine:
     def translate(self, picture: Picture) -> Picture | None:
         self.calls += 1
         words = self.look.prompt.split()
+        self.refreshes += "drift" in words
         if "raise" in words or ("raise-once" in words and self.calls == 2):
             raise RuntimeError("CUDA error: an illegal\nmemory access was encountered")
         if "memory" in words:

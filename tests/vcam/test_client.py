@@ -42,3 +42,8 @@ def test_the_status_says_on_whose_hardware_onnx_runtime_runs() -> None:
     status = Status(model="embedded", runtime="onnx", device="cpu", provider="openvino, 26 of 1280 nodes on the CPU")
     assert "embedded on cpu (onnx: openvino, 26 of 1280 nodes on the CPU), " in client.status_text(status)
     assert "embedded on cpu (onnx), " in client.status_text(replace(status, provider=""))
+
+
+def test_the_status_says_how_often_the_bank_was_made_anew() -> None:
+    assert "bank made anew: 2" in client.status_text(Status(refreshes=2))
+    assert "made anew" not in client.status_text(Status())

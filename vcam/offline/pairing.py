@@ -94,6 +94,7 @@ def pair_up(
     else:
         pairing = replace(pairing, delay=delay)
     _check_lengths(pairing, lengths, frames, pairing.delay)
+    _tell_lengths(pairing, lengths, frames, note)
     lost = (max(0, -pairing.delay), max(0, pairing.delay))
     known = [n - skipped for n, skipped in zip(lengths, lost, strict=True) if n is not None]
     expected = min(known) if known else None
@@ -184,6 +185,14 @@ def _check_lengths(pairing: FilmPairing, lengths: list[int | None], frames: int 
             f"{pairing.output.path} has {second} pictures and {pairing.source.path} {first}; they must match picture "
             f"by picture: --frames {min(first, second)} measures the first ones"
         )
+
+
+def _tell_lengths(pairing: FilmPairing, lengths: list[int | None], frames: int | None, note: Note) -> None:
+    """Say where only the first pictures of films are measured that have clearly not the same number."""
+    first, second = lengths
+    if first is None or second is None or frames is None or abs(first - second) <= _few(first, second):
+        return
+    note(f"{pairing.output.path}: it has {second} pictures, its source {first}; the first {frames} are measured")
 
 
 def _count(media: Media) -> int | None:

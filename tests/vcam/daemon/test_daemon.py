@@ -525,6 +525,14 @@ def test_the_panel_is_served_and_the_client_switches(tmp_path: Path, capsys: pyt
         client.status(tmp_path)
 
 
+def test_a_bank_that_the_engine_made_anew_is_told_by_the_status(tmp_path: Path) -> None:
+    with running(tmp_path) as at_work:
+        assert at_work.daemon.status().refreshes == 0
+        at_work.tell(SetPrompt("drift"))
+        at_work.until(lambda: at_work.daemon.status().refreshes > 0)
+        assert "bank made anew: " in client.status_text(at_work.daemon.status())
+
+
 def test_port_0_is_any_free_one_and_everybody_is_told_which(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with running(tmp_path, replace(OPTIONS, panel=True, port=0)) as at_work:
         at_work.until((tmp_path / client.SESSION_FILE).exists)

@@ -125,6 +125,16 @@ def test_what_matches_neither_in_number_nor_in_time_is_refused_at_once(tmp_path:
     assert f"{frames} pictures" in str(refused.value)
 
 
+def test_of_films_of_another_length_the_first_pictures_are_measured_and_that_is_said(tmp_path: Path) -> None:
+    output = written(tmp_path / "out.mp4", films.edit(20))
+    report = run(source(tmp_path), output, Asked(faces=False, frames=16))
+    assert report.frames == 16
+    said = [note for note in report.notes if "it has 20 pictures, its source 36; the first 16 are measured" in note]
+    assert len(said) == 1
+    alike = run(source(tmp_path), written(tmp_path / "alike.mp4", films.edit(FRAMES)), Asked(faces=False, frames=16))
+    assert not [note for note in alike.notes if "are measured" in note]
+
+
 # ------------------------------------------------------------------------------------------------ sizes and shapes
 
 
