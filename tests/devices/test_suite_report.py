@@ -70,7 +70,10 @@ def test_the_report_shows_itself_from_its_file(page: Any) -> None:
     assert [row.find_element(By.CSS_SELECTOR, "td").text for row in rows] == ["steady", "off"]
     assert len(page.find_elements(By.CSS_SELECTOR, "#plot-list svg")) >= 3
     assert len(page.find_elements(By.CSS_SELECTOR, "#players video")) == 3
-    assert len(page.find_elements(By.CSS_SELECTOR, "#input-list tbody tr")) == 2
+    heads = [head.text for head in page.find_elements(By.CSS_SELECTOR, "#table thead th")]
+    assert [row.find_elements(By.CSS_SELECTOR, "td")[heads.index("latency")].text for row in rows] == ["0", "0"]
+    inputs = [row.text.split(" ")[0] for row in page.find_elements(By.CSS_SELECTOR, "#input-list tbody tr")]
+    assert {"walk.mp4", "talk.mp4", "profile"} <= set(inputs)
     loaded = "return [...document.querySelectorAll('#players video')].every(v => v.readyState >= 2 && v.videoWidth > 0)"
     until(lambda: page.execute_script(loaded))
     assert (
@@ -81,6 +84,17 @@ def test_the_report_shows_itself_from_its_file(page: Any) -> None:
         == []
     )
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_the_players_run_together_and_one_that_is_ahead_is_brought_back(page: Any) -> None:
+    until(lambda: page.execute_script("return videos.length === 3 && videos.every(v => v.readyState >= 2)"))
+    page.find_element(By.ID, "forth").click()
+    times = "return videos.map(v => v.currentTime)"
+    until(lambda: len(set(page.execute_script(times))) == 1 and page.execute_script(times)[0] > 0)
+    page.execute_script("document.getElementById('speed').value = '0.25'; document.getElementById('play').click()")
+    page.execute_script("videos[1].currentTime = videos[1].duration - 0.02")
+    together = "v => !v.paused && !v.ended && Math.abs(v.currentTime - videos[0].currentTime) <= 0.05"
+    until(lambda: page.execute_script(f"return videos.every({together})"), "one film is at another place")
 
 
 def test_the_blind_test_is_blind_and_gives_the_key_at_the_end(page: Any) -> None:

@@ -249,15 +249,34 @@ def made_by(settings: EngineSettings) -> dict[str, Any]:
 
     Raises ModelError, SettingsError, VcamError.
     """
-    from core.models.description import describe
     from core.runtimes.choice import resolve  # torch: only when it is needed
 
-    model, chosen = describe(settings.model), resolve(settings).settings
+    chosen = resolve(settings).settings
     return {
-        "model": [_part_hash(model.folder / part) for part in model.parts],
+        "model": list(model_hashes(replace(settings, loras=())).values()),
         "loras": [_part_hash(Path(lora.path)) for lora in settings.loras],
         "runtime": [str(chosen.runtime), str(chosen.provider), chosen.device, chosen.dtype],
     }
+
+
+def model_hashes(settings: EngineSettings) -> dict[str, str]:
+    """Return the SHA-256 of each part of the model and of each LoRA, by a name for it.
+
+    Its detail stage and its graphs are parts, too. Raises ModelError, VcamError.
+    """
+    from core.models.description import describe
+
+    model = describe(settings.model)
+    more = [name for name in ("detail", "onnx") if (model.folder / name).is_dir()]
+    names = [*model.parts, *more]
+    parts = {f"model {Path(settings.model).name}: {name}": _part_hash(model.folder / name) for name in names}
+    return parts | {f"LoRA {Path(one.path).name}": _part_hash(Path(one.path)) for one in settings.loras}
+
+
+def profile_hash(profile: Profile) -> str:
+    """Return the SHA-256 of what a profile says of look and engine."""
+    told = {"look": asdict(profile.look), "engine": asdict(profile.engine)}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @functools.cache  # a suite has many cells of one model

@@ -7,8 +7,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from importlib import metadata
@@ -29,7 +29,7 @@ from vcam.errors import VcamError
 from vcam.offline.bench import machine
 from vcam.offline.evaluate import Reference, figures, flow_named, reference_for, words_for
 from vcam.offline.pairing import pair_up, pairs
-from vcam.offline.suite.plan import SuiteCell, SuitePlan, sha256_of
+from vcam.offline.suite.plan import SuiteCell, SuitePlan, model_hashes, profile_hash, sha256_of
 from vcam.offline.translate import EngineLike, MakeEngine
 from vcam.settings.engine_options import engine_size
 from vcam.video import (
@@ -129,31 +129,29 @@ def carry_out(
     }
     keys = [cell.key(hashes, by) for cell in cells]
     place = _Workplace(plan, lab, faces, noted, note, Clip(plan.clip) if plan.clip else None)
-    done: dict[int, dict[str, Any]] = {}
+    stored = {index: _stored(folder / "cells" / f"{key}.json") for index, key in enumerate(keys)}
+    done = {index: found for index, found in stored.items() if found is not None}
     left_out = []
-    with _bar(progress, len(cells)) as advance:
-        for index in sorted(range(len(cells)), key=lambda one: not cells[one].claimed):
-            cell, key = cells[index], keys[index]
-            named = {"clip": cell.clip.name, "profile": cell.profile, "by": cell.by}
-            advance(f"{cell.clip.stem}, {cell.profile or '-'}, {cell.by}")
-            found = _stored(folder / "cells" / f"{key}.json")
-            if found is None:
+    with _bar(progress, len(cells), len(done)) as begin:
+        for index in sorted(stored.keys() - done.keys(), key=lambda one: (not cells[one].claimed, one)):
+            cell = cells[index]
+            with begin(f"{cell.clip.stem}, {cell.profile or '-'}, {cell.by}"):
                 try:
                     measured = _measured(cell, place)
                 except VcamError as error:
                     if not cell.claimed:
                         raise
                     noted(f"{cell.by}, left out: {_nameless(str(error), cell)}")
-                    left_out.append({**named, "reason": _nameless(str(error), cell)})
-                    continue
-                found = _kept(cell, key, measured, folder / "cells")
-            done[index] = {**named, "key": key, **found}
-    rows = [done[index] for index in sorted(done)]
+                    left_out.append({**_name_of(cell), "reason": _nameless(str(error), cell)})
+                else:
+                    done[index] = _kept(cell, keys[index], measured, folder / "cells")
+    rows = [{**_name_of(cells[index]), "key": keys[index], **done[index]} for index in sorted(done)]
     if not rows:
         raise VcamError(f"not one film could be measured: {left_out[0]['reason']}")
     notes += [text for row in rows for text in row.pop("notes")]
     sources = {clip.name: _source_files(clip, hashes[clip], place, folder / "cells") for clip in plan.clips}
     inputs = [{"name": _named(path, plan), "sha256": hashes[path]} for path in files]
+    inputs += [{"name": name, "sha256": digest} for name, digest in _other_inputs(plan, cells)]
     notes = list(dict.fromkeys(notes))
     return {"inputs": inputs, "sources": sources, "rows": rows, "left_out": left_out, "notes": notes}
 
@@ -163,6 +161,15 @@ def _files_of_instruments(plan: SuitePlan) -> list[Path]:
     kind, _, weights = plan.flow.partition(":")
     flow = [raft_weights(Path(weights) if weights else None)] if kind == "raft" else []
     return [*flow, *([clip_folder(plan.clip)] if plan.clip else [])]
+
+
+def _other_inputs(plan: SuitePlan, cells: Sequence[SuiteCell]) -> list[tuple[str, str]]:
+    """Return names and hashes of what makes and measures the films: profiles, models' parts, LoRAs, flow and CLIP."""
+    found = [(f"profile {profile.id}", profile_hash(profile)) for profile in plan.profiles]
+    for settings in dict.fromkeys(cell.settings for cell in cells if cell.settings):
+        found += model_hashes(settings).items()
+    found += [(f"measured by {path.name}", sha256_of(path)) for path in _files_of_instruments(plan)]
+    return list(dict.fromkeys(found))
 
 
 def _nameless(text: str, cell: SuiteCell) -> str:
@@ -180,19 +187,31 @@ def _named(path: Path, plan: SuitePlan) -> str:
     return path.name
 
 
+def _name_of(cell: SuiteCell) -> dict[str, Any]:
+    return {"clip": cell.clip.name, "profile": cell.profile, "by": cell.by}
+
+
 @contextmanager
-def _bar(progress: bool, total: int) -> Iterator[Callable[[str], None]]:
-    """Yield what tells of a cell that is done: a bar with the time left, on stderr."""
+def _bar(progress: bool, total: int, stored: int) -> Iterator[Callable[[str], AbstractContextManager[None]]]:
+    """Yield what tells which cell is being made: a bar with the time left, on stderr.
+
+    stored: how many were there already; they took no time, and say nothing of how long the others will take.
+    """
     from tqdm import tqdm
 
-    every = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log file wants few lines
-    with tqdm(total=total, unit="film", file=sys.stderr, mininterval=every, disable=not progress) as bar:
+    watched = sys.stderr.isatty()
+    every = 0.1 if watched else 10.0  # seconds; a log file wants few lines
+    with tqdm(
+        total=total, initial=stored, unit="film", file=sys.stderr, mininterval=every, disable=not progress
+    ) as bar:
 
-        def advance(text: str) -> None:
-            bar.set_postfix_str(text, refresh=False)
+        @contextmanager
+        def begin(text: str) -> Iterator[None]:
+            bar.set_postfix_str(text, refresh=watched)
+            yield
             bar.update()
 
-        yield advance
+        yield begin
 
 
 def _stored(path: Path) -> dict[str, Any] | None:

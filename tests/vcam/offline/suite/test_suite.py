@@ -23,7 +23,17 @@ from tests.support.media_files import film
 from tests.support.synthetic_films import Film
 from vcam.errors import OptionError, VcamError
 from vcam.offline.suite.make import MadeReport, find_clips, make_report, others_of
-from vcam.offline.suite.plan import OtherSystem, SuiteCell, SuitePlan, films_of, made_by, parse_setting, sha256_of
+from vcam.offline.suite.plan import (
+    OtherSystem,
+    SuiteCell,
+    SuitePlan,
+    films_of,
+    made_by,
+    model_hashes,
+    parse_setting,
+    profile_hash,
+    sha256_of,
+)
 from vcam.offline.suite.results import CLAIMS, read_claims
 from vcam.offline.suite.run import SuiteInstruments
 from vcam.settings.engine_options import EngineOptions
@@ -133,7 +143,10 @@ def test_every_clip_profile_and_setting_is_measured(whole: tuple[MadeReport, Pat
         ("walk.mp4", "off", "dark"),
     ]
     assert len(result["rows"]) == 8
-    assert {one["name"]: one["sha256"] for one in result["inputs"]} == {one.name: sha256_of(one) for one in clips}
+    inputs = {one["name"]: one["sha256"] for one in result["inputs"]}
+    assert {name: inputs.get(name) for name in ("walk.mp4", "talk.mp4")} == {one.name: sha256_of(one) for one in clips}
+    assert {"profile pale", "profile dark", "model embedded: unet", "model embedded: detail"} <= inputs.keys()
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in inputs.values())
     steady, off = (result["table"][name]["figures"] for name in ("steady", "off"))
     assert off["warp_error"]["mean"] > steady["warp_error"]["mean"] + 40
     assert off["flicker"]["mean"] > steady["flicker"]["mean"] + 1
@@ -181,6 +194,34 @@ def test_what_changed_is_made_anew(whole: tuple[MadeReport, Path], clips: tuple[
     assert len({row["key"] for row in other.result["rows"]} & {row["key"] for row in whole[0].result["rows"]}) == 0
 
 
+def test_a_changed_profile_or_lora_has_another_hash(tmp_path: Path) -> None:
+    other = replace(PALE, engine=EngineOptions(slots=2))
+    assert len({profile_hash(one) for one in (PALE, DARK, other, replace(PALE, name="Of another name"))}) == 3
+    (tmp_path / "a.safetensors").write_bytes(b"a")
+    found = model_hashes(EngineSettings(loras=(Lora(str(tmp_path / "a.safetensors")),)))
+    assert found["LoRA a.safetensors"] == sha256_of(tmp_path / "a.safetensors")
+
+
+def test_the_time_left_is_told_by_the_films_that_were_made(
+    clips: tuple[Path, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = itertools.count()
+
+    class EndsInTheFourth(PaintingEngine):
+        def translate(self, picture: Pixels) -> Pixels | None:
+            if next(pictures) == 3 * FRAMES:
+                raise Ended
+            return super().translate(picture)
+
+    with pytest.raises(Ended):
+        make_report(plan(clips), tmp_path, lab=lab(make_engine=EndsInTheFourth), note=lambda text: None)
+    assert re.search(r"3/8 \[\d\d:\d\d<\d\d:\d\d,", capsys.readouterr().err)
+    make_report(plan(clips), tmp_path, lab=lab(), note=lambda text: None)
+    told = capsys.readouterr().err
+    assert "| 3/8 [00:00<?, ?film/s]" in told, "what was there took no time"
+    assert re.search(r"8/8 \[\d\d:\d\d<00:00,", told)
+
+
 def test_noise_is_added_to_the_clips_and_told(
     whole: tuple[MadeReport, Path], clips: tuple[Path, ...], tmp_path: Path
 ) -> None:
@@ -226,6 +267,7 @@ def test_other_systems_are_in_the_same_table_whatever_their_rate_size_length_and
     rows = {(row["clip"], row["profile"]): row for row in result["rows"] if row["by"] == "TokenFlow"}
     assert set(rows) == {("walk.mp4", "pale"), ("walk.mp4", "dark"), ("talk.mp4", None)}
     assert any("80x60" in text for text in rows["walk.mp4", "pale"]["said"])
+    assert any("walk.mp4: its last picture has no partner" in text for text in rows["walk.mp4", "pale"]["said"])
     assert any("12 pictures a second" in text for text in rows["walk.mp4", "dark"]["said"])
     assert rows["walk.mp4", "dark"]["delay"] == 1
     assert rows["talk.mp4", None]["figures"]["prompt_alignment"] is None
