@@ -69,6 +69,7 @@ def engine(run: Run, settings: EngineSettings, **look: Any) -> Engine:
 def paper_engine(run: Run, settings: EngineSettings) -> Engine:
     """Return an engine whose bank is the paper's way: lists and concatenation, in eager PyTorch."""
     from benchmarks.paper_way import PaperNet
+    from core.runtimes.eager import RememberedText
     from core.runtimes.parts import PartsStep
     from core.settings import Policy, Runtime
 
@@ -77,8 +78,9 @@ def paper_engine(run: Run, settings: EngineSettings) -> Engine:
 
     def by_lists(step: Step) -> Step:
         assert isinstance(step, PartsStep)
+        assert isinstance(step.parts.net, RememberedText)
         net = PaperNet(
-            step.parts.net.unet,  # type: ignore[attr-defined]
+            step.parts.net.net.unet,
             policy=settings.policy,
             slots=settings.slots,
             interval=INTERVAL,

@@ -39,8 +39,7 @@ def test_closing_the_terminal_ends_it_as_sigterm_does_and_the_log_says_so(folder
 
     terminal, theirs = os.openpty()
 
-    def control() -> None:
-        os.setsid()
+    def control() -> None:  # in the session of its own that every Camera has
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests by nohup has it ignored
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 

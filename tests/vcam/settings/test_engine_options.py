@@ -175,6 +175,7 @@ class Ways:
 
     def run(self, asked: EngineOptions, size: tuple[int, int] | None) -> EngineSettings:
         size_words = ["--engine-size", "{}x{}".format(*size)] if size else []
+        self.monkeypatch.setattr("vcam.daemon.surfaces.go_first", lambda: None)
         (options,) = self.taken(daemon, "run", "run", *self.words(asked), *size_words)
         return settings_for(load_profiles().profiles[options.profile], options)
 
