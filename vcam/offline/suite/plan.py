@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import types
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from core.settings import BankPreset, EngineSettings, Look, Policy
-from vcam.errors import OptionError, VcamError
+from vcam.errors import OptionError
+from vcam.offline.suite.inputs import aligned_by, made_by
 from vcam.settings.engine_options import EngineOptions, engine_settings
 from vcam.settings.profiles import Profile
 from vcam.settings.toml_schema import did_you_mean, listed
@@ -63,7 +63,11 @@ class SuiteCell:
         return self.film is not None
 
     def key(self, hashes: Mapping[Path, str], measured: Mapping[str, Any]) -> str:
-        """Return a name for all that the result depends on. measured: how it is measured, and by which program."""
+        """Return a name for all that the result depends on. measured: how it is measured, and by which program.
+
+        Raises ModelError, SettingsError, VcamError.
+        """
+        stand_in = self.prompt is not None and not measured.get("by")
         facts = {
             "format": FORMAT,
             "clip": hashes[self.clip],
@@ -71,7 +75,8 @@ class SuiteCell:
             "settings": asdict(self.settings) if self.settings else None,
             "look": asdict(self.look) if self.look else None,
             "prompt": self.prompt,
-            "made_by": made_by(self.settings) if self.settings else None,
+            "made_by": made_by(self.settings, self.look) if self.settings and self.look else None,
+            "aligned_by": aligned_by() if stand_in else None,
             **measured,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:20]
@@ -222,63 +227,3 @@ def _value(key: str, text: str, kind: Any) -> Any:
         allowed = f"one of {', '.join(kind)}" if issubclass(kind, StrEnum) else "a number"
         raise OptionError(f"--settings: {key} is {text!r}; it must be {allowed}") from error
     raise OptionError(f"--settings: {key} cannot be set here; put it into a profile")
-
-
-# ---------------------------------------------------------------------------------------------------------- hashes
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's files with their names. Raises VcamError."""
-    kind = hashlib.sha256()
-    try:
-        for one in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if path.is_dir():
-                if not one.is_file():
-                    continue
-                kind.update(one.relative_to(path).as_posix().encode())
-            with one.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    kind.update(chunk)
-    except OSError as error:
-        raise VcamError(f"{path}: cannot be read ({reason(error)})") from error
-    return kind.hexdigest()
-
-
-def made_by(settings: EngineSettings) -> dict[str, Any]:
-    """Return what makes the pictures besides the settings: the model's and the LoRAs' files, runtime and device.
-
-    Raises ModelError, SettingsError, VcamError.
-    """
-    from core.runtimes.choice import resolve  # torch: only when it is needed
-
-    chosen = resolve(settings).settings
-    return {
-        "model": list(model_hashes(replace(settings, loras=())).values()),
-        "loras": [_part_hash(Path(lora.path)) for lora in settings.loras],
-        "runtime": [str(chosen.runtime), str(chosen.provider), chosen.device, chosen.dtype],
-    }
-
-
-def model_hashes(settings: EngineSettings) -> dict[str, str]:
-    """Return the SHA-256 of each part of the model and of each LoRA, by a name for it.
-
-    Its detail stage and its graphs are parts, too. Raises ModelError, VcamError.
-    """
-    from core.models.description import describe
-
-    model = describe(settings.model)
-    more = [name for name in ("detail", "onnx") if (model.folder / name).is_dir()]
-    names = [*model.parts, *more]
-    parts = {f"model {Path(settings.model).name}: {name}": _part_hash(model.folder / name) for name in names}
-    return parts | {f"LoRA {Path(one.path).name}": _part_hash(Path(one.path)) for one in settings.loras}
-
-
-def profile_hash(profile: Profile) -> str:
-    """Return the SHA-256 of what a profile says of look and engine."""
-    told = {"look": asdict(profile.look), "engine": asdict(profile.engine)}
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
-
-
-@functools.cache  # a suite has many cells of one model
-def _part_hash(path: Path) -> str:
-    return sha256_of(path)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,27 @@ import numpy as np
 
 from core.errors import MetricError
 from core.measure import metrics
-from core.measure.clip import Clip, clip_folder
+from core.measure.clip import Clip
 from core.measure.identity import FindFaces
 from core.measure.metrics import Means
-from core.measure.motion import Motion, Pixels, motion, raft_weights
+from core.measure.motion import Motion, Pixels, motion
+from core.models.catalogue import FACE
 from core.settings import EngineSettings, Framing, Look
 from vcam.errors import VcamError
 from vcam.offline.bench import machine
 from vcam.offline.evaluate import Reference, figures, flow_named, reference_for, words_for
 from vcam.offline.pairing import pair_up, pairs
-from vcam.offline.suite.plan import SuiteCell, SuitePlan, model_hashes, profile_hash, sha256_of
+from vcam.offline.suite.inputs import (
+    aligned_by,
+    instruments,
+    look_hashes,
+    model_hashes,
+    profile_hash,
+    program_hash,
+    sha256_of,
+    small_model_hash,
+)
+from vcam.offline.suite.plan import SuiteCell, SuitePlan
 from vcam.offline.translate import EngineLike, MakeEngine
 from vcam.settings.engine_options import engine_size
 from vcam.video import (
@@ -122,9 +133,9 @@ def carry_out(
         "side": plan.side,
         "flow": plan.flow,
         "by": plan.clip,
-        "faces": faces is not None,
-        "program": metadata.version("streamv2v-camera"),
-        "measured_by": [sha256_of(path) for path in _files_of_instruments(plan)],
+        "faces": [small_model_hash(FACE)] if faces is not None else None,
+        "program": program_hash(),
+        "measured_by": list(instruments(plan.flow, plan.clip).values()),
         **({"noise": plan.noise} if plan.noise else {}),
     }
     keys = [cell.key(hashes, by) for cell in cells]
@@ -144,6 +155,7 @@ def carry_out(
                     noted(f"{cell.by}, left out: {_nameless(str(error), cell)}")
                     left_out.append({**_name_of(cell), "reason": _nameless(str(error), cell)})
                 else:
+                    _check_unchanged(cell, keys[index], by)
                     done[index] = _kept(cell, keys[index], measured, folder / "cells")
     rows = [{**_name_of(cells[index]), "key": keys[index], **done[index]} for index in sorted(done)]
     if not rows:
@@ -151,24 +163,26 @@ def carry_out(
     notes += [text for row in rows for text in row.pop("notes")]
     sources = {clip.name: _source_files(clip, hashes[clip], place, folder / "cells") for clip in plan.clips}
     inputs = [{"name": _named(path, plan), "sha256": hashes[path]} for path in files]
-    inputs += [{"name": name, "sha256": digest} for name, digest in _other_inputs(plan, cells)]
+    inputs += [{"name": name, "sha256": digest} for name, digest in _other_inputs(plan, cells, faces is not None)]
     notes = list(dict.fromkeys(notes))
     return {"inputs": inputs, "sources": sources, "rows": rows, "left_out": left_out, "notes": notes}
 
 
-def _files_of_instruments(plan: SuitePlan) -> list[Path]:
-    """Return the files of the flow and of CLIP by which the plan measures; raises MetricError."""
-    kind, _, weights = plan.flow.partition(":")
-    flow = [raft_weights(Path(weights) if weights else None)] if kind == "raft" else []
-    return [*flow, *([clip_folder(plan.clip)] if plan.clip else [])]
+def _other_inputs(plan: SuitePlan, cells: Sequence[SuiteCell], faces: bool) -> list[tuple[str, str]]:
+    """Return names and hashes of all else that makes and measures the films: profiles, models, pictures, the program.
 
-
-def _other_inputs(plan: SuitePlan, cells: Sequence[SuiteCell]) -> list[tuple[str, str]]:
-    """Return names and hashes of what makes and measures the films: profiles, models' parts, LoRAs, flow and CLIP."""
+    faces: whether they are looked for.
+    """
     found = [(f"profile {profile.id}", profile_hash(profile)) for profile in plan.profiles]
     for settings in dict.fromkeys(cell.settings for cell in cells if cell.settings):
         found += model_hashes(settings).items()
-    found += [(f"measured by {path.name}", sha256_of(path)) for path in _files_of_instruments(plan)]
+    seen: dict[str, str | None] = {f"model {FACE.name}": small_model_hash(FACE)} if faces else {}
+    for look in dict.fromkeys(cell.look for cell in cells if cell.look):
+        seen |= look_hashes(look)
+    found += [(name, digest) for name, digest in seen.items() if digest is not None]
+    if not plan.clip and any(cell.prompt is not None for cell in cells):
+        found += aligned_by().items()
+    found += [*instruments(plan.flow, plan.clip).items(), ("program", program_hash())]
     return list(dict.fromkeys(found))
 
 
@@ -229,6 +243,15 @@ def _measured(cell: SuiteCell, place: _Workplace) -> tuple[dict[str, Any], list[
         return _of_other(cell, place) if cell.film else _of_own(cell, place)
     except MetricError as error:
         raise VcamError(f"{cell.film or cell.clip}: {error}") from error
+
+
+def _check_unchanged(cell: SuiteCell, key: str, by: Mapping[str, Any]) -> None:
+    """Raise VcamError where a file was changed while a film was made of it: nobody could say of which."""
+    if cell.key({path: sha256_of(path) for path in (cell.clip, cell.film) if path}, by) != key:
+        raise VcamError(
+            f"{cell.clip.stem}, {cell.profile or '-'}, {cell.by}: the clip, the model or another file that it is made "
+            "of was changed meanwhile; begin again, what was made until then is kept"
+        )
 
 
 def _kept(
@@ -355,7 +378,8 @@ def _engine(settings: EngineSettings, look: Look, place: _Workplace) -> EngineLi
 
 def _source_files(clip: Path, digest: str, place: _Workplace, folder: Path) -> dict[str, str]:
     """Keep a clip's own pictures as those of a cell; return the names of strip and film."""
-    stem = digest[:20] + (f"-noise-{place.plan.noise:g}" if place.plan.noise else "")
+    told = [digest, place.plan.frames, place.plan.side, place.plan.noise, program_hash()]
+    stem = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:20]
     names = {"strip": f"{stem}.jpg", "shown": f"{stem}.mp4"}
     if not (folder / names["shown"]).exists() or not (folder / names["strip"]).exists():
         pictures, rate = _source(clip, None, place)

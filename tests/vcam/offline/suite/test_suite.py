@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,27 +19,30 @@ import pytest
 from core.errors import ModelError
 from core.measure.identity import MarkedFace
 from core.measure.motion import Pixels
-from core.settings import BankPreset, EngineSettings, Look, Lora, Policy
+from core.models.catalogue import FACE, PERSON, SOURCE
+from core.models.description import EMBEDDED
+from core.settings import (
+    BankPreset,
+    EngineSettings,
+    Framing,
+    Look,
+    Lora,
+    Policy,
+    Region,
+)
 from tests.support import synthetic_films as films
 from tests.support.media_files import film
 from tests.support.synthetic_films import Film
 from vcam.errors import OptionError, VcamError
+from vcam.offline.suite import inputs
+from vcam.offline.suite.inputs import made_by, model_hashes, profile_hash, program_hash, sha256_of
 from vcam.offline.suite.make import MadeReport, find_clips, make_report, others_of
-from vcam.offline.suite.plan import (
-    OtherSystem,
-    SuiteCell,
-    SuitePlan,
-    films_of,
-    made_by,
-    model_hashes,
-    parse_setting,
-    profile_hash,
-    sha256_of,
-)
+from vcam.offline.suite.plan import OtherSystem, SuiteCell, SuitePlan, films_of, parse_setting
 from vcam.offline.suite.results import CLAIMS, read_claims
 from vcam.offline.suite.run import SuiteInstruments
 from vcam.settings.engine_options import EngineOptions
 from vcam.settings.profiles import Profile
+from vcam.video import probe
 
 FRAMES, LONG = 16, 26  # pictures that are measured, and that a clip has
 PALE = Profile("pale", "Pale", look=Look(prompt="pale", strength=0.5))
@@ -325,8 +330,7 @@ def test_another_prompt_measures_another_systems_film_anew(clips: tuple[Path, ..
     assert keys[0] == keys[2] != keys[1]
 
 
-def key_of(settings: EngineSettings, **measured: Any) -> str:
-    look = Look(prompt="pale")
+def key_of(settings: EngineSettings, look: Look = PALE.look, **measured: Any) -> str:
     return SuiteCell(Path("walk.mp4"), "pale", "own", settings, look).key({Path("walk.mp4"): "1"}, measured)
 
 
@@ -334,11 +338,112 @@ def test_the_key_knows_the_files_that_make_the_pictures(tmp_path: Path) -> None:
     paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for path in paths:
         path.write_bytes(path.name.encode())
-    one, two = (made_by(EngineSettings(loras=(Lora(str(path)),))) for path in paths)
+    one, two = (made_by(EngineSettings(loras=(Lora(str(path)),)), PALE.look) for path in paths)
     assert one["loras"] != two["loras"]
     assert one["model"] == two["model"] != []
     assert one["runtime"][2] != "auto"
     assert key_of(EngineSettings()) != key_of(EngineSettings(), program="another")
+
+
+MODEL_FILES = sorted(one.relative_to(EMBEDDED) for one in EMBEDDED.rglob("*") if one.is_file())
+
+
+@pytest.mark.parametrize("file", MODEL_FILES, ids=Path.as_posix)
+def test_a_model_of_which_one_file_is_another_makes_other_films(file: Path, tmp_path: Path) -> None:
+    """Each file of the model, the description with its bank's settings too: a resumed suite must not mix the two."""
+    folder = tmp_path / "own"
+    shutil.copytree(EMBEDDED, folder)
+    settings = EngineSettings(str(folder))
+    before, again = key_of(settings), key_of(settings)
+    assert before == again
+    if file.suffix == ".json":
+        told = json.loads((folder / file).read_text(encoding="utf-8"))
+        (folder / file).write_text(json.dumps(told, indent=3), encoding="utf-8")
+    else:
+        with (folder / file).open("ab") as end:
+            end.write(b" ")
+    assert (key_of(settings) != before) is (file.as_posix() != "model_index.json")  # of which nothing is read
+
+
+def test_a_description_with_another_bank_makes_other_films(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(EMBEDDED, folder)
+    before = key_of(EngineSettings(str(folder)))
+    told = json.loads((folder / "streamv2v.json").read_text(encoding="utf-8"))
+    told["fusion"]["strength"] = 0.5
+    (folder / "streamv2v.json").write_text(json.dumps(told), encoding="utf-8")
+    assert key_of(EngineSettings(str(folder))) != before
+
+
+def test_the_key_knows_the_small_models_and_pictures_of_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VCAM_MODELS_FOLDER", str(tmp_path))
+    wall = tmp_path / "wall.png"
+    cv2.imwrite(str(wall), films.source(1)[0])
+    followed = replace(PALE.look, framing=Framing.FACE)
+    alone = replace(PALE.look, region=Region.PERSON, elsewhere=str(wall))
+    seen = [(key_of(EngineSettings(), followed), key_of(EngineSettings(), alone))]
+    for entry in (FACE, PERSON):
+        entry.folder.mkdir()
+        (entry.folder / entry.files[0].target).write_bytes(b"one")
+        (entry.folder / SOURCE).write_text("{}")
+        seen.append((key_of(EngineSettings(), followed), key_of(EngineSettings(), alone)))
+    cv2.imwrite(str(wall), films.edit(1)[0])
+    seen.append((key_of(EngineSettings(), followed), key_of(EngineSettings(), alone)))
+    followed_keys, alone_keys = zip(*seen, strict=True)
+    assert [a != b for a, b in itertools.pairwise(followed_keys)] == [True, False, False]
+    assert [a != b for a, b in itertools.pairwise(alone_keys)] == [False, True, True]
+
+
+def test_another_face_model_measures_anew(
+    clips: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VCAM_MODELS_FOLDER", str(tmp_path / "models"))
+    FACE.folder.mkdir(parents=True)
+    (FACE.folder / SOURCE).write_text("{}")
+    asked = plan(clips[:1], profiles=(PALE,), settings=SETTINGS[:1])
+    keys = []
+    for content in (b"one", b"another"):
+        (FACE.folder / FACE.files[0].target).write_bytes(content)
+        result = made(asked, tmp_path / "out").result
+        keys.append(result["rows"][0]["key"])
+        inputs = {one["name"]: one["sha256"] for one in result["inputs"]}
+        assert inputs["model face"] == hashlib.sha256(content).hexdigest()
+        assert inputs["program"] == program_hash()
+    assert keys[0] != keys[1]
+
+
+def test_a_program_of_which_one_line_is_another_makes_and_measures_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = program_hash.__wrapped__()
+    for name in ("metrics.py", "engine.py", "pairing.py", "run.py", "crops.py"):
+        monkeypatch.setattr(inputs, "_digest", lambda path, name=name: f"{path.name == name} {path.name}")
+        assert program_hash.__wrapped__() != before
+    monkeypatch.setattr(inputs, "_digest", lambda path: path.name)
+    files = program_hash.__wrapped__()
+    monkeypatch.setattr(inputs, "_digest", lambda path: "1" if path.name == "page.py" else path.name)
+    assert program_hash.__wrapped__() == files, "a report that looks otherwise is of the same films"
+
+
+def test_what_is_changed_while_a_film_is_made_of_it_ends_the_suite(clips: tuple[Path, ...], tmp_path: Path) -> None:
+    clip = tmp_path / "walk.mp4"
+    clip.write_bytes(clips[0].read_bytes())
+
+    class Changing(PaintingEngine):
+        def drain(self) -> Iterator[Pixels]:
+            clip.write_bytes(clips[1].read_bytes())
+            return super().drain()
+
+    asked = plan((clip,), profiles=(PALE,))
+    with pytest.raises(VcamError, match=r"walk, pale, steady: the clip, the model or another file .* was changed"):
+        made(asked, tmp_path / "out", lab(make_engine=Changing))
+    assert list((tmp_path / "out" / "cells").glob("*.json")) == []
+
+
+def test_a_clip_of_another_length_has_a_film_of_its_own_in_the_report(clips: tuple[Path, ...], tmp_path: Path) -> None:
+    asked = plan(clips[:1], profiles=(PALE,), settings=SETTINGS[:1])
+    for frames in (8, 16):
+        result = made(replace(asked, frames=frames), tmp_path).result
+        shown = tmp_path / "cells" / result["sources"]["walk.mp4"]["shown"]
+        assert probe(shown).frames == frames
 
 
 def test_each_row_says_on_which_machine_it_was_made(whole: tuple[MadeReport, Path]) -> None:
