@@ -72,6 +72,45 @@ def ghosted(film: Film, share: float = 0.3) -> Film:
     return [whole(one) for one in result]
 
 
+def ghosted_at_the_left(film: Film, share: float = 0.3) -> Film:
+    """The same in the left half alone."""
+    half = WIDTH // 2
+    pairs = zip(ghosted(film, share), film, strict=True)
+    return [np.asarray(np.concatenate([ghost[:, :half], one[:, half:]], axis=1), np.uint8) for ghost, one in pairs]
+
+
+def pulsing(film: Film, level: float = 12, every: int = 4) -> Film:
+    """Brighter by so many grey levels in every so many-th picture."""
+    return [whole(one + level * (t % every == 0)) for t, one in enumerate(film)]
+
+
+def colour_cast(film: Film, amplitude: float = 6, cycles: float = 0.25) -> Film:
+    """Redder and greener, Delta E, at so many cycles a picture, as light as before."""
+    result = []
+    for t, picture in enumerate(film):
+        lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+        lab[..., 1] += amplitude * np.sin(2 * np.pi * cycles * t + 0.7)
+        result.append(whole(255 * cv2.cvtColor(lab, cv2.COLOR_LAB2RGB).astype(np.float64)))
+    return result
+
+
+def wobbling(film: Film, amplitude: float = 1.5, cycles: float = 0.25, length: float = 60) -> Film:
+    """Bent sideways, pixels, by a wave along the height that stands and swings at so many cycles a picture."""
+    y, x = np.mgrid[: film[0].shape[0], : film[0].shape[1]].astype(np.float32)
+    result = []
+    for t, picture in enumerate(film):
+        swing = amplitude * np.sin(2 * np.pi * cycles * t + 0.7)
+        bent = np.asarray(x + swing * np.sin(2 * np.pi * y / length), np.float32)
+        moved = cv2.remap(picture, bent, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        result.append(np.asarray(moved, np.uint8))
+    return result
+
+
+def halting(film: Film, every: int = 4) -> Film:
+    """Every so many-th picture is lost, and the one before is shown twice."""
+    return [film[t - 1] if t % every == every - 1 else one for t, one in enumerate(film)]
+
+
 def blurred(film: Film, sigma: float = 1.5) -> Film:
     return [np.asarray(cv2.GaussianBlur(one, (0, 0), sigma), np.uint8) for one in film]
 

@@ -1,7 +1,8 @@
 """Each fault moves the figures that are about it and leaves the others still: films with known motion and known faults.
 
 A row of FAULTS is a fault, a column a figure. `moves` says by how much at least, with its sign; `also` names the
-figures that a fault of this kind cannot leave alone, and why; all others must stay within TOLERANCE.
+figures that a fault of this kind cannot leave alone, why, and by how much at most; all others must stay within
+TOLERANCE. The films show a face, which is found in each picture by its marks (tests/support/marked_faces.py).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from core.measure.delay import estimate_delay
 from core.measure.identity import MarkedFace
 from core.measure.metrics import Means, Measures, measure
 from core.measure.motion import Mask, Pixels
+from tests.support import marked_faces as faces
 from tests.support import synthetic_films as films
 from tests.support.synthetic_films import Film
 
@@ -39,78 +42,142 @@ TOLERANCE = {
 }
 
 
+class CrossTalk(NamedTuple):
+    """What another fault does to a figure: at most so much, absolute, in the figure's own unit; and why."""
+
+    most: float
+    why: str
+
+
 @dataclass(frozen=True)
 class Fault:
-    """What is done to a clean edit. moves: the least change of a figure. also: what else may move, and why."""
+    """What is done to a clean edit. moves: the least change of a figure. also: what else may move."""
 
     make: Callable[[], Film]
     moves: Mapping[str, float]
-    also: Mapping[str, str] = field(default_factory=dict)
+    also: Mapping[str, CrossTalk] = field(default_factory=dict)
 
 
-def clean() -> Film:
-    return films.edit()
-
+clean = faces.edit
+OVER = "two pictures on each other are softer"
+BETWEEN = "of a mark and its ghost the middle is found"
+CANCEL = "a negative and its source cancel each other"
+HARDLY = "hardly any structure is left"
+STANDS = "it stands still for three pictures while the source moves"
+WRONG = "it is compared with the wrong picture"
+HALTS = "what was lost lies a picture's way off"
 
 FAULTS = {
     "none": Fault(clean, {}),
     "flicker": Fault(lambda: films.flickering(clean()), {"warp_error": 30, "flicker": 1.4}),
+    "pulse": Fault(lambda: films.pulsing(clean()), {"warp_error": 60, "flicker": 1.6}),
+    "flicker of colour": Fault(
+        lambda: films.colour_cast(clean()),
+        {"warp_error": 50, "frame_consistency": -0.9},
+        {"drift_colour": CrossTalk(1.2, "the cast of the first pictures is not that of the last ones")},
+    ),
     "ghost": Fault(
         lambda: films.ghosted(clean()),
         {"ghosting": 0.25},
-        {"sharpness": "two pictures on each other are softer", "drift_sharpness": "the first picture has no ghost"},
+        {
+            "sharpness": CrossTalk(0.12, OVER),
+            "drift_sharpness": CrossTalk(6, "the first picture has no ghost"),
+            "landmark_error": CrossTalk(1.5, BETWEEN),
+        },
     ),
-    "blur": Fault(lambda: films.blurred(clean()), {"sharpness": -0.15}),
+    "ghost at the left": Fault(
+        lambda: films.ghosted_at_the_left(clean()),
+        {"ghosting": 0.1},
+        {
+            "sharpness": CrossTalk(0.06, OVER),
+            "landmark_error": CrossTalk(0.8, BETWEEN),
+            "flicker": CrossTalk(0.12, "a point that leaves the ghost changes once"),
+        },
+    ),
+    "blur": Fault(
+        lambda: films.blurred(clean()),
+        {"sharpness": -0.15},
+        {"edit_structure": CrossTalk(0.15, "of a negative the structure is the less another's the softer it is")},
+    ),
     "softening": Fault(
         lambda: films.softening(clean()),
         {"drift_sharpness": -30},
-        {"sharpness": "the mean of a film that softens is softer"},
+        {
+            "sharpness": CrossTalk(0.15, "the mean of a film that softens is softer"),
+            "drift_edit": CrossTalk(3, "a soft negative differs a little less from its source"),
+        },
     ),
     "tint": Fault(lambda: films.tinted(clean()), {"drift_colour": 6}),
     "fading edit": Fault(
-        lambda: films.fading(clean(), films.source()),
+        lambda: films.fading(clean(), faces.source()),
         {"drift_edit": -40},
         {
-            "edit_strength": "a film that fades has less on average",
-            "edit_structure": "the source's structure comes back",
-            "sharpness": "a negative and its source cancel each other",
-            "drift_sharpness": "a negative and its source cancel each other",
-            "drift_colour": "the source's colours come back",
+            "edit_strength": CrossTalk(20, "a film that fades has less on average"),
+            "edit_structure": CrossTalk(0.4, "the source's structure comes back"),
+            "sharpness": CrossTalk(0.35, CANCEL),
+            "drift_sharpness": CrossTalk(110, CANCEL),
+            "drift_colour": CrossTalk(12, "the source's colours come back"),
+            "faces_kept": CrossTalk(3, "in one picture of 48 the negative and its source leave nothing of it"),
         },
     ),
     "weak edit": Fault(
-        lambda: films.mixed(clean(), films.source()),
-        {"edit_strength": -20},
+        lambda: films.mixed(clean(), faces.source()),
+        {"edit_strength": -20, "edit_structure": -0.4},
         {
-            "edit_structure": "the source's structure comes back",
-            "sharpness": "a negative and its source cancel each other",
-            "frame_consistency": "hardly any structure is left to differ",
-            "drift_sharpness": "hardly any structure is left",
+            "sharpness": CrossTalk(0.5, CANCEL),
+            "frame_consistency": CrossTalk(0.6, f"{HARDLY} to differ"),
+            "drift_sharpness": CrossTalk(5, HARDLY),
         },
     ),
     "delay": Fault(
         lambda: films.late(clean()),
-        {"delay": 3},
+        {"delay": 3, "landmark_error": 15},
         {
-            "warp_error": "it stands still for three pictures while the source moves",
-            "edit_strength": "it is compared with the wrong picture",
-            "edit_structure": "it is compared with the wrong picture",
-            "flicker": "it stands still for three pictures while the source moves",
-            "drift_edit": "it is compared with the wrong picture",
-            "drift_colour": "it is compared with the wrong picture",
+            "warp_error": CrossTalk(15, STANDS),
+            "edit_strength": CrossTalk(7, WRONG),
+            "edit_structure": CrossTalk(0.5, WRONG),
+            "flicker": CrossTalk(0.15, STANDS),
+            "drift_edit": CrossTalk(5, WRONG),
+            "drift_colour": CrossTalk(4, WRONG),
         },
+    ),
+    "lost and doubled pictures": Fault(
+        lambda: films.halting(clean()),
+        {"warp_error": 70, "flicker": 1, "ghosting": 0.2},
+        {"landmark_error": CrossTalk(2, HALTS)},
+    ),
+    "wobble": Fault(
+        lambda: films.wobbling(clean()),
+        {"warp_error": 35, "landmark_error": 1.2},
+        {"flicker": CrossTalk(1.2, "at a point that should lie still another place of the picture is seen")},
     ),
     "noise": Fault(
         lambda: films.noisy(clean()),
         {"warp_error": 110},
-        {"flicker": "noise has every frequency", "sharpness": "noise is fine structure, too"},
+        {
+            "flicker": CrossTalk(0.5, "noise has every frequency"),
+            "sharpness": CrossTalk(0.45, "noise is fine structure, too"),
+        },
+    ),
+    "moved face": Fault(
+        faces.moved_face,
+        {"landmark_error": 9},
+        {"ghosting": CrossTalk(0.05, "there the colours of the source no longer tell what belongs where")},
+    ),
+    "lost face": Fault(
+        faces.lost_face,
+        {"faces_kept": -25},
+        {
+            "flicker": CrossTalk(0.2, "a face that goes is a change at each of its points"),
+            "drift_sharpness": CrossTalk(15, "its fine structure goes with it and does not come back"),
+        },
     ),
 }
 
 
-def figures(source: Film, output: Film, means: Means | None = None) -> dict[str, float]:
+def figures(source: Film, output: Film) -> dict[str, float]:
     motions = [films.exact_motion()] * (len(source) - 1)
-    found = measure(source, output, means=means, motions=motions)
+    found = measure(source, output, means=Means(faces=faces.find_faces), motions=motions)
     delay = estimate_delay(source, output)
     assert found.spectrum is not None
     assert found.drift is not None
@@ -128,15 +195,15 @@ def figures(source: Film, output: Film, means: Means | None = None) -> dict[str,
         "drift_edit": found.drift.edit,
         "drift_colour": found.drift.colour,
         "delay": float(delay.frames),
-        "faces_kept": found.faces_kept if means else 0.0,
-        "landmark_error": found.landmark_error if means else 0.0,
+        "faces_kept": found.faces_kept,
+        "landmark_error": found.landmark_error,
     }
     return {name: value for name, value in values.items() if value is not None}
 
 
 @functools.cache
 def figures_of(fault: str) -> dict[str, float]:
-    return figures(films.source(), FAULTS[fault].make())
+    return figures(faces.source(), FAULTS[fault].make())
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -146,21 +213,23 @@ def test_a_fault_moves_its_own_figures_alone(fault: str, figure: str) -> None:
     wanted = FAULTS[fault].moves.get(figure)
     if wanted is not None:
         assert change * np.sign(wanted) >= abs(wanted)
-    elif figure not in FAULTS[fault].also:
-        assert abs(change) <= TOLERANCE[figure]
+    else:
+        excused = FAULTS[fault].also.get(figure)
+        assert abs(change) <= (excused.most if excused else TOLERANCE[figure])
 
 
 @pytest.mark.parametrize("figure", TOLERANCE)
 def test_each_figure_is_moved_by_a_fault_of_its_own(figure: str) -> None:
-    moved = [name for name, fault in FAULTS.items() if figure in fault.moves]
-    by_other_tests = {"frame_consistency", "edit_structure", "faces_kept", "landmark_error"}
-    assert moved or figure in by_other_tests
+    assert [name for name, fault in FAULTS.items() if figure in fault.moves]
 
 
 @pytest.mark.parametrize("fault", [name for name, one in FAULTS.items() if one.also])
 def test_no_figure_is_excused_that_stands_still(fault: str) -> None:
-    still = {figure: figures_of(fault)[figure] - figures_of("none")[figure] for figure in FAULTS[fault].also}
-    assert [figure for figure, change in still.items() if abs(change) <= TOLERANCE[figure]] == []
+    excused = FAULTS[fault].also
+    changes = {figure: abs(figures_of(fault)[figure] - figures_of("none")[figure]) for figure in excused}
+    assert [figure for figure, change in changes.items() if change <= TOLERANCE[figure]] == []
+    loose = [figure for figure, change in changes.items() if excused[figure].most > 2 * change]
+    assert loose == [], "the bound says less than what was seen"
 
 
 def test_the_untouched_source_is_nothing_that_a_prompt_asked_for() -> None:
@@ -203,14 +272,14 @@ def test_the_spectrum_shows_a_flicker_at_its_frequency_with_its_strength(cycles:
 
 @pytest.mark.parametrize("amplitude", [4.0, 8.0])
 def test_the_warp_error_of_a_known_flicker_is_that_of_theory(amplitude: float) -> None:
-    found = figures(films.source(), films.flickering(clean(), amplitude))
+    found = figures(faces.source(), films.flickering(clean(), amplitude))
     assert found["warp_error"] == pytest.approx(2 * amplitude**2 * np.sin(np.pi * 0.25) ** 2, rel=0.12)
 
 
 @pytest.mark.parametrize("frames", [-4, 0, 1, 3, 7, 16])
 @pytest.mark.parametrize("sigma", [0.0, 8.0])
 def test_a_known_delay_is_found(frames: int, sigma: float) -> None:
-    source, output = films.source(), films.noisy(clean(), sigma)
+    source, output = faces.source(), films.noisy(clean(), sigma)
     late = films.late(output, frames) if frames >= 0 else [*output[-frames:], *[output[-1]] * -frames]
     found = estimate_delay(source, late)
     assert found is not None
@@ -219,7 +288,7 @@ def test_a_known_delay_is_found(frames: int, sigma: float) -> None:
 
 
 def test_nothing_is_said_of_a_delay_where_nothing_moves_or_nothing_is_shown() -> None:
-    source = films.source()
+    source = faces.source()
     rng = np.random.default_rng(0)
     still, noise = [source[0]] * 30, [rng.integers(0, 256, source[0].shape, np.uint8) for _ in source]
     for ours, theirs in ((still, still), (source, noise), (source, [source[0]] * len(source))):
@@ -230,7 +299,7 @@ def test_nothing_is_said_of_a_delay_where_nothing_moves_or_nothing_is_shown() ->
 
 
 def test_what_the_camera_sees_anew_is_no_drift() -> None:
-    darker = [films.whole(one * (1 - 0.2 * t / films.FRAMES)) for t, one in enumerate(films.source())]
+    darker = [films.whole(one * (1 - 0.2 * t / films.FRAMES)) for t, one in enumerate(faces.source())]
     negative = [255 - one for one in darker]
     found = figures(darker, negative)
     assert abs(found["drift_edit"]) < 8  # the mean edit itself, over all places, falls by 19 %
@@ -240,7 +309,7 @@ def test_what_the_camera_sees_anew_is_no_drift() -> None:
 
 def test_a_curve_shows_when_it_happened() -> None:
     output = [*clean()[:24], *films.tinted(clean(), (0, 0, -400))[24:26], *clean()[26:]]
-    curve = measure(films.source(), output, motions=[films.exact_motion()] * 47).curve
+    curve = measure(faces.source(), output, motions=[films.exact_motion()] * 47).curve
     assert 23 <= curve.at[int(np.argmax(curve.colour))] <= 26
     assert curve.colour[0] == 0
 
@@ -272,16 +341,16 @@ def test_what_happens_outside_the_region_does_not_count() -> None:
 
     means = Means(region=region)
     motions = [films.exact_motion()] * (films.FRAMES - 1)
-    wanted = measure(films.source(), clean(), means=means, motions=motions)
-    for bad in (films.flickering(clean(), 30), films.noisy(clean(), 30), films.source()):
-        found = measure(films.source(), beside(bad), means=means, motions=motions)
+    wanted = measure(faces.source(), clean(), means=means, motions=motions)
+    for bad in (films.flickering(clean(), 30), films.noisy(clean(), 30), faces.source()):
+        found = measure(faces.source(), beside(bad), means=means, motions=motions)
         assert found.warp_error == wanted.warp_error
         assert found.edit_strength == pytest.approx(wanted.edit_strength)
         assert found.ghosting == pytest.approx(wanted.ghosting, abs=0.03)
         assert found.frame_consistency == pytest.approx(wanted.frame_consistency)
         assert found.spectrum is not None
         assert found.spectrum.flicker == pytest.approx(0, abs=0.02)
-    inside = measure(films.source(), films.flickering(clean(), 30), means=means, motions=motions)
+    inside = measure(faces.source(), films.flickering(clean(), 30), means=means, motions=motions)
     assert inside.warp_error is not None
     assert inside.warp_error > 500
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from core.errors import ModelError
+from core.measure.identity import IdentitySums
 from core.models.catalogue import FACE, PERSON, CatalogueModel
+from tests.support import synthetic_films as films
 from vcam.devices.test_pattern import draw_person
 from vcam.fit.small_models import open_face_detector, open_landmark_finder, open_person_finder
 
@@ -71,6 +74,34 @@ def test_the_real_detector_finds_the_drawn_person(capfd: pytest.CaptureFixture[s
     eyes, mouth = marked.landmarks[:2], marked.landmarks[3:]
     assert eyes[:, 1].max() < marked.landmarks[2, 1] < mouth[:, 1].min()
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("real", [FACE], indirect=True)
+@pytest.mark.usefixtures("real")
+def test_the_real_detectors_landmarks_tell_where_a_face_is_and_nothing_of_light_or_colour() -> None:
+    find = open_landmark_finder()
+    source = [draw_person(1 + t / 12, (320, 240)) for t in range(4)]
+    edit = films.blurred([films.whole(40 + 0.75 * one) for one in source], 1)
+    width = find(source[0])[0].width
+    lower = [np.roll(one, 8, axis=0) for one in edit]  # pixels
+    without = [np.asarray(cv2.circle(one.copy(), (174, 105), 75, (150, 150, 150), -1), np.uint8) for one in edit]
+
+    def measured(output: films.Film) -> IdentitySums:
+        sums = IdentitySums()
+        for first, second in zip(source, output, strict=True):
+            sums.add(find(first), find(second))
+        return sums
+
+    floor = measured(edit).error()
+    assert floor is not None
+    assert floor < 3, "an edit without a fault"
+    faults = (films.flickering, films.pulsing, films.colour_cast, films.tinted, films.noisy, films.ghosted)
+    for fault in faults:
+        found = measured(fault(edit))
+        assert found.share_kept() == 100, fault.__name__
+        assert found.error() == pytest.approx(floor, abs=1.5), fault.__name__
+    assert measured(lower).error() == pytest.approx(100 * 8 / width, abs=3)
+    assert measured(without).share_kept() == 0
 
 
 @pytest.mark.parametrize("real", [PERSON], indirect=True)
