@@ -26,12 +26,14 @@ MARGIN = 0.02  # of 1: by how much a delay must agree better than none does
 class Delay:
     """How many pictures the output is behind (negative: ahead), and how sure that is.
 
-    agreement: correlation of moving edges at that delay, -1 to 1; at_none: at no delay.
+    agreement: correlation of moving edges at that delay, -1 to 1; at_none: at no delay. moving: whether the source's
+    edges move at all.
     """
 
     frames: int
     agreement: float
     at_none: float
+    moving: bool = True
 
     @property
     def certain(self) -> bool:
@@ -56,7 +58,7 @@ def estimate_delay(source: Iterable[Pixels], output: Iterable[Pixels]) -> Delay 
         if count >= max(FEWEST, min(len(ours), len(theirs)) // 2):
             agreements[delay] = _correlation(first[:count], second[:count])
     best = max(agreements, key=lambda delay: (round(agreements[delay], 4), -abs(delay)))
-    return Delay(best, agreements[best], agreements.get(0, 0.0))
+    return Delay(best, agreements[best], agreements.get(0, 0.0), bool(ours.var(axis=0).mean() > STILL))
 
 
 def _edges(pictures: Iterable[Pixels]) -> Floats:

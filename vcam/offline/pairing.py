@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -12,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from core.measure.delay import Delay, estimate_delay
+from core.measure.delay import MARGIN, Delay, estimate_delay
 from vcam.errors import VcamError
 from vcam.video import Kind, Media, Note, Picture, Pixels, probe, read, resized
 from vcam.video.media import address
@@ -41,13 +42,24 @@ class Fit(StrEnum):
     PAD = "pad"
 
 
+class Taking(StrEnum):
+    """Which picture stands for a time between two: the nearer one, or the one that is still shown there.
+
+    A film of another rate is made in both ways: by a converter, and by who writes down what is on a screen.
+    """
+
+    NEAREST = "nearest"
+    SHOWN = "shown"
+
+
 @dataclass(frozen=True)
 class FilmPairing:
     """How the pictures of two films belong together.
 
     width, height: pixels at which both are measured. source_every, output_every: every so many-th picture of the film
-    is taken (1: all). delay: pictures, among those taken, by which the output is behind; negative: ahead. found: the
-    estimate, None where it was told or cannot be made. expected: how many pairs there will be, about; None: not known.
+    is taken (1: all), and `taking` which where that is between two. delay: pictures, among those taken, by which the
+    output is behind; negative: ahead. found: the estimate, None where it was told or cannot be made. expected: how
+    many pairs there will be, about; None: not known.
     """
 
     source: Media
@@ -57,6 +69,7 @@ class FilmPairing:
     fit: Fit = Fit.STRETCH
     source_every: Fraction = Fraction(1)
     output_every: Fraction = Fraction(1)
+    taking: Taking = Taking.NEAREST
     delay: int = 0
     found: Delay | None = None
     expected: int | None = None
@@ -126,8 +139,10 @@ def pairs(
 
 def _taken(pairing: FilmPairing, note: Note, view: View) -> tuple[Iterator[Pixels], Iterator[Pixels]]:
     """Return the pictures of source and output that are taken, of one size, the delay not regarded."""
-    ours = _every(view(pairing.source, read(pairing.source, note)), pairing.source_every)
-    theirs = _every(read(pairing.output, note), pairing.output_every)
+    # of what is shown at a time: of the source the last picture until then, and the first output that can have it
+    rounded = (_nearest, _nearest) if pairing.taking is Taking.NEAREST else (math.floor, math.ceil)
+    ours = _every(view(pairing.source, read(pairing.source, note)), pairing.source_every, rounded[0])
+    theirs = _every(read(pairing.output, note), pairing.output_every, rounded[1])
     return (_source_part(one.rgb, pairing) for one in ours), (_output_part(one.rgb, pairing) for one in theirs)
 
 
@@ -135,10 +150,14 @@ def _everies(pairing: FilmPairing) -> tuple[Fraction, Fraction]:
     return pairing.source_every, pairing.output_every
 
 
-def _every(pictures: Iterable[Picture], every: Fraction) -> Iterator[Picture]:
+def _nearest(at: Fraction) -> int:
+    return math.floor(at + Fraction(1, 2))  # round() takes a half up and down in turn
+
+
+def _every(pictures: Iterable[Picture], every: Fraction, rounded: Callable[[Fraction], int]) -> Iterator[Picture]:
     wanted = 0
     for index, picture in enumerate(pictures):
-        if index == round(wanted * every):
+        if index == rounded(wanted * every):
             wanted += 1
             yield picture
 
@@ -163,7 +182,7 @@ def _timed(pairing: FilmPairing, counts: tuple[int | None, int | None], note: No
     seconds = float(first / ours.rate), float(second / theirs.rate)
     if abs(seconds[0] - seconds[1]) > max(_FEW_SHARE * seconds[0], float(_FEW / min(ours.rate, theirs.rate))):
         raise VcamError(
-            f"{theirs.path} has {second} pictures, {rates} with {first}: they match neither picture by picture nor in "
+            f"{theirs.path} has {counted(second)}, {rates} with {first}: they match neither picture by picture nor in "
             f"time ({seconds[1]:.2f} s and {seconds[0]:.2f} s)"
         )
     note(f"{theirs.path}: it has {rates}: pictures of one time are paired, at the lower rate")
@@ -182,7 +201,7 @@ def _check_lengths(pairing: FilmPairing, lengths: list[int | None], frames: int 
         return
     if abs(first - second) > _few(first, second) + abs(delay):
         raise VcamError(
-            f"{pairing.output.path} has {second} pictures and {pairing.source.path} {first}; they must match picture "
+            f"{pairing.output.path} has {counted(second)} and {pairing.source.path} {first}; they must match picture "
             f"by picture: --frames {min(first, second)} measures the first ones"
         )
 
@@ -192,7 +211,12 @@ def _tell_lengths(pairing: FilmPairing, lengths: list[int | None], frames: int |
     first, second = lengths
     if first is None or second is None or frames is None or abs(first - second) <= _few(first, second):
         return
-    note(f"{pairing.output.path}: it has {second} pictures, its source {first}; the first {frames} are measured")
+    note(f"{pairing.output.path}: it has {counted(second)}, its source {first}; the first {frames} are measured")
+
+
+def counted(pictures: int) -> str:
+    """Return how many pictures that are, in words."""
+    return f"{pictures} picture{'' if pictures == 1 else 's'}"
 
 
 def _count(media: Media) -> int | None:
@@ -204,7 +228,8 @@ def _count(media: Media) -> int | None:
     import av
 
     with av.open(address(media.path)) as film:
-        return sum(packet.size > 0 for packet in film.demux(film.streams.video[0]))
+        packets = film.demux(film.streams.video[0])
+        return sum(packet.size > 0 and not packet.is_discard for packet in packets)  # discarded: cut off, yet stored
 
 
 # ------------------------------------------------------------------------------------------------------ the delay
@@ -212,17 +237,35 @@ def _count(media: Media) -> int | None:
 
 def _delayed(pairing: FilmPairing, view: View, note: Note) -> FilmPairing:
     """Return the pairing with the delay that the pictures show; where they show none for certain, there is none."""
-    ours, theirs = (itertools.islice(one, LOOKED_AT) for one in _taken(pairing, lambda _: None, view))
-    found = estimate_delay(ours, theirs)
-    if found is None or not found.certain or found.frames == 0:
-        return replace(pairing, found=found)
+    pairing = _estimated(pairing, view)
+    if any(every.denominator > 1 for every in _everies(pairing)):
+        other = _estimated(replace(pairing, taking=Taking.SHOWN), view)
+        if pairing.found and other.found and other.found.agreement > pairing.found.agreement + MARGIN:
+            note(f"{pairing.output.path}: each of its pictures is the source's last one until then, and so paired")
+            pairing = other
+    found = pairing.found
+    if found is None:
+        return pairing
+    if not found.certain and found.moving:
+        note(
+            f"{pairing.output.path}: nothing of how its source moves is seen in it (moving edges agree by "
+            f"{found.agreement:.2f}): whether it is late, or of this source at all, is not known; it is measured as it "
+            "is"
+        )
+    if not found.certain or found.frames == 0:
+        return pairing
     word, lost = ("behind", "its own") if found.frames > 0 else ("ahead of", "the source's")
     note(
-        f"{pairing.output.path}: it is {abs(found.frames)} pictures {word} its source (moving edges agree by "
+        f"{pairing.output.path}: it is {counted(abs(found.frames))} {word} its source (moving edges agree by "
         f"{found.agreement:.2f}, unshifted by {found.at_none:.2f}) and is measured so, without {lost} first "
         f"{abs(found.frames)}: --delay 0 leaves it unshifted"
     )
-    return replace(pairing, delay=found.frames, found=found)
+    return replace(pairing, delay=found.frames)
+
+
+def _estimated(pairing: FilmPairing, view: View) -> FilmPairing:
+    ours, theirs = (itertools.islice(one, LOOKED_AT) for one in _taken(pairing, lambda _: None, view))
+    return replace(pairing, found=estimate_delay(ours, theirs))
 
 
 # ------------------------------------------------------------------------------------------------------- the shape

@@ -41,8 +41,13 @@ LIMITED, FULL = 1, 2
 
 
 def to_stderr(text: str) -> None:
-    """Print `text` on stderr as a note of the program."""
-    print(f"vcam: note: {text}", file=sys.stderr, flush=True)
+    """Print `text` on stderr as a note of the program, on a line of its own where a progress bar is shown."""
+    told = f"vcam: note: {text}"
+    if (tqdm := sys.modules.get("tqdm")) is not None:
+        tqdm.tqdm.write(told, file=sys.stderr)
+        sys.stderr.flush()
+    else:
+        print(told, file=sys.stderr, flush=True)
 
 
 def kept(note: Note) -> tuple[list[str], Note]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,13 @@ from core.measure.identity import MarkedFace
 from core.measure.motion import Pixels
 from core.settings import Region
 from tests.support import synthetic_films as films
-from tests.support.media_files import film
+from tests.support.media_files import cut, film
 from tests.support.stand_in_eyes import SKIN, PaintedPerson, is_skin, none_here
 from tests.support.synthetic_films import Film
 from vcam.errors import VcamError
 from vcam.offline import evaluate as under_test
 from vcam.offline.evaluate import Asked, EvalReport, evaluate
-from vcam.offline.pairing import Fit
+from vcam.offline.pairing import Fit, Taking
 
 FINE = {"crf": "6"}
 FRAMES = 36
@@ -57,7 +60,7 @@ def test_a_late_output_is_measured_shifted_and_that_is_said(tmp_path: Path, late
     output = written(tmp_path / "out.mp4", films.late(films.edit(FRAMES), late))
     report = run(source(tmp_path), output)
     assert (report.latency_frames, report.delay, report.frames) == (late, late, FRAMES - late)
-    assert bool([note for note in report.notes if f"{late} pictures behind" in note]) == (late > 0)
+    assert bool([note for note in report.notes if f"{late} picture{'s' * (late > 1)} behind" in note]) == (late > 0)
     straight = run(source(tmp_path), written(tmp_path / "straight.mp4", films.edit(FRAMES)))
     assert report.edit_strength == pytest.approx(straight.edit_strength, rel=0.01)
     assert report.warp_error == pytest.approx(straight.warp_error, rel=0.3, abs=1)
@@ -133,6 +136,71 @@ def test_of_films_of_another_length_the_first_pictures_are_measured_and_that_is_
     assert len(said) == 1
     alike = run(source(tmp_path), written(tmp_path / "alike.mp4", films.edit(FRAMES)), Asked(faces=False, frames=16))
     assert not [note for note in alike.notes if "are measured" in note]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(24, 30), (30, 24)])
+@pytest.mark.parametrize("taking", Taking)
+def test_a_film_of_another_rate_is_paired_as_it_was_made(
+    tmp_path: Path, ours: int, theirs: int, taking: Taking
+) -> None:
+    """By a converter (the nearest picture), or by who writes down what is shown (the last until then)."""
+    rounded = (lambda at: math.floor(at + 0.5)) if taking is Taking.NEAREST else math.floor
+    edit = films.edit(FRAMES)
+    at = [rounded(Fraction(k * ours, theirs)) for k in range(FRAMES * theirs // ours)]
+    output = [edit[min(one, FRAMES - 1)] for one in at]
+    report = run(source(tmp_path, rate=ours), written(tmp_path / "out.mp4", output, theirs))
+    straight = run(source(tmp_path), written(tmp_path / "straight.mp4", films.edit(FRAMES)))
+    assert (report.rate, report.delay) == (24, 0)
+    assert report.ghosting == pytest.approx(0, abs=0.03)
+    assert report.edit_strength == pytest.approx(straight.edit_strength, rel=0.01)
+    said = [note for note in report.notes if "is the source's last one until then" in note]
+    assert len(said) == (taking is Taking.SHOWN)
+
+
+def test_pictures_that_a_cut_has_hidden_are_not_counted(tmp_path: Path) -> None:
+    """A film may be cut by a list alone: what was cut off lies in the file, and nobody sees it."""
+    whole = written(tmp_path / "whole.mp4", films.edit(FRAMES))
+    begun = cut(whole, tmp_path / "cut.mp4", 0.5)
+    with pytest.raises(VcamError, match=f"cut.mp4 has 24 pictures and .*in.mp4 {FRAMES}"):
+        evaluate(source(tmp_path), begun, PLAIN, progress=no_progress, note=quiet)
+
+
+def test_one_picture_is_one(tmp_path: Path) -> None:
+    with pytest.raises(VcamError, match="has 1 picture and"):
+        run(source(tmp_path), written(tmp_path / "out.mp4", films.edit(1)))
+
+
+TURNED: dict[str, Callable[[], Film]] = {
+    "another film": lambda: films.moving(films.texture(7), FRAMES),
+    "mirrored": lambda: [np.ascontiguousarray(one[:, ::-1]) for one in films.edit(FRAMES)],
+    "upside down": lambda: [np.ascontiguousarray(one[::-1, ::-1]) for one in films.edit(FRAMES)],
+    "black": lambda: [np.zeros_like(one) for one in films.edit(FRAMES)],
+    "all but its end late": lambda: films.late(films.edit(FRAMES), FRAMES - 1),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_of_an_output_that_shows_nothing_of_its_source_that_is_said(tmp_path: Path, name: str) -> None:
+    report = run(source(tmp_path), written(tmp_path / "out.mp4", TURNED[name]()))
+    assert (report.latency_frames, report.delay) == (None, 0)
+    assert [note for note in report.notes if "or of this source at all, is not known" in note]
+    rightly = run(source(tmp_path), written(tmp_path / "edit.mp4", films.edit(FRAMES)))
+    assert not [note for note in rightly.notes if "is not known" in note]
+
+
+def test_where_nothing_moves_nothing_is_said_of_another_film(tmp_path: Path) -> None:
+    still, shown = ([one[0]] * FRAMES for one in (films.source(1), films.edit(1)))
+    report = run(written(tmp_path / "in.mp4", still), written(tmp_path / "out.mp4", shown))
+    assert report.latency_frames is None
+    assert report.notes == ()
+
+
+def test_a_note_has_a_line_of_its_own_beside_the_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = written(tmp_path / "out.mp4", films.edit(FRAMES + 2))
+    evaluate(source(tmp_path), output, PLAIN)
+    said = re.split(r"[\r\n]", capsys.readouterr().err)
+    (note,) = [line for line in said if "no partner" in line]
+    assert note.startswith("vcam: note: ")
 
 
 # ------------------------------------------------------------------------------------------------ sizes and shapes
