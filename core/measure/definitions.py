@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
+
+from core.measure import alignment, delay, drift, flicker, identity, metrics, motion
 
 
 class Definition(NamedTuple):
@@ -27,8 +30,8 @@ DEFINITIONS = (
         "lower",
         "mean over pairs of pictures and visible pixels of (o[t] - o[t-1] warped to it)^2, R, G and B from 0 to "
         "255; the "
-        "warp follows the flow of the *source*; visible: |b + f|^2 < 0.01 (|b|^2 + |f|^2) + 0.5 with the flow back b "
-        "and forth f",
+        f"warp follows the flow of the *source*; visible: |b + f|^2 < {motion.OF_MOTION:g} (|b|^2 + |f|^2) + "
+        f"{motion.PIXELS:g} with the flow back b and forth f",
         "StreamV2V (arXiv 2405.15757), section 5.1, after Lai et al., ECCV 2018; visibility: Sundaram et al., "
         "ECCV 2010; "
         "flow: DIS (Kroeger et al., ECCV 2016), Farneback's (SCIA 2003) or RAFT (Teed and Deng, ECCV 2020)",
@@ -50,7 +53,7 @@ DEFINITIONS = (
         "-100 to 100",
         "higher",
         "mean over pairs of the cosine of the features of o[t-1] and o[t]; by CLIP, or by a descriptor of gradient "
-        "directions and colours in 8x8 cells (`consistency_by` says which)",
+        f"directions and colours in {metrics.CELLS}x{metrics.CELLS} cells (`consistency_by` says which)",
         "by CLIP: the paper's CLIP score; the descriptor is ours (after HOG, Dalal and Triggs, CVPR 2005)",
         "Figures of CLIP and of the descriptor do not compare. It knows no prompt.",
     ),
@@ -60,11 +63,12 @@ DEFINITIONS = (
         "cosine x 100",
         "-100 to 100",
         "higher",
-        "by CLIP: mean cosine of the picture's and the prompt's embedding. Stand-in: mean over each 16th picture "
-        "of the "
+        "by CLIP: mean cosine of the picture's and the prompt's embedding. Stand-in: mean over each "
+        f"{alignment.EVERY}th picture of the "
         "cosine between the descriptor's change from source to output and that from source to the included "
         "model's own "
-        "picture of the prompt, without a bank; 0 where the output's mean Delta E from its source is under 3, and "
+        "picture of the prompt, without a bank; 0 where the output's mean Delta E from its source is under "
+        f"{alignment.LEAST_EDIT:g}, and "
         "a picture that the included model changes by less than that is left out",
         "Hessel et al., EMNLP 2021, without their weight; the stand-in is ours, after directional CLIP similarity "
         "(Gal et "
@@ -79,9 +83,8 @@ DEFINITIONS = (
         "Delta E*ab (CIE 1976)",
         "0 to about 258",
         "none",
-        "mean over pictures and pixels of the distance of source and output in CIELAB, at a short side of 256 "
-        "pixels at "
-        "most",
+        "mean over pictures and pixels of the distance of source and output in CIELAB, at a short side of "
+        f"{metrics.SHORT_SIDE} pixels at most",
         "CIE 15:2004",
         "More is no better: it says at what strength the other figures were reached.",
     ),
@@ -91,7 +94,8 @@ DEFINITIONS = (
         "1 - SSIM",
         "0 to 2",
         "none",
-        "1 - SSIM of L* of source and output (window: Gaussian of sigma 1.5), 0 the same structure, 1 unrelated",
+        f"1 - SSIM of L* of source and output (window: Gaussian of sigma {metrics.SIGMA:g}), 0 the same structure, 1 "
+        "unrelated",
         "Wang et al., IEEE TIP 2004",
     ),
     Definition(
@@ -100,9 +104,8 @@ DEFINITIONS = (
         "of the source's",
         "0 and up",
         "near",
-        "root mean square of L* less its Gaussian mean (sigma 1.5), of the output over that of the source, at a "
-        "short "
-        "side of 256 pixels at most; mean over pictures",
+        f"root mean square of L* less its Gaussian mean (sigma {metrics.SIGMA:g}), of the output over that of the "
+        f"source, at a short side of {metrics.SHORT_SIDE} pixels at most; mean over pictures",
         "ours",
         "Noise and drawn lines are fine structure, too. Compare settings of one look, not looks.",
     ),
@@ -112,12 +115,13 @@ DEFINITIONS = (
         "L*, root mean square",
         "0 to 50",
         "lower",
-        "points on an 8-pixel grid are followed by the source's flow for 16 pictures; of L* (smoothed, sigma 1.5) "
-        "at each "
-        "the line that fits best is taken off, the Hann-tapered spectrum is taken; the root of the power from 0.125 "
-        "cycles a picture on (`flicker_spectrum` has each frequency)",
+        f"points {flicker.SPACING} pixels apart are followed by the source's flow for {flicker.WINDOW} pictures; of L* "
+        f"(smoothed, sigma {flicker.SMOOTHING:g}) at each the line that fits best is taken off, the Hann-tapered "
+        f"spectrum is taken; the root of the power from {flicker.SLOWEST / flicker.WINDOW:g} cycles a picture on "
+        "(`flicker_spectrum` has each frequency)",
         "ours; the spectrum after Welch, IEEE Trans. Audio Electroacoust. 1967",
-        "It sees brightness on a scale of a few pixels: fine shimmer is in the warp error.",
+        "It sees brightness on a scale of a few pixels: fine shimmer and a flicker of colour alone are in the warp "
+        "error.",
     ),
     Definition(
         "flicker_input",
@@ -148,9 +152,10 @@ DEFINITIONS = (
         "-100 and up",
         "near",
         "slope, by least squares, of the logarithm of the output's fine structure against time between places of the "
-        "source of like fine structure (16 kinds, fixed effects), over the film's length",
+        f"source of like fine structure ({drift.SHARPNESSES} kinds, fixed effects), over the film's length",
         "ours",
-        "Of a film too short for a trend (24 pictures) it is not given; of a few seconds it is mostly the scene.",
+        f"Of a film too short for a trend (under {drift.FEWEST} pictures) it is not given; of a few seconds it is "
+        "mostly the scene.",
     ),
     Definition(
         "drift_edit",
@@ -158,7 +163,8 @@ DEFINITIONS = (
         "%, first to last picture",
         "any",
         "near",
-        "the same of the edit strength between places of the source of like colour (3,380 kinds), over its mean",
+        f"the same of the edit strength between places of the source of like colour ({math.prod(drift.COLOURS):,} "
+        "kinds), over its mean",
         "ours",
     ),
     Definition(
@@ -176,9 +182,8 @@ DEFINITIONS = (
         "%",
         "0 to 100",
         "higher",
-        "share of the faces that YuNet finds in the source for which it finds one in the output less than half a "
-        "width "
-        "away",
+        "share of the faces that YuNet finds in the source for which it finds one in the output less than "
+        f"{identity.NEAR:g} of its width away",
         "detector: YuNet (Wu et al., 2023)",
     ),
     Definition(
@@ -195,12 +200,11 @@ DEFINITIONS = (
         "latency_frames",
         "latency",
         "pictures",
-        "-8 to 32",
+        f"{delay.EARLIEST} to {delay.LATEST}",
         "lower",
         "the delay at which the output's edges move most like the source's: correlation of the gradient's "
-        "magnitude less "
-        "its mean over the film, at a long side of 96 pixels; the output is shifted by it before anything is "
-        "measured",
+        f"magnitude less its mean over the film, at a long side of {delay.LONG_SIDE} pixels; the output is shifted by "
+        "it before anything is measured",
         "ours",
         "Not said where nothing moves, or where the output shows none of it.",
     ),

@@ -37,6 +37,9 @@ from core.measure.motion import (
 Embed = Callable[[Pixels], Floats]  # picture -> vector [n]
 Align = Callable[[Pixels, Pixels], float | None]  # source and output -> how much it is what the prompt says, times 100
 FindRegion = Callable[[Pixels], Mask]  # source -> bool [height, width]: where the style is
+CELLS = 8  # of a side, in which a picture is described
+SHORT_SIDE = 256  # pixels: larger pictures are made smaller before they are compared
+SIGMA = 1.5  # pixels: of the Gaussian that takes away fine structure, and of the window in which structure is compared
 ENOUGH_STRUCTURE = 0.05  # L*: a source with less fine structure has no sharpness to compare with
 
 
@@ -80,9 +83,9 @@ def descriptor(picture: Pixels) -> Floats:
 def _cells(bins: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return weighted counts of bins 0..8 in 8x8 cells of a 128x128 picture: [8 * 8 * 9]."""
     row, column = np.divmod(np.arange(128 * 128), 128)
-    cell = (row // 16) * 8 + column // 16
+    cell = (row * CELLS // 128) * CELLS + column * CELLS // 128
     index = cell * 9 + bins.astype(np.intp).ravel()
-    return np.asarray(np.bincount(index, weights.ravel().astype(np.float64), 8 * 8 * 9), np.float64)
+    return np.asarray(np.bincount(index, weights.ravel().astype(np.float64), CELLS * CELLS * 9), np.float64)
 
 
 def cosine(a: Floats, b: Floats) -> float:
@@ -123,16 +126,16 @@ def _strength(a: Floats, b: Floats, weight: Floats | None) -> float:
 
 def _structure(a: Floats, b: Floats, weight: Floats | None) -> float:
     a, b = a[..., 0], b[..., 0]
-    mean_a, mean_b = _blurred(a, 1.5), _blurred(b, 1.5)
-    var_a, var_b = _blurred(a * a, 1.5) - mean_a**2, _blurred(b * b, 1.5) - mean_b**2
-    both = _blurred(a * b, 1.5) - mean_a * mean_b
+    mean_a, mean_b = _blurred(a, SIGMA), _blurred(b, SIGMA)
+    var_a, var_b = _blurred(a * a, SIGMA) - mean_a**2, _blurred(b * b, SIGMA) - mean_b**2
+    both = _blurred(a * b, SIGMA) - mean_a * mean_b
     c1, c2 = (0.01 * 100) ** 2, (0.03 * 100) ** 2
     ssim = (2 * mean_a * mean_b + c1) * (2 * both + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
     return max(0.0, 1 - float(np.average(ssim, weights=weight)))
 
 
 def _sharpness(a: Floats, b: Floats, weight: Floats | None) -> float | None:
-    fine = [float(np.average((p[..., 0] - _blurred(p[..., 0], 1.5)) ** 2, weights=weight)) ** 0.5 for p in (a, b)]
+    fine = [float(np.average((p[..., 0] - _blurred(p[..., 0], SIGMA)) ** 2, weights=weight)) ** 0.5 for p in (a, b)]
     return fine[1] / fine[0] if fine[0] >= ENOUGH_STRUCTURE else None
 
 
@@ -153,7 +156,7 @@ def _weight(region: Mask | None, like: Pixels) -> Floats | None:
 
 def _small(plane: npt.NDArray[Any]) -> Any:
     height, width = plane.shape[:2]
-    scale = 256 / min(height, width)
+    scale = SHORT_SIDE / min(height, width)
     if scale >= 1:
         return plane
     return cv2.resize(plane, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)

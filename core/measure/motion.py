@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from core.errors import MetricError
 
+OF_MOTION, PIXELS = 0.01, 0.5  # by how much, squared, a flow and its way back may be apart where a pixel is visible
+
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -136,7 +138,7 @@ def motion(before: Pixels, now: Pixels, flow: OpticalFlow) -> Motion:
     height, width = back.shape[:2]
     x, y = places(back)
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    return Motion(back, inside & (apart < 0.01 * (square(back) + square(returned)) + 0.5), forth)
+    return Motion(back, inside & (apart < OF_MOTION * (square(back) + square(returned)) + PIXELS), forth)
 
 
 def well_inside(region: Mask | None, pixels: int) -> Mask | None:
