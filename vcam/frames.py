@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -160,6 +160,10 @@ class EngineFacts:
     provider: str = ""
     to_build: bool = False
     refreshes: int = 0
+
+    def noted(self, text: str) -> EngineFacts:
+        """Return these facts with one more thing that the user should know."""
+        return replace(self, note="; ".join(one for one in (self.note, text) if one))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 from vcam.errors import RemoteError
@@ -98,11 +97,10 @@ class SlowWay:
         self._late = late
         if not late:
             return self._facts
-        slow = (
+        return self._facts.noted(
             f"the way to {self._name} and back takes {way_ms / 1000:.1f} s, too long for its pictures to be shown; a "
             "smaller --engine-size or --remote-codec h264 needs less of the network"
         )
-        return replace(self._facts, note="; ".join(one for one in (self._facts.note, slow) if one))
 
 
 class WayTimes:

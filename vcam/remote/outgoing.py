@@ -69,8 +69,7 @@ class Outgoing:
     def note(self, text: str) -> None:
         """Have the camera's status say this of its engine."""
         if self._loaded is not None:
-            facts = self._loaded.facts
-            self._put(Loaded(replace(facts, note="; ".join(one for one in (facts.note, text) if one))))
+            self._put(Loaded(self._loaded.facts.noted(text)))
 
     async def write(self, token: str) -> None:
         """Send what is to be said, for as long as the token is good."""
