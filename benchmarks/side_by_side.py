@@ -1,7 +1,8 @@
 """Engines beside each other in one process, frame by frame: a plain loop, the paper's way, ours, and anybody's.
 
     python benchmarks/side_by_side.py [--model FOLDER|random] [--size 256,512] [--steps 1] [--rounds 24]
-                                      [--runtimes eager,onnx] [--banks off,fifo,merge] [--other NAME=FILE.py ...]
+                                      [--runtimes eager,onnx] [--banks off,fifo,merge] [--without-paper]
+                                      [--other NAME=FILE.py ...]
 
 `plain` calls the model's own diffusers parts and nothing else: encode, noise, UNet, estimate, decode. Each round takes
 one frame by every engine, in the opposite order every other round. A file given with --other has a function
@@ -10,8 +11,10 @@ another program's engine be put beside ours. On CUDA a frame is timed by events.
 counted. Prints a table for each size, which of our promises hold, and one JSON object on the last line.
 
 `--model random` makes weights that mean nothing in Stable Diffusion 1.5's form, its UNet `--width` times as wide, TAESD
-in full; so `--model random --size 256,512 --rounds 16` is one run of minutes on two quiet cores. `--minutes` ends it
-earlier where the machine is slower: fewer rounds count then.
+in full; so `--model random --size 256,512 --rounds 16` is one run of minutes on two quiet cores. A narrower UNet has
+narrower heads, in which softmax weighs more than in any real model: with `--width 1` the heads are real ones, and each
+engine holds 3.4 GB of weights; `--without-paper` saves one. `--minutes` ends the run earlier where the machine is
+slower: fewer rounds count then.
 """
 
 from __future__ import annotations
@@ -173,12 +176,18 @@ def another(file: Path, run: Run, steps: int) -> Translate:
 
 
 def contenders(
-    run: Run, steps: int, runtimes: Sequence[Runtime], banks: Sequence[Policy], others: Mapping[str, Path]
+    run: Run,
+    steps: int,
+    runtimes: Sequence[Runtime],
+    banks: Sequence[Policy],
+    others: Mapping[str, Path],
+    *,
+    paper: bool = True,
 ) -> dict[str, Translate]:
-    """Open every engine, the plain loop first."""
+    """Open every engine, the plain loop first; paper: the paper's way too, where it can be."""
     resolved = resolve(run.settings(steps, Policy.OFF, runtime=Runtime.EAGER))
     found: dict[str, Translate] = {"plain": plain(resolved)}
-    if Runtime.EAGER in runtimes and Policy.MERGE in banks and not resolved.description.detail:
+    if paper and Runtime.EAGER in runtimes and Policy.MERGE in banks and not resolved.description.detail:
         say("opening the paper's way")
         found["paper's way, merge"] = paper_engine(run, run.settings(steps, Policy.MERGE)).translate
     for runtime in runtimes:
@@ -245,6 +254,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--runtimes", default="eager")
     parser.add_argument("--banks", default="off,fifo,merge")
+    parser.add_argument("--without-paper", action="store_true")
     parser.add_argument("--other", nargs="*", default=[], metavar="NAME=FILE.py")
     return parser.parse_args(argv)
 
@@ -275,6 +285,7 @@ def measured(given: argparse.Namespace, model: str, size: int, until_s: float) -
         [Runtime(one) for one in given.runtimes.split(",")],
         [Policy(one) for one in given.banks.split(",")],
         others,
+        paper=not given.without_paper,
     )
     source = pictures(run)
     clock = by_events if given.device.startswith("cuda") else by_the_clock

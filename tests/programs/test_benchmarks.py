@@ -269,6 +269,14 @@ def test_rounds_end_with_the_time_that_is_given_but_one_is_always_taken() -> Non
     assert len(taken["a"]) == 1
 
 
+@pytest.mark.parametrize("paper", [True, False])
+def test_the_papers_way_can_be_left_out(folder: Path, paper: bool) -> None:
+    run = Run(str(folder), "cpu", "float32", 64, 1, 0, 0, smoke=True, until_s=float("inf"))
+    found = side_by_side.contenders(run, 1, [Runtime.EAGER], [Policy.MERGE], {}, paper=paper)
+    assert list(found) == ["plain", *["paper's way, merge"] * paper, "eager, merge"]
+    assert side_by_side.arguments(["--without-paper"] * (not paper)).without_paper is not paper
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_plain_loop_shows_what_the_engine_shows_without_a_bank(folder: Path, steps: int) -> None:
