@@ -42,14 +42,17 @@ def _multiplies() -> bool:
         return False
 
 
+def at_once(given: Tensor) -> bool:
+    """Return whether that tensor is numbers on a CPU, worked on now: no part of a graph, of a trace or of gradients."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return False
+    return given.device.type == "cpu" and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+
+
 def quick(given: Tensor) -> bool:
     """Return whether a product with that tensor is to be oneDNN's."""
     # what is traced becomes a graph of others' operators, and oneDNN's gives no gradients
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        return False
-    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return False
-    if given.device.type != "cpu" or given.dtype != torch.float32 or not here():
+    if not at_once(given) or given.dtype != torch.float32 or not here():
         return False
     return bool(torch.backends.mkldnn.enabled)  # the user's own switch; asked last, as it takes longest
 
@@ -71,6 +74,15 @@ def with_each(one: Tensor, other: Tensor) -> Tensor:
     if not quick(one):
         return one @ other.transpose(1, 2)
     return torch.stack([linear(a, b) for a, b in zip(one, other.contiguous(), strict=True)])
+
+
+def most_alike(one: Tensor, other: Tensor) -> Tensor:
+    """Return which row of other has the largest product with each row of one: [n, a, c], [n, b, c] -> int64 [n, a]."""
+    if not at_once(one):
+        return with_each(one, other).argmax(dim=-1)
+    # in blocks, which are still in the processor's cache when their largest is looked for; the whole is never held
+    blocks = torch.split(one, max(1, _SCORES // other.shape[1]), dim=1)
+    return torch.cat([with_each(block, other).argmax(dim=-1) for block in blocks], dim=1)
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

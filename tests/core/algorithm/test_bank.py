@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from core.algorithm import bank
+from core.algorithm import bank, products
 from core.algorithm.bank import Bank, Features
 from core.settings import BankRules, Policy, Split
 from tests.support.small_models import updated
@@ -97,6 +100,42 @@ def test_a_merge_stays_between_what_was_merged(seed: int, dtype: torch.dtype) ->
         assert merged.dtype is dtype
         assert (merged.float() <= both.amax() + 0.02).all()
         assert (merged.float() >= both.amin() - 0.02).all()
+
+
+class Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes every operator's name, and the size of the largest tensor that one made."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: set[str] = set()
+        self.largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.names.add(func._schema.name)
+        if isinstance(made, Tensor):
+            self.largest = max(self.largest, made.numel())
+        return made
+
+
+def test_a_frames_merge_holds_no_matrix_of_all_similarities_and_moves_whole_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(products, "_SCORES", 2**12)
+    generator = torch.Generator().manual_seed(0)
+    ring = {n: torch.randn(1, 1, 300, 8, generator=generator) for n in ("a.key", "a.value", "a.feature")}
+    seen = {n: torch.randn(1, 300, 8, generator=generator) for n in ring}
+    orders = {300: bank.permutation(0, 1, 300)[None]}
+    with torch.no_grad(), Seen() as now:
+        at_once = bank.merge(ring, seen, orders)
+    assert now.largest == 2 * 300 * 8, "of the tokens that are merged"
+    assert not {"aten::gather"} & now.names
+    with Seen() as graph:  # where gradients could be wanted, as where a graph is made
+        expected = bank.merge(ring, seen, orders)
+    assert graph.largest == 300 * 300
+    assert not {"aten::index_select", "aten::index_add_"} & graph.names
+    for name, merged in at_once.items():
+        assert torch.equal(merged, expected[name])
 
 
 def test_what_is_alike_merges_to_itself() -> None:

@@ -90,6 +90,18 @@ def test_rows_with_each_other(multiplied: list[int]) -> None:
     torch.testing.assert_close(found.double(), one.double() @ other.double().transpose(1, 2), atol=2e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("block", [1, 70, 7 * 31, 2**20])
+def test_the_most_alike_are_found_in_blocks(monkeypatch: pytest.MonkeyPatch, here: bool, block: int) -> None:
+    monkeypatch.setattr(products, "here", lambda: here)
+    monkeypatch.setattr(products, "_SCORES", block)
+    one, other = torch.randn(2, 20, 48), torch.randn(2, 31, 48)
+    expected = (one.double() @ other.double().transpose(1, 2)).argmax(-1)
+    with torch.inference_mode():
+        assert torch.equal(products.most_alike(one, other), expected)
+    assert torch.equal(products.most_alike(one, other), expected)  # as in a graph
+
+
 def test_a_quickened_net_predicts_the_same_by_the_same_weights(multiplied: list[int]) -> None:
     plain, quickened = small_unet(0).float(), small_unet(0).float()
     before = dict(quickened.named_parameters())

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core.algorithm import bank as banks
-from core.algorithm import conditions, stream
+from core.algorithm import conditions, products, stream
 from core.algorithm import schedule as schedules
 from core.algorithm.attention import attend, extend, fuse
 from core.algorithm.bank import Layout, Reading
@@ -561,10 +561,11 @@ def test_a_cosine_at_the_threshold_is_not_over_it() -> None:
     assert fuse(own, ring, torch.tensor([1.0]), torch.tensor([0.9999])).equal(ring[:, 0])
 
 
-@given(tensors, st.integers(1, 3), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2**31), st.integers(1, 1000))
+@given(tensors, st.integers(1, 3), st.integers(1, 9), st.integers(1, 4), st.booleans(), st.integers(1, 30))
 def test_merging_equals_the_reference_for_any_permutation(
-    generator: torch.Generator, rows: int, tokens: int, width: int, seed: int, frame: int
+    generator: torch.Generator, rows: int, tokens: int, width: int, graph: bool, scores: int
 ) -> None:
+    """graph: by the operators that graphs have; otherwise as at each frame, in blocks of so many scores."""
     layer, wide, plain = "up_blocks.1.attentions.0.transformer_blocks.0.attn1", 3 * width, "up_blocks.1"
     block = layer.removesuffix(".attn1")
     names = {f"{layer}.key": width, f"{layer}.value": width, f"{layer}.feature": wide, f"{block}.feature": wide}
@@ -572,7 +573,9 @@ def test_merging_equals_the_reference_for_any_permutation(
     bank = {name: normal(generator, rows, 1, tokens, size) for name, size in names.items()}
     seen = {name: normal(generator, rows, tokens, size) for name, size in names.items()}
     orders = [torch.randperm(2 * tokens, generator=generator) for _ in range(rows)]
-    merged = banks.merge(bank, seen, {tokens: torch.stack(orders)})
+    with pytest.MonkeyPatch.context() as changed, torch.set_grad_enabled(graph):
+        changed.setattr(products, "_SCORES", scores)
+        merged = banks.merge(bank, seen, {tokens: torch.stack(orders)})
 
     def of_row(entries: dict[str, Tensor], row: int) -> ref.Features:
         return ref.Features(
@@ -588,7 +591,7 @@ def test_merging_equals_the_reference_for_any_permutation(
         def the_order(frame: int, tokens: int, drawn: list[int] = drawn) -> list[int]:
             return drawn
 
-        expected = ref.merge(compact, of_row(seen, row), frame, the_order)
+        expected = ref.merge(compact, of_row(seen, row), 1, the_order)
         actual = of_row({name: ring[:, 0] for name, ring in merged.items()}, row)
         torch.testing.assert_close(actual.keys, expected.keys, rtol=0, atol=1e-12)
         torch.testing.assert_close(actual.values, expected.values, rtol=0, atol=1e-12)
