@@ -170,6 +170,15 @@ def test_a_frame_changes_nothing_that_it_was_given() -> None:
     torch.testing.assert_close((inputs, state.tensors), before, rtol=0, atol=0)
 
 
+def test_a_merges_graph_keeps_the_operators_that_every_runtime_knows() -> None:
+    ring = {name: torch.randn(1, 1, 30, 8) for name in ("a.key", "a.value")}
+    given = (ring, {name: one[:, 0] + 1 for name, one in ring.items()}, {30: torch.randperm(60)[None]})
+    with torch.no_grad():
+        graph = str(torch.export.export(BankMerge(), given).graph)
+    assert "scatter_add" in graph
+    assert "index_" not in graph
+
+
 class OnOneDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Fails where an operation takes or makes a tensor of another device, or hands a number to Python."""
 
