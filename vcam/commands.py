@@ -360,9 +360,11 @@ class Status(RecorderState):
 def changed(look: Look, changes: Mapping[str, Any]) -> Look:
     """Return the look with some fields changed; raise CommandError for a field that does not exist or a bad value."""
     known = names(Look)
-    for key in changes:
+    for key, value in changes.items():
         if key not in known:
             raise CommandError(f"a look has no {str(key)[:40]!r}; it has {', '.join(known)}")
+        if isinstance(value, str) and (len(value) > PROMPT_LIMIT or not value.isprintable()):
+            raise CommandError(f"look: {key} must be one line of at most {PROMPT_LIMIT} characters")
     given = dict(changes)
     try:
         for name, kind in (("on_switch", OnSwitch), ("framing", Framing), ("region", Region)):

@@ -17,6 +17,7 @@ from core.models.tokenizer import light_tokenizer
 
 _ALIKE = 0.75  # of two words, from which on one may be meant by the other
 _MOST_WORDS = 5000  # of a vocabulary that is one of words: larger ones hold parts of words
+_SHOWN_OF_WORD = 40  # letters of a word that the model does not know
 _LONGEST = 3  # words that may stand for a style's name
 
 
@@ -63,7 +64,8 @@ def _notes(model: str, prompt: str, is_here: bool) -> tuple[str, ...]:
     if reader is None:
         return tuple(found)
     if unknown := _unknown(reader, prompt):
-        found.append(f"the model does not know {', '.join(unknown)}, and ignores such words")
+        words = ", ".join(word if len(word) <= _SHOWN_OF_WORD else f"{word[:_SHOWN_OF_WORD]}..." for word in unknown)
+        found.append(f"the model does not know {words}, and ignores such words")
     text = emphasis.plain(prompt)
     found += emphasis.cut_off(text, reader.tokenizer.encode(text).offsets, reader.length)
     return tuple(found)

@@ -95,7 +95,8 @@ def news(changelog: Path | None) -> tuple[str, list[str]]:
 
 
 def _first_sentence(text: str) -> str:
-    found = re.match(r".+?(?=[.;](?: |$))", text)
+    # not within brackets, which a line may not leave open
+    found = re.match(r"(?:\((?:[^()]|\([^()]*\))*\)|[^(])+?(?=[.;](?: |$))", text)
     return found.group() if found else text
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from core.settings import BLUR, CAMERA
-from vcam.errors import OptionError, ProfileError
-from vcam.settings.profiles import Profile, check_id, parse_profile, save_profile, shipped_folder, to_toml
-from vcam.settings.toml_schema import expanded, one_line
+from vcam.errors import ProfileError
+from vcam.settings.profiles import Profile, check_id, parse_profile_text, save_profile, shipped_folder, to_toml
+from vcam.settings.toml_schema import one_line
 
 
 def detail(profile: Profile) -> dict[str, Any]:
@@ -30,16 +28,7 @@ def checked(id: str, data: object) -> Profile:
         text = tomli_w.dumps(_without_nothing(data))
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ProfileError(one_line(f"{id}: not what a profile can hold ({error})"), id) from error
-    elsewhere = _elsewhere(data)
-    if elsewhere not in (CAMERA, BLUR) and not _is_full(elsewhere):
-        raise ProfileError(one_line(f"{id}: look.elsewhere: {elsewhere!r} must be {CAMERA}, {BLUR} or a full path"), id)
-    for lora in _loras(data):
-        if not _is_full(lora):
-            raise ProfileError(one_line(f"{id}: engine.loras: {lora!r} must be a full path"), id)
-    with tempfile.TemporaryDirectory(prefix="vcam-") as folder:
-        path = Path(folder) / f"{id}.toml"
-        path.write_text(text, encoding="utf-8")
-        return parse_profile(path)
+    return parse_profile_text(text, id)
 
 
 def save(id: str, data: object, folder: Path) -> Path:
@@ -50,17 +39,9 @@ def save(id: str, data: object, folder: Path) -> Path:
 def imported(id: str, text: str, folder: Path) -> Path:
     """Write a profile that came as the text of a file into the user's folder; raise ProfileError.
 
-    What it names besides (LoRAs, a model's folder) must be named by full paths: nothing lies beside it here.
+    What it names besides (LoRAs, a model's folder, a picture) must be named by full paths: nothing lies beside it here.
     """
-    check_id(id)
-    with tempfile.TemporaryDirectory(prefix="vcam-") as place:
-        path = Path(place) / f"{id}.toml"
-        path.write_text(text, encoding="utf-8", errors="surrogateescape")
-        profile = parse_profile(path)
-        named = [one.path for one in profile.engine.loras or ()] + [profile.engine.model or ""]
-        if any(Path(one).is_relative_to(place) for one in named):
-            raise ProfileError(f"{id}: the files that it names must be named by full paths", id)
-        return save_profile(profile, folder)
+    return save_profile(parse_profile_text(text, id), folder)
 
 
 def delete(id: str, folder: Path) -> None:
@@ -83,22 +64,3 @@ def _without_nothing(data: dict[str, Any]) -> dict[str, Any]:
         for key, value in data.items()
         if value is not None
     }
-
-
-def _is_full(path: str) -> bool:
-    try:
-        return expanded(path).is_absolute()
-    except OptionError:
-        return True  # and is told as what it is when the profile is read
-
-
-def _elsewhere(data: dict[str, Any]) -> str:
-    look = data.get("look")
-    value = look.get("elsewhere") if isinstance(look, dict) else None
-    return value if isinstance(value, str) else CAMERA
-
-
-def _loras(data: dict[str, Any]) -> list[str]:
-    engine = data.get("engine")
-    loras = engine.get("loras") if isinstance(engine, dict) else None
-    return [one["path"] for one in loras or [] if isinstance(one, dict) and isinstance(one.get("path"), str)]

@@ -190,7 +190,7 @@ def _port(wanted: int) -> Finding:
 def _has_config() -> bool:
     from vcam.settings.config import config_folder
 
-    return (config_folder() / "config.toml").exists()
+    return os.path.exists(config_folder() / "config.toml")  # of one in a folder that is closed to us, too: not there
 
 
 def _profiles() -> Finding:

@@ -210,8 +210,12 @@ def load_config(path: Path | None = None) -> Config:
     """Read `path` (the usual config.toml if None, which need not exist); raises ConfigError."""
     if path is None:
         path = config_folder() / "config.toml"
-        if not path.exists():
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
             return Config()
+        except OSError:  # said in words below, as it is of a link to nothing: nobody's settings are left out in silence
+            pass
     try:
         values = read_values(path, SCHEMA)
     except OptionError as error:
@@ -374,7 +378,8 @@ def check_address(key: str, value: object) -> str:
 
 def check_remote(key: str, value: object) -> str:
     """Return where the engine shall be: a server's address, or "" for this machine, which the word none means."""
-    return "" if str(value).strip() == HERE else check_address(key, value)
+    said = str(text(1000)(key, value))
+    return "" if said == HERE else check_address(key, said)
 
 
 def _file(key: str, value: object) -> Path:

@@ -24,6 +24,7 @@ from vcam.settings.toml_schema import (
     listed,
     number,
     one_line,
+    read_text,
     read_values,
     shown,
     text,
@@ -146,21 +147,42 @@ def check_id(id: str) -> str:
 def parse_profile(path: Path) -> Profile:
     """Read one profile; raises ProfileError.
 
-    Paths in it (loras, a model's folder) are relative to the file.
+    Paths in it (loras, a model's folder, a picture) are relative to the file.
     """
     id = path.stem.lower()
     try:
         if not _ID.fullmatch(id) or id in _DEVICES:
             raise OptionError(one_line(f"{path.name}: this file name cannot be used; {_ID_RULE}"))
-        values = read_values(path, SCHEMA)
-        if "name" not in values or "look.prompt" not in values:
-            missing = "name" if "name" not in values else "look.prompt"
-            raise OptionError(f'{path.name}: {missing} is missing; write {missing.rpartition(".")[2]} = "..."')
-        engine = _engine_of(values, path.parent.absolute(), path.name)
-        if (elsewhere := values.get("look.elsewhere", CAMERA)) not in (CAMERA, BLUR):
-            values["look.elsewhere"] = str(_beside(path.parent.absolute(), str(elsewhere)))
+        return _made_of(read_values(path, SCHEMA), id, path.name, path)
     except OptionError as error:
         raise ProfileError(str(error), id, path) from error
+
+
+def parse_profile_text(text: str, id: str) -> Profile:
+    """Read one profile that came as the text of its file; raises ProfileError.
+
+    Paths in it must be full ones: it has no folder yet beside whose files they could be.
+    """
+    check_id(id)
+    try:
+        return _made_of(read_text(text, id, SCHEMA), id, id, None)
+    except OptionError as error:
+        raise ProfileError(str(error), id) from error
+
+
+def _made_of(values: dict[str, object], id: str, name: str, path: Path | None) -> Profile:
+    """Return the profile of a file's values; name: begins what is wrong. Raises OptionError."""
+    if "name" not in values or "look.prompt" not in values:
+        missing = "name" if "name" not in values else "look.prompt"
+        raise OptionError(f'{name}: {missing} is missing; write {missing.rpartition(".")[2]} = "..."')
+    home = path and path.parent.absolute()
+    engine: dict[str, Any] = {
+        key.removeprefix("engine."): value for key, value in values.items() if key.startswith("engine.")
+    }
+    try:
+        _take_paths_from(home, values, engine)
+    except OptionError as error:
+        raise OptionError(one_line(f"{name}: {error}")) from error
     look = {key.rpartition(".")[2]: value for key, value in values.items() if key.startswith("look.")}
     transition_ms: Any = look.pop("transition_ms", DEFAULT_TRANSITION_MS)
     return Profile(
@@ -176,19 +198,17 @@ def parse_profile(path: Path) -> Profile:
     )
 
 
-def _engine_of(values: Mapping[str, object], home: Path, name: str) -> dict[str, Any]:
-    """Return what a profile's values ask of the engine, its paths beneath `home`; name: of the file, for errors."""
-    engine: dict[str, Any] = {
-        key.removeprefix("engine."): value for key, value in values.items() if key.startswith("engine.")
-    }
-    try:
-        if "loras" in engine:
-            engine["loras"] = tuple(Lora(str(_beside(home, one.path)), one.weight) for one in engine["loras"])
-        if "model" in engine:
-            engine["model"] = _model(str(engine["model"]), home)
-    except OptionError as error:
-        raise OptionError(one_line(f"{name}: {error}")) from error
-    return engine
+def _take_paths_from(home: Path | None, values: dict[str, object], engine: dict[str, Any]) -> None:
+    """Make each path of a profile a full one, beneath `home`; raises OptionError where there is no home to begin at."""
+    if "loras" in engine:
+        named = enumerate(engine["loras"])
+        engine["loras"] = tuple(
+            Lora(_beside(home, f"engine.loras[{n}].path", one.path), one.weight) for n, one in named
+        )
+    if "/" in (model := str(engine.get("model", ""))) or "\\" in model:  # else it is a name
+        engine["model"] = _beside(home, "engine.model", model)
+    if (elsewhere := values.get("look.elsewhere", CAMERA)) not in (CAMERA, BLUR):
+        values["look.elsewhere"] = _beside(home, "look.elsewhere", str(elsewhere))
 
 
 def to_toml(profile: Profile, folder: Path | None = None) -> str:
@@ -304,11 +324,15 @@ def _elsewhere(key: str, value: object) -> object:
 def full_path_of_elsewhere(key: str, value: object) -> str:
     """Check for a look's `elsewhere`; a picture's path is taken from the folder one stands in."""
     word = str(_elsewhere(key, value))
-    return word if word in (CAMERA, BLUR) else str(_beside(Path.cwd(), word))
+    return word if word in (CAMERA, BLUR) else _beside(Path.cwd(), key, word)
 
 
-def _beside(home: Path, path: str) -> Path:
-    return home / expanded(path)
+def _beside(home: Path | None, key: str, path: str) -> str:
+    """Return the path as a full one; home: where it begins if it is none, None where it must be one."""
+    full = expanded(path)
+    if home is None and not full.is_absolute():
+        raise OptionError(f"{key} is {shown(path)}; it must be a full path, for no file lies beside this profile yet")
+    return str(home / full if home else full)
 
 
 def _relative(folder: Path | None, path: str) -> str:
@@ -320,11 +344,6 @@ def _relative(folder: Path | None, path: str) -> str:
 def _picture_relative(folder: Path | None, elsewhere: str) -> str:
     path = _relative(folder, elsewhere)
     return path if path == elsewhere or "." in path or "/" in path else f"./{path}"  # a word alone is no path
-
-
-def _model(model: str, home: Path) -> str:
-    """Return a model's name as it is; what has a slash is a folder, relative to the profile."""
-    return str(_beside(home, model)) if "/" in model or "\\" in model else model
 
 
 _BANK_KEYS = _checks_of(

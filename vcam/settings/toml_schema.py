@@ -140,9 +140,17 @@ def read_values(path: Path, schema: Mapping[str, Check]) -> dict[str, object]:
     Raises OptionError with one line that begins with the file's name.
     """
     try:
-        return check_values(_flat(_parsed(path), _tables(schema), schema), schema)
+        return _values(_raw(path), schema)
     except OptionError as error:
         raise OptionError(one_line(f"{path.name}: {error}")) from error
+
+
+def read_text(text: str, name: str, schema: Mapping[str, Check]) -> dict[str, object]:
+    """Return the values of a TOML file that came as its text, as `read_values` does; name: begins what is wrong."""
+    try:
+        return _values(text.encode("utf-8", "surrogatepass"), schema)  # half a character is told as no UTF-8
+    except OptionError as error:
+        raise OptionError(one_line(f"{name}: {error}")) from error
 
 
 def check_values(values: Mapping[str, object], schema: Mapping[str, Check]) -> dict[str, object]:
@@ -171,14 +179,25 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
-def _parsed(path: Path) -> dict[str, object]:
+def _values(raw: bytes, schema: Mapping[str, Check]) -> dict[str, object]:
+    return check_values(_flat(_parsed(raw), _tables(schema), schema), schema)
+
+
+def _raw(path: Path) -> bytes:
     try:
         if not path.is_file():  # before open: a pipe would wait for ever
+            if path.is_symlink() and not path.exists():
+                raise OptionError(
+                    f"it is a link to {shown(os.readlink(path))}, where nothing is; delete it, or mend it"
+                )
             raise OptionError("no such file" if not path.exists() else "it is not a file")
         with path.open("rb") as file:
-            raw = file.read(LARGEST_FILE + 1)
+            return file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise OptionError(f"it cannot be read ({error.strerror or error})") from error
+
+
+def _parsed(raw: bytes) -> dict[str, object]:
     if len(raw) > LARGEST_FILE:
         raise OptionError(f"it is larger than {LARGEST_FILE // 1024} KiB; that is no settings file of ours")
     try:

@@ -47,6 +47,11 @@ def test_text_beyond_what_the_encoder_reads_is_told() -> None:
     assert prompt_notes("embedded", prompt) == ("the model reads 22 tokens of a prompt; not read: 'person talking,'",)
 
 
+def test_a_word_as_long_as_a_prompt_is_told_by_its_beginning() -> None:
+    said = f"the model does not know {'a' * 40}..., and ignores such words"
+    assert said in prompt_notes("embedded", "ink, " + "a" * 1900)
+
+
 def test_marks_that_mean_nothing_are_told_for_every_model(tmp_path: Path) -> None:
     for model in ("embedded", str(tmp_path / "absent"), "sd15-lcm"):
         notes = prompt_notes(model, "ink <lora:mine:1> AND clay")

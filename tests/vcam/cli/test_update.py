@@ -224,12 +224,16 @@ def test_the_changelogs_newest_entries_are_told_by_their_first_sentence(tmp_path
     changelog = tmp_path / "CHANGELOG.md"
     changelog.write_text(
         "# Changelog\n\n## [Unreleased]\n\n## [0.2.0]\n\n### Added\n\n"
-        "- One thing\n  of 1.5 metres. And more.\n- Two\n\n"
+        "- One thing\n  of 1.5 metres. And more.\n- Two (by A; extra `b` (c. 3 MB)), at once; no more\n"
+        "- Three (open. Or not\n\n"
         "## [0.1.0]\n\n- Old\n"
     )
-    assert update.news(changelog) == ("0.2.0", ["One thing of 1.5 metres", "Two"])
+    assert update.news(changelog) == (
+        "0.2.0",
+        ["One thing of 1.5 metres", "Two (by A; extra `b` (c. 3 MB)), at once", "Three (open. Or not"],
+    )
     _, text = update.carry_out(packaged(changelog=changelog), check=False)
-    assert "what is new (0.2.0):\n- One thing of 1.5 metres\n- Two\n" in text
+    assert "what is new (0.2.0):\n- One thing of 1.5 metres\n- Two (by A; extra `b` (c. 3 MB)), at once\n" in text
     assert str(changelog) in text
     changelog.write_bytes(b"\xff")
     assert update.news(changelog) == ("", [])

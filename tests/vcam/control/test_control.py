@@ -613,8 +613,15 @@ def test_no_file_outside_the_folder_of_profiles(server: Server, daemon: Controll
         ({"look": {"prompt": ""}}, "look.prompt is empty"),
         ({"look": 3}, "it must be a table"),
         ({"colour": "red"}, "unknown key colour"),
-        ({"engine": {"loras": [{"path": "../x.safetensors"}]}}, "must be a full path"),
-        ({"look": {"prompt": "ink", "elsewhere": "../sea.jpg"}}, "must be camera, blur or a full path"),
+        ({"engine": {"loras": [{"path": "../x.safetensors"}]}}, "engine.loras[0].path is '../x.safetensors'; it must"),
+        ({"engine": {"model": "./mine"}}, "engine.model is './mine'; it must be a full path"),
+        (
+            {"look": {"prompt": "ink", "elsewhere": "../sea.jpg"}},
+            "look.elsewhere is '../sea.jpg'; it must be a full path",
+        ),
+        ({"engine": {"loras": 5}}, "engine.loras is 5; it must be a list"),
+        ({"name": "\ud800"}, "it is not UTF-8 text (line 1)"),
+        ({"\udfff": "x"}, "it is not UTF-8 text"),
         ({"look": {"prompt": "x", "seed": 2**70}}, "look.seed"),
     ],
 )
@@ -885,10 +892,15 @@ def test_a_file_that_names_others_must_name_them_by_full_paths(tmp_path: Path) -
 
     text = 'name = "Gold"\n[look]\nprompt = "gold"\n[engine]\n'
     for wrong in ('loras = [{ path = "x.safetensors" }]', 'model = "./mine"'):
-        with pytest.raises(ProfileError, match="full paths"):
+        with pytest.raises(ProfileError, match="must be a full path"):
             profile_files.imported("gold", text + wrong, tmp_path)
+    with pytest.raises(ProfileError, match=r"look\.elsewhere is 'sea\.jpg'; it must be a full path"):
+        profile_files.imported("gold", text.replace("[engine]", 'elsewhere = "sea.jpg"'), tmp_path)
+    with pytest.raises(ProfileError, match="gold: it is not UTF-8 text"):
+        profile_files.imported("gold", "name = '\ud800'", tmp_path)
+    assert not list(tmp_path.iterdir())
     assert profile_files.imported("gold", text + "steps = 2", tmp_path) == tmp_path / "gold.toml"
-    with pytest.raises(ProfileError, match=r"gold\.toml"):
+    with pytest.raises(ProfileError, match="gold: name is 3"):
         profile_files.imported("gold", "name = 3", tmp_path)
 
 

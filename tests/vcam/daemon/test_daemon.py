@@ -636,6 +636,17 @@ def test_changed_looks_are_looks() -> None:
     assert commands.changed(Look(), {"on_switch": "flush", "seed": 4}) == Look(seed=4, on_switch=OnSwitch.FLUSH)
 
 
+@pytest.mark.parametrize("prompt", ["x" * 2001, "a\x1b[2Jb", "a\0", "a\nb", "\ud800"])
+def test_a_look_takes_no_prompt_that_the_command_for_one_refuses(prompt: str) -> None:
+    for change in (
+        lambda: commands.from_json({"command": "prompt", "prompt": prompt}),
+        lambda: commands.changed(Look(), {"prompt": prompt}),
+        lambda: commands.changed(Look(), {"negative_prompt": prompt}),
+    ):
+        with pytest.raises(CommandError, match="must be one line of at most 2000 characters"):
+            change()
+
+
 SCRIPT = """
 import json, signal, sys, threading, time
 from pathlib import Path

@@ -112,6 +112,41 @@ def test_no_file_means_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert load_config() == Config()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="who may make links there is another question")
+def test_a_link_to_nothing_is_told_and_not_taken_for_no_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").symlink_to("dotfiles/config.toml")
+    monkeypatch.setenv("VCAM_CONFIG_FOLDER", str(tmp_path))
+    words = r"^config\.toml: it is a link to 'dotfiles/config\.toml', where nothing is; delete it, or mend it$"
+    with pytest.raises(ConfigError, match=words):
+        load_config()
+
+
+def test_settings_in_a_folder_that_cannot_be_entered_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("VCAM_CONFIG_FOLDER", str(tmp_path))
+    for name in ("stat", "lstat"):  # of a folder without its x: root, as whom tests may run, enters it all the same
+        monkeypatch.setattr(Path, name, closed)
+    with pytest.raises(ConfigError, match=r"^config\.toml: it cannot be read \(Permission denied\)$"):
+        load_config()
+
+
+@pytest.mark.parametrize("folder", ["none", "file/within"])
+def test_no_settings_are_no_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    write(tmp_path, "").rename(tmp_path / "file")
+    monkeypatch.setenv("VCAM_CONFIG_FOLDER", str(tmp_path / folder))
+    assert load_config() == Config()
+
+
+@pytest.mark.parametrize("value", ["true", "nan", "5", "[]"])
+def test_a_server_is_text(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"^config\.toml: remote\.server is .*; it must be text in quotes$"):
+        load_config(write(tmp_path, f"[remote]\nserver = {value}"))
+
+
 def test_file_that_was_named_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^config\.toml: no such file$"):
         load_config(tmp_path / "config.toml")
