@@ -47,6 +47,7 @@ from core.settings import (  # noqa: E402
     Runtime,
     Split,
 )
+from vcam.offline.suite.inputs import model_hashes, program_hash  # noqa: E402
 
 PAPER = BANK_RULES[BankPreset.PAPER]
 FIGURES = ("warp_error", "edit_strength", "sharpness", "ghosting", "ms", "largest_ms")
@@ -167,7 +168,10 @@ def main() -> None:
     if unknown := [name for name in names if name not in ROWS]:
         parser.error(f"unknown row {unknown[0]!r}; there are {', '.join(ROWS)}")
     own = describe(args.model)
-    asked = {"frames": args.frames, "noise": args.noise, "model": args.model, "runtime": args.runtime}
+    asked = {
+        **{"frames": args.frames, "noise": args.noise, "model": args.model, "runtime": args.runtime},
+        **{"parts": model_hashes(EngineSettings(args.model)), "program": program_hash()},  # else rows of two would mix
+    }
     found: dict[str, dict[str, float | None]] = {}
     if args.out is not None and args.out.exists():
         told = json.loads(args.out.read_text(encoding="utf-8"))

@@ -91,7 +91,7 @@ def document(reports: Sequence[Mapping[str, Any]], trials: Sequence[Mapping[str,
     if trials:
         parts.append("## What was tried, and what became of it\n")
         for trial in trials:
-            parts.append(f"{trial['date']}; {trial['setting']}.\n")
+            parts.append(f"{trial['date']}; {trial['setting']}. Weights: {trial['weights']}.\n")
             parts += [results.shown(table) for table in trial["tables"]]
     return "\n".join([*parts, _beside_the_paper(), _NOT_SAID])
 
@@ -122,7 +122,8 @@ def _report(kept: Mapping[str, Any]) -> str:
         f"`{kept['command']}`\n",
         f"Model {asked['model'] or '-'}; {films} films of {pictures} at about {asked['side']}x{asked['side']} "
         f"pixels{_noise(asked)}; flow "
-        f"{asked['flow']}; frame consistency by {asked['consistency_by']}. {machine}. Settings: {settings}.\n",
+        f"{asked['flow']}; frame consistency by {asked['consistency_by']}. {machine}. Settings: {settings}. Weights: "
+        f"{kept['weights']}.\n",
     ]
     lines += [f"{kept['remark']}\n"] if kept.get("remark") else []
     for names in (TABLE, MORE):
@@ -270,7 +271,14 @@ def kept_of(report: Mapping[str, Any], date: str, command: str, remark: str) -> 
         for row in report["rows"]
     ]
     told = {name: report[name] for name in ("machine", "asked", "inputs", "table")}
-    return {"date": date, "command": command, "remark": remark, **told, "rows": rows}
+    parts = {one["name"]: one["sha256"] for one in report["inputs"]}
+    return {"date": date, "command": command, "remark": remark, "weights": weights_told(parts), **told, "rows": rows}
+
+
+def weights_told(parts: Mapping[str, str]) -> str:
+    """Return of which weights figures are, by the hashes of the parts of the models that made them."""
+    told = [f"{name} {digest[:16]}" for name, digest in parts.items() if name.endswith((": unet", ": detail"))]
+    return f"{'; '.join(told)} (SHA-256, its first digits)" if told else "none, no film is ours"
 
 
 def rows_of(found: Mapping[str, Any], date: str, remark: str) -> dict[str, Any]:
@@ -304,7 +312,8 @@ def rows_of(found: Mapping[str, Any], date: str, remark: str) -> dict[str, Any]:
         "rows": lines,
         "after": [remark] if remark else [],
     }
-    return {"date": date, "setting": f"model {asked['model']}", "tables": [table]}
+    weights = weights_told(asked["parts"])
+    return {"date": date, "weights": weights, "setting": f"model {asked['model']}", "tables": [table]}
 
 
 _ROWS = (("warp_error", "warp error"), ("edit_strength", "edit strength"), ("sharpness", "sharpness (Laplacian)"))

@@ -32,6 +32,7 @@ from core.engine import Engine  # noqa: E402
 from core.measure import metrics  # noqa: E402
 from core.models.description import describe  # noqa: E402
 from core.settings import EngineSettings, Look, Policy  # noqa: E402
+from vcam.offline.suite.inputs import model_hashes  # noqa: E402
 from vcam.video import probe, read, resized  # noqa: E402
 
 
@@ -107,7 +108,9 @@ def main() -> None:
             curve.append(found | {"bank": str(policy), "round": number})
             print(told("off" if policy is Policy.OFF else str(number * len(source)), found), flush=True)
             first, shown = (shown if number == 2 else first), []
-    print(json.dumps({"film": args.film.stem, "frames": args.frames, "round": len(source), "curve": curve}))
+    parts = model_hashes(EngineSettings(args.model))
+    told = {"film": args.film.stem, "frames": args.frames, "round": len(source), "parts": parts, "curve": curve}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,10 @@ def report() -> dict[str, Any]:
             "consistency_by": "descriptor",
             "model": "embedded",
         },
-        "inputs": [{"name": "walk.mp4", "sha256": "0123456789abcdef" * 4}],
+        "inputs": [
+            {"name": "walk.mp4", "sha256": "0123456789abcdef" * 4},
+            {"name": "model embedded: unet", "sha256": "fedcba9876543210" * 4},
+        ],
         "table": {
             name: {"films": 1, "delay": [1], "figures": dict.fromkeys(FIGURES, told)} for name in ("default", "off")
         },
@@ -59,6 +62,14 @@ def test_the_page_is_the_scripts() -> None:
     )
 
 
+def test_of_every_figure_it_is_told_which_weights_made_it() -> None:
+    page = evaluation.DOCUMENT.read_text(encoding="utf-8")
+    shown = [*evaluation.load(), *evaluation.load(evaluation.TRIALS)]
+    assert len(shown) >= 10
+    for one in shown:
+        assert f"Weights: {one['weights']}." in page
+
+
 def test_a_report_is_kept_and_shown_with_spread_and_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "EVALUATIONS", tmp_path / "kept")
     monkeypatch.setattr(evaluation, "TRIALS", tmp_path / "trials")
@@ -74,6 +85,7 @@ def test_a_report_is_kept_and_shown_with_spread_and_inputs(tmp_path: Path, monke
         "`0123456789abcdef`",
         "policy off",
         "Pictures behind the source: default 1; off 1.",
+        "Weights: model embedded: unet fedcba9876543210 (SHA-256",
         "20 (claimed)",
         "102.99",
     ):
@@ -94,7 +106,8 @@ def test_of_the_papers_rows_those_with_all_films_are_kept_and_shown(
         "off | b | ink": figures,
         "paper | b | ink": figures,
     }
-    asked = {"frames": 8, "noise": 0, "model": "embedded", "runtime": "eager"}
+    parts = {"model embedded: unet": "fedcba9876543210" * 4, "model embedded: vae": "0" * 64}
+    asked = {"frames": 8, "noise": 0, "model": "embedded", "runtime": "eager", "parts": parts}
     (tmp_path / "rows.json").write_text(json.dumps({"asked": asked, "found": found | {"own | a | ink": figures}}))
     argv = [
         "rows",
@@ -112,6 +125,7 @@ def test_of_the_papers_rows_those_with_all_films_are_kept_and_shown(
     assert "| paper | 7 (-12.5 %) | 20 (+0.0 %) | 700 (+0.0 %) | 0.125 | 90 |" in page
     assert "2 translations a row: a, ink; b, ink." in page
     assert "A busy day." in page
+    assert "1 May 2026; model embedded. Weights: model embedded: unet fedcba9876543210 (SHA-256" in page
     assert "| own |" not in page
 
 
