@@ -169,8 +169,12 @@ def main() -> None:
         parser.error(f"unknown row {unknown[0]!r}; there are {', '.join(ROWS)}")
     own = describe(args.model)
     asked = {
-        **{"frames": args.frames, "noise": args.noise, "model": args.model, "runtime": args.runtime},
-        **{"parts": model_hashes(EngineSettings(args.model)), "program": program_hash()},  # else rows of two would mix
+        "frames": args.frames,
+        "noise": args.noise,
+        "model": args.model,
+        "runtime": args.runtime,
+        "parts": model_hashes(EngineSettings(args.model)),  # else rows of two models, or programs, would mix
+        "program": program_hash(),
     }
     found: dict[str, dict[str, float | None]] = {}
     if args.out is not None and args.out.exists():

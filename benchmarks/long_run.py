@@ -109,8 +109,8 @@ def main() -> None:
             print(told("off" if policy is Policy.OFF else str(number * len(source)), found), flush=True)
             first, shown = (shown if number == 2 else first), []
     parts = model_hashes(EngineSettings(args.model))
-    told = {"film": args.film.stem, "frames": args.frames, "round": len(source), "parts": parts, "curve": curve}
-    print(json.dumps(told))
+    asked = {"film": args.film.stem, "frames": args.frames, "round": len(source), "parts": parts}
+    print(json.dumps(asked | {"curve": curve}))
 
 
 if __name__ == "__main__":
