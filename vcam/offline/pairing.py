@@ -18,6 +18,7 @@ from vcam.errors import VcamError
 from vcam.video import Kind, Media, Note, Picture, Pixels, probe, read, resized
 from vcam.video.media import address
 
+MOST_SKIPPED = 4  # pictures of a quicker source between two of the output's that are tried as its beginning
 LOOKED_AT = 96  # pictures of each film on which the delay is estimated
 SHAPES_AT = 8  # pictures by which it is seen how another shape came about
 _FEW, _FEW_SHARE = 2, 0.02  # pictures, or that share, that one film may have more: the end of a stream, damaged ones
@@ -57,9 +58,10 @@ class FilmPairing:
     """How the pictures of two films belong together.
 
     width, height: pixels at which both are measured. source_every, output_every: every so many-th picture of the film
-    is taken (1: all), and `taking` which where that is between two. delay: pictures, among those taken, by which the
-    output is behind; negative: ahead. found: the estimate, None where it was told or cannot be made. expected: how
-    many pairs there will be, about; None: not known.
+    is taken (1: all), and `taking` which where that is between two. source_skip: pictures of a quicker source before
+    the first that is taken. delay: pictures, among those taken, by which the output is behind; negative: ahead. found:
+    the estimate, None where it was told or cannot be made. expected: how many pairs there will be, about; None: not
+    known.
     """
 
     source: Media
@@ -70,6 +72,7 @@ class FilmPairing:
     source_every: Fraction = Fraction(1)
     output_every: Fraction = Fraction(1)
     taking: Taking = Taking.NEAREST
+    source_skip: int = 0
     delay: int = 0
     found: Delay | None = None
     expected: int | None = None
@@ -141,7 +144,8 @@ def _taken(pairing: FilmPairing, note: Note, view: View) -> tuple[Iterator[Pixel
     """Return the pictures of source and output that are taken, of one size, the delay not regarded."""
     # of what is shown at a time: of the source the last picture until then, and the first output that can have it
     rounded = (_nearest, _nearest) if pairing.taking is Taking.NEAREST else (math.floor, math.ceil)
-    ours = _every(view(pairing.source, read(pairing.source, note)), pairing.source_every, rounded[0])
+    viewed = itertools.islice(view(pairing.source, read(pairing.source, note)), pairing.source_skip, None)
+    ours = _every(viewed, pairing.source_every, rounded[0])
     theirs = _every(read(pairing.output, note), pairing.output_every, rounded[1])
     return (_source_part(one.rgb, pairing) for one in ours), (_output_part(one.rgb, pairing) for one in theirs)
 
@@ -237,12 +241,17 @@ def _count(media: Media) -> int | None:
 
 def _delayed(pairing: FilmPairing, view: View, note: Note) -> FilmPairing:
     """Return the pairing with the delay that the pictures show; where they show none for certain, there is none."""
-    pairing = _estimated(pairing, view)
-    if any(every.denominator > 1 for every in _everies(pairing)):
-        other = _estimated(replace(pairing, taking=Taking.SHOWN), view)
+    between = any(every.denominator > 1 for every in _everies(pairing))
+    skips = range(
+        min(math.ceil(pairing.source_every), MOST_SKIPPED)
+    )  # it may be late by less than a picture of its own
+    ways = itertools.product(Taking if between else [Taking.NEAREST], skips)
+    pairing, *others = [_estimated(replace(pairing, taking=way, source_skip=skip), view) for way, skip in ways]
+    for other in others:
         if pairing.found and other.found and other.found.agreement > pairing.found.agreement + MARGIN:
-            note(f"{pairing.output.path}: each of its pictures is the source's last one until then, and so paired")
             pairing = other
+    if pairing.taking is Taking.SHOWN:
+        note(f"{pairing.output.path}: each of its pictures is the source's last one until then, and so paired")
     found = pairing.found
     if found is None:
         return pairing
@@ -255,8 +264,10 @@ def _delayed(pairing: FilmPairing, view: View, note: Note) -> FilmPairing:
     if not found.certain or found.frames == 0:
         return pairing
     word, lost = ("behind", "its own") if found.frames > 0 else ("ahead of", "the source's")
+    late = found.frames * pairing.source_every - pairing.source_skip
+    exact = f", {float(late):g} of the source's," if pairing.source_skip else ""
     note(
-        f"{pairing.output.path}: it is {counted(abs(found.frames))} {word} its source (moving edges agree by "
+        f"{pairing.output.path}: it is {counted(abs(found.frames))}{exact} {word} its source (moving edges agree by "
         f"{found.agreement:.2f}, unshifted by {found.at_none:.2f}) and is measured so, without {lost} first "
         f"{abs(found.frames)}: --delay 0 leaves it unshifted"
     )

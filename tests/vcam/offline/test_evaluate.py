@@ -157,6 +157,17 @@ def test_a_film_of_another_rate_is_paired_as_it_was_made(
     assert len(said) == (taking is Taking.SHOWN)
 
 
+@pytest.mark.parametrize("late", [1, 3])
+def test_an_output_of_half_the_rate_may_be_late_by_less_than_its_own_picture(tmp_path: Path, late: int) -> None:
+    output = written(tmp_path / "out.mp4", films.late(films.edit(FRAMES), late)[::2], rate=12)
+    report = run(source(tmp_path), output)
+    straight = run(source(tmp_path), written(tmp_path / "straight.mp4", films.edit(FRAMES)))
+    assert (report.rate, report.delay) == (12, (late + 1) // 2)
+    assert report.ghosting == pytest.approx(0, abs=0.03)
+    assert report.edit_strength == pytest.approx(straight.edit_strength, rel=0.02)
+    assert [note for note in report.notes if f", {late} of the source's, behind its source" in note]
+
+
 def test_pictures_that_a_cut_has_hidden_are_not_counted(tmp_path: Path) -> None:
     """A film may be cut by a list alone: what was cut off lies in the file, and nobody sees it."""
     whole = written(tmp_path / "whole.mp4", films.edit(FRAMES))
