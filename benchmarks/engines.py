@@ -46,9 +46,10 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Network:
-    """A graph as the library's parser reads it."""
+    """A graph as the library's parser reads it. on_host: what a run would read or write in the memory of the host."""
 
     layers: tuple[Layer, ...]
+    on_host: tuple[str, ...] = ()
 
     def of_kind(self, *kinds: str) -> list[Layer]:
         """Return the layers of those kinds."""
@@ -76,7 +77,10 @@ def parsed(graph: Path) -> Network:
     if not parser.parse_from_file(str(graph)):
         raise PlanError(str(parser.get_error(0)))
     layers = [network.get_layer(index) for index in range(network.num_layers)]
-    return Network(tuple(Layer(one.name, one.type.name, _types(one)) for one in layers))
+    ends = [network.get_input(index) for index in range(network.num_inputs)]
+    ends += [network.get_output(index) for index in range(network.num_outputs)]
+    shapes = tuple(one.name for one in ends if one.is_shape_tensor)
+    return Network(tuple(Layer(one.name, one.type.name, _types(one)) for one in layers), shapes)
 
 
 def _types(layer: Any) -> frozenset[str]:
@@ -112,7 +116,7 @@ def exported(settings: EngineSettings, capability: str, folder: Path, library: L
     folder.mkdir(exist_ok=True)
     resolved = for_plan(settings, capability)
     made = make_plan.export(resolved, library, folder, lambda text, share: None, refittable=False)
-    return {name: graph.path for name, graph in made.items()}
+    return {name: graph.path for name, graph in made.graphs.items()}
 
 
 class Held:

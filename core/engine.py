@@ -45,14 +45,14 @@ class Engine:
         """Load the model, and compile it where the runtime does. Raises ModelError, SettingsError.
 
         settings: as the user gives them, or resolved before (core.runtimes.choice). report: hears what is being done
-        and how much of the start is done, 0..1. trouble: why the TensorRT plan that there is does not run, "" if it
+        and how much of the start is done, 0..1. failure: why the TensorRT plan that there is does not run, None if it
         does or if there is none.
         """
         resolved = settings if isinstance(settings, Resolved) else resolve(settings)
         self._begin(_opened(resolved, report), look)
 
     def _begin(self, opened: _Opened, look: Look) -> None:
-        self._model, self._state, self._step, self.trouble = opened
+        self._model, self._state, self._step, self.failure = opened
         self._skip = _Skip()
         self._imagination = _Imagination()
         self._flight = _InFlight()
@@ -71,12 +71,17 @@ class Engine:
         model = self._model
         check_stream(model.resolved, self.bank_bytes)
         other = Engine.__new__(Engine)
-        other._begin(_Opened(model, *_stream(model), self.trouble), look)
+        other._begin(_Opened(model, *_stream(model), self.failure), look)
         return other
 
     def check_streams(self, count: int) -> int:
         """Return the bytes that so many streams by `another` take; raises MemoryShort where there are fewer."""
         return check_stream(self._model.resolved, self.bank_bytes, count)
+
+    @property
+    def trouble(self) -> str:
+        """What `failure` says, "" for none."""
+        return "" if self.failure is None else str(self.failure)
 
     @property
     def resolved(self) -> Resolved:
@@ -391,12 +396,12 @@ def _first(look: _N | None, rules: _N | None, model: _N) -> _N:
 
 
 class _Opened(NamedTuple):
-    """A model, the state of a stream before its first frame, its step, and Engine.trouble."""
+    """A model, the state of a stream before its first frame, its step, and Engine.failure."""
 
     model: Model
     state: StreamState
     step: Step
-    trouble: str = ""
+    failure: PlanError | None = None
 
 
 def _opened(resolved: Resolved, report: Report) -> _Opened:
@@ -406,10 +411,10 @@ def _opened(resolved: Resolved, report: Report) -> _Opened:
     except PlanError as error:
         if resolved.asked not in (Runtime.AUTO, Runtime.TENSORRT):
             raise
-        trouble = str(error)
+        failure = error.with_traceback(None)  # which would hold on to what takes the memory
     chosen = next_best(resolved)  # here, where nothing holds the memory of what failed
-    report(f"{chosen.runtime} runtime: the TensorRT engine cannot be used: {trouble}", 0.55)
-    return _begun(chosen, report)._replace(trouble=trouble)
+    report(f"{chosen.runtime} runtime: the TensorRT engine cannot be used: {failure}", 0.55)
+    return _begun(chosen, report)._replace(failure=failure)
 
 
 def _begun(resolved: Resolved, report: Report) -> _Opened:

@@ -7,6 +7,7 @@
     │   └── ShapeError      its configurations cannot be run at the size asked for
     ├── PlaceError          a place that a bank was asked for is not one of the UNet's
     ├── PlanError           a TensorRT plan cannot be built, kept or used
+    │   ├── PlanMemoryShort too little memory is free for it now: nothing is known of the plan itself
     │   ├── BuildCancelled  the build of a plan was told to stop
     │   └── BuildRefused    the library does not build a plan of this graph
     └── MetricError         a metric cannot be measured
@@ -44,6 +45,10 @@ class PlaceError(StreamV2VError):
 
 class PlanError(StreamV2VError):
     """A TensorRT plan cannot be built, kept or used; the message names what is wrong and what to do."""
+
+
+class PlanMemoryShort(PlanError):
+    """Too little memory is free to build, load or run a plan; nothing is known of the plan itself."""
 
 
 class BuildCancelled(PlanError):

@@ -16,7 +16,7 @@ from typing import Any
 
 from core.settings import EngineSettings
 
-VERSION = 4  # of the manifest and of what the graphs take and give
+VERSION = 5  # of the manifest and of what the graphs take and give
 BUILD = "vcam engines build"
 ANY = "any"  # GPU or driver of a plan that runs on all of them
 
@@ -97,7 +97,8 @@ class PlanManifest:
     """What is known of a plan. files: name -> (sha256, bytes). constants: initializer of the graph -> weight.
 
     built: time in ISO 8601. seconds: how long building took. compared: the verdict in words; compared_on: the
-    Machine.place where that was. refittable: whether LoRAs can be put in while it runs.
+    Machine.place where that was. refittable: whether LoRAs can be put in while it runs. layout: of the bank, as
+    core.algorithm.bank.Layout, empty without one.
     """
 
     key: PlanKey
@@ -110,6 +111,7 @@ class PlanManifest:
     compared: str = ""
     compared_on: str = ""
     refittable: bool = True
+    layout: dict[str, tuple[int, int]] = field(default_factory=dict)
     version: int = VERSION
 
     def seen_from(self, machine: Machine) -> PlanManifest:
@@ -131,7 +133,8 @@ class PlanManifest:
         plain = ("model", "constants", "built", "seconds", "compared", "compared_on", "refittable", "version")
         rest = {name: values[name] for name in plain if name in values}
         verdict = Verdict(values["verdict"])
-        return PlanManifest(key=PlanKey(machine, **given), files=files, verdict=verdict, **rest)
+        layout = {str(name): (int(tokens), int(width)) for name, (tokens, width) in values.get("layout", {}).items()}
+        return PlanManifest(key=PlanKey(machine, **given), files=files, verdict=verdict, layout=layout, **rest)
 
 
 @dataclass(frozen=True)

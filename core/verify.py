@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from core.algorithm.net import Picture
 from core.engine import Engine
-from core.errors import BuildRefused, PlanError
+from core.errors import BuildRefused, PlanError, PlanMemoryShort
 from core.models.resolved import Resolved
 from core.plans import CachedPlan, Verdict
 from core.progress import Report
+from core.runtimes.allocation import empty_device
 from core.runtimes.choice import on_runtime
 from core.runtimes.tensorrt import cache, make_plan
 from core.settings import Guidance, Look, Runtime
@@ -43,9 +43,11 @@ def compare(resolved: Resolved, frames: int = FRAMES) -> Comparison:
 
     Raises PlanError where the runtime does not run and another would stand in; ModelError, SettingsError.
     """
-    torch.cuda.empty_cache()  # what an export took, if it was here
+    empty_device()  # of what an export took, if it was here
     eager = film(on_runtime(resolved, Runtime.EAGER, "to compare with"), frames)
+    empty_device()
     found = film(resolved, frames)
+    empty_device()  # who compares a plan may load it next
     worst, needed = min(map(psnr, eager, found)), _LEAST_PSNR[resolved.settings.dtype]
     told = f"worst of {len(found)} frames {worst:.1f} dB from eager, {needed:g} dB needed"
     return Comparison(len(eager) == len(found) and worst >= needed, told)
@@ -62,6 +64,8 @@ def verify_plan(plan: CachedPlan, resolved: Resolved, report: Report, frames: in
     report("comparing the engine with eager", 0.9)
     try:
         right, told = compare(replace(resolved, tensorrt=replace(resolved.tensorrt, plan=plan)), frames)
+    except PlanMemoryShort:
+        raise  # another time there may be enough
     except PlanError as error:
         return cache.set_verdict(plan, Verdict.WRONG, str(error)[:200], here)
     return cache.set_verdict(plan, Verdict.VERIFIED if right else Verdict.WRONG, told, here)
@@ -99,7 +103,9 @@ def film(resolved: Resolved, frames: int, seconds: list[float] | None = None) ->
     guidance = 1.0 if settings.guidance is Guidance.NONE else 1.5
     engine = Engine(resolved, Look(prompt="a person talking", interval=2, guidance=guidance, steady=0.0))
     if engine.settings.runtime is not resolved.runtime:  # or eager would be compared with itself
-        raise PlanError(engine.trouble or f"the {resolved.runtime} runtime cannot run this; vcam engines build --again")
+        if engine.failure is not None:
+            raise engine.failure
+        raise PlanError(f"the {resolved.runtime} runtime cannot run this; vcam engines build --again")
     coarse = np.random.default_rng(0).integers(0, 256, (settings.height // 16 + 2, settings.width // 16 + 4, 3))
     scene = coarse.astype(np.uint8).repeat(16, axis=0).repeat(16, axis=1)
     views = [scene[8 : 8 + settings.height, 3 * i : 3 * i + settings.width] for i in range(frames)]

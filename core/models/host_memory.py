@@ -7,6 +7,7 @@ without a word. What an engine takes on its device while it runs is core.models.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -85,31 +86,25 @@ def loading(resolved: Resolved) -> LoadingNeed:
     """Return what loading the model takes. Raises ModelError."""
     description, settings = resolved.description, resolved.settings
     dtype: torch.dtype = getattr(torch, settings.dtype)
-    staying = _staying(resolved)
+    tensorrt, on_cpu = settings.runtime is Runtime.TENSORRT, settings.device == "cpu"
+    read = description.text_encoders if tensorrt else description.parts  # a plan has the others in it
     held = needed = shown = 0
-    for part in description.parts:
+    for part in read:
         tensors = stored(description.folder / part)
         # what has its dtype in the file already is used where it lies there
         converted = sum(one.numbers for one in tensors if one.dtype != _STORED_AS.get(dtype)) * dtype.itemsize
         needed = max(needed, held + converted)
         shown = max(shown, held + converted + sum(one.size for one in tensors))
-        held += _bytes(tensors, dtype) if part in staying else 0
+        held += _bytes(tensors, dtype) if on_cpu else 0
     changed = _changed(resolved)
     originals = sum(changed) * dtype.itemsize
-    moment = _FUSING * max(changed, default=0) if "unet" in staying else 0  # elsewhere it is the device that fuses
-    if settings.runtime is Runtime.TENSORRT:
+    moment = _FUSING * max(changed, default=0) if on_cpu or tensorrt else 0  # elsewhere it is the device that fuses
+    if tensorrt:
         # its file is read; then what LoRAs change is handed over, some of it turned
         moment = max(moment, _plan(description, dtype), originals)
     needed = max(needed, held + originals + moment)
     besides = _BESIDES if settings.device == "cpu" else _CUDA_BESIDES
     return LoadingNeed(needed + besides, max(needed, shown) + besides, originals)
-
-
-def _staying(resolved: Resolved) -> tuple[str, ...]:
-    """Return the parts whose weights are in RAM when all is loaded."""
-    if resolved.settings.device == "cpu":
-        return resolved.description.parts
-    return _NETS if resolved.settings.runtime is Runtime.TENSORRT else ()
 
 
 def _bytes(tensors: list[Stored], dtype: torch.dtype) -> int:
@@ -186,10 +181,10 @@ def building(resolved: Resolved) -> BuildNeed:
     graph = sum(sizes[part] for part in _NETS)
     model = sum(sizes.values()) if settings.device == "cpu" else _CUDA_BESIDES
     exporting = model + _EXPORT_BESIDES
-    key = resolved.tensorrt.key
+    key, eager = resolved.tensorrt.key, replace(resolved, settings=replace(settings, runtime=Runtime.EAGER))
     share, besides = _BUILDER["tensorrt" if key is None else key.machine.library]
     compiling = int(share * graph) + besides
-    return BuildNeed(max(loading(resolved).needed, exporting, compiling), int((1 + _ENGINE) * graph) + _BESIDES)
+    return BuildNeed(max(loading(eager).needed, exporting, compiling), int((1 + _ENGINE) * graph) + _BESIDES)
 
 
 def check_building(resolved: Resolved, ram: int, disk: int, folder: Path) -> BuildNeed:

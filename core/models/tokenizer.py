@@ -9,6 +9,7 @@ from core.errors import ModelError
 from core.models.folder_files import one_line, read_json, shown
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+_BEGIN, _END = "<|startoftext|>", "<|endoftext|>"  # CLIP's
 _LARGEST = 64_000_000  # bytes of tokenizer.json or vocab.json; CLIP's have 2 and 1 MB
 
 
@@ -27,6 +28,12 @@ def special_tokens(folder: Path, tokenizer: str = "tokenizer") -> dict[str, str]
                 raise ModelError(f"{path}: {key} is {shown(value)}; it must be a text, or an object with its content")
             found[key] = text
     return found
+
+
+def pad_token(folder: Path, tokenizer: str = "tokenizer") -> str:
+    """Return what a tokenizer of the folder fills a prompt up with, "" for nothing. Raises ModelError."""
+    own = "" if (folder / tokenizer / "tokenizer.json").exists() else _END  # CLIP's, if nothing else is named
+    return special_tokens(folder, tokenizer).get("pad_token", own)
 
 
 def light_tokenizer(folder: Path, tokenizer: str = "tokenizer") -> tuple[Any, int | None]:
@@ -53,9 +60,8 @@ def _clip(where: Path) -> Any:
     """Return CLIP's tokenizer by its two files: bytes of words, in pairs."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    begin, end = "<|startoftext|>", "<|endoftext|>"
     pairs = models.BPE.from_file(
-        str(where / "vocab.json"), str(where / "merges.txt"), end_of_word_suffix="</w>", unk_token=end
+        str(where / "vocab.json"), str(where / "merges.txt"), end_of_word_suffix="</w>", unk_token=_END
     )
     tokenizer = Tokenizer(pairs)
     tokenizer.normalizer = normalizers.Sequence(
@@ -67,7 +73,7 @@ def _clip(where: Path) -> Any:
     )
     ids = tokenizer.get_vocab()
     tokenizer.post_processor = processors.RobertaProcessing(
-        (end, ids[end]), (begin, ids[begin]), add_prefix_space=False, trim_offsets=False
+        (_END, ids[_END]), (_BEGIN, ids[_BEGIN]), add_prefix_space=False, trim_offsets=False
     )
     return tokenizer
 

@@ -17,7 +17,7 @@ from core.settings import EngineSettings, Runtime
 if TYPE_CHECKING:
     from core.models.device_memory import Need
 
-# the runtimes and what counts memory are imported late: onnx alone needs neither diffusers nor transformers
+# the runtimes and what counts memory are imported late: onnx and tensorrt need neither diffusers nor transformers
 
 
 def load(resolved: Resolved, report: Report = silent) -> Model:
@@ -29,11 +29,11 @@ def load(resolved: Resolved, report: Report = silent) -> Model:
         from core.runtimes.onnx import runtime as onnx
 
         return onnx.load(resolved)
-    with quiet():
-        if resolved.runtime is Runtime.TENSORRT:
-            from core.runtimes.tensorrt import runtime as tensorrt
+    if resolved.runtime is Runtime.TENSORRT:
+        from core.runtimes.tensorrt import runtime as tensorrt
 
-            return tensorrt.load(resolved)
+        return tensorrt.load(resolved)
+    with quiet():
         if resolved.runtime is Runtime.COMPILED:
             from core.runtimes import compiled
 
@@ -46,16 +46,21 @@ def load(resolved: Resolved, report: Report = silent) -> Model:
 def expected(resolved: Resolved) -> Need | None:
     """Return the memory that the engine will take on its device; None where that is not worked out before loading.
 
-    That is so for a small model where much is free; on the onnx runtime, for which diffusers would have to be imported;
-    and for a folder whose faults `load` will name. Raises SettingsError where the device cannot be used or has too
-    little memory (with the largest size that fits), or the host too little RAM for loading; ModelError.
+    That is so for a small model where much is free; on the onnx and the tensorrt runtime, for which diffusers would
+    have to be imported (TensorRT says by itself what does not fit); and for a folder whose faults `load` will name.
+    Raises SettingsError where the device cannot be used or has too little memory (with the largest size that fits), or
+    the host too little RAM for loading; ModelError.
     """
     if resolved.runtime is Runtime.ONNX:
         return None
-    from core.models import device_memory as memory
     from core.models import host_memory as host
 
     device_of(resolved.settings.device)
+    if resolved.runtime is Runtime.TENSORRT:
+        host.check_loading(resolved, host.free_ram())
+        return None
+    from core.models import device_memory as memory
+
     room = memory.free(resolved.settings.device)
     if memory.is_small(resolved, room):
         return None

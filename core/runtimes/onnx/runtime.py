@@ -19,10 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.algorithm import conditions
 from core.algorithm.bank import Bank, Features, Layout, Reading
 from core.algorithm.net import Net, Picture
-from core.algorithm.prompts import PromptEncoder
 from core.algorithm.stream import net_rows
 from core.errors import ModelError, SettingsError
 from core.models.description import (
@@ -33,12 +31,11 @@ from core.models.description import (
     graphs_of,
     has_graphs,
     stored,
-    tokenizer_of,
 )
 from core.models.folder_files import check_keys, part_config, read_json, whole
+from core.models.light_text import TextEncoder, light_encoder
 from core.models.loading import betas_schedule
 from core.models.resolved import Resolved
-from core.models.tokenizer import light_tokenizer, special_tokens
 from core.runtimes.folding import Chain
 from core.runtimes.model import Model
 from core.runtimes.onnx import providers
@@ -118,7 +115,12 @@ def load(resolved: Resolved) -> Model:
     return Model(
         resolved=resolved,
         open=lambda state: PartsStep(parts),
-        encoder=_text(description, sessions, int(manifest["length"]), (settings.height, settings.width)),
+        encoder=light_encoder(
+            description,
+            {name: _text(sessions[name]) for name in description.text_encoders},
+            int(manifest["length"]),
+            (settings.height, settings.width),
+        ),
         schedule=betas_schedule(description),
         layout={} if settings.policy is Policy.OFF else layout,
         latent=latent,
@@ -322,48 +324,10 @@ def _decode(session: Any, detail: Any) -> Callable[[Tensor, Tensor], Picture]:
     return decode if detail is None else detailed
 
 
-class _TextGraph(NamedTuple):
-    """A text encoder's session, and its tokenizer, which cuts off and fills up to the length that the graph reads."""
+def _text(session: Any) -> TextEncoder:
+    """Return the text encoder of a graph, which gives [1, words, width], and the pooled text where it has one."""
 
-    session: Any
-    tokenizer: Any
+    def encode(ids: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(value) for value in session.run(None, {"ids": ids.numpy()})]
 
-    def __call__(self, prompt: str) -> list[Tensor]:
-        """Return what the graph gives: [1, words, width], and the pooled text where it has one."""
-        ids: NDArray[np.int64] = np.array([self.tokenizer.encode(prompt).ids], dtype=np.int64)
-        return [torch.from_numpy(value) for value in self.session.run(None, {"ids": ids})]
-
-
-def _text_graph(folder: Path, name: str, session: Any, length: int) -> _TextGraph:
-    part = tokenizer_of(name)
-    (tokenizer, _), special = light_tokenizer(folder, part), special_tokens(folder, part)
-    pad = tokenizer.token_to_id(special.get("pad_token", ""))
-    if pad is None:
-        raise ModelError(f"{folder / part}: it has no pad_token to fill a prompt up with; fetch the model again")
-    tokenizer.enable_truncation(length)
-    tokenizer.enable_padding(length=length, pad_id=pad, pad_token=special["pad_token"])
-    return _TextGraph(session, tokenizer)
-
-
-def _text(
-    description: ModelDescription, sessions: Mapping[str, Any], length: int, size: tuple[int, int]
-) -> PromptEncoder:
-    """size: (height, width) of the pictures, of which an SDXL-shaped UNet is told."""
-    folder = description.folder
-    graphs = [_text_graph(folder, name, sessions[name], length) for name in description.text_encoders]
-    whole_text, unknown = light_tokenizer(folder)
-
-    def embed(prompt: str) -> Tensor:
-        found = [graph(prompt) for graph in graphs]
-        words = torch.cat([one[0] for one in found], dim=-1)
-        return words if len(found) == 1 else conditions.joined(words, found[-1][1], *size)
-
-    def known(word: str) -> bool:
-        return unknown is None or unknown not in whole_text.encode(word, add_special_tokens=False).ids
-
-    def spans(text: str) -> list[tuple[int, int]]:
-        found: list[tuple[int, int]] = whole_text.encode(text).offsets
-        return found
-
-    further = embed("").shape[1] - length if len(graphs) > 1 else 0
-    return PromptEncoder(embed, known, spans, length, further)
+    return encode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from core.errors import BuildCancelled, BuildRefused, PlanError
+from core.errors import BuildCancelled, BuildRefused, PlanError, PlanMemoryShort
 from core.progress import Report
 from core.runtimes.tensorrt.cache import write_helper
 from core.runtimes.tensorrt.library import RTX, Bindings, Library
@@ -80,7 +81,7 @@ def build(
     if not done:
         if not wanted():
             raise BuildCancelled("the build of the TensorRT engine was cancelled")
-        raise BuildRefused(f"{library.name} could not build the engine: {_first(log.errors)}")
+        raise _failed(f"{library.name} could not build the engine: {_first(log.errors)}", log.errors, BuildRefused)
 
 
 def _for_card(config: rtx.IBuilderConfig, capability: str) -> None:
@@ -136,13 +137,20 @@ def deserialize(library: Library, data: bytes) -> trt.ICudaEngine:
     log.errors.clear()
     engine = trt.Runtime(log.logger).deserialize_cuda_engine(data)
     if engine is None:
-        raise PlanError(f"{library.name} does not load the engine: {_first(log.errors)}")
+        raise _failed(f"{library.name} does not load the engine: {_first(log.errors)}", log.errors)
     return engine
 
 
-def reason(library: Library) -> str:
-    """Return what the library said last of what it would not do."""
-    return _first(list(_log(library.bindings().ILogger).errors)[-1:])
+def no_context(library: Library) -> PlanError:
+    """Return the error of an engine that got no execution context, with what the library said last."""
+    said = list(_log(library.bindings().ILogger).errors)[-1:]
+    return _failed(f"TensorRT cannot run the engine ({_first(said)}); choose a smaller size, or --runtime eager", said)
+
+
+def _failed(told: str, said: Sequence[str], kind: type[PlanError] = PlanError) -> PlanError:
+    """Return the error of something that the library did not do; said: its log of it."""
+    short = any(re.search(r"out ?of ?memory|memory allocat|insufficient memory", one, re.IGNORECASE) for one in said)
+    return (PlanMemoryShort if short else kind)(told)
 
 
 def trt_types(library: Library) -> dict[torch.dtype, trt.DataType]:

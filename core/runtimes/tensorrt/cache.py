@@ -132,11 +132,12 @@ def keep(
     cache: Path | None = None,
     now: datetime | None = None,
     *,
+    layout: Mapping[str, tuple[int, int]],
     refittable: bool = True,
 ) -> CachedPlan:
     """Put a built plan into the cache, whole or not at all; what was there stays if that fails. Raises PlanError.
 
-    files: name -> its bytes, or a file on the cache's disk (`scratch`), which is moved.
+    files: name -> its bytes, or a file on the cache's disk (`scratch`), which is moved. layout: of the plan's bank.
     """
     cache = cache or cache_folder()
     manifest = PlanManifest(
@@ -147,6 +148,7 @@ def keep(
         (now or datetime.now(UTC)).isoformat(timespec="seconds"),
         round(seconds, 1),
         refittable=refittable,
+        layout=dict(layout),
     )
     target = cache / wanted.folder_name
     with _written(cache, sum(size for _, size in manifest.files.values())) as part:

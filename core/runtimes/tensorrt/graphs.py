@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,25 +29,10 @@ from core.algorithm.frame import FrameInputs, FrameModule, StreamTensors
 from core.algorithm.schedule import RowCoefficients
 from core.errors import PlanError
 from core.runtimes.tensorrt.operators import refused
+from core.runtimes.tensorrt.signature import InPlaceReading
 
 OPSET = 18
 _SCATTER_OPSET = 24  # the first with TensorScatter
-IN_PLACE_SINCE = (10, 15)  # TensorRT's version that takes it
-
-
-class InPlaceReading(NamedTuple):
-    """How each row of a call reads and writes rings in place; the first three as in core.algorithm.bank.Reading.
-
-    at: int64 [rows], the slot of the ring where this frame's features go. allowed: bool [rows, slots+1], the slots
-    that attention sees. held: nothing, for a growing ring is not written in place.
-    """
-
-    fresh: Tensor
-    strength: Tensor
-    threshold: Tensor
-    at: Tensor
-    allowed: Tensor
-    held: None = None
 
 
 @dataclass(frozen=True)
@@ -69,23 +54,8 @@ def _weights_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.data")
 
 
-def named_inputs(picture: Tensor, inputs: FrameInputs, tensors: StreamTensors, *, detailed: bool) -> dict[str, Tensor]:
-    """Return every tensor that a frame is given, by its name in the graph.
-
-    detailed: the model has a detail stage, and `source` is the picture of the frame that is shown.
-    """
-    plain = {"picture": picture, "noise": inputs.noise, "text": inputs.text}
-    plain |= {"source": picture} if detailed else {}
-    plain |= {"scale": inputs.scale, "residual": inputs.residual, "presence": inputs.presence}
-    rows = {f"rows.{name}": value for name, value in inputs.rows._asdict().items()}
-    reading = {name: value for name, value in inputs.reading._asdict().items() if value is not None}
-    cross = {f"cross.{layer}": value for layer, value in inputs.cross.items()}
-    remembered = {"in_flight": tensors.in_flight, "origins": tensors.origins}
-    return plain | rows | reading | cross | remembered | {f"bank.{name}": ring for name, ring in tensors.bank.items()}
-
-
 class FrameGraph(nn.Module):
-    """core.algorithm.frame.FrameModule on plain tensors, those of `named_inputs`.
+    """core.algorithm.frame.FrameModule on plain tensors, those of core.runtimes.tensorrt.signature.named_inputs.
 
     Gives the picture, in_flight and origins after the frame, then the features seen.
     """

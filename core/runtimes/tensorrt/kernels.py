@@ -45,9 +45,9 @@ class Kernels:
         self._config = engine.create_runtime_config()
         self._config.set_execution_context_allocation_strategy(rtx.ExecutionContextAllocationStrategy.USER_MANAGED)
         self._cache = self._config.create_runtime_cache()
-        self._config.set_runtime_cache(self._cache)
         known = _read(file)
         self._kept = known if known and self._cache.deserialize(known) else b""
+        self._config.set_runtime_cache(self._cache)
         self._size = engine.device_memory_size_v2
         self._memory = torch.empty(self._size + _ALIGNMENT, dtype=torch.uint8, device=device)
 

@@ -7,17 +7,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from core.algorithm import bank as banks
+from core.algorithm import stream
+from core.algorithm.bank import Layout
+from core.algorithm.frame import DetailedDecoder, FrameModule, PictureEncoder, example_inputs
 from core.errors import BuildRefused, PlanError
 from core.models import host_memory as host
 from core.models.catalogue import in_gb
-from core.models.loading import load_parts, quiet
+from core.models.loading import LoadedParts, banked, load_parts, quiet
 from core.models.resolved import Resolved
 from core.plans import BUILD, CachedPlan
 from core.progress import Report
+from core.runtimes.allocation import empty_device
 from core.runtimes.choice import on_runtime
 from core.runtimes.load import expected
 from core.runtimes.model import on_device
@@ -26,8 +32,9 @@ from core.runtimes.tensorrt import cache, graphs, readiness
 from core.runtimes.tensorrt import library as libraries
 from core.runtimes.tensorrt import runtime as tensorrt
 from core.runtimes.tensorrt.library import Library
-from core.runtimes.tensorrt.runtime import FRAME, MERGE
-from core.settings import Policy, Runtime
+from core.runtimes.tensorrt.runtime import FRAME, MERGE, PlanShape
+from core.runtimes.tensorrt.signature import named_inputs
+from core.settings import EngineSettings, Policy, Runtime
 
 # every `resolved` here is one of core.runtimes.choice.for_plan
 
@@ -57,23 +64,26 @@ def build(resolved: Resolved, report: Report, wanted: Callable[[], bool] = lambd
         refittable = resolved.tensorrt.machine is not None and not key.loras
         with quiet():
             made = export(resolved, library, made_in, report, refittable=refittable)
+        empty_device()
         timing = cache.timing_cache(key.machine, folder)
         options = building.BuildOptions(
             getattr(torch, settings.dtype), key.machine.capability, refittable=refittable, timing=timing
         )
         try:
-            files = _build(library, made, options, report, wanted)
+            files = _build(library, made.graphs, options, report, wanted)
         except BuildRefused:
             if not library.portable or not refittable:
                 raise
             report(f"{library.name} builds no engine that LoRAs can be put into; building one without", 0.1)
             options = replace(options, refittable=False)
-            files = _build(library, made, options, report, wanted)
-        for graph in made.values():
+            files = _build(library, made.graphs, options, report, wanted)
+        for graph in made.graphs.values():
             graph.remove()
-        seconds, constants = time.perf_counter() - start_s, made[FRAME].constants
+        seconds, constants = time.perf_counter() - start_s, made.graphs[FRAME].constants
         name = resolved.description.name
-        return cache.keep(key, name, files, constants, seconds, folder, refittable=options.refittable)
+        return cache.keep(
+            key, name, files, constants, seconds, folder, refittable=options.refittable, layout=made.layout
+        )
 
 
 def _build(
@@ -89,19 +99,24 @@ def _build(
     return files
 
 
-def export(
-    resolved: Resolved, library: Library, folder: Path, report: Report, *, refittable: bool
-) -> dict[str, graphs.Graph]:
+class Exported(NamedTuple):
+    """The graphs of a model by the names of their plans, and the layout of its bank."""
+
+    graphs: dict[str, graphs.Graph]
+    layout: Layout
+
+
+def export(resolved: Resolved, library: Library, folder: Path, report: Report, *, refittable: bool) -> Exported:
     """Load the model and write its graphs into the folder. Raises ModelError, PlanError.
 
     refittable: whether a plan of them may get other weights, for which every weight is looked for among the constants.
     """
     settings = resolved.settings
     loaded, version = load_parts(resolved), library.takes
-    shape = tensorrt.plan_shape(loaded, settings, version)
+    shape = tensorrt.plan_shape(loaded.layout, settings, version)
     report("exporting the graph", 0.05)
-    frame = tensorrt.frame_module(loaded, resolved)
-    example = tensorrt.example_tensors(loaded, frame, settings, shape)
+    frame = frame_module(loaded, resolved)
+    example = example_tensors(loaded, frame, settings, shape)
     with graphs.graph_attention(frame.net, in_place=shape.in_place) as reading, torch.inference_mode(False):
         module = graphs.FrameGraph(frame, list(example), reading)
         outputs, weights = graphs.frame_outputs(shape.layout), loaded.weights if refittable else {}
@@ -112,4 +127,33 @@ def export(
             given = graphs.merge_inputs(layout, loaded.dtype, loaded.device)
             outputs, path = [f"merged.{name}" for name in names], folder / f"merge-{group}.onnx"
             made[MERGE.format(group)] = graphs.export(graphs.MergeGraph(layout), given, outputs, path, version, {})
-    return made
+    return Exported(made, shape.layout)
+
+
+def frame_module(loaded: LoadedParts, resolved: Resolved) -> FrameModule:
+    """Return the whole frame as one module, which takes the parts over. Raises ModelError."""
+    settings = resolved.settings
+    parts = PictureEncoder(loaded.vae), banked(loaded.unet, resolved), loaded.decode
+    guidance, prediction = settings.guidance, loaded.schedule.prediction
+    frame = FrameModule(*parts, prediction=prediction, guidance=guidance, policy=settings.policy)
+    return frame.eval().requires_grad_(False)
+
+
+def example_tensors(
+    loaded: LoadedParts, frame: FrameModule, settings: EngineSettings, shape: PlanShape
+) -> dict[str, Tensor]:
+    """Return every input of the frame's graph, of the right shape."""
+    guidance, device = settings.guidance, loaded.device
+    state = stream.initial_state(
+        shape.layout, settings.steps, shape.slots, guidance, loaded.latent, loaded.dtype, device
+    )
+    memory = state.tensors._replace(bank=tensorrt.stream_rings(shape, state).tensors)
+    _, length, width = loaded.encoder("").shape
+    words, growing = (length, width), settings.growing
+    inputs = example_inputs(frame.net, memory, shape.net_rows, words, growing=growing)  # type: ignore[arg-type]
+    if shape.in_place:
+        nothing = (0,) * shape.net_rows
+        placed = tensorrt.in_place_reading(inputs.reading, nothing, shape.slots)
+        inputs = inputs._replace(reading=placed)  # type: ignore[arg-type]
+    picture = torch.zeros(settings.height, settings.width, 3, dtype=torch.uint8, device=device)
+    return named_inputs(picture, inputs, memory, detailed=isinstance(frame.decode, DetailedDecoder))

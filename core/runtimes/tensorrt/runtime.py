@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,13 +20,14 @@ from torch import Tensor
 from core.algorithm import bank as banks
 from core.algorithm import stream
 from core.algorithm.bank import BankUpdate, Layout
-from core.algorithm.frame import DetailedDecoder, FrameModule, PictureEncoder, example_inputs, next_sources
+from core.algorithm.frame import next_sources
 from core.algorithm.net import Picture
 from core.algorithm.schedule import RowCoefficients
 from core.algorithm.stream import PendingPicture, SamplingParameters, Stages, Step, StreamState
-from core.errors import PlanError
+from core.errors import PlanError, PlanMemoryShort
 from core.models import loras
-from core.models.loading import LoadedParts, banked, load_parts
+from core.models.folder_files import one_line
+from core.models.loading import betas_schedule, device_of
 from core.models.resolved import Resolved
 from core.plans import BUILD
 from core.runtimes.copies import StagedInput, device_policy, uncaptured
@@ -34,9 +36,10 @@ from core.runtimes.model import Model
 from core.runtimes.tensorrt import build as building
 from core.runtimes.tensorrt import cache
 from core.runtimes.tensorrt import library as libraries
-from core.runtimes.tensorrt.graphs import IN_PLACE_SINCE, InPlaceReading, named_inputs
+from core.runtimes.tensorrt.beside import TextLayers, TextParts
 from core.runtimes.tensorrt.kernels import Kernels, kernels_file
 from core.runtimes.tensorrt.library import RTX, Library
+from core.runtimes.tensorrt.signature import IN_PLACE_SINCE, InPlaceReading
 from core.settings import EngineSettings, Policy
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     import tensorrt_rtx as rtx
 
 FRAME, MERGE = "frame.engine", "merge-{}.engine"  # the latter of a group of layers (core.algorithm.bank.merge_groups)
-_AFTER = ".after"
+_AFTER, _CROSS = ".after", "cross."
 _SCALARS = ("scale", "residual", "presence", "fresh", "strength", "threshold", "held", "at", "allowed")
 
 
@@ -53,31 +56,33 @@ def load(resolved: Resolved) -> Model:
     plan = resolved.tensorrt.plan
     if plan is None or plan.manifest is None:
         raise PlanError(f"there is no TensorRT engine for these settings; {BUILD}")
-    settings = resolved.settings
-    # the plan has weights of its own; these are for LoRAs
-    loaded = load_parts(resolved, nets_on=torch.device("cpu"))
-    library = libraries.named(plan.manifest.key.machine.library)
-    shape = plan_shape(loaded, settings, library.takes)
-    net = banked(loaded.unet, resolved)
-    for part in net.text_layers():
-        part.to(loaded.device)  # through these the text goes when it changes
-    machine = resolved.tensorrt.machine or plan.manifest.key.machine
-    built = []
-    for name in plan.manifest.files:
-        engine = building.deserialize(library, cache.read_file(plan, name))
-        built.append(LoadedPlan(library, engine, kernels_file(plan.folder, name, machine.place)))
-    constants = plan.manifest.constants
+    settings, manifest = resolved.settings, plan.manifest
+    device = device_of(settings.device)
+    library = libraries.named(manifest.key.machine.library)
+    shape = plan_shape(manifest.layout, settings, library.takes)
+    machine = resolved.tensorrt.machine or manifest.key.machine
+    with ThreadPoolExecutor(1, "engine") as pool:  # a large model's file is read and hashed for seconds
+        files = [pool.submit(cache.read_file, plan, name) for name in manifest.files]
+        parts = TextParts(resolved, device)
+        built = []
+        for name in manifest.files:
+            engine = building.deserialize(library, files.pop(0).result())  # let go of when it is loaded
+            built.append(LoadedPlan(library, engine, kernels_file(plan.folder, name, machine.place)))
+    shapes = _shapes(built[0].engine)
+    crossing = [name.removeprefix(_CROSS) for name in shapes if name.startswith(_CROSS)]
+    layers = TextLayers(crossing, parts.weights, parts.pooled, device)
     opened: weakref.WeakSet[TensorRtStep] = weakref.WeakSet()
 
     def put(values: Mapping[str, Tensor]) -> None:
-        loras.put(loaded.weights, values)
-        refitted = refit(values)
+        parts.weights.put(values)
+        layers.weights_changed(values)
+        in_plan = refit(values)
         for step in opened:
-            step.weights_changed(in_plan=refitted)
+            step.weights_changed(in_plan=in_plan)
 
     def refit(changed: Iterable[str]) -> bool:
         try:
-            return refitted(changed)
+            return _refit(built[0], manifest.constants, parts.weights, set(changed), device)
         except PlanError as error:
             if library.portable:
                 cache.set_unrefittable(plan)  # the next start builds one with the LoRAs in it
@@ -85,19 +90,42 @@ def load(resolved: Resolved) -> Model:
                 step.broken = f"the engine's weights could not be changed: {error}"
             raise
 
-    def refitted(changed: Iterable[str]) -> bool:
-        return _refit(built[0], constants, loaded.weights, set(changed), loaded.device)
-
-    refittable = plan.manifest.refittable
-    if settings.loras and refittable:
-        refit(loaded.originals)
+    if settings.loras and manifest.refittable:
+        refit(parts.originals)
 
     def open_stream(state: StreamState) -> Step:
-        step = TensorRtStep(built, shape, state, net.cross_attention, settings.policy)
+        try:
+            step = TensorRtStep(built, shape, state, layers, settings.policy)
+        except torch.OutOfMemoryError as error:
+            told = "there is too little memory on the GPU for the TensorRT engine"
+            remedy = "close what else uses it, choose a smaller size, or --runtime eager"
+            raise PlanMemoryShort(f"{told}; {remedy}") from error
+        except RuntimeError as error:  # of CUDA: what it does not capture, or a fault in the engine
+            raise PlanError(
+                f"the TensorRT engine cannot run on this GPU ({one_line(error)}); --runtime eager"
+            ) from error
         opened.add(step)
         return step
 
-    return Model.of_parts(resolved, loaded, open_stream, put if refittable else None)
+    return Model(
+        resolved,
+        open_stream,
+        parts.encoder,
+        betas_schedule(resolved.description),
+        shape.layout,
+        cast("tuple[int, int, int]", shapes["noise"][1:]),
+        getattr(torch, settings.dtype),
+        device,
+        weights=parts.weights,
+        originals=parts.originals,
+        put=put if manifest.refittable else None,
+    )
+
+
+def _shapes(engine: trt.ICudaEngine) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor that the engine is given or gives."""
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    return {name: tuple(engine.get_tensor_shape(name)) for name in names}
 
 
 def _refit(
@@ -111,14 +139,20 @@ def _refit(
 
     Weights are named as by core.models.loras.named_weights; the text encoder's are not in it.
     """
-    values: dict[str, Tensor] = {}
-    others: dict[str, Tensor] = {}
-    for constant, name in constants.items():
-        if (value := weights.get(plain := name.removesuffix(".T"))) is not None:
-            side = values if plain in changed else others
-            side[constant] = value.T if name.endswith(".T") else value
+
+    def maker(name: str) -> Callable[[], Tensor]:
+        plain = name.removesuffix(".T")
+        return lambda: weights[plain].T if name.endswith(".T") else weights[plain]
+
+    ours = {constant: name for constant, name in constants.items() if name.removesuffix(".T") in weights}
+    chosen = {constant for constant, name in ours.items() if name.removesuffix(".T") in changed}
+    values = loras.Values({constant: maker(ours[constant]) for constant in chosen})
     if values:
-        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+        others = loras.Values({constant: maker(name) for constant, name in ours.items() if constant not in chosen})
+        stream = 0
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # nothing of the engine may be under way on another stream
+            stream = torch.cuda.current_stream(device).cuda_stream
         building.refit(plan.library, plan.engine, values, stream, others)
     return bool(values)
 
@@ -142,40 +176,12 @@ class PlanShape:
     in_place: bool
 
 
-def plan_shape(loaded: LoadedParts, settings: EngineSettings, version: tuple[int, int]) -> PlanShape:
-    """Return the shape of those settings' plan, for TensorRT of that version."""
+def plan_shape(layout: Layout, settings: EngineSettings, version: tuple[int, int]) -> PlanShape:
+    """Return the shape of those settings' plan, for TensorRT of that version; layout: of the bank, empty without."""
     fifo = settings.policy is Policy.FIFO
     rows = len(stream.net_rows(settings.guidance, settings.steps))
-    in_place = fifo and bool(loaded.layout) and version >= IN_PLACE_SINCE and not settings.growing
-    return PlanShape(loaded.layout, rows, settings.ring_slots, in_place)
-
-
-def frame_module(loaded: LoadedParts, resolved: Resolved) -> FrameModule:
-    """Return the whole frame as one module, which takes the parts over. Raises ModelError."""
-    settings = resolved.settings
-    parts = PictureEncoder(loaded.vae), banked(loaded.unet, resolved), loaded.decode
-    guidance, prediction = settings.guidance, loaded.schedule.prediction
-    frame = FrameModule(*parts, prediction=prediction, guidance=guidance, policy=settings.policy)
-    return frame.eval().requires_grad_(False)
-
-
-def example_tensors(
-    loaded: LoadedParts, frame: FrameModule, settings: EngineSettings, shape: PlanShape
-) -> dict[str, Tensor]:
-    """Return every input of the frame's graph, of the right shape."""
-    guidance, device = settings.guidance, loaded.device
-    state = stream.initial_state(
-        shape.layout, settings.steps, shape.slots, guidance, loaded.latent, loaded.dtype, device
-    )
-    memory = state.tensors._replace(bank=stream_rings(shape, state).tensors)
-    _, length, width = loaded.encoder("").shape
-    words, growing = (length, width), settings.growing
-    inputs = example_inputs(frame.net, memory, shape.net_rows, words, growing=growing)  # type: ignore[arg-type]
-    if shape.in_place:
-        nothing = (0,) * shape.net_rows
-        inputs = inputs._replace(reading=in_place_reading(inputs.reading, nothing, shape.slots))  # type: ignore[arg-type]
-    picture = torch.zeros(settings.height, settings.width, 3, dtype=torch.uint8, device=device)
-    return named_inputs(picture, inputs, memory, detailed=isinstance(frame.decode, DetailedDecoder))
+    in_place = fifo and bool(layout) and version >= IN_PLACE_SINCE and not settings.growing
+    return PlanShape(layout, rows, settings.ring_slots, in_place)
 
 
 @dataclass(frozen=True)
@@ -244,8 +250,7 @@ class PlanExecution:
         else:
             context = cast("trt.IExecutionContext | None", self._kernels.context(graphs=graphs))
         if context is None:
-            why = building.reason(self._library)
-            raise PlanError(f"TensorRT cannot run the engine ({why}); choose a smaller size, or --runtime eager")
+            raise building.no_context(self._library)
         for name, tensor in self.tensors.items():
             if not context.set_tensor_address(name, tensor.data_ptr()):
                 raise PlanError(f"TensorRT does not take the address of {name}; vcam engines build")
@@ -438,7 +443,7 @@ def _device_inputs(
         if "text" in tensors:  # few UNets take it elsewhere too
             tensors["text"].copy_(text)
         for layer, value in cross_attention(text).items():
-            tensors[f"cross.{layer}"].copy_(value)
+            tensors[f"{_CROSS}{layer}"].copy_(value)
 
     return DeviceInputs(
         rows, tensors["noise"], {name: tensors[name] for name in _SCALARS if name in tensors}, write_text

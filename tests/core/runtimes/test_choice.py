@@ -145,7 +145,7 @@ def _kept_plan(machine: _Machine, wanted: EngineSettings) -> None:
     files = [file for part in parts for file in sorted(part.glob("*.safetensors"))]
     weights = cache.fingerprint(fingerprint(description), files)
     key = PlanKey.of(machine._machine("cpu"), weights, wanted)
-    plan = cache.keep(key, "tiny", {tensorrt.FRAME: b"a plan"}, {}, 1.0)
+    plan = cache.keep(key, "tiny", {tensorrt.FRAME: b"a plan"}, {}, 1.0, layout={})
     cache.set_verdict(plan, Verdict.VERIFIED, "60 dB")
     machine.asked.clear()
 

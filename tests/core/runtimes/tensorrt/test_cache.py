@@ -32,7 +32,8 @@ def key(**changes: object) -> PlanKey:
 
 
 def keep(cache: Path, wanted: PlanKey, data: bytes = b"an engine") -> CachedPlan:
-    return engines.keep(wanted, "sd15", {"frame.engine": data}, {"val_1": "unet.conv_in.weight"}, 61.04, cache)
+    constants, layout = {"val_1": "unet.conv_in.weight"}, {"mid_block.attn1.key": (64, 16)}
+    return engines.keep(wanted, "sd15", {"frame.engine": data}, constants, 61.04, cache, layout=layout)
 
 
 def test_what_was_kept_is_found_by_its_key_alone(tmp_path: Path) -> None:

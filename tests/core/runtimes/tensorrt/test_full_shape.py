@@ -24,7 +24,7 @@ from core.models.description import ModelDescription
 from core.models.loading import LoadedParts
 from core.models.resolved import Resolved
 from core.runtimes.parts import ModelParts, PartsStep
-from core.runtimes.tensorrt import graphs
+from core.runtimes.tensorrt import graphs, make_plan
 from core.runtimes.tensorrt import runtime as tensorrt
 from core.runtimes.tensorrt.library import FULL
 from core.settings import EngineSettings, Guidance, Policy
@@ -40,9 +40,9 @@ def test_a_frame_of_full_sd15_shape_with_weights_over_2_gb_equals_eager(
     monkeypatch.setitem(sys.modules, "tensorrt", trt_stand_in.module())
     wanted = EngineSettings(width=128, height=128, steps=1, policy=Policy.FIFO, device="cpu", dtype="float32")
     loaded, description = full_shape(), ModelDescription("sd15", tmp_path)
-    shape = tensorrt.plan_shape(loaded, wanted, (10, 16))
-    frame = tensorrt.frame_module(loaded, Resolved(description, wanted))
-    example = tensorrt.example_tensors(loaded, frame, wanted, shape)
+    shape = tensorrt.plan_shape(loaded.layout, wanted, (10, 16))
+    frame = make_plan.frame_module(loaded, Resolved(description, wanted))
+    example = make_plan.example_tensors(loaded, frame, wanted, shape)
     state = stream.initial_state(loaded.layout, 1, 1, Guidance.NONE, loaded.latent, torch.float32, loaded.device)
     sampling = full_sampling(loaded)
     views = list(np.random.default_rng(0).integers(0, 256, (12, 128, 128, 3), dtype=np.uint8))

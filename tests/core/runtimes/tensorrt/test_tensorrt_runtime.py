@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -395,7 +396,7 @@ def test_an_engine_is_built_for_memory_of_ours_and_gets_it(folder: Path, tmp_pat
     _, plan = built(folder)
     engine: Any = building.deserialize(RTX, engines.read_file(plan, tensorrt.FRAME))
     assert engine.create_execution_context() is None
-    assert building.reason(RTX) == trt_stand_in.NEEDS_OURS
+    assert trt_stand_in.NEEDS_OURS in str(building.no_context(RTX))
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(trt_stand_in.ExecutionContextAllocationStrategy.USER_MANAGED)
     with pytest.raises(trt_stand_in.BrokenRule, match="was given no memory"):
@@ -517,6 +518,97 @@ def test_a_second_start_does_nothing_that_the_first_has_done(
     assert film(engine, 1)[0].std() > 1
     assert read == [tensorrt.FRAME]
     assert trt_stand_in.IRuntimeCache.compiled == compiled
+
+
+_SECOND_START = """
+import json, sys
+import numpy as np
+from core.engine import Engine
+from core.runtimes.tensorrt import readiness
+from core.settings import EngineSettings, Look, Policy, Runtime
+from tests.support import trt_stand_in
+
+sys.modules["tensorrt"], sys.modules["tensorrt_rtx"] = trt_stand_in.module("10.16.1.11"), None
+readiness.DEVICES = ("cuda", "cpu")
+own = json.loads(sys.argv[1])
+engine = Engine(EngineSettings(**own | {"policy": Policy(own["policy"]), "runtime": Runtime.AUTO}), Look("ink person"))
+picture = np.full((own["height"], own["width"], 3), 100, np.uint8)
+while engine.translate(picture) is None:
+    pass
+print(json.dumps([engine.settings.runtime, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+def test_a_second_start_imports_neither_diffusers_nor_transformers(folder: Path) -> None:
+    """They take longer than all the rest of it."""
+    wanted, _ = built(folder)
+    given = {name: getattr(wanted, name) for name in ("model", "width", "height", "steps", "device", "dtype", "policy")}
+    command = [sys.executable, "-c", _SECOND_START, json.dumps(given)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[4])
+    assert done.returncode == 0, done.stderr
+    runtime, imported = json.loads(done.stdout)
+    assert runtime == "tensorrt"
+    assert "torch" in imported
+    assert not {"diffusers", "transformers", "scipy", "sympy"} & set(imported)
+
+
+@pytest.mark.parametrize("fault", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), None])
+def test_an_engine_for_which_there_is_no_memory_now_is_not_found_wrong(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception | None
+) -> None:
+    """Another runtime runs; the engine is compared when there is memory for it. fault: PyTorch's, or the library's."""
+    wanted, plan = built(folder)
+    unverified = engines.set_verdict(plan, Verdict.UNVERIFIED, "")
+
+    def full(self: object, *_: object) -> None:
+        if fault is not None:
+            raise fault
+        building._log(trt_stand_in.ILogger).errors.append("Error Code 1: Cuda Runtime (out of memory)")
+        raise building.no_context(FULL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tensorrt.PlanExecution, "__init__", full)
+        engine = Engine(wanted, Look())
+        assert engine.settings.runtime is not Runtime.TENSORRT
+        assert "memory" in engine.trouble
+        with pytest.raises(errors.PlanMemoryShort):
+            verify_plan(unverified, for_plan(wanted), silent)
+    found = for_plan(wanted).tensorrt.plan
+    assert found is not None
+    assert found.verdict is Verdict.UNVERIFIED
+    assert verify_plan(found, for_plan(wanted), silent).verdict is Verdict.VERIFIED
+
+
+def test_what_eager_took_is_given_back_before_the_engine_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT takes its memory from the GPU itself, not from what PyTorch holds for later."""
+    wanted, plan = built(folder)
+    done: list[str] = []
+    film = verify.film
+
+    def seen(resolved: Any, *given: Any) -> Any:
+        done.append(str(resolved.runtime))
+        return film(resolved, *given)
+
+    monkeypatch.setattr(verify, "film", seen)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("given back"))
+    verify_plan(plan, for_plan(wanted), silent)
+    assert done == ["given back", "eager", "given back", "tensorrt", "given back"]
+
+
+def test_a_gpu_that_cannot_run_the_engine_leaves_it_to_another_runtime(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, _ = built(folder)
+
+    def broken(self: object) -> bool:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(tensorrt.PlanExecution, "capturable", broken)
+    engine = Engine(wanted, Look())
+    assert engine.settings.runtime is not Runtime.TENSORRT
+    assert engine.trouble.startswith("the TensorRT engine cannot run on this GPU (CUDA error: operation not permitted")
 
 
 @pytest.mark.parametrize("version", ["1.7.1.116"])
