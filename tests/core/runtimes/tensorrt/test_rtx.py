@@ -69,6 +69,7 @@ def test_the_included_model_is_built_for_turing_and_ada(included: Path, card: st
     network, engine = parsed(included), built(included, card)
     in_half_precision(network, engine)
     assert len(network.of_kind("KV_CACHE_UPDATE")) == 2 * ATTENTIONS["embedded"]
+    assert not network.on_host, "inputs lie on the GPU, where the runtime has its tensors"
     attention = [layer for layer in engine.layers if "mha" in layer.name]
     assert len(attention) >= 2 * ATTENTIONS["embedded"] or card == "7.5", "attention is not computed in one kernel"
     assert not [layer for layer in engine.layers if layer.kind == "reformat"]
@@ -82,20 +83,21 @@ def plainly(value: object) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-# each form of the bank with each number of steps; sizes, guidance and slots spread over them
+# each form of the bank with each number of steps; sizes, guidance and slots spread over them. Those that are not slow
+# have each value of each setting once
 EVERY_SETTING = [
     (RTX, Policy.FIFO, 1, (256, 256), Guidance.NONE, 1),
     (RTX, Policy.FIFO, 2, (768, 768), Guidance.FULL, 2),
     (RTX, Policy.FIFO, 4, (384, 256), Guidance.ONETIME_NEGATIVE, 1),
-    (BESIDE, Policy.FIFO, 1, (512, 512), Guidance.SELF_NEGATIVE, 2),
+    pytest.param(BESIDE, Policy.FIFO, 1, (512, 512), Guidance.SELF_NEGATIVE, 2, marks=pytest.mark.slow),
     (BESIDE, Policy.FIFO, 2, (384, 384), Guidance.NONE, 1),
-    (BESIDE, Policy.FIFO, 4, (256, 256), Guidance.FULL, 2),
-    (RTX, Policy.MERGE, 1, (768, 768), Guidance.ONETIME_NEGATIVE, 1),
+    pytest.param(BESIDE, Policy.FIFO, 4, (256, 256), Guidance.FULL, 2, marks=pytest.mark.slow),
+    pytest.param(RTX, Policy.MERGE, 1, (768, 768), Guidance.ONETIME_NEGATIVE, 1, marks=pytest.mark.slow),
     (RTX, Policy.MERGE, 2, (384, 256), Guidance.SELF_NEGATIVE, 1),
     (RTX, Policy.MERGE, 4, (512, 512), Guidance.NONE, 1),
     (RTX, Policy.OFF, 1, (384, 384), Guidance.FULL, 1),
-    (RTX, Policy.OFF, 2, (512, 512), Guidance.ONETIME_NEGATIVE, 1),
-    (RTX, Policy.OFF, 4, (768, 768), Guidance.SELF_NEGATIVE, 1),
+    pytest.param(RTX, Policy.OFF, 2, (512, 512), Guidance.ONETIME_NEGATIVE, 1, marks=pytest.mark.slow),
+    pytest.param(RTX, Policy.OFF, 4, (768, 768), Guidance.SELF_NEGATIVE, 1, marks=pytest.mark.slow),
 ]
 
 
@@ -113,6 +115,16 @@ def test_every_setting_is_built_for_turing(
     width, height = size
     changes = {"policy": policy, "steps": steps, "width": width, "height": height, "guidance": guidance, "slots": slots}
     builds_for_turing(tiny, tmp_path, changes, form)
+
+
+def test_what_is_asked_for_in_float32_is_computed_in_float32(tiny: Path, tmp_path: Path) -> None:
+    settings = EngineSettings(str(tiny), 64, 64, 1, Policy.FIFO, dtype="float32")
+    graph = exported(settings, "8.9", tmp_path)["frame.engine"]
+    network, engine = parsed(graph), built(graph, "8.9", torch.float32)
+    assert {kind for layer in network.of_kind(*PRODUCTS) for kind in layer.types} == {"FLOAT"}
+    assert not [layer for layer in network.layers if layer.types & {"HALF", "BF16"}]
+    assert [layer for layer in engine.layers if "Float" in layer.types]
+    assert not [layer for layer in engine.layers if layer.types & {"Half", "BFloat16", "BF16"}]
 
 
 def test_a_set_of_loras_gets_an_engine_and_a_key_of_its_own(
