@@ -563,7 +563,7 @@ def test_an_engine_for_which_there_is_no_memory_now_is_not_found_wrong(
     def full(self: object, *_: object) -> None:
         if fault is not None:
             raise fault
-        building._log(trt_stand_in.ILogger).errors.append("Error Code 1: Cuda Runtime (out of memory)")
+        building._log(FULL.bindings().ILogger).errors.append("Error Code 1: Cuda Runtime (out of memory)")
         raise building.no_context(FULL)
 
     with monkeypatch.context() as patch:
