@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -59,8 +60,17 @@ def stamps(folder: Path) -> Stamps:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.lower().endswith(".toml") and not entry.name.startswith("."):
-                    stat = entry.stat()
-                    found[Path(entry.path)] = stat.st_mtime_ns, stat.st_size, stat.st_ino
+                    with contextlib.suppress(OSError):  # gone meanwhile: a file costs itself, not the others
+                        stat = _stat(entry)
+                        found[Path(entry.path)] = stat.st_mtime_ns, stat.st_size, stat.st_ino
     except OSError:
         return {}
     return found
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result:
+    """Return what is known of a file; of a link to nothing, what is known of the link."""
+    try:
+        return entry.stat()
+    except OSError:
+        return entry.stat(follow_symlinks=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ def test_nonsense_is_told_once_and_changes_nothing_shown(tmp_path: Path, run: Sw
     (run.folder / "deep.toml").write_text("a" + ".a" * 30_000 + " = 1")
     assert watched.looks(6) == [Reload()]
     assert sorted(text.partition(":")[0] for text in watched.said) == ["deep.toml", "p0.toml"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="who may make links there is another question")
+def test_a_link_to_nothing_is_told_and_hides_no_other_file_from_the_watch(tmp_path: Path, run: SwitchedDaemon) -> None:
+    watched = Watched(run.folder, run)
+    (run.folder / "lost.toml").symlink_to("nowhere.toml")
+    assert watched.looks() == [Reload()]
+    assert [text.partition(":")[0] for text in watched.said] == ["lost.toml"]
+    write_profile(run.folder, "p0", seed=30)
+    assert watched.looks() == [UseProfile("p0")]
 
 
 def test_a_file_that_is_being_written_is_left_until_it_stands_still(tmp_path: Path, run: SwitchedDaemon) -> None:
