@@ -88,7 +88,8 @@ def write_session(folder: Path, door: str | int, port: int | None, token: str) -
 
 def session(folder: Path | None = None) -> Session:
     """Return how the running camera is reached. Raises ClientError if none runs."""
-    path = (folder or state_folder()) / SESSION_FILE
+    folder = folder or state_folder()
+    path = folder / SESSION_FILE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         door = data["door"]
@@ -96,7 +97,7 @@ def session(folder: Path | None = None) -> Session:
             raise TypeError("its door is no path and no port")
         return Session(door, str(data["token"]))
     except FileNotFoundError:
-        raise ClientError(_NOBODY) from None
+        raise ClientError(_nobody(folder, path)) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ClientError(f"{path} cannot be read ({error}); run vcam again") from error
 
@@ -188,8 +189,13 @@ class _DoorConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def ask(at: Session, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the running camera's answer. Raises ClientError with its words where it refuses, or does not answer."""
+def ask(
+    at: Session, method: str, path: str, body: dict[str, Any] | None = None, folder: Path | None = None
+) -> dict[str, Any]:
+    """Return the running camera's answer. Raises ClientError with its words where it refuses, or does not answer.
+
+    folder: its state folder, the usual one if None.
+    """
     connection = _DoorConnection(at.door, ANSWER_S)
     try:
         headers = {"Authorization": f"Bearer {at.token}", "Content-Type": "application/json"}
@@ -198,7 +204,7 @@ def ask(at: Session, method: str, path: str, body: dict[str, Any] | None = None)
         answer = connection.getresponse()
         data = json.loads(answer.read())
     except (ConnectionRefusedError, FileNotFoundError):
-        raise ClientError(_NOBODY) from None
+        raise ClientError(_nobody(state_folder() if folder is None else folder, at.door)) from None
     except TimeoutError:
         raise ClientError("the daemon does not answer; end it (Ctrl-C in its window) and start it again") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -213,4 +219,34 @@ def ask(at: Session, method: str, path: str, body: dict[str, Any] | None = None)
 
 
 def _ask(method: str, path: str, body: dict[str, Any] | None, folder: Path | None) -> dict[str, Any]:
-    return ask(session(folder), method, path, body)
+    return ask(session(folder), method, path, body, folder)
+
+
+def _nobody(folder: Path, missing: object) -> str:
+    """Return what to say where nobody answers; missing: the way in that is not there."""
+    pid = _holder(folder / LOCK_FILE)
+    if not pid:
+        return _NOBODY
+    return (
+        f"StreamV2V Camera runs (pid {pid}), but {missing} is not there: it is starting or ending, or somebody has "
+        f"deleted that; try again, or end it (Ctrl-C in its window, or kill {pid}) and start it again"
+    )
+
+
+def _holder(path: Path) -> str:
+    """Return the process that holds the lock of a running camera; "" if none does, or it cannot be told."""
+    if sys.platform == "win32":
+        return ""
+    import fcntl
+
+    try:
+        with open(path, "rb") as file:
+            pid = file.read(20).decode("ascii").strip()
+            os.kill(int(pid), 0)  # first: to try the lock could be in the way of a camera that is being started
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return pid
+    except (OSError, ValueError, OverflowError):
+        pass
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from vcam import client
 from vcam.commands import Status
+from vcam.daemon.instance_lock import only_one
 from vcam.errors import ClientError
 
 
@@ -47,3 +49,24 @@ def test_the_status_says_on_whose_hardware_onnx_runtime_runs() -> None:
 def test_the_status_says_how_often_the_bank_was_made_anew() -> None:
     assert "bank made anew: 2" in client.status_text(Status(refreshes=2))
     assert "made anew" not in client.status_text(Status())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="who holds a lock is not told there")
+@pytest.mark.parametrize("gone", ["session", "door"])
+def test_a_camera_that_runs_without_its_way_in_is_not_denied(tmp_path: Path, gone: str) -> None:
+    """A tidying program may delete a socket; `vcam run` then says "runs already", and `vcam stop` must not deny it."""
+    nobody, missing = "no StreamV2V Camera is running", tmp_path / client.SESSION_FILE
+    with only_one(tmp_path):
+        if gone == "door":
+            missing = tmp_path / "control.sock"
+            client.write_session(tmp_path, str(missing), None, "token")
+        with pytest.raises(ClientError, match=rf"runs \(pid {os.getpid()}\), but {missing} is not there: .* kill "):
+            client.status(tmp_path)
+    with pytest.raises(ClientError, match=nobody):
+        client.status(tmp_path)
+    (tmp_path / client.LOCK_FILE).write_text(str(os.getpid()))  # of a camera that was killed; another has its number
+    with pytest.raises(ClientError, match=nobody):
+        client.status(tmp_path)
+    (tmp_path / client.LOCK_FILE).write_text("9" * 19)
+    with pytest.raises(ClientError, match=nobody):
+        client.status(tmp_path)
