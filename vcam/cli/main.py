@@ -17,6 +17,7 @@ _READER_GONE = 141  # 128 + SIGPIPE
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status: 0; 1 after one line on stderr; 2 for wrong usage; 130 for Ctrl-C."""
+    _open_what_was_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a console that cannot show a name still shows the rest
@@ -31,6 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _READER_GONE
     finally:
         keep_streams_open()
+
+
+def _open_what_was_closed() -> None:
+    """Have nothing in the place of streams that were closed for us (`vcam status >&-`, some launchers).
+
+    Else the next file that is opened has their number, and what a library writes to 2 would be within a film.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  open to the end
 
 
 def _run_verb(argv: Sequence[str] | None) -> int:

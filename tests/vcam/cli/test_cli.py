@@ -729,3 +729,16 @@ def test_who_calls_it_within_a_program_hears_all_messages() -> None:
     finally:
         for logger, level in zip(own, levels, strict=True):
             logger.setLevel(level)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell that closes streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_fault_and_leave_their_numbers_to_no_file(tmp_path: Path, closed: str) -> None:
+    code = (
+        "import os, sys; from vcam.cli.main import main; status = main(['profiles']); "
+        f"os.write(os.open({str(tmp_path / 'said')!r}, os.O_CREAT | os.O_RDWR), b'x'); "
+        "sys.exit(status or any(os.path.samestat(os.fstat(n), os.stat(sys.argv[1])) for n in (0, 1, 2)))"
+    )
+    (tmp_path / "said").touch()
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code, str(tmp_path / "said")]
+    assert subprocess.run(command, capture_output=True, timeout=PATIENCE_S).returncode == 0
