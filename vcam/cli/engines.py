@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from core.settings import EngineSettings, names
 from vcam import client
 from vcam.cli.arguments import profile_of
+from vcam.cli.output import counted
 from vcam.errors import VcamError
 from vcam.settings.config import load_config
 from vcam.settings.engine_options import EngineOptions
@@ -67,7 +68,8 @@ def _line(plan: CachedPlan) -> str:
     bank = told["policy"] + (f" {told['slots']}" if told["policy"] == "fifo" else "")
     words = [
         f"{told['engine']}  {told['state']}",
-        f"{told['model']} {told['width']}x{told['height']}, {told['steps']} steps, bank {bank}, {told['dtype']}",
+        f"{told['model']} {told['width']}x{told['height']}, {counted(told['steps'], 'step')}, "
+        f"bank {bank}, {told['dtype']}",
         f"{told['library']} {told['tensorrt']}, for {told['target']}",
         f"{plan.size / 2**20:.0f} MiB",
         *(["with LoRAs in it"] if plan.manifest.key.loras else []),
@@ -162,7 +164,7 @@ def _clean(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     sizes = {plan.folder: plan.size for plan in engines.listing(machine)}
     gone = engines.clean(machine, everything=args.all)
     freed = sum(sizes[plan.folder] for plan in gone)
-    text = f"{len(gone)} engines removed, {freed / 2**20:.0f} MiB freed"
+    text = f"{counted(len(gone), 'engine')} removed, {freed / 2**20:.0f} MiB freed"
     if why and not args.all and len(sizes):
         text += f"; {len(sizes)} kept, because TensorRT cannot be used here ({why}); --all removes them"
     return {"removed": [plan.folder.name for plan in gone], "freed_bytes": freed}, text, 0

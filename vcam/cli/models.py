@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from vcam.cli.output import print_note
+from vcam.cli.output import counted, print_note
 from vcam.errors import VcamError
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def _listed() -> tuple[dict[str, Any], str]:
         size = None if entry is None else bytes_here(entry)
         found.append({**asdict(one), "folder": str(one.folder), "here": here, "bytes_here": size})
         rows.append(
-            f"{one.name}: {one.width}x{one.height}, {one.steps} steps, bank {one.policy}; licence: {one.licence}"
-            + (f"\n  styles: {', '.join(one.styles)}" if one.styles else "")
+            f"{one.name}: {one.width}x{one.height}, {counted(one.steps, 'step')}, bank {one.policy}; "
+            f"licence: {one.licence}" + (f"\n  styles: {', '.join(one.styles)}" if one.styles else "")
         )
         if entry is not None:
             begun = f", {in_gb(size)} of it are here" if size else ""

@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from vcam.cli.output import print_note, print_result
+from vcam.cli.output import counted, print_note, print_result
 from vcam.errors import OptionError, RemoteError
 
 FOLDER = "serve"  # of the state folder: certificate, clients
@@ -126,12 +126,12 @@ def _run(args: Namespace) -> int:
         threads,
         1.0 if usual.device.startswith("cuda") else 0.0,
     )
-    print_note("starting Ray, and an engine in each replica; this takes a minute")
-    front = start(options)
+    front = start(options, lambda: print_note("starting Ray, and an engine in each replica; this takes a minute"))
     try:
         where = f"wss://{'[' + args.host + ']' if ':' in args.host else args.host}:{front.port}"
         print_note(
-            f"serving {', '.join(models)} at {where}: {args.streams} cameras a replica, {args.replicas} replicas"
+            f"serving {', '.join(models)} at {where}: {counted(args.streams, 'camera')} a replica, "
+            f"{counted(args.replicas, 'replica')}"
         )
         wait_until_told()
     finally:

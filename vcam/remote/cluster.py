@@ -144,8 +144,11 @@ def no_room(offer: Offer, copies: int) -> str:
     return ""
 
 
-def start(options: ServeOptions) -> Front:
-    """Start Ray, unless one runs, and the server on it; return its front when it takes cameras. Raises RemoteError."""
+def start(options: ServeOptions, begins: Callable[[], None] = lambda: None) -> Front:
+    """Start Ray, unless one runs, and the server on it; return its front when it takes cameras. Raises RemoteError.
+
+    begins: called once Ray is known to be installed, before the minute that all of it takes.
+    """
     # nothing of a user's is told to anybody, and no page that runs code is opened
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", START_S)
@@ -159,6 +162,7 @@ def start(options: ServeOptions) -> Front:
     except ImportError as error:
         raise RemoteError(f"vcam serve needs Ray Serve, which cannot be loaded ({error}): {INSTALL}") from error
 
+    begins()
     have_many_files()
     front = Front(options.host, options.port, options.certificate)  # a port that is taken is told before Ray starts
     try:

@@ -8,6 +8,7 @@ import io
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ def test_without_the_extra_serve_says_what_to_install(
     _, told = said(capsys, "serve", status=1)
     assert "vcam serve needs Ray Serve, which cannot be loaded" in told
     assert 'pip install "streamv2v-camera[serve]"' in told
+    assert "starting Ray" not in told
 
 
 def test_serve_offers_what_it_was_started_with_alone(
@@ -126,7 +128,7 @@ def test_serve_offers_what_it_was_started_with_alone(
 ) -> None:
     started: list[cluster.ServeOptions] = []
 
-    def start(options: cluster.ServeOptions) -> Namespace:
+    def start(options: cluster.ServeOptions, begins: Callable[[], None]) -> Namespace:
         started.append(options)
         return Namespace(port=options.port)
 

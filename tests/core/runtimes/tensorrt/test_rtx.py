@@ -247,7 +247,7 @@ def test_vcam_engines_builds_for_another_machines_card(
     assert main(["engines", "list"]) == 0
     listed = capsys.readouterr().out
     assert f"{told['engine']}  elsewhere, " in listed
-    assert "tiny 64x64, 1 steps, bank off, float16, TensorRT for RTX 1." in listed
+    assert "tiny 64x64, 1 step, bank off, float16, TensorRT for RTX 1." in listed
     assert "for sm89" in listed
     assert main(["engines", "build", *options[:-1], "RX 7900"]) == 1
     assert "'RX 7900' is no card that TensorRT for RTX is made for; use portable, rtx4090" in capsys.readouterr().err

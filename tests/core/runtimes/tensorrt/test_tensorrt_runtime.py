@@ -359,7 +359,7 @@ def test_vcam_engines_builds_verifies_and_lists(folder: Path, capsys: pytest.Cap
         assert (told["state"], told["width"], told["problem"]) == ("verified", 64, "")
         assert "dB from eager" in told["compared"]
     assert main(["engines", "list"]) == 0
-    assert "tiny 64x64, 1 steps, bank off, float32, TensorRT 10.16.1.11, for cpu" in capsys.readouterr().out
+    assert "tiny 64x64, 1 step, bank off, float32, TensorRT 10.16.1.11, for cpu" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- TensorRT for RTX, where it differs
