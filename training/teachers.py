@@ -15,6 +15,8 @@ from training.data import Mask, Picture, Random, blur, f32
 
 Array: TypeAlias = NDArray[Any]
 PIXEL = 4  # pixels of a picture in one of pixel art
+HOLLOW = 0.05  # of a picture's shorter side: an eye of a face close by is no larger
+NEAR = 0.02  # of it: where a contour would lie about an eye
 FACETS = 7  # ways in which a face of low poly may slope
 
 
@@ -153,6 +155,30 @@ def features(a: Analysis) -> Mask:
     return f32(0.6 * (light - blur(light, 1.2)) + 0.7 * (blur(light, 0.8) - blur(light, 3.0)))
 
 
+def hollows(a: Analysis) -> Mask:
+    """How much darker a small place is than what is about it, 0..1: eyes, nostrils, lips, folds."""
+    light = blur(grey(a.picture), 0.6)
+    size = 2 * round(HOLLOW * min(light.shape) / 2) + 1
+    about = cv2.morphologyEx(light, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
+    about = blur(about, size / 4)
+    return clip((about - light) / (about + 0.08))
+
+
+def apart(hollow: Mask) -> Mask:
+    """1 where no hollow is near, 0 beside them: where a contour may be bold and takes nothing from an eye."""
+    return clip(1 - 8 * blur(hollow, NEAR * min(hollow.shape)))
+
+
+def rims(light: Mask, thickness: float = 1.0) -> Mask:
+    """The lighter side of each contour: 1 on it, 0 elsewhere."""
+    return lines(1 - light, thickness, 10.0, 0.012)
+
+
+def sunk(picture: Picture, hollow: Mask, depth: float, ink: tuple[float, float, float]) -> Picture:
+    """Draw the hollows into a picture, with an ink that is darker than it."""
+    return f32(picture + (f32(ink) - picture) * clip(depth * hollow)[..., None])
+
+
 def clay(a: Analysis, thickness: float) -> Picture:
     away, rounded = contours(a), evened(a.flat)
     light = grey(rounded)
@@ -225,12 +251,14 @@ def anime(a: Analysis, thickness: float) -> Picture:
 
 
 def neon(a: Analysis, thickness: float) -> Picture:
-    edge = edges(grey(a.flat), 0.8 * thickness, 5.0)
+    flat, hollow = grey(a.flat), hollows(a)
+    # tubes on the lighter side of contours only, and none about the eyes
+    edge = edges(flat, 0.8 * thickness, 5.0) * smoothstep(flat - blur(flat, 2.5), -0.02, 0.02) * apart(hollow)
     hue = ramp(smoothstep(blur(a.light, 3.0), 0.15, 0.85), [(0.2, 0.3, 1.0), (1.0, 0.1, 0.85), (0.1, 0.95, 1.0)])
     core = 0.65 * edge[..., None] * hue
-    glow = blur(core, 3.0) * 0.6 + blur(core, 8.0) * 0.5
-    lit = clip(1.1 * (a.light - 0.1) + 4 * features(a))[..., None]  # what the tubes light
-    return clip(lit * (0.2 + 0.36 * hue) + glow + core * 0.9 + (edge**3)[..., None] * 0.25)
+    glow = blur(core, 3.0) * 0.8 + blur(core, 8.0) * 0.8
+    lit = clip(1.1 * (a.light - 0.08))[..., None] * (0.16 + 0.5 * hue)  # what the tubes light
+    return clip(sunk(clip(lit + glow + core * 1.4 + (edge**2)[..., None] * 0.4), hollow, 1.3, (0.0, 0.0, 0.02)))
 
 
 def ink(a: Analysis, thickness: float) -> Picture:
@@ -287,21 +315,14 @@ def low_poly(a: Analysis, thickness: float) -> Picture:
 
 
 def pop_art(a: Analysis, thickness: float) -> Picture:
-    light = smoothstep(grey(a.soft) + 1.4 * features(a), 0.05, 0.95)
-    tone = steps(light, 4, 8.0)
+    hollow, dark = hollows(a), (0.07, 0.04, 0.27)
+    light = smoothstep(grey(a.flat), 0.0, 1.0)
     fill = ramp(
-        tone,
-        [
-            (0.07, 0.05, 0.35),
-            (0.35, 0.05, 0.55),
-            (0.95, 0.12, 0.48),
-            (1.0, 0.55, 0.1),
-            (1.0, 0.88, 0.15),
-            (0.98, 0.97, 0.75),
-        ],
+        0.7 * steps(light, 4, 5.0) + 0.3 * light,
+        [dark, (0.35, 0.05, 0.55), (0.95, 0.12, 0.48), (1.0, 0.5, 0.35), (1.0, 0.82, 0.38), (1.0, 0.97, 0.8)],
     )
-    line = lines(a.light, 0.85 * thickness, 16.0)[..., None]
-    return clip(fill * (1 - line))
+    line = 0.6 * lines(a.light, 0.85 * thickness, 10.0, 0.016) * apart(hollow)
+    return clip(sunk(sunk(fill, line, 1.0, dark), hollow, 1.5, dark))
 
 
 def pixel_art(a: Analysis, thickness: float) -> Picture:
@@ -348,9 +369,11 @@ def van_gogh(a: Analysis, thickness: float) -> Picture:
 
 
 def blueprint(a: Analysis, thickness: float) -> Picture:
-    line = np.maximum(0.6 * edges(a.light, 0.8 * thickness, 2.5), lines(1 - a.light, 0.7 * thickness))
-    tone = 0.04 + 0.46 * a.light + 2.2 * features(a)
-    return ramp(clip(tone) + 0.55 * line, [(0.02, 0.10, 0.36), (0.13, 0.33, 0.70), (0.96, 0.98, 1.0)])
+    hollow, navy = hollows(a), (0.01, 0.07, 0.30)
+    # white on the lighter side of contours only, and none about the eyes: what is dark in a face stays darker than skin
+    line = np.tanh(1.5 * rims(a.light, 0.9 * thickness) * apart(hollow))
+    drawn = ramp(0.04 + 0.58 * a.light + 0.65 * line, [navy, (0.15, 0.37, 0.76), (0.96, 0.98, 1.0)])
+    return clip(sunk(drawn, hollow, 1.3, navy))
 
 
 def thermal(a: Analysis, thickness: float) -> Picture:
@@ -361,13 +384,17 @@ def thermal(a: Analysis, thickness: float) -> Picture:
 
 
 def cyberpunk(a: Analysis, thickness: float) -> Picture:
+    hollow, around = hollows(a), blur(a.light, 3.0)
+    # the hue is of a place, the brightness of a pixel
     tone = ramp(
-        smoothstep(a.light + 0.9 * features(a), 0.1, 1.15),
+        smoothstep(around, 0.1, 1.15),
         [(0.04, 0.0, 0.14), (0.0, 0.28, 0.45), (0.75, 0.12, 0.6), (1.0, 0.55, 0.8), (0.85, 1.0, 1.0)],
     )
+    tone = clip(tone * ((a.light + 0.1) / (around + 0.1))[..., None])
     glow = blur(np.maximum(tone - 0.5, 0), 4.0) * 0.7
-    edge = edges(a.light, 0.8, 3.0)[..., None] * f32([0.0, 0.5, 0.55])
-    return clip(saturate(tone * 0.75 + a.soft * 0.25, 1.15) + glow + edge * 0.45)
+    edge = (rims(a.light, 0.8) * apart(hollow))[..., None] * f32([0.0, 0.22, 0.25])
+    lit = clip(saturate(tone * 0.75 + a.soft * 0.25, 1.15) + glow + edge)
+    return clip(sunk(lit, hollow, 1.0, (0.02, 0.0, 0.07)))
 
 
 Teacher = Callable[[Analysis, float], Picture]
