@@ -246,8 +246,9 @@ def anime(a: Analysis, thickness: float) -> Picture:
     shadow = 1 - smoothstep(lifted, 0.35, 0.6)[..., None]
     fill = clip(fill * (1 - shadow * (1 - f32([0.86, 0.82, 1.04]))) * 0.98 + 0.02)
     bloom = blur(np.maximum(fill - 0.72, 0), 5) * 0.25
-    line = lines(blur(a.light, 0.6), 0.85 * thickness, 16.0, 0.012)[..., None]
-    return clip((fill + bloom) * (1 - line) + f32([0.17, 0.09, 0.22]) * line)
+    hollow, dark = hollows(a), (0.17, 0.09, 0.22)
+    line = lines(blur(a.light, 0.6), 0.85 * thickness, 16.0, 0.012) * (0.25 + 0.75 * apart(hollow))
+    return clip(sunk(sunk(fill + bloom, line, 1.0, dark), hollow, 1.2, dark))
 
 
 def neon(a: Analysis, thickness: float) -> Picture:
@@ -263,12 +264,13 @@ def neon(a: Analysis, thickness: float) -> Picture:
 
 def ink(a: Analysis, thickness: float) -> Picture:
     light = grey(along(a.soft, a.tangent, 2))
+    hollow = hollows(a)
     line = np.maximum(lines(light, 0.8 * thickness, 20.0), 0.7 * edges(light, 0.7 * thickness, 3.0) ** 2)
+    line = line * (0.55 + 0.45 * apart(hollow))  # no bolder than an eye beside it
     black = 1 - smoothstep(blur(light, 0.7), 0.10, 0.22)
-    tone = light + 1.6 * features(a)
+    tone = light + 0.8 * features(a)
     wash = 0.2 * (1 - smoothstep(tone, 0.34, 0.42)) + 0.12 * (1 - smoothstep(tone, 0.54, 0.60))
-    brush = 0.8 * smoothstep(-features(a), 0.035, 0.11)
-    out = 1 - np.maximum(np.maximum(line, black), np.maximum(wash, brush))
+    out = (1 - np.maximum(np.maximum(line, black), wash)) * (1 - clip(1.5 * hollow))
     return ramp(out, [(0.03, 0.03, 0.05), (0.97, 0.96, 0.93)])
 
 
@@ -310,8 +312,10 @@ def low_poly(a: Analysis, thickness: float) -> Picture:
     turn = np.round(np.arctan2(dy, dx) / (2 * np.pi) * FACETS) / FACETS * 2 * np.pi
     light = np.cos(turn + 2.4) * np.tanh(np.hypot(dx, dy) / 2)
     light = f32(cv2.medianBlur(((light + 1) * 127).astype(np.uint8), 7)) / 127 - 1
-    fill = saturate(toned(colours, tone, 0.06), 1.35) * (1 + 0.18 * light)[..., None]
-    return clip(fill * (1 - 0.5 * lines(a.light, 0.9))[..., None])
+    fill = saturate(toned(colours, tone, 0.06), 1.35) * (1 + 0.18 * light * apart(hollows(a)))[..., None]
+    hollow = hollows(a)
+    fill = fill * (1 - 0.5 * lines(a.light, 0.9) * apart(hollow))[..., None]
+    return clip(sunk(fill, hollow, 1.2, (0.06, 0.04, 0.06)))
 
 
 def pop_art(a: Analysis, thickness: float) -> Picture:
@@ -342,8 +346,10 @@ def woodblock(a: Analysis, thickness: float) -> Picture:
     warm = clip((a.flat[..., 0] - a.flat[..., 2]) * 2.2 + 0.35)[..., None]
     cool = ramp(tone, [(0.07, 0.14, 0.30), (0.20, 0.38, 0.52), (0.58, 0.70, 0.70), (0.95, 0.91, 0.80)])
     hot = ramp(tone, [(0.25, 0.09, 0.10), (0.70, 0.28, 0.18), (0.90, 0.66, 0.45), (0.97, 0.90, 0.76)])
-    line = np.maximum(lines(a.light, 1.0 * thickness, 16.0), edges(a.light, 0.9 * thickness, 2.5) ** 2)[..., None]
-    return clip((cool + (hot - cool) * warm) * (1 - line) + f32([0.05, 0.08, 0.18]) * line)
+    line = np.maximum(lines(a.light, 1.0 * thickness, 16.0), edges(a.light, 0.9 * thickness, 2.5) ** 2)
+    hollow, dark = hollows(a), (0.05, 0.08, 0.18)
+    drawn = sunk(cool + (hot - cool) * warm, line * (0.4 + 0.6 * apart(hollow)), 1.0, dark)
+    return clip(sunk(drawn, hollow, 1.4, dark))
 
 
 def van_gogh(a: Analysis, thickness: float) -> Picture:
@@ -351,7 +357,8 @@ def van_gogh(a: Analysis, thickness: float) -> Picture:
     light, swirl, away = grey(strokes), blur(a.light, 3.0), contours(a)
     # strokes run along the contours, and break where the brightness turns
     ribs = np.sin(2 * np.pi * (away / 5 + 5 * swirl)) * np.clip(1.4 - away / 13, 0, 1)
-    ribs = ribs * (0.65 + 0.35 * np.sin(2 * np.pi * 9 * swirl))
+    hollow = hollows(a)
+    ribs = ribs * apart(hollow) * (0.65 + 0.35 * np.sin(2 * np.pi * 9 * swirl))
     night = ramp(
         smoothstep(light, -0.08, 1.02) + 0.06 * ribs,
         [
@@ -365,7 +372,9 @@ def van_gogh(a: Analysis, thickness: float) -> Picture:
     )
     out = saturate(night * 0.52 + saturate(strokes, 1.9) * 0.48, 1.25)
     relief = emboss(along(f32(light + 0.07 * ribs), a.tangent, 4), 4.0) * 0.2
-    return clip(out * (1 + relief + 0.12 * ribs)[..., None] * (1 - 0.5 * lines(a.light, 1.1))[..., None])
+    contour = 0.5 * lines(a.light, 1.1) * (0.2 + 0.8 * apart(hollow))
+    painted = clip(out * (1 + relief * (0.3 + 0.7 * apart(hollow)) + 0.12 * ribs - contour)[..., None])
+    return clip(sunk(painted, hollow, 1.2, (0.02, 0.04, 0.18)))
 
 
 def blueprint(a: Analysis, thickness: float) -> Picture:
@@ -377,10 +386,11 @@ def blueprint(a: Analysis, thickness: float) -> Picture:
 
 
 def thermal(a: Analysis, thickness: float) -> Picture:
-    return ramp(
-        blur(a.light, 0.6) + 0.8 * features(a),
-        [(0.02, 0.0, 0.2), (0.35, 0.0, 0.6), (0.85, 0.1, 0.35), (1.0, 0.55, 0.0), (1.0, 0.95, 0.3), (1.0, 1.0, 0.95)],
+    heat = ramp(
+        blur(a.light, 0.6),
+        [(0.02, 0.0, 0.2), (0.35, 0.0, 0.6), (0.85, 0.1, 0.35), (1.0, 0.55, 0.1), (1.0, 0.95, 0.4), (1.0, 1.0, 0.95)],
     )
+    return clip(sunk(heat, hollows(a), 1.1, (0.15, 0.0, 0.35)))
 
 
 def cyberpunk(a: Analysis, thickness: float) -> Picture:
