@@ -254,7 +254,7 @@ def anime(a: Analysis, thickness: float) -> Picture:
 def neon(a: Analysis, thickness: float) -> Picture:
     flat, hollow = grey(a.flat), hollows(a)
     # tubes on the lighter side of contours only, and none about the eyes
-    edge = edges(flat, 0.8 * thickness, 5.0) * smoothstep(flat - blur(flat, 2.5), -0.02, 0.02) * apart(hollow)
+    edge = edges(flat, 0.8 * thickness, 5.0) * smoothstep(flat - blur(flat, 2.5), -0.02, 0.02) * apart(hollow) ** 2
     hue = ramp(smoothstep(blur(a.light, 3.0), 0.15, 0.85), [(0.2, 0.3, 1.0), (1.0, 0.1, 0.85), (0.1, 0.95, 1.0)])
     core = 0.65 * edge[..., None] * hue
     glow = blur(core, 3.0) * 0.8 + blur(core, 8.0) * 0.8
@@ -380,7 +380,7 @@ def van_gogh(a: Analysis, thickness: float) -> Picture:
 def blueprint(a: Analysis, thickness: float) -> Picture:
     hollow, navy = hollows(a), (0.01, 0.07, 0.30)
     # white on the lighter side of contours only, and none about the eyes: what is dark in a face stays darker than skin
-    line = np.tanh(1.5 * rims(a.light, 0.9 * thickness) * apart(hollow))
+    line = np.tanh(1.5 * rims(a.light, 0.9 * thickness) * apart(hollow) ** 2)
     drawn = ramp(0.04 + 0.58 * a.light + 0.65 * line, [navy, (0.15, 0.37, 0.76), (0.96, 0.98, 1.0)])
     return clip(sunk(drawn, hollow, 1.3, navy))
 
