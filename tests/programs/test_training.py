@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -54,6 +55,21 @@ def test_each_teacher_changes_the_picture_and_differs_from_the_others(style: str
     assert np.isfinite(made).all()
     for other in [name for name in teachers.TEACHERS if name != style]:
         assert np.abs(made - teachers.lesson(known, other, "")).mean() > 0.01, other
+
+
+@pytest.mark.parametrize("style", [name for name in teachers.TEACHERS if name != "pixel art"])
+def test_each_teacher_leaves_small_eyes_darker_than_the_skin_about_them(style: str) -> None:
+    picture = np.full((160, 160, 3), (0.75, 0.75, 0.72), np.float32)
+    cv2.ellipse(picture, (80, 80), (34, 45), 0, 0, 360, (0.72, 0.53, 0.42), -1, cv2.LINE_AA)
+    eyes = np.zeros((160, 160), np.float32)
+    for x in (67, 93):
+        cv2.ellipse(eyes, (x, 72), (5, 2), 0, 0, 360, 1, -1, cv2.LINE_AA)
+    picture = cv2.GaussianBlur(picture * (1 - 0.6 * eyes)[..., None], (0, 0), 0.8)
+    made = teachers.grey(teachers.lesson(teachers.analyse(picture), style, ""))
+    # a mean over the whole eye with its rims: a bright line about it would make it lighter than the skin
+    whole = cv2.dilate(eyes, np.ones((5, 5), np.uint8)) > 0.5
+    skin = cv2.dilate(eyes, np.ones((17, 17), np.uint8)) > 0.5
+    assert made[whole].mean() < 0.93 * made[skin & ~whole].mean()
 
 
 def test_every_style_and_attribute_has_words() -> None:
