@@ -161,7 +161,8 @@ def hollows(a: Analysis) -> Mask:
     size = 2 * round(HOLLOW * min(light.shape) / 2) + 1
     about = cv2.morphologyEx(light, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
     about = blur(about, size / 4)
-    return clip((about - light) / (about + 0.08))
+    # the least of it is noise
+    return clip(1.2 * (about - light) / (about + 0.08) - 0.03)
 
 
 def apart(hollow: Mask) -> Mask:
@@ -254,12 +255,12 @@ def anime(a: Analysis, thickness: float) -> Picture:
 def neon(a: Analysis, thickness: float) -> Picture:
     flat, hollow = grey(a.flat), hollows(a)
     # tubes on the lighter side of contours only, and none about the eyes
-    edge = edges(flat, 0.8 * thickness, 5.0) * smoothstep(flat - blur(flat, 2.5), -0.02, 0.02) * apart(hollow) ** 2
+    edge = edges(flat, 1.1 * thickness, 6.0) * smoothstep(flat - blur(flat, 2.5), -0.02, 0.02) * apart(hollow) ** 2
     hue = ramp(smoothstep(blur(a.light, 3.0), 0.15, 0.85), [(0.2, 0.3, 1.0), (1.0, 0.1, 0.85), (0.1, 0.95, 1.0)])
-    core = 0.65 * edge[..., None] * hue
-    glow = blur(core, 3.0) * 0.8 + blur(core, 8.0) * 0.8
-    lit = clip(1.1 * (a.light - 0.08))[..., None] * (0.16 + 0.5 * hue)  # what the tubes light
-    return clip(sunk(clip(lit + glow + core * 1.4 + (edge**2)[..., None] * 0.4), hollow, 1.3, (0.0, 0.0, 0.02)))
+    core = edge[..., None] * hue
+    glow = blur(core, 3.0) * 1.1 + blur(core, 9.0) * 1.5
+    lit = clip(1.25 * (a.light - 0.1))[..., None] ** 1.15 * (0.12 + 0.62 * hue)  # what the tubes light
+    return clip(sunk(clip(lit + glow + core * 1.3 + (edge**2)[..., None] * 0.5), hollow, 1.3, (0.0, 0.0, 0.02)))
 
 
 def ink(a: Analysis, thickness: float) -> Picture:
@@ -309,11 +310,11 @@ def low_poly(a: Analysis, thickness: float) -> Picture:
     roof = np.minimum(cv2.distanceTransform((~borders).astype(np.uint8), cv2.DIST_L2, 5), 64)  # of one piece: no end
     roof = blur(roof, 1.0)
     dx, dy = cv2.Sobel(roof, cv2.CV_32F, 1, 0), cv2.Sobel(roof, cv2.CV_32F, 0, 1)
+    hollow = hollows(a)
     turn = np.round(np.arctan2(dy, dx) / (2 * np.pi) * FACETS) / FACETS * 2 * np.pi
     light = np.cos(turn + 2.4) * np.tanh(np.hypot(dx, dy) / 2)
     light = f32(cv2.medianBlur(((light + 1) * 127).astype(np.uint8), 7)) / 127 - 1
-    fill = saturate(toned(colours, tone, 0.06), 1.35) * (1 + 0.18 * light * apart(hollows(a)))[..., None]
-    hollow = hollows(a)
+    fill = saturate(toned(colours, tone, 0.06), 1.35) * (1 + 0.18 * light * apart(hollow))[..., None]
     fill = fill * (1 - 0.5 * lines(a.light, 0.9) * apart(hollow))[..., None]
     return clip(sunk(fill, hollow, 1.2, (0.06, 0.04, 0.06)))
 
@@ -322,10 +323,10 @@ def pop_art(a: Analysis, thickness: float) -> Picture:
     hollow, dark = hollows(a), (0.07, 0.04, 0.27)
     light = smoothstep(grey(a.flat), 0.0, 1.0)
     fill = ramp(
-        0.7 * steps(light, 4, 5.0) + 0.3 * light,
-        [dark, (0.35, 0.05, 0.55), (0.95, 0.12, 0.48), (1.0, 0.5, 0.35), (1.0, 0.82, 0.38), (1.0, 0.97, 0.8)],
+        0.65 * steps(light, 4, 5.0) + 0.35 * light,
+        [dark, (0.35, 0.05, 0.55), (0.95, 0.12, 0.48), (1.0, 0.5, 0.38), (1.0, 0.84, 0.3), (1.0, 0.97, 0.78)],
     )
-    line = 0.6 * lines(a.light, 0.85 * thickness, 10.0, 0.016) * apart(hollow)
+    line = 0.8 * lines(a.light, 1.0 * thickness, 14.0, 0.014) * apart(hollow)
     return clip(sunk(sunk(fill, line, 1.0, dark), hollow, 1.5, dark))
 
 
@@ -358,7 +359,7 @@ def van_gogh(a: Analysis, thickness: float) -> Picture:
     # strokes run along the contours, and break where the brightness turns
     ribs = np.sin(2 * np.pi * (away / 5 + 5 * swirl)) * np.clip(1.4 - away / 13, 0, 1)
     hollow = hollows(a)
-    ribs = ribs * apart(hollow) * (0.65 + 0.35 * np.sin(2 * np.pi * 9 * swirl))
+    ribs = ribs * apart(1.6 * hollow) * (0.65 + 0.35 * np.sin(2 * np.pi * 9 * swirl))
     night = ramp(
         smoothstep(light, -0.08, 1.02) + 0.06 * ribs,
         [
@@ -372,16 +373,16 @@ def van_gogh(a: Analysis, thickness: float) -> Picture:
     )
     out = saturate(night * 0.52 + saturate(strokes, 1.9) * 0.48, 1.25)
     relief = emboss(along(f32(light + 0.07 * ribs), a.tangent, 4), 4.0) * 0.2
-    contour = 0.5 * lines(a.light, 1.1) * (0.2 + 0.8 * apart(hollow))
-    painted = clip(out * (1 + relief * (0.3 + 0.7 * apart(hollow)) + 0.12 * ribs - contour)[..., None])
-    return clip(sunk(painted, hollow, 1.2, (0.02, 0.04, 0.18)))
+    contour = 0.5 * lines(a.light, 1.1) * apart(hollow)
+    painted = clip(out * (1 + relief * apart(hollow) + 0.12 * ribs - contour)[..., None])
+    return clip(sunk(painted, hollow, 1.7, (0.02, 0.04, 0.18)))
 
 
 def blueprint(a: Analysis, thickness: float) -> Picture:
     hollow, navy = hollows(a), (0.01, 0.07, 0.30)
     # white on the lighter side of contours only, and none about the eyes: what is dark in a face stays darker than skin
-    line = np.tanh(1.5 * rims(a.light, 0.9 * thickness) * apart(hollow) ** 2)
-    drawn = ramp(0.04 + 0.58 * a.light + 0.65 * line, [navy, (0.15, 0.37, 0.76), (0.96, 0.98, 1.0)])
+    line = np.tanh(2.5 * rims(a.light, 0.9 * thickness) * apart(hollow) ** 2)
+    drawn = ramp(0.02 + 0.56 * a.light + 0.8 * line, [navy, (0.15, 0.37, 0.76), (0.96, 0.98, 1.0)])
     return clip(sunk(drawn, hollow, 1.3, navy))
 
 
