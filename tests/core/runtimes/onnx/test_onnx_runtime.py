@@ -63,8 +63,8 @@ def test_equals_eager_over_twelve_frames(changes: dict[str, object]) -> None:
     )
     assert len(eager) == len(onnx) == 12
     errors = mean_squares(eager, onnx)
-    # a level or two: the detail stage computes in 8 bits; all before it is held to 0.05 by `equals_eager`
-    assert max(errors) < 6, errors
+    # up to three levels: the detail stage computes in 8 bits; all before it is held to 0.05 by `equals_eager`
+    assert max(errors) < 9, errors
     assert eager[-1].std() > 5
 
 
