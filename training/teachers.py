@@ -310,12 +310,13 @@ def low_poly(a: Analysis, thickness: float) -> Picture:
     roof = np.minimum(cv2.distanceTransform((~borders).astype(np.uint8), cv2.DIST_L2, 5), 64)  # of one piece: no end
     roof = blur(roof, 1.0)
     dx, dy = cv2.Sobel(roof, cv2.CV_32F, 1, 0), cv2.Sobel(roof, cv2.CV_32F, 0, 1)
-    hollow = hollows(a)
     turn = np.round(np.arctan2(dy, dx) / (2 * np.pi) * FACETS) / FACETS * 2 * np.pi
     light = np.cos(turn + 2.4) * np.tanh(np.hypot(dx, dy) / 2)
     light = f32(cv2.medianBlur(((light + 1) * 127).astype(np.uint8), 7)) / 127 - 1
-    fill = saturate(toned(colours, tone, 0.06), 1.35) * (1 + 0.18 * light * apart(hollow))[..., None]
-    fill = fill * (1 - 0.5 * lines(a.light, 0.9) * apart(hollow))[..., None]
+    hollow = hollows(a)
+    clear = apart(hollow)
+    fill = saturate(toned(colours, tone, 0.06), 1.35) * (1 + 0.18 * light * clear)[..., None]
+    fill = fill * (1 - 0.5 * lines(a.light, 0.9) * clear)[..., None]
     return clip(sunk(fill, hollow, 1.2, (0.06, 0.04, 0.06)))
 
 
@@ -373,8 +374,8 @@ def van_gogh(a: Analysis, thickness: float) -> Picture:
     )
     out = saturate(night * 0.52 + saturate(strokes, 1.9) * 0.48, 1.25)
     relief = emboss(along(f32(light + 0.07 * ribs), a.tangent, 4), 4.0) * 0.2
-    contour = 0.5 * lines(a.light, 1.1) * apart(hollow)
-    painted = clip(out * (1 + relief * apart(hollow) + 0.12 * ribs - contour)[..., None])
+    drawn = (relief - 0.5 * lines(a.light, 1.1)) * apart(hollow)
+    painted = clip(out * (1 + drawn + 0.12 * ribs)[..., None])
     return clip(sunk(painted, hollow, 1.7, (0.02, 0.04, 0.18)))
 
 
