@@ -64,8 +64,8 @@ def test_each_teacher_leaves_small_eyes_darker_than_the_skin_about_them(style: s
     eyes = np.zeros((160, 160), np.float32)
     for x in (67, 93):
         cv2.ellipse(eyes, (x, 72), (5, 2), 0, 0, 360, 1, -1, cv2.LINE_AA)
-    picture = cv2.GaussianBlur(picture * (1 - 0.6 * eyes)[..., None], (0, 0), 0.8)
-    made = teachers.grey(teachers.lesson(teachers.analyse(picture), style, ""))
+    seen = cv2.GaussianBlur(picture * (1 - 0.6 * eyes)[..., None], (0, 0), 0.8).astype(np.float32)
+    made = teachers.grey(teachers.lesson(teachers.analyse(seen), style, ""))
     # a mean over the whole eye with its rims: a bright line about it would make it lighter than the skin
     whole = cv2.dilate(eyes, np.ones((5, 5), np.uint8)) > 0.5
     skin = cv2.dilate(eyes, np.ones((17, 17), np.uint8)) > 0.5
