@@ -47,12 +47,22 @@ function Install-CudaTorch {
     if ($LASTEXITCODE -ne 0) { Write-Host "PyTorch's CUDA builds could not be reached: installing the CPU build instead" }
 }
 
-# A card that TensorRT for RTX is made for, by its compute capability, gets it; the camera runs without it too.
+# A card that TensorRT for RTX is made for, by its compute capability, gets it; the camera runs without it too. With a
+# driver that is older than CUDA 13 needs each start looks again.
 function Install-TensorRT {
+    $old = Join-Path $Venv ".old-driver"
+    if (Test-Path $old) { Remove-Item $old }
     if (-not (Get-Command nvidia-smi -ErrorAction SilentlyContinue)) { return }
     $cards = "7.5", "8.0", "8.6", "8.9", "12.0", "12.1"
     $found = & nvidia-smi "--query-gpu=compute_cap" "--format=csv,noheader" | Where-Object { $cards -contains "$_".Trim() }
     if (-not $found) { return }
+    $driver = & nvidia-smi "--query-gpu=driver_version" "--format=csv,noheader" | Select-Object -First 1
+    $major = 0
+    if ([int]::TryParse("$driver".Trim().Split(".")[0], [ref] $major) -and $major -lt 580) {
+        New-Item -ItemType File -Force $old | Out-Null
+        Write-Host "RTX card found, but its driver is $driver, and PyTorch and TensorRT for RTX need 580 or newer: install a newer NVIDIA driver, then start again. Until then the CPU does the work"
+        return
+    }
     Write-Host "RTX card found: installing TensorRT for RTX (about 100 MB; its licence is NVIDIA's)"
     & $Py -m pip install --disable-pip-version-check --constraint (Join-Path $Root "constraints.txt") --editable "${Root}[tensorrt]"
     if ($LASTEXITCODE -ne 0) { Write-Host "TensorRT for RTX could not be installed, pip says why above: going on without it" }
@@ -102,7 +112,10 @@ function Enter-Environment([string] $Purpose) {
     $unfinished = Join-Path $Venv ".installing"
     $wanted = Get-Wanted
     if ((Test-Path $Py) -and (Test-Path $stamp) -and -not (Test-Path $unfinished)) {
-        if ([IO.File]::ReadAllText($stamp) -ceq $wanted) { return }
+        if ([IO.File]::ReadAllText($stamp) -ceq $wanted) {
+            if (Test-Path (Join-Path $Venv ".old-driver")) { Install-TensorRT }
+            return
+        }
     }
     $command, $rest = Find-Python
     $rest = @($rest | Where-Object { $_ })

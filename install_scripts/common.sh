@@ -66,9 +66,26 @@ has_rtx() {
     esac
 }
 
-# What makes pictures quickest there; the camera runs without it too.
+# The driver's version where it is older than CUDA 13 needs, for which PyTorch and TensorRT for RTX are built; else nothing.
+old_driver() {
+    local version
+    version=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)
+    case ${version%%.*} in '' | *[!0-9]*) return 0 ;; esac
+    [ "${version%%.*}" -ge 580 ] || printf '%s\n' "$version"
+}
+
+# What makes pictures quickest there; the camera runs without it too. With an old driver each start looks again.
 install_tensorrt() {
+    local old
+    rm -f "$VENV/.old-driver"
     has_rtx || return 0
+    old=$(old_driver)
+    if [ -n "$old" ]; then
+        touch "$VENV/.old-driver"
+        say "RTX card found, but its driver is $old, and PyTorch and TensorRT for RTX need 580 or newer: install a newer" \
+            "NVIDIA driver, then start again. Until then the CPU does the work"
+        return 0
+    fi
     say "RTX card found: installing TensorRT for RTX (about 100 MB; its licence is NVIDIA's)"
     "$PY" -m pip install --quiet --disable-pip-version-check --constraint "$ROOT/constraints.txt" \
         --editable "${ROOT}[tensorrt]" >&2 ||
@@ -131,6 +148,7 @@ environment() {
     local purpose=$1 extras=camera,obs,marking,microphone python quiet=--quiet
     [ "$purpose" = run ] || extras=camera,obs,marking,microphone,tray,dev
     if [ ! -e "$VENV/.installing" ] && "$PY" -c '' >/dev/null 2>&1 && wanted | cmp -s - "$VENV/.ready-$purpose"; then
+        [ ! -e "$VENV/.old-driver" ] || install_tensorrt
         return
     fi
     python=$(find_python) || exit 1

@@ -144,7 +144,8 @@ def captured(run: Callable[[], _T]) -> Callable[[], _T]:
             run()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # by default no other thread may take memory or ask after its work meanwhile: it, and the capture, would fail
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = run()
 
     def replay() -> _T:

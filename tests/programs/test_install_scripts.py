@@ -114,28 +114,57 @@ def test_a_test_that_fails_fails_the_checks(checkout: Checkout) -> None:
     assert checkout.start(script="test.sh", TESTS_FAIL="3").returncode == 3
 
 
-# Stands in for nvidia-smi: a card of the capability in CARD, or a driver that fails.
+# Stands in for nvidia-smi: a card of the capability in CARD by the driver in DRIVER, or a driver that fails.
 FAKE_SMI = """#!/bin/sh
-case "$*" in "--query-gpu=compute_cap"*) ;; *) exit 2 ;; esac
 [ -n "$CARD" ] || exit 9
-echo "$CARD"
+case "$*" in
+    "--query-gpu=compute_cap --format=csv,noheader") echo "$CARD" ;;
+    "--query-gpu=driver_version --format=csv,noheader") printf '%s\\n%s\\n' "$DRIVER" "$DRIVER" ;;
+    *) exit 2 ;;
+esac
 """
+
+
+def with_smi(folder: Path) -> str:
+    """PATH with the stand-in first."""
+    folder.mkdir()
+    (folder / "nvidia-smi").write_text(FAKE_SMI)
+    (folder / "nvidia-smi").chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
 @on_unix
 @pytest.mark.parametrize("card", [*RTX.cards, "9.0", "6.1", ""])
 def test_tensorrt_for_rtx_comes_with_a_card_that_it_is_made_for(checkout: Checkout, tmp_path: Path, card: str) -> None:
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    (programs / "nvidia-smi").write_text(FAKE_SMI)
-    (programs / "nvidia-smi").chmod(0o755)
     fails = "1" if card == "8.6" else "0"
-    done = checkout.start(TENSORRT_FAILS=fails, CARD=card, PATH=f"{programs}{os.pathsep}{os.environ['PATH']}")
+    path = with_smi(tmp_path / "programs")
+    done = checkout.start(TENSORRT_FAILS=fails, CARD=card, DRIVER="580.65.06", PATH=path)
     assert done.returncode == 0, done.stderr
     installed = [line for line in checkout.log.read_text().splitlines() if line.startswith("-m pip install")]
     assert sum(line.endswith("[tensorrt]") for line in installed) == (card in RTX.cards), installed
     assert len(installed) == 1 + (card in RTX.cards)
     assert ("going on without it" in done.stderr) == (card == "8.6")
+
+
+@on_unix
+def test_tensorrt_for_rtx_waits_for_a_driver_that_can_run_it(checkout: Checkout, tmp_path: Path) -> None:
+    path = with_smi(tmp_path / "programs")
+    for _ in range(2):  # each start looks again
+        done = checkout.start(CARD="8.9", DRIVER="576.88", PATH=path)
+        assert done.returncode == 0
+        assert "its driver is 576.88, and PyTorch and TensorRT for RTX need 580 or newer" in done.stderr
+        assert not [line for line in checkout.log.read_text().splitlines() if line.endswith("[tensorrt]")]
+    for times in (1, 0):  # and installs it once
+        assert checkout.start(CARD="8.9", DRIVER="581.15", PATH=path).returncode == 0
+        installed = [line for line in checkout.log.read_text().splitlines() if line.endswith("[tensorrt]")]
+        assert len(installed) == times
+
+
+@on_unix
+def test_a_driver_that_does_not_tell_its_version_is_taken(checkout: Checkout, tmp_path: Path) -> None:
+    done = checkout.start(CARD="8.9", DRIVER="[N/A]", PATH=with_smi(tmp_path / "programs"))
+    assert done.returncode == 0
+    assert [line for line in checkout.log.read_text().splitlines() if line.endswith("[tensorrt]")]
 
 
 @on_unix

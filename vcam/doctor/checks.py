@@ -125,11 +125,32 @@ def check_gpu(driver: tuple[str, str] | None, told: PackageReport, system: str) 
         return note("GPU", "nvidia-smi does not answer: the driver is not running", "restart; then nvidia-smi")
     if told.cuda is None:
         return note("GPU", f"{driver[0]}, but this PyTorch is built without CUDA", _CUDA_TORCH[system == "win32"])
+    oldest = OLDEST_DRIVERS.get(told.cuda.partition(".")[0], 0)
+    newer = f"NVIDIA's driver {oldest} or newer" if is_older(driver[1], oldest) else "a newer NVIDIA driver"
     return note(
         "GPU",
         f"{driver[0]}, driver {driver[1]}, but PyTorch (CUDA {told.cuda}) cannot use it",
-        "install a newer NVIDIA driver, then restart",
+        f"install {newer}, then restart",
     )
+
+
+# the oldest driver that runs what is built for a CUDA, by NVIDIA's tables
+OLDEST_DRIVERS = {"12": 525, "13": 580}
+
+
+def is_older(driver: str, oldest: int) -> bool:
+    """Whether a driver, such as 576.88, is older than that branch; not where its version cannot be read."""
+    major = driver.partition(".")[0]
+    return major.isdecimal() and int(major) < oldest
+
+
+def check_rtx_driver(driver: tuple[str, str] | None, cuda: str) -> Finding | None:
+    """Return that the driver is too old for TensorRT for RTX, built for that CUDA; None if it is not."""
+    oldest = OLDEST_DRIVERS.get(cuda, 0)
+    if driver is None or not is_older(driver[1], oldest):
+        return None
+    found = f"TensorRT for RTX, built for CUDA {cuda}, needs driver {oldest} or newer; this is {driver[1]}"
+    return note("TensorRT", found, f"install NVIDIA's driver {oldest} or newer, then restart")
 
 
 _CUDA_TORCH = {

@@ -55,9 +55,9 @@ def examine(say: Callable[[str], object] = lambda text: None) -> list[Finding]:
         say("working out the memory that the model takes")
         engine = [
             checks.check_loading(told),
-            checks.check_gpu(machine.nvidia_driver(), told, sys.platform),
+            checks.check_gpu(driver := machine.nvidia_driver(), told, sys.platform),
             checks.check_runtimes(told),
-            _tensorrt(),
+            _tensorrt(driver),
             _model(model),
             checks.check_memory(*memory.result()),
         ]
@@ -107,10 +107,15 @@ def _model(name: str) -> Finding:
     return checks.check_model(name, folder, wrong)
 
 
-def _tensorrt() -> Finding:
+def _tensorrt(driver: tuple[str, str] | None) -> Finding:
     from core.runtimes.tensorrt import cache, readiness
     from core.runtimes.tensorrt.library import named
 
+    for cuda in checks.OLDEST_DRIVERS:
+        if machine.installed_version(f"tensorrt_rtx_cu{cuda}_libs"):
+            old = checks.check_rtx_driver(driver, cuda)
+            if old is not None:
+                return old
     machine_here, why = readiness.this_machine()
     if machine_here is None:
         return checks.check_tensorrt(why, "", 0, 0)

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from benchmarks import random_model
 from core.algorithm import bank as banks
 from core.algorithm import conditions, products, stream
 from core.algorithm import schedule as schedules
@@ -317,6 +319,69 @@ def test_other_unets_equal_the_reference(policy: Policy, unet: dict[str, bool]) 
 def test_an_sdxl_shaped_unet_equals_the_reference(policy: Policy, guidance: Guidance) -> None:
     places = (*default_places(stock_unet(sdxl=True)), "up_blocks.1", "up_blocks.1.attentions.1.transformer_blocks.0")
     Case(policy, 1, 2, 1, places, ScheduleKind.TURBO, guidance=guidance, scale=1.3, unet={"sdxl": True}).prove(4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", [Policy.FIFO, Policy.MERGE])
+def test_a_unet_of_sdxls_very_shape_equals_the_reference(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes, and 7 GB of RAM: the 2,567 million weights lie in half precision, and become float64 layer by layer."""
+    config = random_model.SDXL_TURBO.unet
+    words, width, pooled = TEXT.shape[0], config["cross_attention_dim"], conditions.pooled_width(config)
+    own = globals()  # what the small cases are made of
+    for name, seed in (("PROMPT", 4), ("UNLIKE", 5)):
+        numbers = torch.randn(words * width + pooled, generator=torch.Generator().manual_seed(seed)).double()
+        text = numbers[pooled:].reshape(words, width)
+        monkeypatch.setitem(own, name, ref.Prompt(text, numbers[:pooled], (*SIZE, 0, 0, *SIZE)))
+    stock = sharing_weights(config)
+    assert round(sum(weight.numel() for weight in stock.parameters()) / 1e6) == 2567
+
+    def banked(places: tuple[str, ...], keeps: BankedFeature, **kind: bool) -> BankedUNet:
+        return BankedUNet(sharing_weights(config, stock), places, keeps=keeps)
+
+    monkeypatch.setitem(own, "stock_unet", lambda **kind: stock)
+    monkeypatch.setitem(own, "banked_unet", banked)
+    monkeypatch.setitem(own, "small_layout", lambda places, **kind: layout(config, places, LATENT_SIZE, LATENT_SIZE))
+    places = default_places(stock)
+    assert len(places) == 40
+    outputs = Case(policy, 1, 1, 1, places, ScheduleKind.TURBO, unet={"sdxl": True}).prove(3)
+    alone = Case(policy, 1, 1, 1, places, ScheduleKind.TURBO, unet={"sdxl": True}).batch(moving_latents(1, 3)[1:2])
+    assert (outputs[1] - alone[0]).abs().max() > 1e-4, "the bank changes nothing: an empty proof"
+
+
+def sharing_weights(config: dict[str, Any], other: Any = None) -> Any:
+    """A UNet whose weights lie in half precision, another's or random, and whose layers compute in float64."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**config).eval().requires_grad_(False)
+    if other is None:
+        generator = torch.Generator().manual_seed(0)
+        weights = {name: random_weight(name, one.shape, generator) for name, one in unet.state_dict().items()}
+    else:
+        weights = other.state_dict()
+    unet.load_state_dict(weights, assign=True)
+
+    def begin(layer: Any, given: object) -> None:
+        for weight in layer.parameters():
+            weight.half_precision, weight.data = weight.data, weight.data.double()
+
+    def end(layer: Any, given: object, result: object) -> None:
+        for weight in layer.parameters():
+            weight.data = weight.half_precision
+            del weight.half_precision
+
+    for layer in unet.modules():
+        if next(layer.parameters(recurse=False), None) is not None:
+            assert next(layer.children(), None) is None, "a layer's own weights, and others below it"
+            layer.register_forward_pre_hook(begin)
+            layer.register_forward_hook(end)
+    return unet
+
+
+def random_weight(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """As PyTorch's layers are born, but for sharper attention and norms that are not all alike."""
+    numbers = torch.empty(shape).uniform_(-1, 1, generator=generator)
+    if len(shape) == 1:
+        return (0.1 * numbers + ("norm" in name and name.endswith("weight"))).half()
+    return (numbers * (3 if name.endswith(("to_q.weight", "to_k.weight")) else 1) / shape[1:].numel() ** 0.5).half()
 
 
 def test_without_a_bank_an_sdxl_shaped_unet_is_stock_diffusers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from core.algorithm.net import Picture
 from core.engine import Engine
-from core.runtimes.copies import StagedInput
+from core.runtimes.copies import StagedInput, captured
 from core.settings import EngineSettings, Look, Policy, Runtime
 from tests.support.lazy_device import lazy_device
 from tests.support.model_folders import layout_once, make_folder
@@ -48,6 +49,19 @@ def film(one: Engine) -> list[Picture]:
             one.forget()
         shown.append(one.translate(chance.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)))
     return [picture for picture in [*shown, *one.drain()] if picture is not None]
+
+
+def test_a_capture_minds_its_own_thread_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others of the process work on the GPU meanwhile: by CUDA's default they, and the capture, would fail."""
+    runs: list[str] = []
+    cuda = MagicMock()
+    cuda.graph.return_value.__enter__.side_effect = lambda: runs.append("begins")
+    monkeypatch.setattr(torch, "cuda", cuda)
+    replay = captured(lambda: runs.append("run"))
+    assert runs == ["run", "run", "run", "begins", "run"], "libraries take their memory before the capture"
+    cuda.graph.assert_called_once_with(cuda.CUDAGraph.return_value, capture_error_mode="thread_local")
+    replay()
+    cuda.CUDAGraph.return_value.replay.assert_called_once_with()
 
 
 @pytest.mark.parametrize("policy", [Policy.FIFO, Policy.MERGE])

@@ -102,6 +102,34 @@ def test_gpu(driver: tuple[str, str] | None, told: PackageReport, mark: Mark, wo
     assert words in found.found
 
 
+def test_a_driver_that_is_too_old_for_what_is_installed_is_named() -> None:
+    def remedy(driver: str, cuda: str) -> str:
+        return checks.check_gpu(("RTX 3060", driver), PackageReport(LOADS, (), cuda), "linux").remedy
+
+    assert remedy("576.88", "13.0") == "install NVIDIA's driver 580 or newer, then restart"
+    assert remedy("576.88", "12.8") == remedy("[N/A]", "13.0") == "install a newer NVIDIA driver, then restart"
+    told = checks.check_rtx_driver(("RTX 3060", "576.88"), "13")
+    assert told is not None
+    assert told.found == "TensorRT for RTX, built for CUDA 13, needs driver 580 or newer; this is 576.88"
+    for fine in (None, ("", ""), ("RTX 3060", "580.65.06"), ("RTX 3060", "591")):
+        assert checks.check_rtx_driver(fine, "13") is None
+    assert checks.check_rtx_driver(("RTX 3060", "576.88"), "12") is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script")
+def test_the_driver_is_asked_for_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 3060, 576.88'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(
+        machine, "installed_version", lambda name: "1.7.1" if name == "tensorrt_rtx_cu13_libs" else None
+    )
+    driver = machine.nvidia_driver()
+    assert driver == ("NVIDIA GeForce RTX 3060", "576.88")
+    found = doctor._tensorrt(driver)
+    assert (found.mark, found.remedy) == (Mark.NOTE, "install NVIDIA's driver 580 or newer, then restart")
+
+
 @pytest.mark.parametrize(
     ("module", "kernel", "mark", "words"),
     [
