@@ -380,8 +380,10 @@ def random_weight(name: str, shape: torch.Size, generator: torch.Generator) -> T
     """As PyTorch's layers are born, but for sharper attention and norms that are not all alike."""
     numbers = torch.empty(shape).uniform_(-1, 1, generator=generator)
     if len(shape) == 1:
-        return (0.1 * numbers + ("norm" in name and name.endswith("weight"))).half()
-    return (numbers * (3 if name.endswith(("to_q.weight", "to_k.weight")) else 1) / shape[1:].numel() ** 0.5).half()
+        numbers = 0.1 * numbers + ("norm" in name and name.endswith("weight"))
+    else:
+        numbers *= (3 if name.endswith(("to_q.weight", "to_k.weight")) else 1) / shape[1:].numel() ** 0.5
+    return numbers.half()
 
 
 def test_without_a_bank_an_sdxl_shaped_unet_is_stock_diffusers() -> None:
