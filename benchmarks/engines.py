@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import json
 import re
 import resource
@@ -237,10 +238,11 @@ def eight_bits() -> list[dict[str, str]]:
     return rows
 
 
-def rounded(graph: Path, eight: str, out: Path) -> int:
+def rounded(graph: Path, eight: str, out: Path, wanted: Callable[[int, Any], bool] = lambda number, node: True) -> int:
     """Write a graph whose products and convolutions with weights take 8 bits; return how many.
 
-    The weights' scales are their own, the features' are one and the same: for a build, not for pictures.
+    wanted: which of them, by their number and node. The weights' scales are their own, the features' are one and the
+    same: for a build, not for pictures.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -251,9 +253,10 @@ def rounded(graph: Path, eight: str, out: Path) -> int:
     constants = [helper.make_tensor("eight_zero", TensorProto.DataType.Value(_EIGHT_BITS[eight]), [], [0])]
     nodes: list[Any] = []
     made: dict[str, str] = {}
-    count = 0
+    count, numbers = 0, itertools.count()
     for node in model.graph.node:
-        if node.op_type in ("Conv", "MatMul", "Gemm") and node.input[1] in weights:
+        suits = node.op_type in ("Conv", "MatMul", "Gemm") and node.input[1] in weights
+        if suits and wanted(next(numbers), node):
             count += 1
             for at, name in enumerate(node.input[:2]):
                 if name not in made:

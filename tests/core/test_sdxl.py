@@ -18,6 +18,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from benchmarks import stock as stock_pipeline
 from core.algorithm import conditions
 from core.algorithm.bank import bank_bytes
 from core.algorithm.net import Picture
@@ -147,6 +148,16 @@ def test_without_a_bank_a_picture_is_stock_diffusers(kind: str, sdxl: Path, turb
     assert shown is not None
     assert furthest([shown], [expected]) <= 1
     assert expected.std() > 5
+
+
+@pytest.mark.parametrize("kind", ["sdxl", "turbo"])
+def test_a_picture_is_what_stock_diffusers_pipeline_makes(kind: str, sdxl: Path, turbo: Path) -> None:
+    """As `benchmarks/stock.py` compares them at full shape: text, noise and schedule are the pipeline's own."""
+    folder = {"sdxl": sdxl, "turbo": turbo}[kind]
+    given = settings(folder, steps=1, policy=Policy.OFF, runtime=Runtime.EAGER, dtype="float32", device="cpu")
+    expected = stock_pipeline.stock(given)
+    assert furthest([stock_pipeline.ours(given)], [expected]) <= 1
+    assert ((expected > 0) & (expected < 255)).mean() > 0.1, "black and white alone: nothing is compared"
 
 
 # ------------------------------------------------------------------------------------------------------ every runtime

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.runtimes.tensorrt.library import RTX
+from vcam.doctor.checks import OLDEST_DRIVERS
 
 ROOT = Path(__file__).parents[2]
 on_unix = pytest.mark.skipif(os.name == "nt", reason="the .sh scripts are for Unix")
@@ -158,6 +159,20 @@ def test_tensorrt_for_rtx_waits_for_a_driver_that_can_run_it(checkout: Checkout,
         assert checkout.start(CARD="8.9", DRIVER="581.15", PATH=path).returncode == 0
         installed = [line for line in checkout.log.read_text().splitlines() if line.endswith("[tensorrt]")]
         assert len(installed) == times
+
+
+def test_the_scripts_of_both_systems_know_the_cards_and_the_driver_that_the_program_knows() -> None:
+    """Windows' needs PowerShell to be run; here it is parsed and read (test_camera_scripts.py)."""
+    scripts = ROOT / "install_scripts"
+    unix, windows = ((scripts / name).read_text(encoding="utf-8") for name in ("common.sh", "common.ps1"))
+    assert " | ".join(f"*{card}*" for card in RTX.cards) in unix
+    assert "$cards = " + ", ".join(f'"{card}"' for card in RTX.cards) in windows
+    oldest = OLDEST_DRIVERS["13"]
+    assert f"-ge {oldest} ]" in unix
+    assert f"-lt {oldest})" in windows
+    packages = (ROOT / "constraints-providers.txt").read_text(encoding="utf-8")
+    for script, known in ((unix, ("openvino", "migraphx")), (windows, ("openvino", "directml"))):
+        assert all(name in script and f"onnxruntime-{name}==" in packages for name in known)
 
 
 @on_unix

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -216,6 +217,26 @@ def test_without_another_makers_build_nothing_is_asked(monkeypatch: pytest.Monke
     if sys.platform != "darwin":
         assert providers.candidate() is None
         assert tried() == []
+
+
+@pytest.mark.parametrize(
+    ("system", "package", "have", "taken"),
+    [
+        ("win32", True, ["DmlExecutionProvider", _ORDINARY], Provider.DIRECTML),
+        ("darwin", False, ["CoreMLExecutionProvider", _ORDINARY], Provider.COREML),
+        ("linux", True, ["MIGraphXExecutionProvider", _ORDINARY], Provider.MIGRAPHX),
+        ("linux", True, ["OpenVINOExecutionProvider", _ORDINARY], Provider.OPENVINO),
+        ("linux", True, [_ORDINARY], None),
+        ("linux", False, ["CoreMLExecutionProvider"], None),
+    ],
+)
+def test_auto_takes_what_the_installed_build_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, system: str, package: bool, have: list[str], taken: Provider | None
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(providers, "apart", lambda: tmp_path if package else None)
+    monkeypatch.setattr(providers, "library", lambda *_: SimpleNamespace(get_available_providers=lambda: have))
+    assert providers.candidate() is taken
 
 
 def test_a_provider_that_is_not_here_is_named_with_the_remedy() -> None:
