@@ -109,7 +109,7 @@ def fuse_subtoken(
     """
     banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
     direction, (rows, tokens, channels) = normalized(own), own.shape
-    index = _similarities(direction, banked, ring.shape[2], held).argmax(dim=-1)  # [rows, tokens]
+    index = products.largest(_similarities(direction, banked, ring.shape[2], held))  # [rows, tokens]
     nine = _neighbours(ring.shape[1], grid)[index]  # [rows, tokens, 9]
     around = gather_tokens(banked, nine.flatten(1)).reshape(rows, tokens, 9, channels)
     best, point = _similarity(direction, around, grid.shares).max(dim=-1)

@@ -118,21 +118,22 @@ class Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return made
 
 
+@pytest.mark.parametrize("rows", [1, 3])
 def test_a_frames_merge_holds_no_matrix_of_all_similarities_and_moves_whole_tokens(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     monkeypatch.setattr(products, "_SCORES", 2**12)
     generator = torch.Generator().manual_seed(0)
-    ring = {n: torch.randn(1, 1, 300, 8, generator=generator) for n in ("a.key", "a.value", "a.feature")}
-    seen = {n: torch.randn(1, 300, 8, generator=generator) for n in ring}
-    orders = {300: bank.permutation(0, 1, 300)[None]}
+    ring = {n: torch.randn(rows, 1, 300, 8, generator=generator) for n in ("a.key", "a.value", "a.feature")}
+    seen = {n: torch.randn(rows, 300, 8, generator=generator) for n in ring}
+    orders = {300: torch.stack([bank.permutation(0, row, 300) for row in range(rows)])}
     with torch.no_grad(), Seen() as now:
         at_once = bank.merge(ring, seen, orders)
-    assert now.largest == 2 * 300 * 8, "of the tokens that are merged"
+    assert now.largest == rows * 2 * 300 * 8, "of the tokens that are merged"
     assert not {"aten::gather"} & now.names
     with Seen() as graph:  # where gradients could be wanted, as where a graph is made
         expected = bank.merge(ring, seen, orders)
-    assert graph.largest == 300 * 300
+    assert graph.largest == rows * 300 * 300
     assert not {"aten::index_select", "aten::index_add_"} & graph.names
     for name, merged in at_once.items():
         assert torch.equal(merged, expected[name])

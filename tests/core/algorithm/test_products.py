@@ -182,3 +182,13 @@ def test_an_operator_that_has_changed_is_left_alone(monkeypatch: pytest.MonkeyPa
     assert REAL_HERE.__wrapped__()
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", operator)
     assert not REAL_HERE.__wrapped__()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_largest_is_pytorchs_the_first_of_several(dtype: torch.dtype) -> None:
+    scores = torch.randn(2, 50, 40, generator=torch.Generator().manual_seed(0)).to(dtype)
+    scores[0, 0] = 1.0
+    scores[0, 1, [3, 7]] = float("nan")
+    with torch.no_grad():
+        assert torch.equal(products.largest(scores), scores.argmax(dim=-1))
+        assert products.largest(scores)[0, :2].tolist() == [0, 3]
