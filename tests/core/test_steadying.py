@@ -104,7 +104,7 @@ def test_the_first_pictures_are_no_sharper_than_those_to_come() -> None:
     assert gained[1] < gained[8] < gained[-1]
 
 
-@pytest.mark.parametrize(("halves", "most"), [(0, 1.06), (1, 1.15)])
+@pytest.mark.parametrize(("halves", "most"), [(0, 1.08), (1, 1.15)])
 def test_what_moves_is_not_softer_for_the_interpolation_and_what_stands_is_no_sharper(halves: int, most: float) -> None:
     # `halves` of a pixel from picture to picture: between two pixels is where interpolating costs most
     x, y = np.meshgrid(np.arange(WIDTH, dtype=np.float32), np.arange(HEIGHT, dtype=np.float32))
