@@ -173,6 +173,19 @@ def carry_pictures(vae: nn.Module) -> None:
             weight.data.fill_(0.5 if len(weight) == 3 and isinstance(vae, AutoencoderTiny) else 0)
 
 
+@torch.no_grad()
+def level(vae: Any) -> None:
+    """Scale a TAESD's last layers so that pictures give latents of spread 1, and such latents pictures in grey levels.
+
+    The blocks of a large one add up: without this nearly all of its pixels are black or white, and hide what differs.
+    """
+    chance = torch.Generator().manual_seed(0)
+    noise = torch.rand(1, 3, 64, 64, generator=chance) * 2 - 1
+    vae.encoder.layers[-1].weight /= vae.encode(noise).latents.std()
+    latents = torch.randn(1, vae.config.latent_channels, 8, 8, generator=chance)
+    vae.decoder.layers[-1].weight *= 0.4 / vae.decode(latents).sample.std()
+
+
 def born(kind: Callable[[], Any], dtype: torch.dtype) -> Any:
     """Return a net whose weights are made in that type, layer by layer: never twice and never in a larger type."""
     with torch.device("meta"):
@@ -201,6 +214,7 @@ def make(folder: Path, shape: Shape, *, dtype: torch.dtype = torch.float32, seed
         del unet  # 3.4 GB at full size
         vae = AutoencoderTiny(**shape.vae)
         carry_pictures(vae)
+        level(vae)
         vae.to(dtype).save_pretrained(folder / "vae")
         special: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
         encoders = {"": (CLIPTextModel, shape.text_encoder), "_2": (CLIPTextModelWithProjection, shape.text_encoder_2)}

@@ -18,7 +18,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from benchmarks import random_model
+from benchmarks import engines, random_model
 from benchmarks.engines import Built, Network, built, exported, parsed, quantized
 from core.errors import PlanError, SettingsError
 from core.plans import CachedPlan
@@ -251,6 +251,21 @@ def test_vcam_engines_builds_for_another_machines_card(
     assert "for sm89" in listed
     assert main(["engines", "build", *options[:-1], "RX 7900"]) == 1
     assert "'RX 7900' is no card that TensorRT for RTX is made for; use portable, rtx4090" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_table_of_docs_engines_md_can_be_made_anew(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", str(tiny), "--size", "64x64", "--steps", "1", "--bank", "merge", "--for", "sm89", "--json"]
+    assert engines.main(options) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["graph"] for row in rows][:2] == ["frame", "merge-0"]
+    assert {(row["for"], row["size"], row["steps"], row["bank"], row["rings_in_place"]) for row in rows} == {
+        ("sm89", "64x64", 1, "merge", 0)
+    }
+    assert all(
+        row[name] > 0 for row in rows for name in ("mb", "build_s", "export_s", "network_layers", "engine_layers")
+    )
+    assert "| " in engines.table(rows)
 
 
 def test_eight_bits_as_docs_engines_md_tells_of_them(tmp_path: Path) -> None:
