@@ -1,10 +1,11 @@
 """Does a face survive its translation? Faces that YuNet finds, and how far their landmarks move.
 
 For each look: of the faces found in the sources, the share found at the same place in the picture (%), and the mean
-distance of the five landmarks, over the face's width. `--of teachers` asks what the teachers themselves do to a face,
-`--of fast`, `balanced`, `fine` or `sharp` what is published of it: the running engine's picture, enlarged to 640x480.
+distance of the five landmarks, over the face's width, with the mean's own standard error. A preset (`balanced` unless
+said) asks what is published: the running engine's picture in the profile's whole look, enlarged to 640x480. `model` and
+`without` ask the model alone, of a square picture, `teachers` what the teachers themselves do to a face.
 
-python benchmarks/faces.py --detector yunet.onnx [--clips FOLDER] [--photos FOLDER] [--of model|teachers|without|PRESET]
+python benchmarks/faces.py --detector yunet.onnx [--clips FOLDER] [--photos FOLDER] [--of PRESET|model|teachers|without]
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,8 @@ from training.teachers import TEACHERS, analyse
 from training.words import STYLES
 from vcam.fit import crop_to, enlarged
 from vcam.settings.engine_options import EngineOptions, engine_settings
-from vcam.settings.presets import BY_SHARPNESS, Preset
+from vcam.settings.presets import BY_SHARPNESS, START, Preset
+from vcam.settings.profiles import parse_profile
 
 FILMS = ("webcam_signing", "talking_man", "webcam_expressions")
 PUBLISHED = (640, 480)
@@ -88,38 +89,48 @@ def style_of(prompt: str) -> str:
     return max(ways, key=lambda found: len(found[0]))[1]
 
 
-def looks(folder: Path) -> dict[str, str]:
-    """Return the prompt of each shipped profile, by its file's name."""
-    read_ = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.toml"))}
-    return {name: profile["look"]["prompt"] for name, profile in read_.items()}
+def looks(folder: Path) -> dict[str, Look]:
+    """Return the look of each shipped profile, by its file's name."""
+    return {path.stem: parse_profile(path).look for path in sorted(folder.glob("*.toml"))}
 
 
-def as_published(preset: Preset, model: Path) -> Callable[[str, Picture], Picture]:
+def as_published(preset: Preset, model: Path) -> Callable[[Look, Picture], Picture]:
     """Return what translates a picture of the size PUBLISHED as the camera would publish it; the bank is empty."""
     settings = engine_settings(EngineOptions(preset=preset, model=str(model)), shape=PUBLISHED, automatic={})
     engine = Engine(settings, Look())
 
-    def publish(prompt: str, picture: Picture) -> Picture:
+    def publish(look: Look, picture: Picture) -> Picture:
         source = to_bytes(picture)
-        engine.set_look(Look(prompt))
+        engine.set_look(look)
         engine.forget()
         given = crop_to(source, (settings.width, settings.height))
         shown = [engine.translate(given), *engine.drain()]
         made = next(one for one in shown if one is not None)
-        return f32(enlarged(made, source, PUBLISHED, Look().detail)) / np.float32(255)
+        return f32(enlarged(made, source, PUBLISHED, look.detail)) / np.float32(255)
 
     return publish
 
 
-def makers(of: str, model: Path) -> Callable[[str, Picture], Picture]:
-    """Return what makes a picture from a prompt and a source."""
+def makers(of: str, model: Path) -> Callable[[Look, Picture], Picture]:
+    """Return what makes a picture from a look and a source."""
     if of in BY_SHARPNESS:
         return as_published(Preset(of), model)
     if of == "teachers":
-        return lambda prompt, picture: TEACHERS[style_of(prompt)](analyse(picture), 1.0)
+        return lambda look, picture: TEACHERS[style_of(look.prompt)](analyse(picture), 1.0)
     parts = load(model)
     own = parts if of == "model" else parts._replace(detail=None)
-    return lambda prompt, picture: translate(own, picture, prompt)
+    return lambda look, picture: translate(own, picture, look.prompt, strength=look.strength)
+
+
+def summary(errors: list[float | None]) -> dict[str, float]:
+    """Return found (%), error (of the face's width) and how well that mean is known: its standard error.
+
+    errors: of each face in the sources, what `moved` says of it. Where none was found the error is 1, known as ill.
+    """
+    found = [error for error in errors if error is not None]
+    share, mean = 100 * len(found) / max(len(errors), 1), float(np.mean(found)) if found else 1.0
+    doubt = float(np.std(found, ddof=1)) / len(found) ** 0.5 if len(found) > 1 else 1.0
+    return {"found": round(share, 1), "error": round(mean, 4), "doubt": round(doubt, 4)}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -128,12 +139,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--detector", type=Path, required=True, help="YuNet, an ONNX file")
     parser.add_argument("--clips", type=Path, help="a folder with " + ", ".join(FILMS))
     parser.add_argument("--photos", type=Path, help="a folder whose `portraits` were held out in part")
-    of = "model", "without", "teachers", *BY_SHARPNESS
-    parser.add_argument("--of", choices=of, default="model", help="without: the detail; a preset: what is published")
+    of = *BY_SHARPNESS, "model", "without", "teachers"
+    parser.add_argument("--of", choices=of, default=START, help="a preset: what is published; without: the detail")
     parser.add_argument("--model", type=Path, default=Path("core/embedded_model"))
     parser.add_argument("--profiles", type=Path, default=Path("profiles"))
     parser.add_argument("--only", nargs="*", help="profiles")
-    parser.add_argument("--each", type=int, default=6, help="pictures of each film, and portraits")
+    parser.add_argument("--each", type=int, default=12, help="pictures of each film, and portraits")
     parser.add_argument("--size", type=int, default=256, help="pixels, a multiple of 32; not of a preset")
     parser.add_argument("--json", type=Path, help="where the figures go")
     given = parser.parse_args(arguments)
@@ -148,17 +159,15 @@ def main(arguments: list[str] | None = None) -> int:
     known = {name: [(one, face) for one in many for face in faces(detector, one)] for name, many in pictures.items()}
     make = makers(given.of, given.model)
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for profile, prompt in looks(given.profiles).items():
+    for profile, look in looks(given.profiles).items():
         if given.only and profile not in given.only:
             continue
         row = table[profile] = {}
         for name, pairs in known.items():
-            made = {id(one): faces(detector, make(prompt, one)) for one, _ in pairs}
-            errors = [moved(face, made[id(one)]) for one, face in pairs]
-            found = [error for error in errors if error is not None]
-            share = 100 * len(found) / max(len(errors), 1)
-            row[name] = {"found": round(share, 1), "error": round(float(np.mean(found)), 4) if found else 1.0}
-        line = "   ".join(f"{name} {one['found']:.0f} % {one['error']:.3f}" for name, one in row.items())
+            made = {id(one): faces(detector, make(look, one)) for one, _ in pairs}
+            row[name] = summary([moved(face, made[id(one)]) for one, face in pairs])
+        of_each = {name: f"{one['found']:.0f} % {one['error']:.3f} +- {one['doubt']:.3f}" for name, one in row.items()}
+        line = "   ".join(f"{name} {figures}" for name, figures in of_each.items())
         print(f"{profile:<12} {line}", flush=True)
     if given.json:
         given.json.write_text(json.dumps({"of": given.of, "size": seen, "profiles": table}, indent=1) + "\n")

@@ -17,6 +17,7 @@ from core.algorithm import prompts, schedule, stream
 from core.algorithm.exposure import evened
 from core.algorithm.net import Picture
 from core.algorithm.stream import PendingPicture, SamplingParameters, Step, StreamState
+from core.algorithm.veil import veiled
 from core.drift import DriftWatch
 from core.errors import PlanError, SettingsError
 from core.models import host_memory as host
@@ -290,8 +291,7 @@ class Engine:
     def _advance(self, picture: Picture | None, sampling: SamplingParameters | None = None) -> Picture | None:
         sampling = self._transition.apply(self._sampling if sampling is None else sampling)
         changing = not self._transition.over
-        evens = self.resolved.description.local_exposure
-        given = evened(picture) if evens and picture is not None else picture
+        given = None if picture is None else self._given(picture)
         with _threads(self._model.threads), on_device(self.settings.device):
             pending, self._state = self._step(sampling, self._state, given)
         if picture is None:
@@ -307,6 +307,12 @@ class Engine:
         self._steadying = steadying
         self._look_after_bank(given, output, changing=changing)  # by the light that the translation follows
         return output
+
+    def _given(self, picture: Picture) -> Picture:
+        """Return what the model sees of a picture."""
+        own = self.resolved.description
+        seen = veiled(picture, self.look.strength) if own.detail else picture
+        return evened(seen) if own.local_exposure else seen
 
     def _look_after_bank(self, source: Picture | None, output: Picture | None, *, changing: bool) -> None:
         """Make the bank anew where a picture shows that it must be, or where the look says so."""

@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks import bank_rows, gpu, random_model, report, scale_model, second_start, side_by_side, wheels
+from benchmarks import bank_rows, faces, gpu, random_model, report, scale_model, second_start, side_by_side, wheels
 from benchmarks.paper_way import PaperAttention, PaperNet
 from benchmarks.rig import PROMPT, Run
 from core.algorithm import stream
@@ -262,6 +262,16 @@ def test_a_merge_that_jerks_and_a_bank_that_costs_too_much_are_called_broken_pro
     }
     told = [one.told.split(":")[0] for one in side_by_side.promises(rows, 512)]
     assert told == ["holds", "holds", "holds", "FAILS", "holds", "holds"]
+
+
+def test_a_mean_over_faces_says_how_well_it_is_known() -> None:
+    assert faces.summary([0.02, 0.04, None, 0.03]) == {"found": 75.0, "error": 0.03, "doubt": 0.0058}
+    assert faces.summary([None]) == {"found": 0.0, "error": 1.0, "doubt": 1.0}
+
+
+def test_faces_are_looked_for_in_the_profiles_whole_look(tmp_path: Path) -> None:
+    (tmp_path / "one.toml").write_text('name = "One"\n[look]\nprompt = "ink"\nstrength = 0.4\ndetail = 0.1\n')
+    assert faces.looks(tmp_path) == {"one": Look("ink", strength=0.4, detail=0.1)}
 
 
 def test_rounds_end_with_the_time_that_is_given_but_one_is_always_taken() -> None:
