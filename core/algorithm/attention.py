@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 
-from core.algorithm import products
+from core.algorithm import between_tokens, products
 from core.algorithm.bank import Bank, Features, Reading, gather_tokens, normalized, read
 from core.settings import BankedFeature
 
@@ -109,8 +109,13 @@ def fuse_subtoken(
     """
     banked = ring.flatten(1, 2)  # [rows, slots*tokens, channels]
     direction, (rows, tokens, channels) = normalized(own), own.shape
-    index = products.largest(_similarities(direction, banked, ring.shape[2], held))  # [rows, tokens]
+    similarity = _similarities(direction, banked, ring.shape[2], held)
+    index = products.largest(similarity)  # [rows, tokens]
     nine = _neighbours(ring.shape[1], grid)[index]  # [rows, tokens, 9]
+    if held is None and own.dtype.itemsize > 2 and products.at_once(own):
+        cosines = between_tokens.cosines(similarity, ring, index, nine, grid.shares, grid.width)
+        best, point = cosines.max(dim=-1)
+        return _moved(own, between_tokens.mixes(ring, nine, grid.shares[point]), best, strength, threshold)
     around = gather_tokens(banked, nine.flatten(1)).reshape(rows, tokens, 9, channels)
     best, point = _similarity(direction, around, grid.shares).max(dim=-1)
     match = (grid.shares.to(around.dtype)[point][:, :, None] @ around)[:, :, 0]  # [rows, tokens, channels]

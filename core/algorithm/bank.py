@@ -179,7 +179,7 @@ def _average(both: Tensor, sources: Tensor, destinations: Tensor, target: Tensor
     # before a blank wall thousands of tokens may meet in one: half precision neither holds nor adds such sums
     base, added = (gather_tokens(both, index).to(count.dtype) for index in (destinations, sources))
     if products.at_once(both):
-        rows, kept = base.flatten(0, 1), _across_rows(target, base.shape[1])
+        rows, kept = base.flatten(0, 1), across_rows(target, base.shape[1])
         total = rows.index_add_(0, kept, added.flatten(0, 1)).view_as(base)
     else:
         total = base.scatter_add(1, target[..., None].expand_as(added), added)
@@ -201,12 +201,12 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     # runtime knows
     if products.at_once(tokens):
         rows, count, channels = tokens.shape
-        taken = tokens.reshape(rows * count, channels).index_select(0, _across_rows(index, count))
+        taken = tokens.reshape(rows * count, channels).index_select(0, across_rows(index, count))
         return taken.view(rows, index.shape[1], channels)
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
-def _across_rows(index: Tensor, count: int) -> Tensor:
+def across_rows(index: Tensor, count: int) -> Tensor:
     """Return indices [rows, m] of a row's `count` tokens as indices [rows*m] of the tokens of all rows."""
     if len(index) == 1:
         return index[0]

@@ -210,6 +210,18 @@ def test_matches_on_tokens_are_those_of_the_paper(seed: int, slots: int) -> None
     )
 
 
+@given(seeds, st.integers(1, 3), st.sampled_from([2, 4, 8]))
+def test_at_once_the_same_points_between_tokens_are_found_as_in_a_graph(seed: int, slots: int, parts: int) -> None:
+    own, ring = (each.double() for each in tensors(seed, (2, 42, 16), (2, slots, 42, 16)))
+    some, least = torch.tensor([0.3, 0.9]).double(), torch.tensor([0.1, 0.6]).double()
+    rest = some, least, SubtokenGrid(subtoken_shares(parts), 6, 7)
+    assert not products.at_once(own)
+    by_graph = fuse_subtoken(own, ring, *rest)
+    with torch.inference_mode():
+        assert products.at_once(own)
+        torch.testing.assert_close(fuse_subtoken(own, ring, *rest), by_graph, atol=1e-12, rtol=1e-9)
+
+
 def test_shares_make_up_one_and_reach_half_way() -> None:
     shares = subtoken_shares(8)
     assert shares.shape == (81, 9)
