@@ -194,6 +194,20 @@ def keys_values(attn: Attention, text: Tensor) -> Tensor:
     return torch.cat([attn.to_k(text), attn.to_v(text)], dim=-1)
 
 
+def look_at(attn: Attention, hidden: Tensor, text: Tensor | None, ready: Tensor | None) -> Tensor:
+    """Attend to a text, [rows, words, width], or without one to itself: hidden [rows, tokens, channels] -> as hidden.
+
+    ready: the layer's `keys_values` of the text, where the caller has them.
+    """
+    if ready is None:
+        seen = hidden if text is None else text
+        key, value = attn.to_k(seen), attn.to_v(seen)
+    else:
+        key, value = ready.chunk(2, dim=-1)
+    out: Tensor = attn.to_out[0](attend(attn.to_q(hidden), key, value, attn.heads))
+    return out
+
+
 class SelfAttention:
     """A diffusers attention processor: self-attention that also looks at the bank of its layer."""
 
@@ -244,11 +258,8 @@ class CrossAttention:
         bank_call: BankCall | None = None,
     ) -> Tensor:
         """Attend to the text: hidden_states [rows, tokens, channels], text [rows, words, width] -> as hidden_states."""
-        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         ready = None if bank_call is None else bank_call.cross.get(self.layer)
-        key, value = (keys_values(attn, text) if ready is None else ready).chunk(2, dim=-1)
-        out: Tensor = attn.to_out[0](attend(attn.to_q(hidden_states), key, value, attn.heads))
-        return out
+        return look_at(attn, hidden_states, encoder_hidden_states, ready)
 
 
 class PlainAttention:
@@ -277,11 +288,7 @@ class PlainAttention:
         if attention_mask is not None or hidden_states.ndim != 3:
             theirs: Tensor = AttnProcessor2_0()(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
             return theirs
-        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        ready = None if cross is None else cross.get(self.layer)
-        key, value = (attn.to_k(text), attn.to_v(text)) if ready is None else ready.chunk(2, dim=-1)
-        out: Tensor = attn.to_out[0](attend(attn.to_q(hidden_states), key, value, attn.heads))
-        return out
+        return look_at(attn, hidden_states, encoder_hidden_states, None if cross is None else cross.get(self.layer))
 
 
 def plain(attn: Attention) -> bool:
