@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from core.measure.motion import Floats, Pixels
 
-LATEST, EARLIEST = 32, -8  # pictures behind and ahead that are tried
+LATEST, EARLIEST = 32, -8  # pictures behind and ahead that are told
 LONG_SIDE = 96  # pixels at which pictures are compared
 FEWEST = 12  # pairs of pictures that a delay must leave
 AGREEMENT = 0.15  # of 1: a lower correlation tells nothing
@@ -40,6 +40,11 @@ class Delay:
         """Return whether there is enough to tell a delay by: something moves, and the output shows it."""
         return self.agreement >= AGREEMENT and (self.frames == 0 or self.agreement - self.at_none >= MARGIN)
 
+    @property
+    def beyond(self) -> bool:
+        """Return whether the delay is further than those that are told: it may be any from here on."""
+        return not EARLIEST <= self.frames <= LATEST
+
 
 def estimate_delay(source: Iterable[Pixels], output: Iterable[Pixels]) -> Delay | None:
     """Estimate the delay of `output`, None for films too short to tell.
@@ -52,7 +57,7 @@ def estimate_delay(source: Iterable[Pixels], output: Iterable[Pixels]) -> Delay 
     if min(len(ours), len(theirs)) < FEWEST:
         return None
     agreements: dict[int, float] = {}
-    for delay in range(EARLIEST, LATEST + 1):
+    for delay in range(EARLIEST - 1, LATEST + 2):  # one further each way: who agrees best there is further still
         first, second = (ours, theirs[delay:]) if delay >= 0 else (ours[-delay:], theirs)
         count = min(len(first), len(second))
         if count >= max(FEWEST, min(len(ours), len(theirs)) // 2):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from core.errors import ModelError
+from core.measure import delay as delays
 from core.measure.identity import MarkedFace
 from core.measure.motion import Pixels
 from core.settings import Region
@@ -93,6 +94,20 @@ def test_a_delay_that_is_told_is_taken(tmp_path: Path) -> None:
     assert shifted.frames == FRAMES - 2
     with pytest.raises(VcamError, match="not one of its pictures has a source"):
         run(source(tmp_path), output, Asked(faces=False, delay=99))
+
+
+@pytest.mark.parametrize("late", [3, 4, 5])
+def test_who_is_later_than_is_looked_is_not_taken_for_less_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    monkeypatch.setattr(delays, "LATEST", 3)
+    output = written(tmp_path / "out.mp4", films.late(films.edit(FRAMES), late))
+    if late == 3:
+        assert run(source(tmp_path), output).delay == 3
+        return
+    with pytest.raises(VcamError, match="4 pictures behind its source or more"):
+        run(source(tmp_path), output)
+    assert run(source(tmp_path), output, Asked(faces=False, delay=late)).delay == late
 
 
 # ------------------------------------------------------------------------------------------------ rates and lengths
