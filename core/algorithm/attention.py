@@ -258,8 +258,10 @@ class CrossAttention:
         bank_call: BankCall | None = None,
     ) -> Tensor:
         """Attend to the text: hidden_states [rows, tokens, channels], text [rows, words, width] -> as hidden_states."""
+        text = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         ready = None if bank_call is None else bank_call.cross.get(self.layer)
-        return look_at(attn, hidden_states, encoder_hidden_states, ready)
+        # joined here too: the shipped graphs are written from these very steps
+        return look_at(attn, hidden_states, text, keys_values(attn, text) if ready is None else ready)
 
 
 class PlainAttention:
