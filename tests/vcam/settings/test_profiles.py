@@ -93,7 +93,7 @@ def test_shipped_profiles_all_load(tmp_path: Path) -> None:
         assert one.id == id
         assert one.path == shipped_folder() / f"{id}.toml"
         assert one.description
-        assert one.look.prompt.endswith(", a person talking")
+        assert ", a person talking" in one.look.prompt  # words of a style may follow
         assert one.engine == EngineOptions(), "shipped profiles run on any machine: the model's description decides"
 
 
