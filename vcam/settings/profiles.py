@@ -163,9 +163,9 @@ def parse_profile_text(text: str, id: str) -> Profile:
 
     Paths in it must be full ones: it has no folder yet beside whose files they could be.
     """
-    check_id(id)
+    name = f"{check_id(id)}.toml"  # the file that it came from, or becomes
     try:
-        return _made_of(read_text(text, id, SCHEMA), id, id, None)
+        return _made_of(read_text(text, name, SCHEMA), id, name, None)
     except OptionError as error:
         raise ProfileError(str(error), id) from error
 
