@@ -23,47 +23,39 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-import cv2  # noqa: E402  the path first
-import numpy as np  # noqa: E402
+import numpy as np  # noqa: E402  the path first
 
 from benchmarks.bank import pictures, translated  # noqa: E402
 from core.algorithm.net import Picture  # noqa: E402
-from core.measure.metrics import SIGMA  # noqa: E402
-from core.measure.motion import Floats  # noqa: E402
+from core.measure.metrics import fine_structure  # noqa: E402
 from core.models.description import describe  # noqa: E402
 from core.settings import BankPreset, Policy, Runtime  # noqa: E402
+from vcam.offline.suite.run import noisy  # noqa: E402
 from vcam.settings.engine_options import EngineOptions, engine_settings  # noqa: E402
-from vcam.settings.profiles import load_profiles  # noqa: E402
+from vcam.settings.profiles import Profile, load_profiles  # noqa: E402
 
 BANKS = (BankPreset.PAPER, BankPreset.OWN)
 
 
-def fine(picture: Picture) -> Floats:
-    """Return L* less its Gaussian mean: height x width, float32."""
-    lightness = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[..., 0]
-    return np.asarray(lightness - cv2.GaussianBlur(lightness, (0, 0), SIGMA), np.float32)
-
-
 def kept(reference: Picture, picture: Picture) -> tuple[float, float]:
     """Return the coefficient of a picture's fine structure on the reference's, and the rest's root mean square."""
-    wanted, found = fine(reference), fine(picture)
+    wanted, found = fine_structure(reference), fine_structure(picture)
     power = float((wanted * wanted).mean())
     share = float((wanted * found).mean()) / power if power else 0.0
     return share, float(np.sqrt(((found - share * wanted) ** 2).mean()))
 
 
-def measured(film: Path, id: str, asked: argparse.Namespace) -> dict[str, float]:
+def measured(clean: list[Picture], noise: float, profile: Profile, runtime: Runtime) -> dict[str, float]:
     """Return `kept` and `rest` of each bank on one film in one profile."""
-    profile = load_profiles().profiles[id]
-    own = describe("embedded")
-    clean, noisy = (pictures(film, asked.frames, own.width * own.height, noise) for noise in (0.0, asked.noise))
     height, width = clean[0].shape[:2]
-    wanted = EngineOptions(width=width, height=height, runtime=Runtime(asked.runtime))
+    wanted = EngineOptions(width=width, height=height, runtime=runtime)
     none = engine_settings(replace(wanted, policy=Policy.OFF), profile.engine)
     reference = translated(clean, none, replace(profile.look, steady=0.0))
     found = {}
     for bank in BANKS:
-        made = translated(noisy, engine_settings(replace(wanted, bank=bank), profile.engine), profile.look)
+        made = translated(
+            noisy(clean, noise), engine_settings(replace(wanted, bank=bank), profile.engine), profile.look
+        )
         each = [kept(*pair) for pair in zip(reference, made, strict=True)]
         found[f"{bank} kept"], found[f"{bank} rest"] = (statistics.fmean(values) for values in zip(*each, strict=True))
     return found
@@ -79,10 +71,13 @@ def main() -> None:
     parser.add_argument("--runtime", default="eager")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    rows = {}
+    rows, own, profiles = {}, describe("embedded"), load_profiles().profiles
     for film in args.films:
+        clean = pictures(film, args.frames, own.width * own.height, 0.0)
         for profile in args.profiles.split(","):
-            row = rows[f"{film.stem}, {profile}"] = measured(film, profile, args)
+            row = rows[f"{film.stem}, {profile}"] = measured(
+                clean, args.noise, profiles[profile], Runtime(args.runtime)
+            )
             change = 100 * (row[f"{BankPreset.OWN} kept"] / row[f"{BankPreset.PAPER} kept"] - 1)
             told = "  ".join(f"{name} {value:.3f}" for name, value in row.items())
             print(f"{film.stem:20} {profile:14} {told}  kept {change:+.1f} %", flush=True)

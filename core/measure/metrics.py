@@ -120,6 +120,11 @@ def picture_sharpness(source: Pixels, output: Pixels, region: Mask | None = None
     return _sharpness(_lab(source), _lab(output), _weight(region, source))
 
 
+def fine_structure(picture: Pixels) -> Floats:
+    """Return L* less its Gaussian mean (sigma 1.5), float32 [height, width], at a short side of at most 256 pixels."""
+    return _fine(_lab(picture))
+
+
 def _strength(a: Floats, b: Floats, weight: Floats | None) -> float:
     return float(np.average(np.sqrt(((a - b) ** 2).sum(axis=2)), weights=weight))
 
@@ -135,8 +140,12 @@ def _structure(a: Floats, b: Floats, weight: Floats | None) -> float:
 
 
 def _sharpness(a: Floats, b: Floats, weight: Floats | None) -> float | None:
-    fine = [float(np.average((p[..., 0] - _blurred(p[..., 0], SIGMA)) ** 2, weights=weight)) ** 0.5 for p in (a, b)]
+    fine = [float(np.average(_fine(p) ** 2, weights=weight)) ** 0.5 for p in (a, b)]
     return fine[1] / fine[0] if fine[0] >= ENOUGH_STRUCTURE else None
+
+
+def _fine(lab: Floats) -> Floats:
+    return cast(Floats, lab[..., 0] - _blurred(lab[..., 0], SIGMA))
 
 
 def _lab(picture: Pixels) -> Floats:

@@ -263,13 +263,12 @@ def _delayed(pairing: FilmPairing, view: View, note: Note) -> FilmPairing:
         )
     if not found.certain or found.frames == 0:
         return pairing
+    word, lost = ("behind", "its own") if found.frames > 0 else ("ahead of", "the source's")
     if found.beyond:
-        word = "behind" if found.frames > 0 else "ahead of"
         raise VcamError(
             f"{pairing.output.path}: it is {abs(found.frames)} pictures {word} its source or more, which is further "
             "than is looked: say by --delay how many"
         )
-    word, lost = ("behind", "its own") if found.frames > 0 else ("ahead of", "the source's")
     late = found.frames * pairing.source_every - pairing.source_skip
     exact = f", {float(late):g} of the source's," if pairing.source_skip else ""
     note(
