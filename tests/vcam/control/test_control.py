@@ -896,11 +896,11 @@ def test_a_file_that_names_others_must_name_them_by_full_paths(tmp_path: Path) -
             profile_files.imported("gold", text + wrong, tmp_path)
     with pytest.raises(ProfileError, match=r"look\.elsewhere is 'sea\.jpg'; it must be a full path"):
         profile_files.imported("gold", text.replace("[engine]", 'elsewhere = "sea.jpg"'), tmp_path)
-    with pytest.raises(ProfileError, match="gold.toml: it is not UTF-8 text"):
+    with pytest.raises(ProfileError, match=r"gold\.toml: it is not UTF-8 text"):
         profile_files.imported("gold", "name = '\ud800'", tmp_path)
     assert not list(tmp_path.iterdir())
     assert profile_files.imported("gold", text + "steps = 2", tmp_path) == tmp_path / "gold.toml"
-    with pytest.raises(ProfileError, match="gold: name is 3"):
+    with pytest.raises(ProfileError, match=r"gold\.toml: name is 3"):
         profile_files.imported("gold", "name = 3", tmp_path)
 
 
